@@ -1,0 +1,2 @@
+//! pfkeyd
+fn main() {}

@@ -1,0 +1,106 @@
+//! libipsec's error codes, the one vocabulary that every C caller of this library knows.
+//!
+//! Each room has its own error type; those that surface through the C ABI convert into a [`Code`].
+#![forbid(unsafe_code)]
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $value:literal, $text:literal;)*) => {
+        /// `__ipsec_errcode`: the values of libipsec's `ipsec_strerror.h`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(i32)]
+        pub enum Code { $($(#[$doc])* $name = $value,)* }
+
+        impl Code {
+            /// The text that `ipsec_strerror` gives; for [`Code::SystemError`] only where no text of the
+            /// system was kept.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// The code of a number; [`Code::Max`] ("Unknown error") for any other number.
+            #[must_use]
+            pub const fn from_number(number: i32) -> Self {
+                match number { $($value => Self::$name,)* _ => Self::Max }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The call succeeded.
+    NoError = 0, "Success";
+    /// Algorithm not registered, or an SA type that libipsec refuses to handle.
+    NotSupported = 1, "Not supported";
+    /// A NULL pointer, or a value that cannot be.
+    InvalidArgument = 2, "Invalid argument";
+    /// Extensions do not add up to the message.
+    InvalidMessage = 3, "Invalid sadb message";
+    /// Not `PF_KEY_V2`.
+    InvalidVersion = 4, "Invalid version";
+    /// Policy type.
+    InvalidPolicy = 5, "Invalid security policy";
+    /// Address.
+    InvalidAddress = 6, "Invalid address specification";
+    /// IPsec protocol of a request.
+    InvalidProto = 7, "Invalid ipsec protocol";
+    /// Mode of a request.
+    InvalidMode = 8, "Invalid ipsec mode";
+    /// Level of a request.
+    InvalidLevel = 9, "Invalid ipsec level";
+    /// SA type.
+    InvalidSaType = 10, "Invalid SA type";
+    /// Message type.
+    InvalidMessageType = 11, "Invalid message type";
+    /// Extension type, or the same extension twice.
+    InvalidExtensionType = 12, "Invalid extension type";
+    /// Algorithm does not go with the SA type.
+    InvalidAlgorithm = 13, "Invalid algorithm type";
+    /// Key length.
+    InvalidKeyLength = 14, "Invalid key length";
+    /// Address family.
+    InvalidFamily = 15, "Invalid address family";
+    /// Prefix length.
+    InvalidPrefixLength = 16, "Invalid prefix length";
+    /// Policy direction.
+    InvalidDirection = 17, "Invalid direction";
+    /// SPI range.
+    InvalidSpi = 18, "SPI range violation";
+    /// No protocol.
+    NoProto = 19, "No protocol specified";
+    /// No algorithm.
+    NoAlgorithm = 20, "No algorithm specified";
+    /// Out of memory.
+    NoBuffers = 21, "No buffers available";
+    /// `pfkey_recv_register` comes first.
+    DoGetSupportedList = 22, "Must get supported algorithms list first";
+    /// The two addresses' protocols differ.
+    ProtocolMismatch = 23, "Protocol mismatch";
+    /// The two addresses' families differ.
+    FamilyMismatch = 24, "Family mismatch";
+    /// A policy request breaks off.
+    FewArguments = 25, "Too few arguments";
+    /// A system call failed; the text is the system's.
+    SystemError = 26, "System error";
+    /// Policy priority.
+    InvalidPriorityOffset = 27, "Priority offset not in valid range [-2147483647, 2147483648]";
+    /// Policy priority relative to a base.
+    InvalidPriorityBaseOffset = 28,
+        "Priority offset from base not in valid range [0, 1073741823] for negative offsets and [0, 1073741824] for positive offsets";
+    /// Never on Linux.
+    PriorityNotCompiled = 29, "Policy priority not compiled in";
+    /// Anything else.
+    Max = 30, "Unknown error";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Code;
+
+    #[test]
+    fn numbers_outside_the_table_are_unknown() {
+        assert_eq!(Code::from_number(-1), Code::Max);
+        assert_eq!(Code::from_number(31), Code::Max);
+        assert_eq!(Code::from_number(26), Code::SystemError);
+    }
+}

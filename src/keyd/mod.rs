@@ -1,0 +1,151 @@
+//! Serving PF_KEY sockets from a key engine.
+//!
+//! [`KeyEngine`] is what stands behind the sockets: the embedded engine, or XFRM. The hub stands between: it
+//! knows the sessions (open PF_KEY sockets), checks requests, keeps registrations and promiscuity, decides who
+//! hears what, and feeds dumps under back-pressure. Neither does I/O or reads a clock: bytes and a time go in,
+//! (session, bytes) come out through a [`Sink`].
+#![forbid(unsafe_code)]
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+pub use nix::errno::Errno;
+
+use crate::wire::Message;
+use crate::wire::layout::SadbAlg;
+
+/// A point in time: the duration since the Unix epoch. Whoever drives a hub supplies it.
+pub type Time = Duration;
+
+/// An open PF_KEY socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u32);
+
+/// Who hears a message, besides promiscuous sessions, which get one extra copy of everything
+/// (af_key's `pfkey_broadcast`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Every session, the requester included (`BROADCAST_ALL`).
+    All,
+    /// The requester only (`BROADCAST_ONE`).
+    One,
+    /// Every session that registered for any SA type (`BROADCAST_REGISTERED`).
+    Registered,
+    /// Nobody but promiscuous sessions (`BROADCAST_PROMISC_ONLY`).
+    Promiscuous,
+}
+
+/// Where a hub's messages go: a descriptor, a queue, a test's transcript.
+pub trait Sink {
+    /// Queues one message for a session. `false` = its queue is full and the message was not taken.
+    fn deliver(&mut self, to: SessionId, message: &[u8]) -> bool;
+
+    /// Whether a dump may go on: AF_KEY pauses one while more than two thirds of the receive buffer are used.
+    /// A paused dump is resumed by the hub's `writable`.
+    fn may_dump(&mut self, to: SessionId) -> bool {
+        let _ = to;
+        true
+    }
+}
+
+/// Where an engine's messages go while it handles one request or event.
+pub trait Outbox {
+    /// Hands a complete message to its audience. Gives the number of sessions that took it.
+    fn deliver(&mut self, audience: Audience, message: &[u8]) -> usize;
+}
+
+/// What an engine is told with each call.
+pub struct Context<'a> {
+    /// The time.
+    pub now: Time,
+    /// Whether a session is registered, so that an ACQUIRE would find a listener.
+    pub registered: bool,
+    /// Where messages go.
+    pub out: &'a mut dyn Outbox,
+}
+
+/// The algorithms of a REGISTER reply, in the order of the reply.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Supported {
+    /// `SADB_EXT_SUPPORTED_AUTH`; the extension is absent when empty.
+    pub auth: Vec<SadbAlg>,
+    /// `SADB_EXT_SUPPORTED_ENCRYPT`; the extension is absent when empty.
+    pub encrypt: Vec<SadbAlg>,
+}
+
+/// A step of a dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DumpStep {
+    /// One more message was written.
+    Entry,
+    /// There are no more.
+    End,
+}
+
+/// What stands behind PF_KEY sockets.
+///
+/// The hub has already made the checks common to all messages; it also answers REGISTER, X_PROMISC, types
+/// without a handler, and keeps the sessions. Everything else is the engine's. An `Err` becomes the 16-byte error
+/// report to the requester; messages delivered before it stay delivered.
+pub trait KeyEngine {
+    /// Where a dump stands.
+    type Dump;
+
+    /// Handles GETSPI, UPDATE, ADD, DELETE, GET, ACQUIRE, FLUSH and the X_SPD… and X_MIGRATE requests (not the
+    /// dumps), and delivers every answer and notification they cause before it returns.
+    ///
+    /// # Errors
+    /// The errno of the error report.
+    fn request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno>;
+
+    /// Starts a DUMP or X_SPDDUMP.
+    ///
+    /// # Errors
+    /// The errno of the error report for an unusable request. An empty database is no error here.
+    fn dump(&mut self, request: &Message<'_>, now: Time) -> Result<Self::Dump, Errno>;
+
+    /// Writes the next message of a dump, complete but for seq and pid, which the hub fills in. `message` is
+    /// cleared first. Objects added since the dump began are not seen, removed ones are skipped.
+    ///
+    /// # Errors
+    /// The dump cannot go on; it is ended with this errno.
+    fn dump_next(&mut self, dump: &mut Self::Dump, now: Time, message: &mut Vec<u8>) -> Result<DumpStep, Errno>;
+
+    /// Gives back what a dump held; called exactly once for each, however it ended.
+    fn dump_end(&mut self, dump: Self::Dump);
+
+    /// The algorithms that a REGISTER reply lists.
+    ///
+    /// # Errors
+    /// The errno of the error report.
+    fn supported(&mut self) -> Result<Supported, Errno>;
+
+    /// Called when the first session registers (`true`) and when the last registered one closes (`false`).
+    ///
+    /// # Errors
+    /// The errno of the REGISTER's error report.
+    fn set_registered(&mut self, registered: bool, now: Time) -> Result<(), Errno> {
+        let _ = (registered, now);
+        Ok(())
+    }
+
+    /// When [`KeyEngine::advance`] has to be called next.
+    fn next_deadline(&self) -> Option<Time> {
+        None
+    }
+
+    /// Does what is due: expiry, timers.
+    fn advance(&mut self, cx: &mut Context<'_>) {
+        let _ = cx;
+    }
+
+    /// Descriptors that become readable when the engine has news; [`KeyEngine::event`] takes it.
+    fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+
+    /// Takes the news of the event sources.
+    fn event(&mut self, cx: &mut Context<'_>) {
+        let _ = cx;
+    }
+}

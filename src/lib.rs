@@ -1,0 +1,25 @@
+//! libipsec (PF_KEYv2, RFC 2367) rebuilt in Rust.
+//!
+//! The map, from the bytes outwards; imports run this way only:
+//!
+//! | room | what it does |
+//! |---|---|
+//! | [`wire`] | PF_KEYv2 messages as bytes: numbers, layouts, a validated view, a writer |
+//! | [`policy`] | policy specifications: text ⇄ typed ⇄ `sadb_x_policy` bytes |
+//! | [`request`] | what a key manager asks for, typed, and as messages |
+//! | [`print`] | messages as people read them |
+//! | [`socket`] | opening a PF_KEY descriptor and moving messages over it |
+//! | [`engine`] | the embedded key engine |
+//! | [`keyd`] | serving PF_KEY sockets from a [`keyd::KeyEngine`] |
+//! | [`capi`] | the C ABI |
+#![deny(unsafe_code)]
+
+pub mod capi;
+pub mod engine;
+pub mod error;
+pub mod keyd;
+pub mod policy;
+pub mod print;
+pub mod request;
+pub mod socket;
+pub mod wire;

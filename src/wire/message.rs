@@ -1,0 +1,390 @@
+//! A received message: validated once, then read without copying.
+
+use zerocopy::FromBytes;
+
+use super::layout::*;
+use super::sockaddr::{self, Sockaddr, sockaddr_len};
+use super::{ExtensionType, HEADER_LEN, MessageType, PF_KEY_V2, PolicyMode, Profile, Rule, SaType, WireError, round8};
+
+/// The base header in host types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// `sadb_msg_version`.
+    pub version: u8,
+    /// `sadb_msg_type`.
+    pub msg_type: MessageType,
+    /// `sadb_msg_errno`.
+    pub errno: u8,
+    /// `sadb_msg_satype`.
+    pub satype: SaType,
+    /// `sadb_msg_len`, in units of 8 bytes.
+    pub len: u16,
+    /// `sadb_msg_reserved`.
+    pub reserved: u16,
+    /// `sadb_msg_seq`.
+    pub seq: u32,
+    /// `sadb_msg_pid`.
+    pub pid: u32,
+}
+
+impl Header {
+    /// A header of version 2 with errno, length and reserved 0.
+    #[must_use]
+    pub const fn new(msg_type: MessageType, satype: SaType, seq: u32, pid: u32) -> Self {
+        Self { version: PF_KEY_V2, msg_type, errno: 0, satype, len: 2, reserved: 0, seq, pid }
+    }
+
+    /// Reads the first 16 bytes without judging them.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let (h, _) = SadbMsg::read_from_prefix(bytes).ok()?;
+        Some(Self {
+            version: h.version,
+            msg_type: MessageType(h.msg_type),
+            errno: h.errno,
+            satype: SaType(h.satype),
+            len: h.len.get(),
+            reserved: h.reserved.get(),
+            seq: h.seq.get(),
+            pid: h.pid.get(),
+        })
+    }
+
+    /// Reads the header and applies the checks that make `send` itself fail on AF_KEY, in its order
+    /// (`pfkey_sendmsg`, `pfkey_get_base_msg`).
+    ///
+    /// # Errors
+    /// The first framing [`Rule`] that `bytes` breaks.
+    pub fn check(bytes: &[u8], profile: Profile) -> Result<Self, WireError> {
+        let at = |offset, rule| Err(WireError { offset, rule });
+        let Some(header) = Self::read(bytes) else { return at(0, Rule::TooShort) };
+        if header.version != PF_KEY_V2 {
+            return at(0, Rule::Version(header.version));
+        }
+        if header.reserved != 0 {
+            return at(6, Rule::Reserved(header.reserved));
+        }
+        if header.msg_type == MessageType::RESERVED || header.msg_type.0 > profile.max_message_type() {
+            return at(1, Rule::MessageType(header.msg_type.0));
+        }
+        if usize::from(header.len) != bytes.len() / 8 {
+            return at(4, Rule::Length { header: usize::from(header.len) * 8, actual: bytes.len() });
+        }
+        Ok(header)
+    }
+
+    /// The 16 bytes of this header.
+    #[must_use]
+    pub fn to_layout(self) -> SadbMsg {
+        SadbMsg {
+            version: self.version,
+            msg_type: self.msg_type.0,
+            errno: self.errno,
+            satype: self.satype.0,
+            len: self.len.into(),
+            reserved: self.reserved.into(),
+            seq: self.seq.into(),
+            pid: self.pid.into(),
+        }
+    }
+
+    /// The answer that AF_KEY gives for a failed request: this header with `errno` and a length of 2.
+    #[must_use]
+    pub const fn error_report(self, errno: u8) -> Self {
+        Self { errno, len: 2, ..self }
+    }
+}
+
+/// One extension of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extension<'a> {
+    /// Its type, known or not.
+    pub ext_type: ExtensionType,
+    /// Where it starts, in bytes from the start of the message.
+    pub offset: usize,
+    /// The whole extension, header included; a multiple of 8 bytes.
+    pub bytes: &'a [u8],
+}
+
+/// Most extension types of any profile, plus one.
+const SLOTS: usize = 33;
+
+/// A message that passed the profile's checks; extensions are found by type in constant time.
+///
+/// Extension types above the profile's last were skipped, as af_key does.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    bytes: &'a [u8],
+    header: Header,
+    profile: Profile,
+    /// Offset and length of each extension in bytes; length 0 = absent.
+    slots: [(u32, u32); SLOTS],
+}
+
+impl<'a> Message<'a> {
+    /// Checks `bytes` as af_key does, framing first, then the extensions in order (`parse_exthdrs`).
+    ///
+    /// # Errors
+    /// The first [`Rule`] that `bytes` breaks, with its offset.
+    pub fn parse(bytes: &'a [u8], profile: Profile) -> Result<Self, WireError> {
+        let header = Header::check(bytes, profile)?;
+        let mut message = Self { bytes, header, profile, slots: [(0, 0); SLOTS] };
+        let mut offset = HEADER_LEN;
+        while offset < bytes.len() {
+            let ext = extension_at(bytes, offset)?;
+            let t = ext.ext_type.0;
+            let fail = |rule| Err(WireError { offset, rule });
+            if ext.ext_type == ExtensionType::RESERVED {
+                return fail(Rule::ExtensionType(0));
+            }
+            if let Some(min) = profile.min_extension_len(t) {
+                if ext.bytes.len() < min {
+                    return fail(Rule::ExtensionShort(t));
+                }
+                let slot = &mut message.slots[usize::from(t)];
+                if slot.1 != 0 {
+                    return fail(Rule::ExtensionTwice(t));
+                }
+                check_body(profile, ext)?;
+                *slot = (offset as u32, ext.bytes.len() as u32);
+            }
+            offset += ext.bytes.len();
+        }
+        Ok(message)
+    }
+
+    /// The base header.
+    #[must_use]
+    pub const fn header(&self) -> Header {
+        self.header
+    }
+
+    /// The profile that the message was checked against.
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// The whole message.
+    #[must_use]
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The extension of a type.
+    #[must_use]
+    pub fn extension(&self, ext_type: ExtensionType) -> Option<Extension<'a>> {
+        let &(offset, len) = self.slots.get(usize::from(ext_type.0))?;
+        if len == 0 {
+            return None;
+        }
+        let offset = offset as usize;
+        Some(Extension { ext_type, offset, bytes: self.bytes.get(offset..offset + len as usize)? })
+    }
+
+    /// Whether there is an extension of a type.
+    #[must_use]
+    pub fn has(&self, ext_type: ExtensionType) -> bool {
+        self.extension(ext_type).is_some()
+    }
+
+    /// All extensions in the order of the message, unknown types too.
+    pub fn extensions(&self) -> impl Iterator<Item = Extension<'a>> + use<'a> {
+        let bytes = self.bytes;
+        let mut offset = HEADER_LEN;
+        std::iter::from_fn(move || {
+            let ext = extension_at(bytes, offset).ok()?;
+            offset += ext.bytes.len();
+            Some(ext)
+        })
+    }
+
+    fn fixed<T: FromBytes>(&self, ext_type: ExtensionType) -> Option<T> {
+        T::read_from_prefix(self.extension(ext_type)?.bytes).ok().map(|(t, _)| t)
+    }
+
+    /// The SA extension (its first 16 bytes in every profile).
+    #[must_use]
+    pub fn sa(&self) -> Option<SadbSa> {
+        self.fixed(ExtensionType::SA)
+    }
+
+    /// A lifetime extension (its first 32 bytes in every profile).
+    #[must_use]
+    pub fn lifetime(&self, ext_type: ExtensionType) -> Option<SadbLifetime> {
+        self.fixed(ext_type)
+    }
+
+    /// An address extension: its fixed part, and the sockaddr with its padding.
+    #[must_use]
+    pub fn address(&self, ext_type: ExtensionType) -> Option<(SadbAddress, Sockaddr<'a>)> {
+        let ext = self.extension(ext_type)?;
+        let (fixed, rest) = SadbAddress::read_from_prefix(ext.bytes).ok()?;
+        Some((fixed, Sockaddr(rest)))
+    }
+
+    /// A key extension: its bits and the `ceil(bits/8)` bytes of key.
+    #[must_use]
+    pub fn key(&self, ext_type: ExtensionType) -> Option<(u16, &'a [u8])> {
+        let ext = self.extension(ext_type)?;
+        let (fixed, rest) = SadbKey::read_from_prefix(ext.bytes).ok()?;
+        let bits = fixed.bits.get();
+        Some((bits, rest.get(..usize::from(bits).div_ceil(8))?))
+    }
+
+    /// The SA2 extension.
+    #[must_use]
+    pub fn sa2(&self) -> Option<SadbXSa2> {
+        self.fixed(ExtensionType::X_SA2)
+    }
+
+    /// The SPI range.
+    #[must_use]
+    pub fn spirange(&self) -> Option<SadbSpirange> {
+        self.fixed(ExtensionType::SPIRANGE)
+    }
+
+    /// The policy extension: its fixed part, and the requests' bytes.
+    #[must_use]
+    pub fn policy(&self) -> Option<(SadbXPolicy, &'a [u8])> {
+        SadbXPolicy::read_from_prefix(self.extension(ExtensionType::X_POLICY)?.bytes).ok()
+    }
+
+    /// The type of UDP encapsulation.
+    #[must_use]
+    pub fn nat_t_type(&self) -> Option<u8> {
+        self.fixed::<SadbXNatTType>(ExtensionType::X_NAT_T_TYPE).map(|t| t.nat_t_type)
+    }
+
+    /// A NAT-T port in host byte order.
+    #[must_use]
+    pub fn nat_t_port(&self, ext_type: ExtensionType) -> Option<u16> {
+        self.fixed::<SadbXNatTPort>(ext_type).map(|p| p.port.get())
+    }
+
+    /// The security context: its fixed part, and the `ctx_len` bytes of text.
+    #[must_use]
+    pub fn sec_ctx(&self) -> Option<(SadbXSecCtx, &'a [u8])> {
+        let ext = self.extension(ExtensionType::X_SEC_CTX)?;
+        let (fixed, rest) = SadbXSecCtx::read_from_prefix(ext.bytes).ok()?;
+        Some((fixed, rest.get(..usize::from(fixed.ctx_len.get()))?))
+    }
+
+    /// The dump filter.
+    #[must_use]
+    pub fn filter(&self) -> Option<SadbXFilter> {
+        self.fixed(ExtensionType::X_FILTER)
+    }
+
+    /// The bytes behind `struct sadb_x_kmaddress`: two sockaddrs back to back, unchecked.
+    #[must_use]
+    pub fn kmaddress(&self) -> Option<&'a [u8]> {
+        self.extension(ExtensionType::X_KMADDRESS)?.bytes.get(8..)
+    }
+}
+
+/// The extension that starts at `offset`.
+fn extension_at(bytes: &[u8], offset: usize) -> Result<Extension<'_>, WireError> {
+    let rest = bytes.get(offset..).unwrap_or_default();
+    let fail = |rule| Err(WireError { offset, rule });
+    let Ok((head, _)) = SadbExt::read_from_prefix(rest) else {
+        return fail(Rule::TrailingBytes(rest.len()));
+    };
+    let t = head.ext_type.get();
+    let len = usize::from(head.len.get()) * 8;
+    if len == 0 {
+        return fail(Rule::ExtensionEmpty(t));
+    }
+    match rest.get(..len) {
+        Some(bytes) => Ok(Extension { ext_type: ExtensionType(t), offset, bytes }),
+        None => fail(Rule::ExtensionOverrun(t)),
+    }
+}
+
+/// The checks that depend on an extension's content (`verify_address_len`, `verify_key_len`,
+/// `verify_sec_ctx_len`).
+fn check_body(profile: Profile, ext: Extension<'_>) -> Result<(), WireError> {
+    let t = ext.ext_type.0;
+    let fail = |offset, rule| Err(WireError { offset: ext.offset + offset, rule });
+    if profile.is_address(t) {
+        let Ok((fixed, rest)) = SadbAddress::read_from_prefix(ext.bytes) else {
+            return fail(0, Rule::ExtensionShort(t));
+        };
+        let family = Sockaddr(rest).family();
+        let width: u8 = match family {
+            sockaddr::AF_INET => 32,
+            sockaddr::AF_INET6 => 128,
+            _ => return fail(8, Rule::AddressFamily(family)),
+        };
+        if ext.bytes.len() != round8(8 + sockaddr_len(family)) {
+            return fail(0, Rule::AddressLength(t));
+        }
+        if fixed.prefixlen > width {
+            return fail(5, Rule::PrefixLength(fixed.prefixlen));
+        }
+    }
+    match ext.ext_type {
+        ExtensionType::KEY_AUTH | ExtensionType::KEY_ENCRYPT => {
+            let Ok((fixed, rest)) = SadbKey::read_from_prefix(ext.bytes) else {
+                return fail(0, Rule::ExtensionShort(t));
+            };
+            if usize::from(fixed.bits.get()).div_ceil(8) > rest.len() {
+                return fail(4, Rule::KeyLength(t));
+            }
+        }
+        ExtensionType::X_SEC_CTX if profile != Profile::Klips => {
+            let Ok((fixed, _)) = SadbXSecCtx::read_from_prefix(ext.bytes) else {
+                return fail(0, Rule::ExtensionShort(t));
+            };
+            let len = usize::from(fixed.ctx_len.get());
+            // The kernel's limit is PAGE_SIZE.
+            if len > 4096 || ext.bytes.len() != round8(8 + len) {
+                return fail(6, Rule::SecurityContext(fixed.ctx_len.get()));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Walks the `sadb_x_ipsecrequest`s behind a policy extension. Stops for good at the first one that does not
+/// fit; bytes too few for another request are left in [`Requests::rest`].
+#[derive(Clone, Copy, Debug)]
+pub struct Requests<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Requests<'a> {
+    /// Over the bytes behind `struct sadb_x_policy`.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// What was not walked over.
+    #[must_use]
+    pub const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+/// A request's fixed part, and what follows within its length.
+impl<'a> Iterator for Requests<'a> {
+    type Item = (SadbXIpsecrequest, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (fixed, _) = SadbXIpsecrequest::read_from_prefix(self.rest).ok()?;
+        let len = usize::from(fixed.len.get());
+        let body = self.rest.get(16..len)?;
+        self.rest = self.rest.get(len..)?;
+        Some((fixed, body))
+    }
+}
+
+impl SadbXIpsecrequest {
+    /// Whether the request needs its two addresses.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        PolicyMode(self.mode) == PolicyMode::TUNNEL
+    }
+}

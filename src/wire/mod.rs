@@ -1,0 +1,42 @@
+//! PF_KEYv2 as bytes (RFC 2367, `linux/pfkeyv2.h`): no I/O, no allocation, no `unsafe`.
+//!
+//! [`Message`] is a validated, borrowed view of a received message: any byte string gives a view or a
+//! [`WireError`] that names the offset and the rule, never a panic. [`Writer`] builds a message in the caller's
+//! buffer. Two sets of checks exist and are kept apart: the kernel's ([`Message::parse`]) and libipsec's
+//! `pfkey_align`/`pfkey_check` ([`align`]).
+//!
+//! Byte order: every field is in host order, except the SPI of an SA extension, the NAT-T ports, and everything
+//! inside a `sockaddr`.
+#![forbid(unsafe_code)]
+
+pub mod align;
+mod error;
+pub mod layout;
+mod message;
+pub mod number;
+mod profile;
+pub mod sockaddr;
+mod writer;
+
+pub use error::{Rule, WireError};
+pub use message::{Extension, Header, Message, Requests};
+pub use number::{
+    AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, ExtensionType, IdentityType, MessageType, PolicyDirection,
+    PolicyLevel, PolicyMode, PolicyType, SaFlags, SaState, SaType,
+};
+pub use profile::Profile;
+pub use sockaddr::{Sockaddr, SockaddrBytes};
+pub use writer::Writer;
+
+/// The version every message carries (`PF_KEY_V2`).
+pub const PF_KEY_V2: u8 = 2;
+/// Bytes of the base header, and the smallest message.
+pub const HEADER_LEN: usize = 16;
+/// The largest message that the 16-bit length field can express, in bytes.
+pub const MAX_MESSAGE_LEN: usize = 65535 * 8;
+
+/// Rounds a length up to the next multiple of 8 (`PFKEY_ALIGN8`, but without its overflow).
+#[must_use]
+pub const fn round8(n: usize) -> usize {
+    n.saturating_add(7) & !7
+}
