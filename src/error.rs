@@ -3,6 +3,8 @@
 //! Each room has its own error type; those that surface through the C ABI convert into a [`Code`].
 #![forbid(unsafe_code)]
 
+use crate::wire::align::AlignError;
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $value:literal, $text:literal;)*) => {
         /// `__ipsec_errcode`: the values of libipsec's `ipsec_strerror.h`.
@@ -91,6 +93,22 @@ codes! {
     PriorityNotCompiled = 29, "Policy priority not compiled in";
     /// Anything else.
     Max = 30, "Unknown error";
+}
+
+impl From<AlignError> for Code {
+    fn from(error: AlignError) -> Self {
+        match error {
+            AlignError::NotSupported => Self::NotSupported,
+            AlignError::InvalidMessage => Self::InvalidMessage,
+            AlignError::InvalidVersion => Self::InvalidVersion,
+            AlignError::InvalidMessageType => Self::InvalidMessageType,
+            AlignError::InvalidSaType => Self::InvalidSaType,
+            AlignError::InvalidExtensionType => Self::InvalidExtensionType,
+            AlignError::ProtocolMismatch => Self::ProtocolMismatch,
+            AlignError::FamilyMismatch => Self::FamilyMismatch,
+            AlignError::InvalidFamily => Self::InvalidFamily,
+        }
+    }
 }
 
 #[cfg(test)]
