@@ -1,0 +1,427 @@
+//! Finding the policy of a flow without looking at every policy.
+//!
+//! Pruned tuple space search (Srinivasan, Suri, Varghese: "Packet Classification using Tuple Space Search",
+//! SIGCOMM 1999). Policies that leave the same bits open form a tuple: (source prefix length, destination
+//! prefix length, protocol?, source port?, destination port?). Within a tuple a policy is found by one hash
+//! look-up. Before that, each address is asked which prefix lengths occur for it at all, so that only tuples
+//! that can match are tried; they are tried strongest first, and the search ends when no tuple left can hold a
+//! stronger policy than the one found.
+//!
+//! A policy is stronger when its priority value is smaller; among equals the one inserted earlier wins
+//! (`xfrm_policy_lookup_bytype`).
+
+use std::collections::{BTreeSet, HashMap};
+
+/// The part of a selector that the index looks at. A prefix may have host bits set: they are ignored here, as in
+/// matching, though they tell policies apart in the SPD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pattern {
+    /// IPv6, or IPv4 (whose addresses stand in the first four bytes).
+    pub v6: bool,
+    /// Source prefix, network byte order.
+    pub saddr: [u8; 16],
+    /// Destination prefix, network byte order.
+    pub daddr: [u8; 16],
+    /// Source prefix length in bits.
+    pub splen: u8,
+    /// Destination prefix length in bits.
+    pub dplen: u8,
+    /// Upper-layer protocol, 0 = any.
+    pub proto: u8,
+    /// Source port in host byte order, 0 = any.
+    pub sport: u16,
+    /// Destination port in host byte order, 0 = any.
+    pub dport: u16,
+}
+
+/// What a packet shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// IPv6, or IPv4 (whose addresses stand in the first four bytes).
+    pub v6: bool,
+    /// Source address, network byte order.
+    pub saddr: [u8; 16],
+    /// Destination address, network byte order.
+    pub daddr: [u8; 16],
+    /// Upper-layer protocol.
+    pub proto: u8,
+    /// Source port in host byte order (for ICMP the type).
+    pub sport: u16,
+    /// Destination port in host byte order (for ICMP the code).
+    pub dport: u16,
+}
+
+impl Pattern {
+    /// Whether the pattern covers a flow; what the index computes, said directly.
+    #[must_use]
+    pub fn matches(&self, flow: &FlowKey) -> bool {
+        self.v6 == flow.v6
+            && (self.proto == 0 || self.proto == flow.proto)
+            && (self.sport == 0 || self.sport == flow.sport)
+            && (self.dport == 0 || self.dport == flow.dport)
+            && masked(self.saddr, self.splen) == masked(flow.saddr, self.splen)
+            && masked(self.daddr, self.dplen) == masked(flow.daddr, self.dplen)
+    }
+}
+
+/// How strong a policy is: priority, then age (a number that grows with each insertion). Smaller is stronger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rank {
+    /// `sadb_x_policy_priority`.
+    pub priority: u32,
+    /// Position of insertion; unique.
+    pub position: u64,
+}
+
+/// The bits that a tuple leaves open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Shape {
+    splen: u8,
+    dplen: u8,
+    proto: bool,
+    sport: bool,
+    dport: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Masked {
+    saddr: [u8; 16],
+    daddr: [u8; 16],
+    sport: u16,
+    dport: u16,
+    proto: u8,
+}
+
+impl Shape {
+    fn of(pattern: &Pattern) -> Self {
+        Self {
+            splen: pattern.splen,
+            dplen: pattern.dplen,
+            proto: pattern.proto != 0,
+            sport: pattern.sport != 0,
+            dport: pattern.dport != 0,
+        }
+    }
+
+    fn apply(self, flow: &FlowKey) -> Masked {
+        Masked {
+            saddr: masked(flow.saddr, self.splen),
+            daddr: masked(flow.daddr, self.dplen),
+            sport: if self.sport { flow.sport } else { 0 },
+            dport: if self.dport { flow.dport } else { 0 },
+            proto: if self.proto { flow.proto } else { 0 },
+        }
+    }
+}
+
+type Hasher = foldhash::quality::RandomState;
+
+/// Policies that leave the same bits open.
+#[derive(Debug, Default)]
+struct Tuple {
+    /// Policies with the same masked selector (they differ in host bits), strongest first.
+    policies: HashMap<Masked, Vec<(Rank, u32)>, Hasher>,
+    /// Every rank in the tuple; the first bounds what the tuple can hold.
+    ranks: BTreeSet<Rank>,
+}
+
+/// Which prefix lengths occur on one side, and for which prefixes.
+#[derive(Debug)]
+struct Side {
+    /// Number of policies with each prefix.
+    prefixes: HashMap<(u8, [u8; 16]), u32, Hasher>,
+    /// Number of distinct prefixes of each length.
+    lengths: [u32; 129],
+}
+
+impl Default for Side {
+    fn default() -> Self {
+        Self { prefixes: HashMap::default(), lengths: [0; 129] }
+    }
+}
+
+/// A set of prefix lengths, 0 to 128.
+#[derive(Clone, Copy, Default)]
+struct Lengths([u64; 3]);
+
+impl Lengths {
+    fn set(&mut self, len: u8) {
+        self.0[usize::from(len / 64)] |= 1 << (len % 64);
+    }
+
+    fn has(self, len: u8) -> bool {
+        self.0.get(usize::from(len / 64)).is_some_and(|word| word >> (len % 64) & 1 != 0)
+    }
+}
+
+impl Side {
+    fn add(&mut self, addr: [u8; 16], plen: u8) {
+        let count = self.prefixes.entry((plen, masked(addr, plen))).or_insert(0);
+        if *count == 0 {
+            self.lengths[usize::from(plen.min(128))] += 1;
+        }
+        *count += 1;
+    }
+
+    fn remove(&mut self, addr: [u8; 16], plen: u8) {
+        let key = (plen, masked(addr, plen));
+        if let Some(count) = self.prefixes.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.prefixes.remove(&key);
+                self.lengths[usize::from(plen.min(128))] -= 1;
+            }
+        }
+    }
+
+    fn matching(&self, addr: [u8; 16], width: u8) -> Lengths {
+        let mut found = Lengths::default();
+        for plen in 0..=width {
+            if self.lengths[usize::from(plen)] != 0 && self.prefixes.contains_key(&(plen, masked(addr, plen))) {
+                found.set(plen);
+            }
+        }
+        found
+    }
+}
+
+/// The policies of one family.
+#[derive(Debug, Default)]
+struct Family {
+    tuples: HashMap<Shape, Tuple, Hasher>,
+    /// Every tuple by its strongest policy.
+    order: BTreeSet<(Rank, Shape)>,
+    src: Side,
+    dst: Side,
+}
+
+/// An index over the policies of one direction. `u32` is whatever the caller knows a policy by.
+#[derive(Debug, Default)]
+pub struct PolicyIndex {
+    families: [Family; 2],
+    len: usize,
+}
+
+impl PolicyIndex {
+    /// An empty index.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Number of policies.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no policy.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds a policy. `rank.position` must be unique in the index. A prefix length beyond the address's width is
+    /// taken as the width.
+    pub fn insert(&mut self, pattern: &Pattern, rank: Rank, policy: u32) {
+        let pattern = clamp(pattern);
+        let family = &mut self.families[usize::from(pattern.v6)];
+        let shape = Shape::of(&pattern);
+        let tuple = family.tuples.entry(shape).or_default();
+        let before = tuple.ranks.first().copied();
+        let same = tuple.policies.entry(shape.apply(&as_flow(&pattern))).or_default();
+        let at = same.partition_point(|(other, _)| *other < rank);
+        same.insert(at, (rank, policy));
+        tuple.ranks.insert(rank);
+        let after = tuple.ranks.first().copied();
+        family.reorder(shape, before, after);
+        family.src.add(pattern.saddr, pattern.splen);
+        family.dst.add(pattern.daddr, pattern.dplen);
+        self.len += 1;
+    }
+
+    /// Removes a policy that was inserted with exactly these. Gives whether it was there.
+    pub fn remove(&mut self, pattern: &Pattern, rank: Rank) -> bool {
+        let pattern = clamp(pattern);
+        let family = &mut self.families[usize::from(pattern.v6)];
+        let shape = Shape::of(&pattern);
+        let Some(tuple) = family.tuples.get_mut(&shape) else { return false };
+        let key = shape.apply(&as_flow(&pattern));
+        let Some(same) = tuple.policies.get_mut(&key) else { return false };
+        let Ok(at) = same.binary_search_by(|(other, _)| other.cmp(&rank)) else { return false };
+        same.remove(at);
+        if same.is_empty() {
+            tuple.policies.remove(&key);
+        }
+        let before = tuple.ranks.first().copied();
+        tuple.ranks.remove(&rank);
+        let after = tuple.ranks.first().copied();
+        if after.is_none() {
+            family.tuples.remove(&shape);
+        }
+        family.reorder(shape, before, after);
+        family.src.remove(pattern.saddr, pattern.splen);
+        family.dst.remove(pattern.daddr, pattern.dplen);
+        self.len -= 1;
+        true
+    }
+
+    /// The strongest policy that covers a flow.
+    #[must_use]
+    pub fn lookup(&self, flow: &FlowKey) -> Option<(Rank, u32)> {
+        self.lookup_where(flow, |_| true)
+    }
+
+    /// The strongest policy that covers a flow and that `accept` takes; for what the index does not look at
+    /// (interface, mark, security context).
+    pub fn lookup_where(&self, flow: &FlowKey, mut accept: impl FnMut(u32) -> bool) -> Option<(Rank, u32)> {
+        let family = &self.families[usize::from(flow.v6)];
+        let width = if flow.v6 { 128 } else { 32 };
+        // Asking the sides first pays only where there are more tuples than prefix lengths to ask for.
+        let sides = (family.order.len() > 8)
+            .then(|| (family.src.matching(flow.saddr, width), family.dst.matching(flow.daddr, width)));
+        let mut best: Option<(Rank, u32)> = None;
+        for &(bound, shape) in &family.order {
+            if best.is_some_and(|(rank, _)| rank < bound) {
+                break;
+            }
+            if sides.is_some_and(|(src, dst)| !src.has(shape.splen) || !dst.has(shape.dplen)) {
+                continue;
+            }
+            let Some(same) = family.tuples.get(&shape).and_then(|t| t.policies.get(&shape.apply(flow))) else {
+                continue;
+            };
+            if let Some(&found) = same.iter().find(|(_, policy)| accept(*policy))
+                && best.is_none_or(|(rank, _)| found.0 < rank)
+            {
+                best = Some(found);
+            }
+        }
+        best
+    }
+}
+
+impl Family {
+    fn reorder(&mut self, shape: Shape, before: Option<Rank>, after: Option<Rank>) {
+        if before != after {
+            if let Some(rank) = before {
+                self.order.remove(&(rank, shape));
+            }
+            if let Some(rank) = after {
+                self.order.insert((rank, shape));
+            }
+        }
+    }
+}
+
+/// The first `plen` bits of an address, the rest zero.
+fn masked(addr: [u8; 16], plen: u8) -> [u8; 16] {
+    let bits = u128::from_be_bytes(addr);
+    let mask = match plen {
+        0 => 0,
+        1..=127 => u128::MAX << (128 - plen),
+        _ => u128::MAX,
+    };
+    (bits & mask).to_be_bytes()
+}
+
+fn clamp(pattern: &Pattern) -> Pattern {
+    let width = if pattern.v6 { 128 } else { 32 };
+    Pattern { splen: pattern.splen.min(width), dplen: pattern.dplen.min(width), ..*pattern }
+}
+
+fn as_flow(pattern: &Pattern) -> FlowKey {
+    FlowKey {
+        v6: pattern.v6,
+        saddr: pattern.saddr,
+        daddr: pattern.daddr,
+        proto: pattern.proto,
+        sport: pattern.sport,
+        dport: pattern.dport,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A small generator, so that a failure repeats (xorshift64*).
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, n: u64) -> u64 {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % n
+        }
+
+        fn addr(&mut self, v6: bool) -> [u8; 16] {
+            let mut addr = [0; 16];
+            let len = if v6 { 16 } else { 4 };
+            for byte in &mut addr[..len] {
+                *byte = self.below(3) as u8;
+            }
+            addr
+        }
+
+        fn pattern(&mut self) -> Pattern {
+            let v6 = self.below(4) == 0;
+            let width = if v6 { 128 } else { 32 };
+            Pattern {
+                v6,
+                saddr: self.addr(v6),
+                daddr: self.addr(v6),
+                splen: self.below(width + 1) as u8,
+                dplen: self.below(width + 1) as u8,
+                proto: [0, 0, 6, 17][self.below(4) as usize],
+                sport: [0, 0, 0, 500][self.below(4) as usize],
+                dport: [0, 0, 53, 443][self.below(4) as usize],
+            }
+        }
+    }
+
+    #[test]
+    fn agrees_with_a_linear_scan_through_inserts_and_removals() {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut index = PolicyIndex::new();
+        let mut list: Vec<(Pattern, Rank, u32)> = Vec::new();
+        for step in 0..4000_u32 {
+            if random.below(3) == 0 && !list.is_empty() {
+                let (pattern, rank, _) = list.swap_remove(random.below(list.len() as u64) as usize);
+                assert!(index.remove(&pattern, rank));
+                assert!(!index.remove(&pattern, rank));
+            } else {
+                let pattern = random.pattern();
+                let rank = Rank { priority: random.below(5) as u32, position: u64::from(step) };
+                index.insert(&pattern, rank, step);
+                list.push((pattern, rank, step));
+            }
+            let v6 = random.below(4) == 0;
+            let flow = FlowKey {
+                v6,
+                saddr: random.addr(v6),
+                daddr: random.addr(v6),
+                proto: [6, 17, 1][random.below(3) as usize],
+                sport: [500, 9][random.below(2) as usize],
+                dport: [53, 443, 9][random.below(3) as usize],
+            };
+            let expected = list.iter().filter(|(p, ..)| p.matches(&flow)).map(|&(_, r, id)| (r, id)).min();
+            assert_eq!(index.lookup(&flow), expected, "step {step}");
+            assert_eq!(index.len(), list.len());
+        }
+    }
+
+    #[test]
+    fn equal_priorities_are_decided_by_age_not_by_length_of_prefix() {
+        let mut index = PolicyIndex::new();
+        let wide =
+            Pattern { v6: false, saddr: [0; 16], daddr: [0; 16], splen: 0, dplen: 0, proto: 0, sport: 0, dport: 0 };
+        let narrow = Pattern { splen: 32, dplen: 32, ..wide };
+        index.insert(&wide, Rank { priority: 1, position: 1 }, 10);
+        index.insert(&narrow, Rank { priority: 1, position: 2 }, 20);
+        let flow = FlowKey { v6: false, saddr: [0; 16], daddr: [0; 16], proto: 6, sport: 1, dport: 2 };
+        assert_eq!(index.lookup(&flow).map(|f| f.1), Some(10));
+        assert_eq!(index.lookup_where(&flow, |p| p != 10).map(|f| f.1), Some(20));
+    }
+}
