@@ -1,0 +1,135 @@
+//! `sadb_x_policy` bytes as text: `ipsec_dump_policy` and `ipsec_dump_policy_withports`.
+
+use core::fmt::Write;
+
+use zerocopy::FromBytes;
+
+use crate::error::Code;
+use crate::wire::layout::{SadbXIpsecrequest, SadbXPolicy};
+use crate::wire::sockaddr::{Sockaddr, sockaddr_len};
+use crate::wire::{ExtensionType, PolicyLevel, PolicyMode, PolicyType};
+
+use super::{AH, ESP, HEADER_LEN, IPCOMP, address, priority};
+
+/// Reqids above this one are shown behind `#` instead of `:` (`IPSEC_MANUAL_REQID_MAX`).
+const MANUAL_REQID_MAX: u32 = 0x3fff;
+
+/// Writes a policy extension as text, `delimiter` before each request. `bytes` may go on behind the extension.
+///
+/// The text parses again, but for what the language cannot say: directions `any` and `…(socket)`, mode `any`, a
+/// reqid without level `unique` or behind `#`.
+///
+/// A request of less than 16 bytes is refused, where libipsec never returns; so is an extension longer than
+/// `bytes`.
+///
+/// # Errors
+/// In the order of the checks: [`Code::InvalidMessage`] (too short), [`Code::InvalidExtensionType`],
+/// [`Code::InvalidDirection`], [`Code::InvalidPolicy`], [`Code::InvalidMessage`] (the requests do not add up),
+/// then by request [`Code::InvalidProto`], [`Code::InvalidMode`], [`Code::InvalidAddress`],
+/// [`Code::InvalidLevel`].
+pub fn dump(bytes: &[u8], delimiter: &[u8], with_ports: bool) -> Result<Vec<u8>, Code> {
+    let (header, _) = SadbXPolicy::read_from_prefix(bytes).map_err(|_| Code::InvalidMessage)?;
+    if header.exttype.get() != ExtensionType::X_POLICY.0 {
+        return Err(Code::InvalidExtensionType);
+    }
+    let direction = match header.dir {
+        0 => "any",
+        1 => "in",
+        2 => "out",
+        3 => "fwd",
+        4 => "in(socket)",
+        5 => "out(socket)",
+        _ => return Err(Code::InvalidDirection),
+    };
+    let policy_type = match PolicyType(header.policy_type.get()) {
+        PolicyType::DISCARD => "discard",
+        PolicyType::NONE => "none",
+        PolicyType::IPSEC => "ipsec",
+        PolicyType::ENTRUST => "entrust",
+        PolicyType::BYPASS => "bypass",
+        _ => return Err(Code::InvalidPolicy),
+    };
+    let mut text = direction.to_owned();
+    priority::write(&mut text, header.priority.get());
+    text.push(' ');
+    text.push_str(policy_type);
+    let mut text = text.into_bytes();
+    if PolicyType(header.policy_type.get()) == PolicyType::IPSEC {
+        let end = usize::from(header.len.get()) * 8;
+        let requests = bytes.get(HEADER_LEN..end).ok_or(Code::InvalidMessage)?;
+        check_lengths(requests)?;
+        let mut rest = requests;
+        while let Ok((fixed, _)) = SadbXIpsecrequest::read_from_prefix(rest) {
+            let (request, next) = rest.split_at_checked(usize::from(fixed.len.get())).ok_or(Code::InvalidProto)?;
+            text.extend_from_slice(delimiter);
+            let body = request.get(HEADER_LEN..).unwrap_or_default();
+            text.extend_from_slice(request_text(fixed, body, with_ports)?.as_bytes());
+            rest = next;
+        }
+    }
+    Ok(text)
+}
+
+/// Whether each request is at least as long as its fixed part, and all of them fill `requests`.
+fn check_lengths(mut requests: &[u8]) -> Result<(), Code> {
+    while !requests.is_empty() {
+        let (fixed, _) = SadbXIpsecrequest::read_from_prefix(requests).map_err(|_| Code::InvalidMessage)?;
+        let len = usize::from(fixed.len.get());
+        if len < HEADER_LEN {
+            return Err(Code::InvalidMessage);
+        }
+        requests = requests.get(len..).ok_or(Code::InvalidMessage)?;
+    }
+    Ok(())
+}
+
+/// `PROTO/MODE/ADDRESSES/LEVEL[:REQID]`; `body` is what follows the fixed part.
+fn request_text(fixed: SadbXIpsecrequest, body: &[u8], with_ports: bool) -> Result<String, Code> {
+    let protocol = match u8::try_from(fixed.proto.get()) {
+        Ok(ESP) => "esp",
+        Ok(AH) => "ah",
+        Ok(IPCOMP) => "ipcomp",
+        _ => return Err(Code::InvalidProto),
+    };
+    let mode = match PolicyMode(fixed.mode) {
+        PolicyMode::ANY => "any",
+        PolicyMode::TRANSPORT => "transport",
+        PolicyMode::TUNNEL => "tunnel",
+        _ => return Err(Code::InvalidMode),
+    };
+    let mut text = format!("{protocol}/{mode}/");
+    if !body.is_empty() {
+        let (source, destination) = addresses(body).ok_or(Code::InvalidAddress)?;
+        write_address(&mut text, source, with_ports).ok_or(Code::InvalidAddress)?;
+        text.push('-');
+        write_address(&mut text, destination, with_ports).ok_or(Code::InvalidAddress)?;
+    }
+    text.push_str(match PolicyLevel(fixed.level) {
+        PolicyLevel::DEFAULT => "/default",
+        PolicyLevel::USE => "/use",
+        PolicyLevel::REQUIRE => "/require",
+        PolicyLevel::UNIQUE => "/unique",
+        _ => return Err(Code::InvalidLevel),
+    });
+    let _ = match fixed.reqid.get() {
+        0 => Ok(()),
+        reqid if reqid > MANUAL_REQID_MAX => write!(text, "#{reqid}"),
+        reqid => write!(text, ":{reqid}"),
+    };
+    Ok(text)
+}
+
+/// The two sockaddrs that fill `body` exactly.
+fn addresses(body: &[u8]) -> Option<(Sockaddr<'_>, Sockaddr<'_>)> {
+    let (source, destination) = body.split_at_checked(sockaddr_len(Sockaddr(body).family()))?;
+    let destination = Sockaddr(destination);
+    (destination.0.len() == sockaddr_len(destination.family())).then_some((Sockaddr(source), destination))
+}
+
+fn write_address(text: &mut String, sockaddr: Sockaddr<'_>, with_ports: bool) -> Option<()> {
+    text.push_str(&address::host_text(sockaddr)?);
+    if with_ports {
+        let _ = write!(text, "[{}]", address::service_text(sockaddr)?);
+    }
+    Some(())
+}
