@@ -1,0 +1,344 @@
+//! The listing of "Unix Network Programming" (Stevens, Fenner, Rudoff), chapter 19: `print_sadb_msg`.
+
+use nix::errno::Errno;
+use zerocopy::FromBytes;
+
+use crate::policy::address;
+use crate::wire::layout::*;
+use crate::wire::sockaddr::{AF_INET6, Sockaddr};
+use crate::wire::{ExtensionType, HEADER_LEN, Header, PF_KEY_V2, SaFlags};
+
+use super::text::{Out, put};
+use super::view::{NO_TEXT, time};
+use super::{Environment, Text};
+
+/// Whether the slips of the book's program are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Style {
+    /// The SPI as the number that it is, and separators between all values.
+    #[default]
+    Corrected,
+    /// As printed in the book: the SPI as its bytes lie in memory, hard and soft lifetimes without a separator.
+    Book,
+}
+
+/// Why a message is not listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ListingError {
+    /// The header's length is not the number of bytes.
+    #[error("SADB Message length ({header}) doesn't match msglen ({actual})")]
+    Length {
+        /// Bytes that the header announces.
+        header: usize,
+        /// Bytes that are there.
+        actual: usize,
+    },
+    /// Not `PF_KEY_V2`.
+    #[error("SADB Message version not PF_KEY_V2")]
+    Version,
+}
+
+/// Lists a message with symbolic names, one line or more for each extension. A malformed extension ends the list
+/// with a line that says so.
+///
+/// # Errors
+/// [`ListingError`]: nothing is listed then.
+pub fn listing(message: &[u8], style: Style, environment: &dyn Environment) -> Result<Text, ListingError> {
+    let actual = message.len();
+    let header = Header::read(message).ok_or(ListingError::Length { header: 0, actual })?;
+    let announced = usize::from(header.len) * 8;
+    if announced != actual {
+        return Err(ListingError::Length { header: announced, actual });
+    }
+    if header.version != PF_KEY_V2 {
+        return Err(ListingError::Version);
+    }
+    let mut out = Out::for_message(actual);
+    let (errno, seq, pid) = (header.errno, header.seq, header.pid);
+    put!(out, "SADB Message {}, errno {errno}, ", message_type(header.msg_type.0));
+    put!(out, "satype {}, seq {seq}, pid {pid}\n", satype(header.satype.0));
+    if errno != 0 {
+        put!(out, " errno {}\n", Errno::from_raw(i32::from(errno)).desc());
+    }
+    let mut rest = message.get(HEADER_LEN..).unwrap_or_default();
+    while !rest.is_empty() {
+        let head = SadbExt::read_from_prefix(rest).map(|(head, _)| head).unwrap_or_default();
+        let len = usize::from(head.len.get()) * 8;
+        match rest.split_at_checked(len) {
+            Some((ext, next)) if len > 0 => {
+                let ext_type = ExtensionType(head.ext_type.get());
+                if put_extension(&mut out, ext_type, ext, style, environment).is_none() {
+                    put!(out, " [short extension {}]\n", ext_type.0);
+                }
+                rest = next;
+            }
+            _ => {
+                put!(out, " [malformed extension {}, length {len}]\n", head.ext_type.get());
+                break;
+            }
+        }
+    }
+    Ok(out.into_text())
+}
+
+/// `None` if the extension is shorter than its structure.
+fn put_extension(
+    out: &mut Out,
+    ext_type: ExtensionType,
+    ext: &[u8],
+    style: Style,
+    environment: &dyn Environment,
+) -> Option<()> {
+    use ExtensionType as E;
+    match ext_type {
+        E::RESERVED => put!(out, " Reserved Extension\n"),
+        E::SA => put_sa(out, read(ext)?.0, style),
+        E::LIFETIME_CURRENT | E::LIFETIME_HARD | E::LIFETIME_SOFT => {
+            put_lifetime(out, ext_type, read(ext)?.0, style, environment);
+        }
+        E::ADDRESS_SRC => put_address(out, "Source", read(ext)?),
+        E::ADDRESS_DST => put_address(out, "Dest", read(ext)?),
+        E::ADDRESS_PROXY => put_address(out, "Proxy", read(ext)?),
+        E::KEY_AUTH => put_key(out, "Authentication", read(ext)?),
+        E::KEY_ENCRYPT => put_key(out, "Encryption", read(ext)?),
+        E::IDENTITY_SRC | E::IDENTITY_DST => put!(out, " [identity...]\n"),
+        E::SENSITIVITY => put!(out, " [sensitivity...]\n"),
+        E::PROPOSAL => put!(out, " [proposal...]\n"),
+        E::SUPPORTED_AUTH => put_supported(out, "authentication", auth, read(ext)?),
+        E::SUPPORTED_ENCRYPT => put_supported(out, "encryption", encrypt, read(ext)?),
+        E::SPIRANGE => put!(out, " [spirange...]\n"),
+        _ => put!(out, " [unknown extension {}]\n", ext_type.0),
+    }
+    Some(())
+}
+
+fn read<T: FromBytes>(ext: &[u8]) -> Option<(T, &[u8])> {
+    T::read_from_prefix(ext).ok()
+}
+
+fn put_sa(out: &mut Out, sa: SadbSa, style: Style) {
+    let spi = match style {
+        Style::Corrected => sa.spi.get(),
+        Style::Book => u32::from_ne_bytes(sa.spi.to_bytes()),
+    };
+    put!(out, " SA: SPI={spi} Replay Window={} State={}\n", sa.replay, state(sa.state));
+    put!(out, "  Authentication Algorithm: {}\n", auth(sa.auth));
+    put!(out, "  Encryption Algorithm: {}\n", encrypt(sa.encrypt));
+    if sa.flags.get() & SaFlags::PFS != 0 {
+        put!(out, "  Perfect Forward Secrecy\n");
+    }
+}
+
+fn put_lifetime(
+    out: &mut Out,
+    ext_type: ExtensionType,
+    lifetime: SadbLifetime,
+    style: Style,
+    environment: &dyn Environment,
+) {
+    let name = match ext_type {
+        ExtensionType::LIFETIME_CURRENT => "Current",
+        ExtensionType::LIFETIME_HARD => "Hard",
+        _ => "Soft",
+    };
+    let (added, used) = (lifetime.addtime.get(), lifetime.usetime.get());
+    put!(out, " {name} lifetime:\n");
+    put!(out, "  {} allocations, {} bytes", lifetime.allocations.get(), lifetime.bytes.get());
+    if ext_type == ExtensionType::LIFETIME_CURRENT {
+        put!(out, "\n  added at {}, ", time(added, environment));
+        match used {
+            0 => put!(out, "never used\n"),
+            _ => put!(out, "first used at {}\n", time(used, environment)),
+        }
+    } else {
+        let separator = if style == Style::Book { "" } else { ", " };
+        put!(out, "{separator}{added} addtime, {used} usetime\n");
+    }
+}
+
+fn put_address(out: &mut Out, name: &str, (fixed, rest): (SadbAddress, &[u8])) {
+    let sockaddr = Sockaddr(rest);
+    let host = address::host_text(sockaddr).unwrap_or_else(|| NO_TEXT.to_owned());
+    put!(out, " {name} address:   ");
+    match (sockaddr.port(), sockaddr.family()) {
+        (0, _) => put!(out, "{host}"),
+        (port, AF_INET6) => put!(out, "[{host}]:{port}"),
+        (port, _) => put!(out, "{host}:{port}"),
+    }
+    match fixed.prefixlen {
+        0 => put!(out, " "),
+        len => put!(out, "/{len} "),
+    }
+    match fixed.proto {
+        0 => {}
+        6 => put!(out, "(TCP)"),
+        17 => put!(out, "(UDP)"),
+        proto => put!(out, "(IP proto {proto})"),
+    }
+    put!(out, "\n");
+}
+
+fn put_key(out: &mut Out, name: &str, (fixed, rest): (SadbKey, &[u8])) {
+    let bits = fixed.bits.get();
+    put!(out, " {name} key, {bits} bits: 0x");
+    for byte in rest.iter().take(usize::from(bits).div_ceil(8)) {
+        put!(out, "{byte:02x}");
+    }
+    put!(out, "\n");
+}
+
+fn put_supported(out: &mut Out, kind: &str, name: fn(u8) -> String, (_, mut rest): (SadbSupported, &[u8])) {
+    put!(out, " Supported {kind} algorithms:\n");
+    if rest.is_empty() {
+        put!(out, "  None\n");
+    }
+    while let Ok((a, next)) = SadbAlg::read_from_prefix(rest) {
+        put!(out, "  {} ivlen {} bits {}-{}\n", name(a.id), a.ivlen, a.minbits.get(), a.maxbits.get());
+        rest = next;
+    }
+}
+
+fn named(name: Option<&str>, kind: &str, number: u8) -> String {
+    name.map_or_else(|| format!("[Unknown {kind} {number}]"), str::to_owned)
+}
+
+fn message_type(t: u8) -> String {
+    const NAMES: [&str; 11] =
+        ["Reserved", "Get SPI", "Update", "Add", "Delete", "Get", "Acquire", "Register", "Expire", "Flush", "Dump"];
+    named(NAMES.get(usize::from(t)).copied(), "type", t)
+}
+
+fn satype(t: u8) -> String {
+    let name = match t {
+        0 => "Unspecified",
+        2 => "IPsec AH",
+        3 => "IPsec ESP",
+        5 => "RSVP",
+        6 => "OSPFv2",
+        7 => "RIPv2",
+        8 => "Mobile IP",
+        _ => return named(None, "satype", t),
+    };
+    name.to_owned()
+}
+
+fn state(s: u8) -> String {
+    named(["Larval", "Mature", "Dying", "Dead"].get(usize::from(s)).copied(), "SA state", s)
+}
+
+fn auth(algorithm: u8) -> String {
+    let name = match algorithm {
+        0 => "None",
+        2 => "HMAC-MD5",
+        3 => "HMAC-SHA-1",
+        5 => "SHA2-256",
+        6 => "SHA2-384",
+        7 => "SHA2-512",
+        249 => "Keyed MD5",
+        250 => "Keyed SHA-1",
+        251 => "Null",
+        _ => return named(None, "authentication algorithm", algorithm),
+    };
+    name.to_owned()
+}
+
+fn encrypt(algorithm: u8) -> String {
+    let name = match algorithm {
+        0 => "None",
+        2 => "DES-CBC",
+        3 => "3DES-CBC",
+        6 => "CAST128-CBC",
+        7 => "Blowfish-CBC",
+        11 => "Null",
+        12 => "AES",
+        _ => return named(None, "encryption algorithm", algorithm),
+    };
+    name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::print::Utc;
+    use crate::wire::{MessageType, Profile, SaType, SockaddrBytes, Writer};
+
+    const UTC: Utc = Utc { now: 1_700_003_600 };
+
+    fn message(fill: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+        let mut buffer = [0; 512];
+        let mut writer = Writer::new(&mut buffer, Header::new(MessageType::DUMP, SaType::AH, 0, 20623), Profile::Linux);
+        fill(&mut writer);
+        writer.finish().unwrap().to_vec()
+    }
+
+    fn listed(message: &[u8], style: Style) -> String {
+        String::from_utf8(listing(message, style, &UTC).unwrap().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn an_sa_is_listed_as_in_the_book() {
+        let message = message(|writer| {
+            let sa = SadbSa { spi: 0x9876.into(), state: 1, auth: 2, flags: SaFlags::PFS.into(), ..Default::default() };
+            let lifetime = SadbLifetime { addtime: 1_700_000_000.into(), bytes: 36.into(), ..Default::default() };
+            let hard = SadbLifetime { addtime: 3600.into(), usetime: 60.into(), ..Default::default() };
+            let address = |text: &str, port| SockaddrBytes::new(text.parse().unwrap(), port);
+            writer
+                .sa(sa)
+                .lifetime(ExtensionType::LIFETIME_CURRENT, lifetime)
+                .lifetime(ExtensionType::LIFETIME_HARD, hard)
+                .address(ExtensionType::ADDRESS_SRC, 255, 32, address("192.168.1.2", 0).as_bytes())
+                .address(ExtensionType::ADDRESS_DST, 6, 0, address("2001:db8::1", 80).as_bytes())
+                .key(ExtensionType::KEY_AUTH, 12, &[0x12, 0x30])
+                .sa2(1, 0)
+                .supported(ExtensionType::SUPPORTED_ENCRYPT, &[]);
+        });
+        let expected = "\
+SADB Message Dump, errno 0, satype IPsec AH, seq 0, pid 20623
+ SA: SPI=39030 Replay Window=0 State=Mature
+  Authentication Algorithm: HMAC-MD5
+  Encryption Algorithm: None
+  Perfect Forward Secrecy
+ Current lifetime:
+  0 allocations, 36 bytes
+  added at Nov 14 22:13:20 2023, never used
+ Hard lifetime:
+  0 allocations, 0 bytes, 3600 addtime, 60 usetime
+ Source address:   192.168.1.2/32 (IP proto 255)
+ Dest address:   [2001:db8::1]:80 (TCP)
+ Authentication key, 12 bits: 0x1230
+ [unknown extension 19]
+ Supported encryption algorithms:
+  None
+";
+        assert_eq!(listed(&message, Style::Corrected), expected);
+        let swapped = u32::from_ne_bytes([0, 0, 0x98, 0x76]);
+        let book = expected.replace("39030", &swapped.to_string()).replace("bytes, 3600", "bytes3600");
+        assert_eq!(listed(&message, Style::Book), book);
+    }
+
+    #[test]
+    fn an_error_has_its_text() {
+        let mut message = message(|_| {});
+        message[2] = 2;
+        assert_eq!(
+            listed(&message, Style::Corrected),
+            "SADB Message Dump, errno 2, satype IPsec AH, seq 0, pid 20623\n errno No such file or directory\n"
+        );
+    }
+
+    #[test]
+    fn what_is_no_message_is_an_error_and_what_is_no_extension_ends_the_list() {
+        let whole = message(|writer| {
+            writer.sa2(1, 0);
+        });
+        let error = listing(&whole[..24], Style::Corrected, &UTC).unwrap_err();
+        assert_eq!(error.to_string(), "SADB Message length (32) doesn't match msglen (24)");
+        let mut version = whole.clone();
+        version[0] = 3;
+        assert_eq!(listing(&version, Style::Corrected, &UTC).unwrap_err(), ListingError::Version);
+        // A length of 0 keeps the book's program busy for ever.
+        let mut empty = whole;
+        empty[16..18].fill(0);
+        assert!(listed(&empty, Style::Corrected).ends_with("\n [malformed extension 19, length 0]\n"));
+    }
+}
