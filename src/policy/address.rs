@@ -150,11 +150,12 @@ pub fn ipv6_text(address: Ipv6Addr, scope_id: u32) -> String {
         _ => address.to_string(),
     };
     if scope_id != 0 {
-        let name = if is_link_local(address) { nix::net::if_::if_indextoname(scope_id).ok() } else { None };
+        // nix answers with an empty name where there is no such interface.
+        let name = nix::net::if_::if_indextoname(scope_id).ok().filter(|name| !name.is_empty());
         text.push('%');
         match name {
-            Some(name) => text.push_str(&name.to_string_lossy()),
-            None => text.push_str(&scope_id.to_string()),
+            Some(name) if is_link_local(address) => text.push_str(&name.to_string_lossy()),
+            _ => text.push_str(&scope_id.to_string()),
         }
     }
     text
@@ -196,7 +197,19 @@ mod tests {
         ] {
             assert_eq!(ipv6_text(address.parse().unwrap(), 0), text);
         }
-        assert_eq!(ipv6_text("2001:db8::1".parse().unwrap(), 7), "2001:db8::1%7");
+    }
+
+    #[test]
+    fn a_scope_is_a_name_only_where_it_is_one() {
+        let link_local = "fe80::1".parse().unwrap();
+        let global = "2001:db8::1".parse().unwrap();
+        assert_eq!(ipv6_text(global, 1), "2001:db8::1%1");
+        // No interface has this number.
+        assert_eq!(ipv6_text(link_local, u32::MAX), "fe80::1%4294967295");
+        assert_eq!(ipv6_text(link_local, 1), "fe80::1%lo");
+        assert_eq!(scope_number(link_local, "lo"), Some(1));
+        assert_eq!(scope_number(global, "lo"), None);
+        assert_eq!(scope_number(link_local, "4294967296"), None);
     }
 
     #[test]

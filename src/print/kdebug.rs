@@ -48,8 +48,8 @@ fn put_message(out: &mut Out, message: &[u8]) -> Ending {
     let (t, errno, satype) = (h.msg_type.0, h.errno, h.satype.0);
     put!(out, "sadb_msg{{ version={} type={t} errno={errno} satype={satype}\n", h.version);
     put!(out, "  len={} reserved={} seq={} pid={}\n", h.len, h.reserved, h.seq, h.pid);
-    let end = message.len().min(usize::from(h.len) * 8);
-    let mut rest = message.get(HEADER_LEN..end).unwrap_or_default();
+    let announced = usize::from(h.len) * 8;
+    let mut rest = message.get(HEADER_LEN..announced.min(message.len())).unwrap_or_default();
     while let Ok((head, _)) = SadbExt::read_from_prefix(rest) {
         let (len, t) = (head.len.get(), head.ext_type.get());
         put!(out, "sadb_ext{{ len={len} type={t} }}\n");
@@ -67,6 +67,10 @@ fn put_message(out: &mut Out, message: &[u8]) -> Ending {
             None => put!(out, "kdebug_sadb: ext_len too short for ext_type {t}.\n"),
         }
         rest = next;
+    }
+    if announced > message.len() {
+        put!(out, "kdebug_sadb: message exceeds end of buffer.\n");
+        return Ending::Stopped;
     }
     Ending::Complete
 }
@@ -263,6 +267,15 @@ mod tests {
         fill(&mut writer);
         let Kdebug { text, ending } = kdebug_sadb(writer.finish().unwrap());
         (String::from_utf8(text.to_vec()).unwrap(), ending)
+    }
+
+    #[test]
+    fn a_message_shorter_than_announced_is_printed_as_far_as_it_goes() {
+        let header = Header { len: 3, ..Header::new(MessageType::ADD, SaType::ESP, 0, 0) };
+        let Kdebug { text, ending } = kdebug_sadb(zerocopy::IntoBytes::as_bytes(&header.to_layout()));
+        assert_eq!(ending, Ending::Stopped);
+        assert!(text.ends_with(b" pid=0\nkdebug_sadb: message exceeds end of buffer.\n"));
+        assert_eq!(kdebug_sadb(&[2; 15]).ending, Ending::Stopped);
     }
 
     #[test]
