@@ -6,10 +6,17 @@
 //! (session, bytes) come out through a [`Sink`].
 #![forbid(unsafe_code)]
 
+mod dump;
+mod hub;
+mod queue;
+pub mod server;
+
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+pub use hub::{Hub, SessionStatistics};
 pub use nix::errno::Errno;
+pub use queue::{Queues, TRUESIZE_OVERHEAD};
 
 use crate::wire::Message;
 use crate::wire::layout::SadbAlg;

@@ -1,1 +1,75 @@
-//! socket
+//! Opening a PF_KEY descriptor and moving messages over it.
+//!
+//! [`open`] gives one real descriptor: an AF_KEY socket where the kernel has PF_KEY, otherwise one end of a
+//! `SOCK_SEQPACKET` connection that a `pfkeyd` serves. Nothing is remembered about a descriptor: what it is can be
+//! asked of the descriptor itself, in whatever process it ended up.
+
+mod choose;
+mod helper;
+mod sys;
+
+use std::io;
+use std::os::fd::RawFd;
+
+pub use choose::{Backend, OpenError, open, open_with};
+pub use sys::inherited;
+pub(crate) use sys::own;
+
+use crate::wire::{Header, Profile};
+
+/// Names of descriptors that a pfkeyd serves begin so, in the abstract namespace of AF_UNIX.
+const NAME_PREFIX: &[u8] = b"\0pfkey/";
+
+/// Whether a pfkeyd serves this descriptor (it was made by [`open`], here or in another process).
+#[must_use]
+pub fn is_served(fd: RawFd) -> bool {
+    sys::has_name_prefix(fd, NAME_PREFIX)
+}
+
+/// Sends one message with one `send`. On a served descriptor it returns when every answer waits there, as
+/// AF_KEY's `send` does, and refuses what AF_KEY's `send` refuses; other descriptors get a plain `send` without
+/// SIGPIPE.
+///
+/// # Errors
+/// That of `send`; EMSGSIZE or EINVAL for a message with broken framing on a served descriptor.
+pub fn send(fd: RawFd, message: &[u8]) -> io::Result<usize> {
+    let served = is_served(fd);
+    if served {
+        check_framing(message)?;
+    }
+    let sent = sys::send(fd, message)?;
+    if served {
+        settle(fd);
+    }
+    Ok(sent)
+}
+
+/// What AF_KEY's `send` itself would refuse.
+///
+/// # Errors
+/// EMSGSIZE or EINVAL.
+pub fn check_framing(message: &[u8]) -> io::Result<()> {
+    match Header::check(message, Profile::Linux) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(io::Error::from_raw_os_error(error.rule.errno())),
+    }
+}
+
+/// Waits until the pfkeyd behind a served descriptor has consumed what was sent, which it does after it has
+/// queued the answers. Returns at once when it is gone.
+pub fn settle(fd: RawFd) {
+    // The answer usually comes within microseconds: give the processor away a few times before sleeping.
+    for _ in 0..64 {
+        if !sys::has_unread_output(fd) {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    let mut nap = std::time::Duration::from_micros(20);
+    while sys::has_unread_output(fd) {
+        if sys::wait_hangup(fd, nap) {
+            return;
+        }
+        nap = (nap * 2).min(std::time::Duration::from_millis(1));
+    }
+}

@@ -1,0 +1,360 @@
+//! The hub between sessions and an engine: af_key's `pfkey_process` and `pfkey_broadcast` without I/O.
+
+use std::collections::BTreeMap;
+
+use super::dump::{DumpRun, Progress};
+use super::{Audience, Context, Errno, KeyEngine, Outbox, SessionId, Sink, Time};
+use crate::wire::{ExtensionType, Header, Message, MessageType, Profile, SaType, WireError, Writer};
+
+/// What a hub counted for a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionStatistics {
+    /// Messages that its queue took.
+    pub delivered: u64,
+    /// Messages that were lost because its queue was full.
+    pub dropped: u64,
+}
+
+/// An open PF_KEY socket as the hub knows it.
+struct Session<D> {
+    /// Bit n: registered for SA type n.
+    registered: u16,
+    promiscuous: bool,
+    dump: Option<Box<DumpRun<D>>>,
+    statistics: SessionStatistics,
+}
+
+type Sessions<D> = BTreeMap<SessionId, Session<D>>;
+
+/// Sessions in front of one engine. Bytes and a time go in; messages come out through the caller's [`Sink`]
+/// before the call returns.
+pub struct Hub<E: KeyEngine> {
+    engine: E,
+    profile: Profile,
+    /// By id; ids grow, so that the newest session is the last.
+    sessions: Sessions<E::Dump>,
+    next_id: u32,
+    /// Sessions with a registration.
+    registered: usize,
+    /// Messages that the hub itself writes.
+    scratch: Vec<u8>,
+}
+
+/// Hands messages to their audience.
+struct Delivery<'a, D, S> {
+    sessions: &'a mut Sessions<D>,
+    requester: Option<SessionId>,
+    sink: &'a mut S,
+}
+
+impl<D, S: Sink> Delivery<'_, D, S> {
+    fn to(&mut self, id: SessionId, message: &[u8]) -> bool {
+        let taken = self.sink.deliver(id, message);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            count(&mut session.statistics, taken);
+        }
+        taken
+    }
+
+    /// `pfkey_broadcast`: promiscuous copies and everyone in the audience but `one`, newest session first; `one`
+    /// last.
+    fn broadcast(&mut self, audience: Audience, one: Option<SessionId>, message: &[u8]) -> usize {
+        let mut takers = 0;
+        for (&id, session) in self.sessions.iter_mut().rev() {
+            if session.promiscuous {
+                count(&mut session.statistics, self.sink.deliver(id, message));
+            }
+            let hears = match audience {
+                Audience::All => true,
+                Audience::Registered => session.registered != 0,
+                Audience::One | Audience::Promiscuous => false,
+            };
+            if hears && one != Some(id) {
+                let taken = self.sink.deliver(id, message);
+                count(&mut session.statistics, taken);
+                takers += usize::from(taken);
+            }
+        }
+        if let Some(id) = one {
+            takers += usize::from(self.to(id, message));
+        }
+        takers
+    }
+}
+
+impl<D, S: Sink> Outbox for Delivery<'_, D, S> {
+    fn deliver(&mut self, audience: Audience, message: &[u8]) -> usize {
+        let one = if audience == Audience::One { self.requester } else { None };
+        self.broadcast(audience, one, message)
+    }
+}
+
+fn count(statistics: &mut SessionStatistics, taken: bool) {
+    if taken {
+        statistics.delivered += 1;
+    } else {
+        statistics.dropped += 1;
+    }
+}
+
+impl<E: KeyEngine> Hub<E> {
+    /// A hub without sessions in front of an engine.
+    pub fn new(engine: E, profile: Profile) -> Self {
+        Self { engine, profile, sessions: BTreeMap::new(), next_id: 0, registered: 0, scratch: Vec::new() }
+    }
+
+    /// The engine.
+    pub const fn engine(&self) -> &E {
+        &self.engine
+    }
+
+    /// The engine, to drive it besides PF_KEY (traffic, settings).
+    pub const fn engine_mut(&mut self) -> &mut E {
+        &mut self.engine
+    }
+
+    /// The dialect that sessions speak.
+    pub const fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// Opens a session.
+    pub fn open(&mut self) -> SessionId {
+        let id = SessionId(self.next_id);
+        self.next_id = self.next_id.wrapping_add(1);
+        self.sessions.insert(
+            id,
+            Session { registered: 0, promiscuous: false, dump: None, statistics: SessionStatistics::default() },
+        );
+        id
+    }
+
+    /// Closes a session: its registrations, promiscuity and dump end.
+    pub fn close(&mut self, id: SessionId, now: Time) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        if let Some(run) = session.dump {
+            self.engine.dump_end(run.into_cursor());
+        }
+        if session.registered != 0 {
+            self.registered -= 1;
+            if self.registered == 0 {
+                // Nobody is left to tell of an error.
+                let _ = self.engine.set_registered(false, now);
+            }
+        }
+    }
+
+    /// The ids of the open sessions, oldest first.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.sessions.keys().copied()
+    }
+
+    /// What was delivered to a session and what it lost.
+    pub fn statistics(&self, id: SessionId) -> Option<SessionStatistics> {
+        self.sessions.get(&id).map(|s| s.statistics)
+    }
+
+    /// Whether a session has a dump that waits for [`Hub::writable`].
+    pub fn is_dumping(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|s| s.dump.is_some())
+    }
+
+    /// Takes one message from a session and delivers everything that it causes.
+    ///
+    /// # Errors
+    /// A framing error, which AF_KEY's `send` returns itself; nothing was done and nobody hears of it. Every other
+    /// error is a message to the requester.
+    pub fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> Result<(), WireError> {
+        let header = Header::check(bytes, self.profile)?;
+        self.delivery(Some(id), sink).broadcast(Audience::Promiscuous, None, bytes);
+        let outcome = match Message::parse(bytes, self.profile) {
+            Ok(message) => self.dispatch(id, &message, now, sink),
+            Err(_) => Err(Errno::EINVAL),
+        };
+        if let Err(errno) = outcome {
+            self.report(id, header, errno, sink);
+        }
+        Ok(())
+    }
+
+    /// Goes on with a session's dump after its queue has room again.
+    pub fn writable(&mut self, id: SessionId, now: Time, sink: &mut impl Sink) {
+        self.pump(id, now, sink);
+    }
+
+    /// When [`Hub::advance`] has to be called next.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.engine.next_deadline()
+    }
+
+    /// Lets the engine do what is due.
+    pub fn advance(&mut self, now: Time, sink: &mut impl Sink) {
+        self.with_engine(now, None, sink, |engine, cx| engine.advance(cx));
+    }
+
+    /// Lets the engine take the news of its event sources.
+    pub fn event(&mut self, now: Time, sink: &mut impl Sink) {
+        self.with_engine(now, None, sink, |engine, cx| engine.event(cx));
+    }
+
+    /// Calls the engine with a context that delivers to this hub's sessions; for calls that PF_KEY does not have.
+    pub fn with_engine<R>(
+        &mut self,
+        now: Time,
+        requester: Option<SessionId>,
+        sink: &mut impl Sink,
+        call: impl FnOnce(&mut E, &mut Context<'_>) -> R,
+    ) -> R {
+        let mut out = Delivery { sessions: &mut self.sessions, requester, sink };
+        call(&mut self.engine, &mut Context { now, registered: self.registered != 0, out: &mut out })
+    }
+
+    fn delivery<'a, S: Sink>(&'a mut self, requester: Option<SessionId>, sink: &'a mut S) -> Delivery<'a, E::Dump, S> {
+        Delivery { sessions: &mut self.sessions, requester, sink }
+    }
+
+    /// `pfkey_error`: the request's header with an errno, to the requester only.
+    fn report(&mut self, id: SessionId, header: Header, errno: Errno, sink: &mut impl Sink) {
+        // Linux reports what does not fit the byte as EINVAL; no errno of ours is that large.
+        let errno = u8::try_from(errno as i32).unwrap_or(libc::EINVAL as u8);
+        let mut bytes = [0; crate::wire::HEADER_LEN];
+        if let Ok(message) = Writer::new(&mut bytes, header.error_report(errno), self.profile).finish() {
+            self.delivery(Some(id), sink).broadcast(Audience::One, Some(id), message);
+        }
+    }
+
+    fn dispatch(&mut self, id: SessionId, message: &Message<'_>, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
+        match message.header().msg_type {
+            MessageType::REGISTER => self.register(id, message.header(), now, sink),
+            MessageType::X_PROMISC => self.promisc(id, message, sink),
+            MessageType::DUMP | MessageType::X_SPDDUMP => self.dump(id, message, now, sink),
+            MessageType::EXPIRE
+            | MessageType::X_PCHANGE
+            | MessageType::X_SPDACQUIRE
+            | MessageType::X_SPDEXPIRE
+            | MessageType::X_NAT_T_NEW_MAPPING => Err(Errno::EOPNOTSUPP),
+            _ => self.with_engine(now, Some(id), sink, |engine, cx| engine.request(message, cx)),
+        }
+    }
+
+    /// `pfkey_register`.
+    fn register(&mut self, id: SessionId, header: Header, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
+        // SADB_SATYPE_MAX
+        if header.satype.0 > 9 {
+            return Err(Errno::EINVAL);
+        }
+        let Some(session) = self.sessions.get_mut(&id) else { return Err(Errno::EINVAL) };
+        let bit = if header.satype == SaType::UNSPEC { 0 } else { 1 << header.satype.0 };
+        if session.registered & bit != 0 {
+            return Err(Errno::EEXIST);
+        }
+        let first = session.registered == 0 && bit != 0;
+        session.registered |= bit;
+        let supported = if first && self.registered == 0 {
+            self.engine.set_registered(true, now).and_then(|()| self.engine.supported())
+        } else {
+            self.engine.supported()
+        };
+        let supported = match supported {
+            Ok(supported) => supported,
+            Err(errno) => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.registered &= !bit;
+                }
+                return Err(errno);
+            }
+        };
+        self.registered += usize::from(first);
+        let reply = Header { errno: 0, reserved: 0, ..header };
+        let mut buffer = std::mem::take(&mut self.scratch);
+        buffer.resize(32 + 8 * (supported.auth.len() + supported.encrypt.len()), 0);
+        let mut writer = Writer::new(&mut buffer, reply, self.profile);
+        if !supported.auth.is_empty() {
+            writer.supported(ExtensionType::SUPPORTED_AUTH, &supported.auth);
+        }
+        if !supported.encrypt.is_empty() {
+            writer.supported(ExtensionType::SUPPORTED_ENCRYPT, &supported.encrypt);
+        }
+        let outcome = match writer.finish() {
+            Ok(message) => {
+                self.delivery(Some(id), sink).broadcast(Audience::Registered, Some(id), message);
+                Ok(())
+            }
+            Err(_) => Err(Errno::ENOBUFS),
+        };
+        self.scratch = buffer;
+        outcome
+    }
+
+    /// `pfkey_promisc`: the short form sets the flag; both forms go to everybody.
+    fn promisc(&mut self, id: SessionId, message: &Message<'_>, sink: &mut impl Sink) -> Result<(), Errno> {
+        let header = message.header();
+        if header.len != 2 {
+            self.delivery(Some(id), sink).broadcast(Audience::All, None, message.bytes());
+            return Ok(());
+        }
+        if header.satype.0 > 1 {
+            return Err(Errno::EINVAL);
+        }
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.promiscuous = header.satype.0 == 1;
+        }
+        let mut bytes = [0; crate::wire::HEADER_LEN];
+        let writer = Writer::new(&mut bytes, Header { errno: 0, ..header }, self.profile);
+        if let Ok(message) = writer.finish() {
+            self.delivery(Some(id), sink).broadcast(Audience::All, None, message);
+        }
+        Ok(())
+    }
+
+    /// `pfkey_dump`, `pfkey_spddump`.
+    fn dump(&mut self, id: SessionId, message: &Message<'_>, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
+        if self.is_dumping(id) {
+            return Err(Errno::EBUSY);
+        }
+        let cursor = self.engine.dump(message, now)?;
+        match self.sessions.get_mut(&id) {
+            Some(session) => session.dump = Some(Box::new(DumpRun::new(cursor, message.header()))),
+            None => self.engine.dump_end(cursor),
+        }
+        self.pump(id, now, sink);
+        Ok(())
+    }
+
+    /// Lets a session's dump run until it is done or its queue is full.
+    fn pump(&mut self, id: SessionId, now: Time, sink: &mut impl Sink) {
+        let Some(mut run) = self.sessions.get_mut(&id).and_then(|s| s.dump.take()) else { return };
+        let mut delivery = Delivery { sessions: &mut self.sessions, requester: Some(id), sink };
+        // A dump's messages are of class ONE: promiscuous sessions hear them too. Only the requester's own queue
+        // holds the dump back.
+        let progress = run.pump(
+            &mut self.engine,
+            now,
+            &mut delivery,
+            |delivery| delivery.sink.may_dump(id),
+            |delivery, message| {
+                if !delivery.sink.deliver(id, message) {
+                    return false;
+                }
+                if let Some(session) = delivery.sessions.get_mut(&id) {
+                    session.statistics.delivered += 1;
+                }
+                delivery.broadcast(Audience::Promiscuous, None, message);
+                true
+            },
+        );
+        match progress {
+            Progress::Suspended => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.dump = Some(run);
+                }
+            }
+            Progress::Done => self.engine.dump_end(run.into_cursor()),
+            Progress::Failed(errno) => {
+                let header = run.header();
+                self.engine.dump_end(run.into_cursor());
+                self.report(id, header, errno, sink);
+            }
+        }
+    }
+}

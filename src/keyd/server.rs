@@ -1,0 +1,300 @@
+//! Serving a hub over `SOCK_SEQPACKET` sockets: one epoll loop, the only I/O of this room.
+//!
+//! A request is peeked, acted on, its answers queued, and only then consumed: a client whose output queue
+//! (`SIOCOUTQ`) is empty knows that every answer waits for it, as after AF_KEY's `send`.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use nix::sys::socket::{MsgFlags, accept4, recv, send, setsockopt, sockopt};
+use zeroize::Zeroize;
+
+use super::{Hub, KeyEngine, SessionId, Sink, Time};
+use crate::wire::MAX_MESSAGE_LEN;
+
+/// Bytes of answers that may wait for one client; its own `SO_RCVBUF` does not matter on such a socket.
+const SEND_BUFFER: usize = 4 << 20;
+/// The first size of the receive buffer; larger requests make it grow.
+const RECEIVE_BUFFER: usize = 64 * 1024;
+
+const LISTENER: u64 = u64::MAX;
+const SIGNALS: u64 = u64::MAX - 1;
+/// Marks the engine's event sources; below are sessions.
+const ENGINE: u64 = 1 << 32;
+
+/// What ends [`Server::run`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The last session closed and nobody can open another.
+    NoSessions,
+    /// SIGTERM or SIGINT.
+    Signal(Signal),
+    /// A child process of the server changed its state.
+    Child,
+}
+
+/// A connected client.
+struct Connection {
+    fd: OwnedFd,
+    /// Whether epoll is asked for writability.
+    waits_for_room: bool,
+}
+
+/// The clients' descriptors as a hub's sink.
+struct Connections {
+    by_session: HashMap<SessionId, Connection>,
+    /// Sessions that a send found gone.
+    gone: Vec<SessionId>,
+}
+
+impl Sink for Connections {
+    fn deliver(&mut self, to: SessionId, message: &[u8]) -> bool {
+        let Some(connection) = self.by_session.get_mut(&to) else { return false };
+        loop {
+            match send(connection.fd.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+                Ok(_) => return true,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return false,
+                Err(_) => {
+                    self.gone.push(to);
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+/// Serves the sessions of one hub.
+pub struct Server<E: KeyEngine> {
+    hub: Hub<E>,
+    epoll: Epoll,
+    connections: Connections,
+    listener: Option<OwnedFd>,
+    signals: Option<SignalFd>,
+    buffer: Vec<u8>,
+    malformed: u64,
+}
+
+fn now() -> Time {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
+}
+
+impl<E: KeyEngine> Server<E> {
+    /// A server without sessions.
+    ///
+    /// # Errors
+    /// That of `epoll_create1`, or of adding the engine's event sources.
+    pub fn new(hub: Hub<E>) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        for (index, source) in hub.engine().event_sources().into_iter().enumerate() {
+            epoll.add(source, EpollEvent::new(EpollFlags::EPOLLIN, ENGINE + index as u64))?;
+        }
+        Ok(Self {
+            hub,
+            epoll,
+            connections: Connections { by_session: HashMap::new(), gone: Vec::new() },
+            listener: None,
+            signals: None,
+            buffer: vec![0; RECEIVE_BUFFER],
+            malformed: 0,
+        })
+    }
+
+    /// Accepts clients from a listening `SOCK_SEQPACKET` socket.
+    ///
+    /// # Errors
+    /// That of `epoll_ctl`.
+    pub fn listen(&mut self, listener: OwnedFd) -> io::Result<()> {
+        self.epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
+        self.listener = Some(listener);
+        Ok(())
+    }
+
+    /// Serves a connected `SOCK_SEQPACKET` socket as a session.
+    ///
+    /// # Errors
+    /// That of `epoll_ctl`.
+    pub fn add(&mut self, fd: OwnedFd) -> io::Result<SessionId> {
+        // Where the privilege is missing, net.core.wmem_max is the most that can be had.
+        if setsockopt(&fd, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
+            let _ = setsockopt(&fd, sockopt::SndBuf, &SEND_BUFFER);
+        }
+        let id = self.hub.open();
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, u64::from(id.0));
+        if let Err(errno) = self.epoll.add(&fd, event) {
+            self.hub.close(id, now());
+            return Err(errno.into());
+        }
+        self.connections.by_session.insert(id, Connection { fd, waits_for_room: false });
+        Ok(id)
+    }
+
+    /// Takes SIGTERM, SIGINT, SIGCHLD and SIGUSR1 (statistics on stderr) from a signalfd; the caller has blocked
+    /// them.
+    ///
+    /// # Errors
+    /// That of `epoll_ctl`.
+    pub fn signals(&mut self, signals: SignalFd) -> io::Result<()> {
+        self.epoll.add(signals.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS))?;
+        self.signals = Some(signals);
+        Ok(())
+    }
+
+    /// Serves until there is nothing left to serve, or a signal says so. May be called again.
+    ///
+    /// # Errors
+    /// That of `epoll_wait`.
+    pub fn run(&mut self) -> io::Result<Ended> {
+        let mut events = [EpollEvent::empty(); 64];
+        loop {
+            if self.listener.is_none() && self.connections.by_session.is_empty() {
+                return Ok(Ended::NoSessions);
+            }
+            let n = match self.epoll.wait(&mut events, self.timeout()) {
+                Ok(n) => n,
+                Err(Errno::EINTR) => 0,
+                Err(errno) => return Err(errno.into()),
+            };
+            if self.hub.next_deadline().is_some_and(|deadline| deadline <= now()) {
+                self.hub.advance(now(), &mut self.connections);
+            }
+            for event in events.iter().take(n) {
+                match event.data() {
+                    LISTENER => self.accept(),
+                    SIGNALS => {
+                        if let Some(ended) = self.take_signal() {
+                            return Ok(ended);
+                        }
+                    }
+                    session if session < ENGINE => self.session_event(SessionId(session as u32), event.events()),
+                    _ => self.hub.event(now(), &mut self.connections),
+                }
+            }
+            self.reap();
+        }
+    }
+
+    /// Until the engine's next deadline, rounded up so that it has passed when epoll returns.
+    fn timeout(&self) -> EpollTimeout {
+        let Some(deadline) = self.hub.next_deadline() else { return EpollTimeout::NONE };
+        let millis = deadline.saturating_sub(now()).as_nanos().div_ceil(1_000_000).min(3_600_000);
+        EpollTimeout::try_from(millis as i32).unwrap_or(EpollTimeout::ZERO)
+    }
+
+    fn accept(&mut self) {
+        use nix::sys::socket::SockFlag;
+        let Some(listener) = self.listener.as_ref() else { return };
+        match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+            Ok(raw) => {
+                let fd = crate::socket::own(raw);
+                if let Err(error) = self.add(fd) {
+                    eprintln!("pfkeyd: a client could not be served: {error}");
+                }
+            }
+            // The client went away again, or there are no descriptors left: the others go on.
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
+            Err(errno) => eprintln!("pfkeyd: accept: {errno}"),
+        }
+    }
+
+    fn take_signal(&mut self) -> Option<Ended> {
+        let info = self.signals.as_ref()?.read_signal().ok()??;
+        match Signal::try_from(info.ssi_signo as i32).ok()? {
+            Signal::SIGUSR1 => {
+                eprint!("{}", self.statistics());
+                None
+            }
+            Signal::SIGCHLD => Some(Ended::Child),
+            signal => Some(Ended::Signal(signal)),
+        }
+    }
+
+    /// What each session received and lost, as text.
+    pub fn statistics(&self) -> String {
+        let mut text = String::new();
+        for id in self.hub.sessions() {
+            let s = self.hub.statistics(id).unwrap_or_default();
+            let _ = writeln!(text, "session {}: {} delivered, {} dropped", id.0, s.delivered, s.dropped);
+        }
+        let _ = writeln!(text, "malformed requests: {}", self.malformed);
+        text
+    }
+
+    fn session_event(&mut self, id: SessionId, flags: EpollFlags) {
+        if flags.contains(EpollFlags::EPOLLOUT) {
+            self.hub.writable(id, now(), &mut self.connections);
+        }
+        if flags.contains(EpollFlags::EPOLLIN) {
+            self.request(id, flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP));
+        } else if flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLERR) {
+            self.close(id);
+        }
+        self.update_interest(id);
+    }
+
+    /// Peeks one request, acts, and consumes it.
+    fn request(&mut self, id: SessionId, hung_up: bool) {
+        let Some(fd) = self.connections.by_session.get(&id).map(|c| c.fd.as_raw_fd()) else { return };
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
+        let len = loop {
+            match recv(fd, &mut self.buffer, flags) {
+                Ok(len) if len > self.buffer.len() && self.buffer.len() < MAX_MESSAGE_LEN + 8 => {
+                    // Only what a message can be; the rest of anything longer is refused unread.
+                    self.buffer.resize(len.min(MAX_MESSAGE_LEN + 8), 0);
+                }
+                Ok(len) => break len,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return,
+                Err(_) => return self.close(id),
+            }
+        };
+        if len == 0 && hung_up {
+            return self.close(id);
+        }
+        let taken = match self.buffer.get(..len) {
+            Some(bytes) => self.hub.receive(id, bytes, now(), &mut self.connections).is_ok(),
+            None => false,
+        };
+        if !taken {
+            self.malformed += 1;
+        }
+        let used = len.min(self.buffer.len());
+        self.buffer[..used].zeroize();
+        let _ = recv(fd, &mut [], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC);
+    }
+
+    /// Asks epoll for writability exactly while a dump waits for room.
+    fn update_interest(&mut self, id: SessionId) {
+        let waits = self.hub.is_dumping(id);
+        let Some(connection) = self.connections.by_session.get_mut(&id) else { return };
+        if connection.waits_for_room != waits {
+            let mut flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
+            flags.set(EpollFlags::EPOLLOUT, waits);
+            let mut event = EpollEvent::new(flags, u64::from(id.0));
+            if self.epoll.modify(&connection.fd, &mut event).is_ok() {
+                connection.waits_for_room = waits;
+            }
+        }
+    }
+
+    /// Closes the sessions that a send found gone and that epoll will not speak of again.
+    fn reap(&mut self) {
+        while let Some(id) = self.connections.gone.pop() {
+            self.close(id);
+        }
+    }
+
+    fn close(&mut self, id: SessionId) {
+        if let Some(connection) = self.connections.by_session.remove(&id) {
+            let _ = self.epoll.delete(&connection.fd);
+        }
+        self.hub.close(id, now());
+    }
+}

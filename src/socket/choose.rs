@@ -1,0 +1,174 @@
+//! Which of the backends serves a new descriptor.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use thiserror::Error;
+
+use super::{helper, sys};
+
+/// What stands behind a PF_KEY descriptor; the values of the environment variable `PFKEY_BACKEND`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Backend {
+    /// The kernel's AF_KEY where it exists, otherwise XFRM.
+    #[default]
+    Auto,
+    /// The kernel's AF_KEY only.
+    AfKey,
+    /// A private pfkeyd that speaks XFRM netlink.
+    Xfrm,
+    /// A private pfkeyd with an embedded key engine. It protects no packet.
+    Embedded,
+    /// A pfkeyd that listens on this path.
+    Unix(PathBuf),
+}
+
+/// Why no PF_KEY descriptor could be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// `PFKEY_BACKEND` has a value that means nothing.
+    #[error("PFKEY_BACKEND={value:?}: expected auto, afkey, xfrm, embedded or unix:PATH")]
+    UnknownBackend {
+        /// The value.
+        value: String,
+    },
+    /// No pfkeyd was found.
+    #[error("no pfkeyd program; sought {}", list(.sought))]
+    NoPfkeyd {
+        /// Where it was sought.
+        sought: Vec<PathBuf>,
+    },
+    /// The private pfkeyd did not start.
+    #[error("{}: {source}", program.display())]
+    Helper {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The pfkeyd that was named does not answer.
+    #[error("{}: {source}", path.display())]
+    Connect {
+        /// Its socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A system call failed.
+    #[error(transparent)]
+    System(io::Error),
+}
+
+fn list(places: &[PathBuf]) -> String {
+    places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+impl OpenError {
+    /// The errno that AF_KEY's `socket` would have set.
+    #[must_use]
+    pub fn errno(&self) -> i32 {
+        match self {
+            Self::UnknownBackend { .. } => libc::EINVAL,
+            Self::NoPfkeyd { .. } => libc::EAFNOSUPPORT,
+            Self::Helper { source, .. } | Self::Connect { source, .. } | Self::System(source) => {
+                source.raw_os_error().unwrap_or(libc::EIO)
+            }
+        }
+    }
+}
+
+impl Backend {
+    /// Reads a value of `PFKEY_BACKEND`.
+    ///
+    /// # Errors
+    /// [`OpenError::UnknownBackend`].
+    pub fn parse(value: &[u8]) -> Result<Self, OpenError> {
+        match value {
+            b"" | b"auto" => Ok(Self::Auto),
+            b"afkey" => Ok(Self::AfKey),
+            b"xfrm" => Ok(Self::Xfrm),
+            b"embedded" => Ok(Self::Embedded),
+            _ => match value.strip_prefix(b"unix:") {
+                Some(path) if !path.is_empty() => Ok(Self::Unix(PathBuf::from(OsStr::from_bytes(path)))),
+                _ => Err(OpenError::UnknownBackend { value: String::from_utf8_lossy(value).into_owned() }),
+            },
+        }
+    }
+
+    /// The backend that `PFKEY_BACKEND` names. The variable is ignored in a program that runs with more rights
+    /// than its caller.
+    ///
+    /// # Errors
+    /// [`OpenError::UnknownBackend`].
+    pub fn from_environment() -> Result<Self, OpenError> {
+        Self::parse(&sys::secure_getenv(c"PFKEY_BACKEND").unwrap_or_default())
+    }
+}
+
+/// Opens a PF_KEY descriptor on the backend that `PFKEY_BACKEND` names. Like libipsec's it stays open over exec.
+///
+/// # Errors
+/// [`OpenError`]; its errno is the one that AF_KEY's `socket` would set.
+pub fn open() -> Result<OwnedFd, OpenError> {
+    open_with(&Backend::from_environment()?)
+}
+
+/// Opens a PF_KEY descriptor on a given backend.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(backend: &Backend) -> Result<OwnedFd, OpenError> {
+    let fd = match backend {
+        Backend::Auto => match sys::af_key_socket(0) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)) => {
+                helper::open(&["--engine", "xfrm"])
+            }
+            other => other.map_err(OpenError::System),
+        },
+        Backend::AfKey => sys::af_key_socket(0).map_err(OpenError::System),
+        Backend::Xfrm => helper::open(&["--engine", "xfrm"]),
+        Backend::Embedded => helper::open(&["--engine", "embedded"]),
+        Backend::Unix(path) => connect_to(path),
+    }?;
+    // libipsec's socket has no CLOEXEC: daemons hand it to programs they start.
+    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
+        .map_err(|e| OpenError::System(e.into()))?;
+    Ok(fd)
+}
+
+fn connect_to(path: &std::path::Path) -> Result<OwnedFd, OpenError> {
+    static COUNT: AtomicU32 = AtomicU32::new(1 << 31);
+    let failed = |source: io::Error| OpenError::Connect { path: path.to_owned(), source };
+    let fd =
+        socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(|e| failed(e.into()))?;
+    helper::name(&fd, &COUNT).map_err(failed)?;
+    let address = UnixAddr::new(path).map_err(|e| failed(e.into()))?;
+    loop {
+        match connect(fd.as_raw_fd(), &address) {
+            Ok(()) => return Ok(fd),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(failed(errno.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_pfkey_backend() {
+        assert_eq!(Backend::parse(b"").unwrap(), Backend::Auto);
+        assert_eq!(Backend::parse(b"unix:/run/k").unwrap(), Backend::Unix("/run/k".into()));
+        for bad in [&b"Embedded"[..], b"unix:", b"auto ", b"\xff"] {
+            let error = Backend::parse(bad).unwrap_err();
+            assert_eq!(error.errno(), libc::EINVAL);
+            assert!(error.to_string().contains("expected auto"));
+        }
+    }
+}
