@@ -1,3 +1,266 @@
-//! engine
+//! The embedded key engine: an SADB and an SPD in memory that answer PF_KEY requests as Linux's af_key does.
+//!
+//! It does no I/O and reads no clock. It protects no packet: a userspace data plane that embeds it asks it for
+//! SAs and tells it of traffic.
+#![forbid(unsafe_code)]
 
+pub mod algorithm;
+mod lifetime;
+pub mod message;
+pub mod policy;
 pub mod resolve;
+pub mod sa;
+mod sa_request;
+pub mod sadb;
+pub mod spd;
+mod spd_request;
+mod traffic;
+
+use zeroize::Zeroize;
+
+use crate::keyd::{Audience, Context, DumpStep, Errno, KeyEngine, Supported, Time};
+use crate::wire::layout::SadbXFilter;
+use crate::wire::sockaddr::{AF_INET, AF_INET6};
+use crate::wire::{Header, Message, MessageType, Profile, WireError};
+use sa::Sa;
+use sadb::{Sadb, Walker};
+use spd::Spd;
+
+pub use sa::{Address, Said};
+pub use traffic::{Flow, Outbound, TrafficError};
+
+/// `net.core.xfrm_acq_expires`: seconds that a larval SA lives.
+pub const DEFAULT_ACQ_EXPIRES: u64 = 30;
+
+/// The embedded key engine.
+pub struct Engine {
+    profile: Profile,
+    sadb: Sadb,
+    spd: Spd,
+    acq_expires: u64,
+    /// The sequence number of the last ACQUIRE.
+    acquire_seq: u32,
+    random: Random,
+    buffer: Box<[u8]>,
+}
+
+/// Numbers that need not be secret (SPIs are visible on the wire): SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// Where a dump of the engine stands.
+pub struct EngineDump(Dumped);
+
+enum Dumped {
+    Sas {
+        walker: Walker,
+        proto: u8,
+        filter: Option<SadbXFilter>,
+    },
+    /// Policies below this position are still to come.
+    Policies {
+        position: u64,
+    },
+}
+
+impl Engine {
+    /// An empty engine of a dialect. SPIs are chosen from a seed of the process.
+    #[must_use]
+    pub fn new(profile: Profile) -> Self {
+        use std::hash::{BuildHasher, Hasher};
+        // The standard library's hasher keys are the random numbers that every process has.
+        let seed = std::collections::hash_map::RandomState::new().build_hasher().finish();
+        Self::with_seed(profile, seed)
+    }
+
+    /// An empty engine whose choice of SPIs can be repeated.
+    #[must_use]
+    pub fn with_seed(profile: Profile, seed: u64) -> Self {
+        Self {
+            profile,
+            sadb: Sadb::default(),
+            spd: Spd::default(),
+            acq_expires: DEFAULT_ACQ_EXPIRES,
+            acquire_seq: 0,
+            random: Random(seed),
+            buffer: vec![0; message::BUFFER_LEN].into_boxed_slice(),
+        }
+    }
+
+    /// Sets the seconds that a larval SA lives (`net.core.xfrm_acq_expires`).
+    pub const fn set_acq_expires(&mut self, seconds: u64) {
+        self.acq_expires = seconds;
+    }
+
+    /// The dialect.
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// Its SAs.
+    #[must_use]
+    pub const fn sadb(&self) -> &Sadb {
+        &self.sadb
+    }
+
+    /// Its policies.
+    #[must_use]
+    pub const fn spd(&self) -> &Spd {
+        &self.spd
+    }
+
+    /// Hands a message that `write` builds to an audience. The buffer is wiped, it may have held keys.
+    fn send<'c>(
+        &mut self,
+        cx: &mut Context<'c>,
+        audience: Audience,
+        write: impl for<'b> FnOnce(&Self, &'b mut [u8]) -> Result<&'b mut [u8], WireError>,
+    ) -> Result<usize, Errno> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let outcome = match write(self, &mut buffer) {
+            Ok(message) => {
+                let takers = cx.out.deliver(audience, message);
+                message.zeroize();
+                Ok(takers)
+            }
+            Err(_) => Err(Errno::ENOBUFS),
+        };
+        self.buffer = buffer;
+        outcome
+    }
+
+    /// A header-only message.
+    fn send_header(&mut self, cx: &mut Context<'_>, audience: Audience, header: Header) -> Result<(), Errno> {
+        let profile = self.profile;
+        self.send(cx, audience, |_, buffer| crate::wire::Writer::new(buffer, header, profile).finish()).map(|_| ())
+    }
+
+    /// A message that shows an SA.
+    fn send_sa(
+        &mut self,
+        cx: &mut Context<'_>,
+        audience: Audience,
+        header: Header,
+        sa: &Sa,
+        shown: message::Shown,
+    ) -> Result<usize, Errno> {
+        self.send(cx, audience, |_, buffer| message::write_sa(buffer, header, sa, shown))
+    }
+}
+
+impl KeyEngine for Engine {
+    type Dump = EngineDump;
+
+    fn request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.advance(cx);
+        match request.header().msg_type {
+            MessageType::GETSPI => self.getspi(request, cx),
+            MessageType::UPDATE | MessageType::ADD => self.add(request, cx),
+            MessageType::DELETE => self.delete(request, cx),
+            MessageType::GET => self.get(request, cx),
+            MessageType::ACQUIRE => self.acquire_failed(request),
+            MessageType::FLUSH => self.flush(request, cx),
+            MessageType::X_SPDUPDATE | MessageType::X_SPDADD | MessageType::X_SPDSETIDX => self.spd_add(request, cx),
+            MessageType::X_SPDDELETE => self.spd_delete(request, cx),
+            MessageType::X_SPDGET | MessageType::X_SPDDELETE2 => self.spd_by_id(request, cx),
+            MessageType::X_SPDFLUSH => self.spd_flush(request, cx),
+            MessageType::X_MIGRATE => self.migrate(request, cx),
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    fn dump(&mut self, request: &Message<'_>, _now: Time) -> Result<EngineDump, Errno> {
+        if request.header().msg_type == MessageType::X_SPDDUMP {
+            return Ok(EngineDump(Dumped::Policies { position: u64::MAX }));
+        }
+        let proto = request.header().satype.protocol().ok_or(Errno::EINVAL)?;
+        let filter = request.filter();
+        if filter.is_some_and(|f| f.splen > 128 || f.dplen > 128) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(EngineDump(Dumped::Sas { walker: self.sadb.start_walk(), proto, filter }))
+    }
+
+    fn dump_next(&mut self, dump: &mut EngineDump, now: Time, out: &mut Vec<u8>) -> Result<DumpStep, Errno> {
+        // The hub fills in seq and pid.
+        let outcome = match &mut dump.0 {
+            Dumped::Sas { walker, proto, filter } => {
+                let (proto, filter) = (*proto, *filter);
+                let keep = |sa: &Sa| matches_protocol(sa, proto) && filter.is_none_or(|f| matches_filter(sa, &f));
+                let Some(sa) = self.sadb.walk(*walker, keep).and_then(|i| self.sadb.get(i)) else {
+                    return Ok(DumpStep::End);
+                };
+                let header = Header::new(MessageType::DUMP, sa.satype(), 0, 0);
+                message::write_sa(&mut self.buffer, header, sa, message::Shown::Whole)
+            }
+            Dumped::Policies { position } => {
+                let Some(policy) = self.spd.below(*position) else { return Ok(DumpStep::End) };
+                *position = policy.position;
+                let reserved = spd_request::references(policy, now);
+                let header =
+                    Header { reserved, ..Header::new(MessageType::X_SPDDUMP, crate::wire::SaType::UNSPEC, 0, 0) };
+                message::write_policy(&mut self.buffer, header, policy)
+            }
+        };
+        let written = outcome.map_err(|_| Errno::ENOBUFS)?;
+        out.extend_from_slice(written);
+        written.zeroize();
+        Ok(DumpStep::Entry)
+    }
+
+    fn dump_end(&mut self, dump: EngineDump) {
+        if let Dumped::Sas { walker, .. } = dump.0 {
+            self.sadb.end_walk(walker);
+        }
+    }
+
+    fn supported(&mut self) -> Result<Supported, Errno> {
+        Ok(Supported { auth: algorithm::supported_auth(), encrypt: algorithm::supported_encrypt() })
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        let seconds = match (self.sadb.next_timer(), self.spd.next_end()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }?;
+        Some(Time::from_secs(seconds))
+    }
+
+    fn advance(&mut self, cx: &mut Context<'_>) {
+        self.run_timers(cx);
+        self.spd.expire(cx.now.as_secs());
+    }
+}
+
+/// `xfrm_id_proto_match` with the protocol of a message: 255 stands for AH, ESP and IPComp.
+fn matches_protocol(sa: &Sa, proto: u8) -> bool {
+    sa.said.proto == proto || (proto == 255 && matches!(sa.said.proto, 50 | 51 | 108))
+}
+
+/// `__xfrm_state_filter_match`.
+fn matches_filter(sa: &Sa, filter: &SadbXFilter) -> bool {
+    let family = filter.family.get();
+    if matches!(family, AF_INET | AF_INET6) && (family == AF_INET6) != sa.said.v6 {
+        return false;
+    }
+    prefix_equal(&sa.saddr, &filter.saddr, filter.splen) && prefix_equal(&sa.said.daddr, &filter.daddr, filter.dplen)
+}
+
+fn prefix_equal(a: &Address, b: &Address, plen: u8) -> bool {
+    let mask = match plen {
+        0 => 0,
+        1..=127 => u128::MAX << (128 - plen),
+        _ => u128::MAX,
+    };
+    (u128::from_be_bytes(*a) ^ u128::from_be_bytes(*b)) & mask == 0
+}

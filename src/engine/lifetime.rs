@@ -1,0 +1,92 @@
+//! The end of SAs: by time (`xfrm_timer_handler`) and by volume (`xfrm_state_check_expire`).
+
+use super::Engine;
+use super::message::Shown;
+use super::sa::{Sa, State};
+use crate::keyd::{Audience, Context};
+use crate::wire::{Header, MessageType};
+
+impl Sa {
+    /// When a soft or hard limit of time is reached, Unix time in seconds; not before the next second, as the
+    /// kernel's timer. `None` when no such limit is left.
+    #[must_use]
+    pub fn next_check(&self, now: u64) -> Option<u64> {
+        let from_add = |seconds: u64| (seconds != 0).then(|| self.usage.add_time.saturating_add(seconds));
+        let from_use = |seconds: u64| {
+            (seconds != 0 && self.usage.use_time != 0).then(|| self.usage.use_time.saturating_add(seconds))
+        };
+        let soft = (!self.dying)
+            .then(|| [from_add(self.soft.add_seconds), from_use(self.soft.use_seconds)])
+            .unwrap_or_default();
+        [from_add(self.hard.add_seconds), from_use(self.hard.use_seconds)]
+            .into_iter()
+            .chain(soft)
+            .flatten()
+            .min()
+            .map(|at| at.max(now.saturating_add(1)))
+    }
+}
+
+impl Engine {
+    /// Runs every timer that is due.
+    pub(super) fn run_timers(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now.as_secs();
+        while let Some(index) = self.sadb.pop_timer(now) {
+            self.check_time(index, cx);
+        }
+    }
+
+    fn check_time(&mut self, index: u32, cx: &mut Context<'_>) {
+        let now = cx.now.as_secs();
+        let Some(sa) = self.sadb.get(index) else { return };
+        let over = |start: u64, limit: u64| limit != 0 && start != 0 && start.saturating_add(limit) <= now;
+        let (usage, hard, soft) = (sa.usage, sa.hard, sa.soft);
+        if sa.state == State::Expired
+            || over(usage.add_time, hard.add_seconds)
+            || over(usage.use_time, hard.use_seconds)
+        {
+            return self.expire_hard(index, cx);
+        }
+        if !sa.dying && (over(usage.add_time, soft.add_seconds) || over(usage.use_time, soft.use_seconds)) {
+            self.expire_soft(index, cx);
+        }
+        let timer = self.sadb.get(index).and_then(|sa| sa.next_check(now));
+        self.sadb.set_timer(index, timer);
+    }
+
+    /// Bytes and packets, tested before a packet is counted.
+    pub(super) fn check_volume(&mut self, index: u32, cx: &mut Context<'_>) -> bool {
+        let Some(sa) = self.sadb.get_mut(index) else { return false };
+        let over = |used: u64, limit: u64| limit != 0 && used >= limit;
+        if over(sa.usage.bytes, sa.hard.bytes) || over(sa.usage.packets, sa.hard.packets) {
+            sa.state = State::Expired;
+            self.expire_hard(index, cx);
+            return false;
+        }
+        if !sa.dying && (over(sa.usage.bytes, sa.soft.bytes) || over(sa.usage.packets, sa.soft.packets)) {
+            self.expire_soft(index, cx);
+        }
+        true
+    }
+
+    /// EXPIRE, soft: once, until an UPDATE.
+    fn expire_soft(&mut self, index: u32, cx: &mut Context<'_>) {
+        let Some(sa) = self.sadb.get_mut(index) else { return };
+        sa.dying = true;
+        let sa = sa.clone();
+        self.expire_message(&sa, false, cx);
+    }
+
+    /// EXPIRE, hard: the SA is gone. There is no DELETE message.
+    fn expire_hard(&mut self, index: u32, cx: &mut Context<'_>) {
+        let Some(mut sa) = self.sadb.remove(index) else { return };
+        sa.state = State::Dead;
+        self.expire_message(&sa, true, cx);
+    }
+
+    fn expire_message(&mut self, sa: &Sa, hard: bool, cx: &mut Context<'_>) {
+        let header = Header::new(MessageType::EXPIRE, sa.satype(), 0, 0);
+        // A message that cannot be built is lost, as in the kernel.
+        let _ = self.send_sa(cx, Audience::Registered, header, sa, Shown::Expiry(hard));
+    }
+}

@@ -1,0 +1,214 @@
+//! One security association of the embedded engine.
+
+use zeroize::Zeroizing;
+
+use crate::wire::{SaState, SaType};
+
+/// An IPv4 address stands in the first four bytes, the rest zero.
+pub type Address = [u8; 16];
+
+/// What names an SA: the source address is no part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Said {
+    /// Destination address, network byte order.
+    pub daddr: Address,
+    /// SPI in host byte order; 0 = none yet, then the SA cannot be found by name.
+    pub spi: u32,
+    /// 50, 51, 108, or 255 for a larval of no protocol.
+    pub proto: u8,
+    /// IPv6.
+    pub v6: bool,
+}
+
+/// The kernel's states of an SA (`XFRM_STATE_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Larval.
+    Acquire,
+    /// In use; `dying` tells mature from dying.
+    Valid,
+    /// A larval whose key manager gave up.
+    Error,
+    /// Over a hard limit, about to be removed.
+    Expired,
+    /// Removed.
+    Dead,
+}
+
+/// Where an SA ends; 0 = no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Seconds since it was added.
+    pub add_seconds: u64,
+    /// Seconds since it was first used.
+    pub use_seconds: u64,
+}
+
+/// What an SA has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Unix time of creation in seconds.
+    pub add_time: u64,
+    /// Unix time of first use in seconds, 0 = unused.
+    pub use_time: u64,
+}
+
+/// Which packets an SA takes; all zero = any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    /// Source prefix.
+    pub saddr: Address,
+    /// Destination prefix.
+    pub daddr: Address,
+    /// Source prefix length in bits.
+    pub splen: u8,
+    /// Destination prefix length in bits.
+    pub dplen: u8,
+    /// Upper-layer protocol, 0 = any.
+    pub proto: u8,
+    /// Source port in host byte order, 0 = any.
+    pub sport: u16,
+    /// Destination port in host byte order, 0 = any.
+    pub dport: u16,
+    /// IPv6; `None` = not said.
+    pub v6: Option<bool>,
+}
+
+/// UDP encapsulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encap {
+    /// `UDP_ENCAP_*`.
+    pub encap_type: u8,
+    /// Source port in host byte order.
+    pub sport: u16,
+    /// Destination port in host byte order.
+    pub dport: u16,
+}
+
+/// A key: wiped when dropped, not shown by `Debug`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Key {
+    /// Length in bits.
+    pub bits: u16,
+    /// `ceil(bits/8)` bytes.
+    pub bytes: Zeroizing<Box<[u8]>>,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Key({} bits)", self.bits)
+    }
+}
+
+/// A security association.
+#[derive(Clone, Debug)]
+pub struct Sa {
+    /// Its name.
+    pub said: Said,
+    /// Source address.
+    pub saddr: Address,
+    /// State.
+    pub state: State,
+    /// Past a soft limit.
+    pub dying: bool,
+    /// `sadb_x_sa2_mode`, where 0 was made 1.
+    pub mode: u8,
+    /// Request id.
+    pub reqid: u32,
+    /// Replay window in packets.
+    pub replay: u8,
+    /// The flags that Linux keeps.
+    pub flags: u32,
+    /// `sadb_sa_auth`.
+    pub auth: u8,
+    /// `sadb_sa_encrypt`.
+    pub encrypt: u8,
+    /// Authentication key.
+    pub auth_key: Key,
+    /// Encryption key.
+    pub encrypt_key: Key,
+    /// Hard limits.
+    pub hard: Limits,
+    /// Soft limits.
+    pub soft: Limits,
+    /// Use so far.
+    pub usage: Usage,
+    /// Which packets it takes.
+    pub selector: Selector,
+    /// UDP encapsulation.
+    pub encap: Option<Encap>,
+    /// The sequence number that ties it to an ACQUIRE or a request.
+    pub seq: u32,
+    /// Unix time in seconds at which the timer looks at it next.
+    pub timer: Option<u64>,
+}
+
+impl Sa {
+    /// A larval SA between two addresses that dies after `acq_expires` seconds (`__find_acq_core`).
+    #[must_use]
+    pub fn larval(said: Said, saddr: Address, mode: u8, reqid: u32, now: u64, acq_expires: u64) -> Self {
+        let width = if said.v6 { 128 } else { 32 };
+        let mut sa = Self::new(said, saddr, now);
+        sa.state = State::Acquire;
+        sa.mode = mode;
+        sa.reqid = reqid;
+        sa.hard.add_seconds = acq_expires;
+        sa.selector =
+            Selector { saddr, daddr: said.daddr, splen: width, dplen: width, v6: Some(said.v6), ..Selector::default() };
+        sa
+    }
+
+    /// A valid SA without algorithms, limits or selector, in transport mode.
+    #[must_use]
+    pub fn new(said: Said, saddr: Address, now: u64) -> Self {
+        Self {
+            said,
+            saddr,
+            state: State::Valid,
+            dying: false,
+            mode: 1,
+            reqid: 0,
+            replay: 0,
+            flags: 0,
+            auth: 0,
+            encrypt: 0,
+            auth_key: Key::default(),
+            encrypt_key: Key::default(),
+            hard: Limits::default(),
+            soft: Limits::default(),
+            usage: Usage { add_time: now, ..Usage::default() },
+            selector: Selector::default(),
+            encap: None,
+            seq: 0,
+            timer: None,
+        }
+    }
+
+    /// `sadb_sa_state`.
+    #[must_use]
+    pub const fn wire_state(&self) -> SaState {
+        match self.state {
+            State::Acquire => SaState::LARVAL,
+            State::Valid if self.dying => SaState::DYING,
+            State::Valid => SaState::MATURE,
+            State::Error | State::Expired | State::Dead => SaState::DEAD,
+        }
+    }
+
+    /// `sadb_msg_satype`.
+    #[must_use]
+    pub const fn satype(&self) -> SaType {
+        SaType::from_protocol(self.said.proto)
+    }
+}
+
+// The budget of an SA beside its keys.
+const _: () = assert!(size_of::<Sa>() <= 384);
