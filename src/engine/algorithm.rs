@@ -1,11 +1,11 @@
-//! The algorithms that the engine accepts and lists: xfrm's tables (`net/xfrm/xfrm_algo.c`) as a Linux 7.2 with
-//! all of crypto has them. The order is that of REGISTER's reply.
+//! The algorithms that the engine accepts and lists: xfrm's tables (`net/xfrm/xfrm_algo.c`) as Debian's Linux 7.2 has
+//! them (without SM3 and SM4). The order is that of REGISTER's reply.
 
 use crate::wire::layout::SadbAlg;
 use crate::wire::{AuthAlgorithm as A, EncryptAlgorithm as E};
 
 /// (id, ivlen in bytes, shortest and longest key in bits)
-const AUTH: [(A, u8, u16, u16); 8] = [
+const AUTH: [(A, u8, u16, u16); 7] = [
     (A::X_NULL, 0, 0, 0),
     (A::MD5HMAC, 0, 128, 128),
     (A::SHA1HMAC, 0, 160, 160),
@@ -13,10 +13,9 @@ const AUTH: [(A, u8, u16, u16); 8] = [
     (A::X_SHA2_384HMAC, 0, 384, 384),
     (A::X_SHA2_512HMAC, 0, 512, 512),
     (A::X_AES_XCBC_MAC, 0, 128, 128),
-    (A::X_SM3_256HMAC, 0, 256, 256),
 ];
 
-const ENCRYPT: [(E, u8, u16, u16); 11] = [
+const ENCRYPT: [(E, u8, u16, u16); 10] = [
     (E::NULL, 0, 0, 0),
     (E::DESCBC, 8, 64, 64),
     (E::A3DESCBC, 8, 192, 192),
@@ -27,7 +26,6 @@ const ENCRYPT: [(E, u8, u16, u16); 11] = [
     (E::X_CAMELLIACBC, 8, 128, 256),
     (E::X_TWOFISHCBC, 8, 128, 256),
     (E::X_AESCTR, 8, 160, 288),
-    (E::X_SM4CBC, 16, 128, 256),
 ];
 
 fn alg(id: u8, ivlen: u8, minbits: u16, maxbits: u16) -> SadbAlg {
@@ -85,7 +83,6 @@ pub fn accepts_encrypt_key(id: u8, len: usize) -> bool {
         E::X_AESCBC | E::X_CAMELLIACBC | E::X_TWOFISHCBC => matches!(len, 16 | 24 | 32),
         E::X_SERPENTCBC => len <= 32,
         E::X_AESCTR => matches!(len, 20 | 28 | 36),
-        E::X_SM4CBC => len == 16,
         _ => false,
     }
 }

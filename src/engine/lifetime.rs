@@ -15,9 +15,8 @@ impl Sa {
         let from_use = |seconds: u64| {
             (seconds != 0 && self.usage.use_time != 0).then(|| self.usage.use_time.saturating_add(seconds))
         };
-        let soft = (!self.dying)
-            .then(|| [from_add(self.soft.add_seconds), from_use(self.soft.use_seconds)])
-            .unwrap_or_default();
+        let soft =
+            if self.dying { [None; 2] } else { [from_add(self.soft.add_seconds), from_use(self.soft.use_seconds)] };
         [from_add(self.hard.add_seconds), from_use(self.hard.use_seconds)]
             .into_iter()
             .chain(soft)

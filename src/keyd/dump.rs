@@ -59,10 +59,10 @@ impl<D> DumpRun<D> {
     {
         loop {
             if self.next.is_some() {
-                if let Some(pending) = self.pending.as_ref() {
-                    if !deliver(queue, pending) {
-                        return Progress::Suspended;
-                    }
+                if let Some(pending) = self.pending.as_ref()
+                    && !deliver(queue, pending)
+                {
+                    return Progress::Suspended;
                 }
                 self.spare = self.pending.take().unwrap_or_default();
                 self.pending = self.next.take();
