@@ -1,1 +1,60 @@
-//! capi
+//! The C ABI of libipsec, and our few additions. Each function converts its arguments, calls one safe function, and
+//! converts the result back; [`guard::guard`] keeps panics inside.
+//!
+//! Memory given to C comes from `malloc` and is freed with `free`. Text goes through C's stdio.
+#![allow(unsafe_code)]
+// What a caller has to keep to stands in each function's text in the words of C; there are no further conditions.
+#![allow(clippy::missing_safety_doc)]
+// The names are libipsec's.
+#![allow(non_upper_case_globals)]
+
+mod align;
+mod argument;
+mod descriptor;
+mod dump;
+mod error;
+mod guard;
+mod memory;
+mod policy;
+mod receive;
+mod send_header;
+mod send_sa;
+mod send_spd;
+mod sending;
+mod softrate;
+mod stdio;
+mod supported;
+
+pub use align::{pfkey_align, pfkey_check};
+pub use descriptor::{libipsec_opt, pfkey_close, pfkey_open, pfkey_send, pfkey_set_buffer_size};
+pub use dump::{
+    ipsec_bindump, ipsec_hexdump, kdebug_sadb, pfkey_sadump, pfkey_sadump_withports, pfkey_spdump,
+    pfkey_spdump_filter_socket_policy, pfkey_spdump_filtered_count, pfkey_spdump_withports,
+};
+pub use error::{__ipsec_errcode, __ipsec_set_strerror, ipsec_strerror};
+pub use policy::{ipsec_dump_policy, ipsec_dump_policy_withports, ipsec_get_policylen, ipsec_set_policy};
+pub use receive::pfkey_recv;
+pub use send_header::{
+    pfkey_send_dump, pfkey_send_flush, pfkey_send_promisc_toggle, pfkey_send_register, pfkey_send_spddump,
+    pfkey_send_spdflush,
+};
+pub use send_sa::{
+    pfkey_send_add, pfkey_send_add_nat, pfkey_send_add2, pfkey_send_delete, pfkey_send_delete_all, pfkey_send_get,
+    pfkey_send_getspi, pfkey_send_getspi_nat, pfkey_send_sa_args, pfkey_send_update, pfkey_send_update_nat,
+    pfkey_send_update2,
+};
+pub use send_spd::{
+    pfkey_send_migrate, pfkey_send_spdadd, pfkey_send_spdadd2, pfkey_send_spddelete, pfkey_send_spddelete2,
+    pfkey_send_spdget, pfkey_send_spdsetidx, pfkey_send_spdupdate, pfkey_send_spdupdate2,
+};
+pub use softrate::{pfkey_get_softrate, pfkey_set_softrate};
+pub use supported::{
+    ipsec_check_keylen, ipsec_check_keylen2, ipsec_get_keylen, pfkey_recv_register, pfkey_set_supported,
+};
+
+/// `struct sadb_msg` of `linux/pfkeyv2.h`, with its extensions behind it.
+#[allow(non_camel_case_types)]
+pub type sadb_msg = crate::wire::layout::SadbMsg;
+/// `struct sadb_alg` of `linux/pfkeyv2.h`.
+#[allow(non_camel_case_types)]
+pub type sadb_alg = crate::wire::layout::SadbAlg;

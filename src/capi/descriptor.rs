@@ -1,0 +1,106 @@
+//! Opening, closing and tuning a PF_KEY descriptor.
+
+use std::ffi::{CString, c_int, c_void};
+use std::os::fd::IntoRawFd;
+
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+
+use super::argument;
+use super::guard::{Failure, guard, keep_code};
+use super::sadb_msg;
+use crate::error::Code;
+
+/// What the library supports beyond RFC 2367: 1 = NAT traversal. A variable, because racoon reads it as one.
+#[unsafe(no_mangle)]
+pub static libipsec_opt: c_int = 1;
+
+/// libipsec asks for a send buffer of this many bytes at least.
+const SEND_BUFFER: usize = 128 * 1024;
+/// libipsec asks for a receive buffer of this many bytes, or half, or a quarter … of it.
+const RECEIVE_BUFFER: usize = 2 * 1024 * 1024;
+
+/// Opens a PF_KEY socket and enlarges its buffers.
+///
+/// Which backend serves it is chosen by the environment variable PFKEY_BACKEND: auto (the default: the kernel's
+/// AF_KEY, or XFRM where the kernel has none), afkey, xfrm, embedded, or unix:PATH for a running pfkeyd.
+///
+/// Returns the descriptor, which the caller closes; -1 with errno as `socket` would have left it, and code 26
+/// whose text says why.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_open() -> c_int {
+    guard(|| {
+        let fd = crate::socket::open().map_err(|error| {
+            let errno = error.errno();
+            let failure = match &error {
+                crate::socket::OpenError::System(_) => Failure::Errno(errno),
+                other => Failure::Text(CString::new(other.to_string()).unwrap_or_default()),
+            };
+            nix::errno::Errno::set_raw(errno);
+            failure
+        })?;
+        if getsockopt(&fd, sockopt::SndBuf).unwrap_or(0) < SEND_BUFFER {
+            let _ = setsockopt(&fd, sockopt::SndBuf, &SEND_BUFFER);
+        }
+        let current = getsockopt(&fd, sockopt::RcvBuf).unwrap_or(SEND_BUFFER);
+        let mut wanted = RECEIVE_BUFFER;
+        while wanted > current && setsockopt(&fd, sockopt::RcvBuf, &wanted).is_err() {
+            wanted /= 2;
+        }
+        Ok(fd.into_raw_fd())
+    })
+}
+
+/// Closes a PF_KEY descriptor.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_close(so: c_int) {
+    guard(|| {
+        // SAFETY: close takes any number; the descriptor is the caller's to give up.
+        unsafe { libc::close(so) };
+        Ok(())
+    });
+}
+
+/// Makes a descriptor's receive buffer at least `size_kb` KiB large, if that is positive.
+///
+/// Returns the buffer's size in KiB as the kernel reports it, 0 if it cannot be read; -1 with code 26 if it could
+/// not be set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_set_buffer_size(so: c_int, size_kb: c_int) -> c_int {
+    keep_code(|| {
+        // SAFETY: borrowed for this call only; a closed descriptor gives EBADF.
+        let fd = unsafe { borrow(so) };
+        let current = fd.and_then(|fd| getsockopt(&fd, sockopt::RcvBuf).ok());
+        if size_kb > 0 {
+            // What does not fit an int is asked for as the largest that does.
+            let wanted = usize::try_from(size_kb).unwrap_or(0).saturating_mul(1024).min(i32::MAX as usize);
+            if current.is_none_or(|current| current < wanted) {
+                match fd {
+                    Some(fd) => setsockopt(&fd, sockopt::RcvBuf, &wanted).map_err(|e| Failure::Errno(e as i32))?,
+                    None => return Err(Failure::Errno(libc::EBADF)),
+                }
+            }
+        }
+        let size = fd.and_then(|fd| getsockopt(&fd, sockopt::RcvBuf).ok()).unwrap_or(0);
+        Ok(c_int::try_from(size / 1024).unwrap_or(c_int::MAX))
+    })
+}
+
+unsafe fn borrow(so: c_int) -> Option<std::os::fd::BorrowedFd<'static>> {
+    // SAFETY: -1 is excluded, as borrow_raw demands; the caller uses it within one call.
+    (so >= 0).then(|| unsafe { std::os::fd::BorrowedFd::borrow_raw(so) })
+}
+
+/// Sends a message as it is.
+///
+/// On a descriptor that AF_KEY or a pfkeyd serves, its answers can be read when this returns.
+///
+/// Returns the number of bytes sent; -1 with errno and code 26 otherwise.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_send(so: c_int, msg: *mut sadb_msg, len: c_int) -> c_int {
+    guard(|| {
+        let len = usize::try_from(len).map_err(|_| Code::InvalidArgument)?;
+        // SAFETY: the caller gives `len` bytes.
+        let message = unsafe { argument::bytes(msg.cast::<c_void>(), len) }?;
+        Ok(crate::socket::send(so, message)? as c_int)
+    })
+}

@@ -1,0 +1,182 @@
+//! Messages about policies.
+
+use std::ffi::{c_char, c_int, c_void};
+
+use libc::sockaddr;
+
+use super::argument;
+use super::guard::guard;
+use super::sending::send;
+use crate::error::Code;
+use crate::request::{MigrateRequest, PolicyIdRequest, PolicyRequest, PolicyRequestKind};
+use crate::wire::MessageType;
+
+/// A selector and a policy as C gives them.
+struct Arguments {
+    src: *mut sockaddr,
+    prefs: u32,
+    dst: *mut sockaddr,
+    prefd: u32,
+    proto: u32,
+    policy: *mut c_char,
+    policylen: c_int,
+    seq: u32,
+}
+
+unsafe fn send_policy(so: c_int, kind: PolicyRequestKind, times: (u64, u64), a: Arguments) -> c_int {
+    guard(|| {
+        let bare = matches!(kind, PolicyRequestKind::Delete | PolicyRequestKind::SetIdx);
+        if bare && a.policylen != 16 {
+            return Err(Code::InvalidArgument.into());
+        }
+        let len = usize::try_from(a.policylen).map_err(|_| Code::InvalidArgument)?;
+        // SAFETY: the caller gives sockaddrs or NULL, and `policylen` bytes of policy.
+        let (src, dst, policy) = unsafe {
+            (argument::sockaddr(a.src)?, argument::sockaddr(a.dst)?, argument::bytes(a.policy.cast::<c_void>(), len)?)
+        };
+        let request = PolicyRequest {
+            kind,
+            src,
+            prefs: a.prefs,
+            dst,
+            prefd: a.prefd,
+            proto: a.proto as u8,
+            ltime: times.0,
+            vtime: times.1,
+            policy,
+            seq: a.seq,
+        };
+        send(so, |pid, buffer| request.write(pid, buffer))
+    })
+}
+
+macro_rules! policy_call {
+    ($(#[$doc:meta])* $name:ident, $kind:expr) => {
+        $(#[$doc])*
+        ///
+        /// Returns the number of bytes sent; -1 with a code otherwise.
+        #[unsafe(no_mangle)]
+        #[allow(clippy::too_many_arguments)]
+        pub unsafe extern "C" fn $name(
+            so: c_int,
+            src: *mut sockaddr,
+            prefs: u32,
+            dst: *mut sockaddr,
+            prefd: u32,
+            proto: u32,
+            policy: *mut c_char,
+            policylen: c_int,
+            seq: u32,
+        ) -> c_int {
+            // SAFETY: passed on from the caller.
+            unsafe { send_policy(so, $kind, (0, 0), Arguments { src, prefs, dst, prefd, proto, policy, policylen, seq }) }
+        }
+    };
+    ($(#[$doc:meta])* $name:ident, $kind:expr, times) => {
+        $(#[$doc])*
+        ///
+        /// `ltime` and `vtime` are the seconds that the policy lives, and lives unused; 0 = no limit.
+        /// Returns the number of bytes sent; -1 with a code otherwise.
+        #[unsafe(no_mangle)]
+        #[allow(clippy::too_many_arguments)]
+        pub unsafe extern "C" fn $name(
+            so: c_int,
+            src: *mut sockaddr,
+            prefs: u32,
+            dst: *mut sockaddr,
+            prefd: u32,
+            proto: u32,
+            ltime: u64,
+            vtime: u64,
+            policy: *mut c_char,
+            policylen: c_int,
+            seq: u32,
+        ) -> c_int {
+            let arguments = Arguments { src, prefs, dst, prefd, proto, policy, policylen, seq };
+            // SAFETY: passed on from the caller.
+            unsafe { send_policy(so, $kind, (ltime, vtime), arguments) }
+        }
+    };
+}
+
+policy_call! {
+    /// Adds a policy: SADB_X_SPDADD. `policy` is what `ipsec_set_policy` made, `policylen` its
+    /// `ipsec_get_policylen`; it is copied. `proto` 255 is any.
+    pfkey_send_spdadd, PolicyRequestKind::Add
+}
+policy_call! {
+    /// `pfkey_send_spdadd` with lifetimes.
+    pfkey_send_spdadd2, PolicyRequestKind::Add, times
+}
+policy_call! {
+    /// Adds or replaces a policy: SADB_X_SPDUPDATE. See `pfkey_send_spdadd`.
+    pfkey_send_spdupdate, PolicyRequestKind::Update
+}
+policy_call! {
+    /// `pfkey_send_spdupdate` with lifetimes.
+    pfkey_send_spdupdate2, PolicyRequestKind::Update, times
+}
+policy_call! {
+    /// Removes the policy with this selector and direction: SADB_X_SPDDELETE. `policylen` must be 16.
+    pfkey_send_spddelete, PolicyRequestKind::Delete
+}
+policy_call! {
+    /// SADB_X_SPDSETIDX, on Linux the same as SPDADD. `policylen` must be 16.
+    pfkey_send_spdsetidx, PolicyRequestKind::SetIdx
+}
+
+fn send_by_id(so: c_int, msg_type: MessageType, id: u32) -> c_int {
+    guard(|| send(so, |pid, buffer| PolicyIdRequest { msg_type, id }.write(pid, buffer)))
+}
+
+/// Removes a policy by its number: SADB_X_SPDDELETE2.
+///
+/// Returns the number of bytes sent; -1 with a code otherwise.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_send_spddelete2(so: c_int, spid: u32) -> c_int {
+    send_by_id(so, MessageType::X_SPDDELETE2, spid)
+}
+
+/// Asks for a policy by its number: SADB_X_SPDGET.
+///
+/// Returns the number of bytes sent; -1 with a code otherwise.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_send_spdget(so: c_int, spid: u32) -> c_int {
+    send_by_id(so, MessageType::X_SPDGET, spid)
+}
+
+/// Moves SAs and a policy to other addresses: SADB_X_MIGRATE. `local` and `remote` are the key managers' own
+/// addresses; `policy` holds pairs of old and new requests.
+///
+/// Returns the number of bytes sent; -1 with a code otherwise.
+#[unsafe(no_mangle)]
+#[allow(clippy::too_many_arguments)]
+pub unsafe extern "C" fn pfkey_send_migrate(
+    so: c_int,
+    local: *mut sockaddr,
+    remote: *mut sockaddr,
+    src: *mut sockaddr,
+    prefs: u32,
+    dst: *mut sockaddr,
+    prefd: u32,
+    proto: u32,
+    policy: *mut c_char,
+    policylen: c_int,
+    seq: u32,
+) -> c_int {
+    guard(|| {
+        let len = usize::try_from(policylen).map_err(|_| Code::InvalidArgument)?;
+        // SAFETY: the caller gives sockaddrs or NULL, and `policylen` bytes of policy.
+        let (src, dst) = unsafe { (argument::sockaddr(src)?, argument::sockaddr(dst)?) };
+        if src.family() != dst.family() {
+            return Err(Code::FamilyMismatch.into());
+        }
+        // SAFETY: as above.
+        let (local, remote, policy) = unsafe {
+            (argument::sockaddr(local)?, argument::sockaddr(remote)?, argument::bytes(policy.cast::<c_void>(), len)?)
+        };
+        let proto = proto as u8;
+        let request = MigrateRequest { local, remote, src, prefs, dst, prefd, proto, policy, seq };
+        send(so, |pid, buffer| request.write(pid, buffer))
+    })
+}

@@ -1,0 +1,186 @@
+//! The algorithms that a registration listed, for the whole process.
+
+use std::ffi::c_int;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::guard::{Failure, guard};
+use super::receive::with_message;
+use super::{argument, sadb_alg, sadb_msg, stdio};
+use crate::error::Code;
+use crate::wire::layout::{SadbAlg, SadbExt};
+use crate::wire::{ExtensionType, HEADER_LEN, Header, MessageType, SaType};
+
+/// The lists of AH (authentication) and ESP (encryption); that of IPComp is never filled, as in libipsec.
+#[derive(Default)]
+struct Lists {
+    auth: Option<Vec<SadbAlg>>,
+    encrypt: Option<Vec<SadbAlg>>,
+}
+
+static LISTS: Mutex<Lists> = Mutex::new(Lists { auth: None, encrypt: None });
+
+fn lists() -> MutexGuard<'static, Lists> {
+    LISTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Forgets what an SA type's registration listed; all for 0.
+pub(super) fn forget(satype: u32) {
+    let mut lists = lists();
+    match satype {
+        0 => *lists = Lists::default(),
+        2 => lists.auth = None,
+        3 => lists.encrypt = None,
+        _ => {}
+    }
+}
+
+/// Reads the lists behind a header of `message`. Lists that stand before something else are kept, as in libipsec.
+fn store(message: &[u8]) -> Result<(), Code> {
+    let mut rest = message.get(HEADER_LEN..).unwrap_or_default();
+    while !rest.is_empty() {
+        let (head, _) = SadbExt::read_from_prefix(rest).map_err(|_| Code::InvalidSaType)?;
+        let len = usize::from(head.len.get()) * 8;
+        let body = rest.get(8..len).ok_or(Code::InvalidSaType)?;
+        let list = || body.chunks_exact(8).filter_map(|alg| SadbAlg::read_from_bytes(alg).ok()).collect();
+        match ExtensionType(head.ext_type.get()) {
+            ExtensionType::SUPPORTED_AUTH => lists().auth = Some(list()),
+            ExtensionType::SUPPORTED_ENCRYPT => lists().encrypt = Some(list()),
+            _ => return Err(Code::InvalidSaType),
+        }
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Waits for the answer to `pfkey_send_register` and keeps the algorithms that it lists. Every other message that
+/// arrives before it is thrown away.
+///
+/// Returns 0; -1 with a code otherwise. An answer with an errno is code 26 with that errno's text.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_recv_register(so: c_int) -> c_int {
+    guard(|| {
+        let pid = std::process::id();
+        loop {
+            let answered = with_message(so, |message| {
+                let Some(header) = Header::read(message) else { return Err(Code::InvalidMessage.into()) };
+                if header.msg_type != MessageType::REGISTER || header.pid != pid {
+                    return Ok(false);
+                }
+                if header.errno != 0 {
+                    return Err(Failure::Errno(header.errno.into()));
+                }
+                store(message)?;
+                Ok(true)
+            })?;
+            if answered {
+                return Ok(0);
+            }
+        }
+    })
+}
+
+/// Keeps the algorithms that a REGISTER answer lists. `sadb_msg_len` must have been replaced by the message's
+/// length in **bytes**, `tlen`; extension lengths are replaced likewise by the call.
+///
+/// Returns 0; -1 with code 2 for disagreeing lengths, 10 for anything but lists.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_set_supported(msg: *mut sadb_msg, tlen: c_int) -> c_int {
+    guard(|| {
+        let len = usize::try_from(tlen).map_err(|_| Code::InvalidArgument)?;
+        // SAFETY: the caller gives a header at least, or NULL.
+        let header = unsafe { msg.as_ref() }.ok_or(Code::InvalidArgument)?;
+        if usize::from(header.len.get()) != len || len < HEADER_LEN {
+            return Err(Code::InvalidArgument.into());
+        }
+        // SAFETY: the caller gives `tlen` bytes.
+        let message = unsafe { argument::bytes(msg.cast(), len) }?.to_vec();
+        let outcome = store(&message);
+        // SAFETY: as above, and the caller's own to write; the shared borrow has ended.
+        rewrite_lengths(unsafe { std::slice::from_raw_parts_mut(msg.cast(), len) });
+        outcome?;
+        Ok(0)
+    })
+}
+
+/// Extension lengths from units of 8 bytes to bytes, as far as libipsec would have walked.
+fn rewrite_lengths(message: &mut [u8]) {
+    let mut offset = HEADER_LEN;
+    while let Some((head, _)) = message.get(offset..).and_then(|rest| SadbExt::read_from_prefix(rest).ok()) {
+        let len = usize::from(head.len.get()) * 8;
+        let list = matches!(
+            ExtensionType(head.ext_type.get()),
+            ExtensionType::SUPPORTED_AUTH | ExtensionType::SUPPORTED_ENCRYPT
+        );
+        if !list || len < 8 || message.len() - offset < len {
+            return;
+        }
+        if let Some(field) = message.get_mut(offset..offset + 2) {
+            field.copy_from_slice(&(len as u16).to_ne_bytes());
+        }
+        offset += len;
+    }
+}
+
+/// An algorithm of the list for an SA type.
+fn find(satype: u32, alg: u32) -> Result<SadbAlg, Code> {
+    let lists = lists();
+    let list = match SaType(u8::try_from(satype).unwrap_or(u8::MAX)) {
+        SaType::AH => lists.auth.as_ref(),
+        SaType::ESP => lists.encrypt.as_ref(),
+        SaType::X_IPCOMP => None,
+        _ => return Err(Code::InvalidArgument),
+    };
+    let list = list.ok_or(Code::DoGetSupportedList)?;
+    list.iter().find(|a| u32::from(a.id) == alg).copied().ok_or(Code::NotSupported)
+}
+
+/// The SA type whose list an extension type fills.
+fn satype_of(supported: u32) -> Result<u32, Code> {
+    match u16::try_from(supported).map(ExtensionType) {
+        Ok(ExtensionType::SUPPORTED_AUTH) => Ok(SaType::AH.0.into()),
+        Ok(ExtensionType::SUPPORTED_ENCRYPT) => Ok(SaType::ESP.0.into()),
+        _ => Err(Code::InvalidArgument),
+    }
+}
+
+fn check_keylen(satype: u32, alg: u32, bits: u32) -> Result<c_int, Failure> {
+    let alg = find(satype, alg)?;
+    let (min, max) = (u32::from(alg.minbits.get()), u32::from(alg.maxbits.get()));
+    if bits < min || bits > max {
+        stdio::err(format!("{bits} {min} {max}\n").as_bytes());
+        return Err(Code::InvalidKeyLength.into());
+    }
+    Ok(0)
+}
+
+/// Whether a key of so many bits goes with an algorithm that the last registration listed. `supported` is
+/// SADB_EXT_SUPPORTED_AUTH or SADB_EXT_SUPPORTED_ENCRYPT.
+///
+/// Returns 0; -1 with code 2 for another `supported`, 22 before a registration, 1 for an algorithm that is not
+/// listed, 14 for a key too short or too long; then the length and its limits are also printed on stderr.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ipsec_check_keylen(supported: u32, alg_id: u32, keylen: u32) -> c_int {
+    guard(|| check_keylen(satype_of(supported)?, alg_id, keylen))
+}
+
+/// `ipsec_check_keylen` for an SA type: SADB_SATYPE_AH or SADB_SATYPE_ESP.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ipsec_check_keylen2(satype: u32, alg_id: u32, keylen: u32) -> c_int {
+    guard(|| check_keylen(satype, alg_id, keylen))
+}
+
+/// Copies what the last registration said of an algorithm to `alg0`.
+///
+/// Returns 0; -1 with code 2 for NULL or another `supported`, 22 before a registration, 1 for an algorithm that is
+/// not listed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ipsec_get_keylen(supported: u32, alg_id: u32, alg0: *mut sadb_alg) -> c_int {
+    guard(|| {
+        // SAFETY: the caller gives a struct or NULL; all bytes of it may be written.
+        let out = unsafe { alg0.as_mut() }.ok_or(Code::InvalidArgument)?;
+        out.as_mut_bytes().copy_from_slice(find(satype_of(supported)?, alg_id)?.as_bytes());
+        Ok(0)
+    })
+}
