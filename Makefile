@@ -1,0 +1,90 @@
+# libpfkey_rs: build, try, test, install.
+#   make            the libraries and pfkeyd, optimised
+#   make demo       a short tour: an SA added to an embedded key engine, and dumped
+#   make check      every test
+#   make install    PREFIX, LIBDIR, INCLUDEDIR, SBINDIR, DESTDIR; LIBIPSEC_COMPAT=DIR for a libipsec.so.0
+SHELL = /bin/sh
+PREFIX = /usr/local
+LIBDIR = $(PREFIX)/lib
+INCLUDEDIR = $(PREFIX)/include
+SBINDIR = $(PREFIX)/sbin
+DESTDIR =
+LIBIPSEC_COMPAT =
+CC = cc
+CARGO = cargo
+CBINDGEN_VERSION = 0.29.4
+HEADER = include/pfkey_rs.h
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+T = target/release
+HEADERS = libpfkey.h pfkey_rs.h
+COMPAT_HEADERS = libpfkey_rs/pfkeyv2_compat.h libpfkey_rs/net/pfkeyv2.h libpfkey_rs/netinet/ipsec.h
+PROGRAMS = sadb_add sadb_dump sadb_register sadb_static sadb_dynamic spd two_listeners fork_and_pass
+
+.PHONY: all build demo check check-kernel bench headers install uninstall clean
+
+all: build
+
+build:
+	PFKEYD_PATH=$(SBINDIR)/pfkeyd $(CARGO) build --release
+
+headers:
+	cbindgen --version | grep -qx 'cbindgen $(CBINDGEN_VERSION)' || \
+	  { echo "make headers: needs cbindgen $(CBINDGEN_VERSION): cargo install cbindgen --version $(CBINDGEN_VERSION) --locked" >&2; exit 1; }
+	cbindgen --quiet --config cbindgen.toml . | sed 's|// __cplusplus|/* __cplusplus */|' > $(HEADER).new
+	mv $(HEADER).new $(HEADER)
+
+demo:
+	@$(CARGO) build --quiet
+	@mkdir -p target/demo
+	@for p in sadb_add sadb_dump; do \
+	  $(CC) -std=c11 -Wall -Wextra -Iinclude -o target/demo/$$p c-tests/$$p.c c-tests/common.c \
+	    -Ltarget/debug -lpfkey_rs -Wl,-rpath,$(CURDIR)/target/debug || exit 1; done
+	@target/debug/pfkeyd -- sh -c 'target/demo/sadb_add && target/demo/sadb_dump'
+
+check:
+	CARGO=$(CARGO) sh tests/check.sh
+
+check-kernel:
+	sh tests/kernel/check
+
+bench:
+	$(CARGO) bench
+
+install: build
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(SBINDIR) \
+	  $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs/net $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs/netinet
+	install -m 755 $(T)/libpfkey_rs.so $(DESTDIR)$(LIBDIR)/libpfkey_rs.so.$(VERSION)
+	ln -sf libpfkey_rs.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libpfkey_rs.so.0
+	ln -sf libpfkey_rs.so.0 $(DESTDIR)$(LIBDIR)/libpfkey_rs.so
+	install -m 644 $(T)/libpfkey_rs.a $(DESTDIR)$(LIBDIR)/libpfkey_rs.a
+	for h in $(HEADERS) $(COMPAT_HEADERS); do install -m 644 include/$$h $(DESTDIR)$(INCLUDEDIR)/$$h || exit 1; done
+	install -m 755 $(T)/pfkeyd $(DESTDIR)$(SBINDIR)/pfkeyd
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+	  -e 's|@VERSION@|$(VERSION)|' pkgconfig/pfkey_rs.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/pfkey_rs.pc
+	$(if $(LIBIPSEC_COMPAT),$(MAKE) install-libipsec)
+
+# A libipsec.so.0 for programs that were linked with libipsec. strongSwan has another library of that name, so it
+# must not be found by anyone who does not ask for it (LD_LIBRARY_PATH, or an rpath).
+.PHONY: install-libipsec
+install-libipsec: build
+	@case '$(LIBIPSEC_COMPAT)' in \
+	  /lib|/lib64|/usr/lib|/usr/lib64|/usr/local/lib|/usr/local/lib64|/lib/*-linux-*|/usr/lib/*-linux-gnu|$(LIBDIR)) \
+	    echo "LIBIPSEC_COMPAT=$(LIBIPSEC_COMPAT): a directory of its own, please: strongSwan has a libipsec.so.0 too" >&2; exit 1;; esac
+	install -d $(DESTDIR)$(LIBIPSEC_COMPAT)
+	{ echo '{ global:'; sed 's/$$/;/' exports.txt; echo 'local: *; };'; } > $(T)/libipsec.map
+	$(CC) -shared -o $(T)/libipsec.so.0 -Wl,-soname,libipsec.so.0 -Wl,--version-script=$(T)/libipsec.map \
+	  -Wl,--whole-archive $(T)/libpfkey_rs.a -Wl,--no-whole-archive -Wl,--gc-sections \
+	  -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
+	install -m 755 $(T)/libipsec.so.0 $(DESTDIR)$(LIBIPSEC_COMPAT)/libipsec.so.0
+
+uninstall:
+	rm -f $(DESTDIR)$(LIBDIR)/libpfkey_rs.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libpfkey_rs.so.0 \
+	  $(DESTDIR)$(LIBDIR)/libpfkey_rs.so $(DESTDIR)$(LIBDIR)/libpfkey_rs.a \
+	  $(DESTDIR)$(LIBDIR)/pkgconfig/pfkey_rs.pc $(DESTDIR)$(SBINDIR)/pfkeyd
+	cd $(DESTDIR)$(INCLUDEDIR) && rm -f $(HEADERS) $(COMPAT_HEADERS)
+	-rmdir $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs/net $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs/netinet \
+	  $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs
+
+clean:
+	$(CARGO) clean

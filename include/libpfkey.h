@@ -1,0 +1,270 @@
+/*
+ * libpfkey.h - the interface of libipsec, the PF_KEYv2 library of KAME and ipsec-tools, as libpfkey_rs provides it.
+ *
+ * Link with -lpfkey_rs (pkg-config: pfkey_rs). Works with C89 plus GNU extensions, later C, and C++, on glibc and
+ * musl. What is common to all functions:
+ *
+ * - functions that return int return -1 on error, functions that return a pointer NULL; ipsec_strerror() then says
+ *   what is wrong. Codes are kept for each thread.
+ * - what is returned in memory was made by malloc() and is freed by the caller with free().
+ * - sockaddrs and buffers that are passed in are only read, during the call.
+ * - SPIs are in network byte order; ports inside sockaddrs too; everything else is in host byte order.
+ */
+#ifndef _LIBPFKEY_H
+#define _LIBPFKEY_H
+#ifndef KAME_LIBPFKEY_H
+#define KAME_LIBPFKEY_H
+#endif
+
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/socket.h>
+#include <netinet/in.h>
+#include <linux/pfkeyv2.h>
+#include <linux/ipsec.h>
+
+#include <libpfkey_rs/pfkeyv2_compat.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* libipsec's prototypes have no const here unless the platform has an ipsec_policy_t of its own; C++ needs it. */
+#ifndef __ipsec_const
+#if defined(HAVE_IPSEC_POLICY_T) || defined(__cplusplus)
+#define __ipsec_const const
+#else
+#define __ipsec_const
+#endif
+#endif
+
+/* Policy priorities: smaller is stronger. */
+#define PRIORITY_LOW 0xC0000000
+#define PRIORITY_DEFAULT 0x80000000
+#define PRIORITY_HIGH 0x40000000
+#define PRIORITY_OFFSET_POSITIVE_MAX 0x3fffffff
+#define PRIORITY_OFFSET_NEGATIVE_MAX 0x40000000
+
+/* Bits of libipsec_opt. */
+#define LIBIPSEC_OPT_NATT 0x01
+#define LIBIPSEC_OPT_FRAG 0x02
+#define LIBIPSEC_OPT_SEC_CTX 0x04
+
+/* The port of a NAT-T port extension in host byte order; whether a NAT-T type extension says encapsulation. */
+#define PFKEY_ADDR_X_PORT(ext) (ntohs(((struct sadb_x_nat_t_port *)(ext))->sadb_x_nat_t_port_port))
+#define PFKEY_ADDR_X_NATTYPE(ext) \
+	((ext) != NULL && ((struct sadb_x_nat_t_type *)(ext))->sadb_x_nat_t_type_type)
+
+#ifndef IPPROTO_IPV4
+#define IPPROTO_IPV4 IPPROTO_IPIP
+#endif
+#ifndef IPPROTO_IPCOMP
+#define IPPROTO_IPCOMP IPPROTO_COMP
+#endif
+#ifndef IPPROTO_MH
+#define IPPROTO_MH 135
+#endif
+
+/* Bytes of a sockaddr by its family: 28 for IPv6, 16 for IPv4 and for any other. */
+#ifndef __SYSDEP_SA_LEN__
+#define __SYSDEP_SA_LEN__
+#if defined(__GNUC__) && !defined(__cplusplus)
+static __inline__ __attribute__((__unused__))
+#elif defined(__GNUC__)
+static inline __attribute__((__unused__))
+#else
+static inline
+#endif
+unsigned char sysdep_sa_len(const struct sockaddr *sa)
+{
+	return (unsigned char)(sa->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in));
+}
+#endif
+
+/* What ipsec_set_policy makes. */
+#ifndef LIBPFKEY_RS_IPSEC_POLICY_T
+#define LIBPFKEY_RS_IPSEC_POLICY_T
+typedef char *ipsec_policy_t;
+#endif
+
+/* The arguments of pfkey_send_add2 and pfkey_send_update2. Zero what is not used. */
+struct pfkey_send_sa_args {
+	int so;                      /* descriptor */
+	unsigned int type;           /* set by the call */
+	unsigned int satype;         /* SADB_SATYPE_* */
+	unsigned int mode;           /* IPSEC_MODE_* */
+	struct sockaddr *src;
+	struct sockaddr *dst;
+	uint32_t spi;               /* network byte order */
+	uint32_t reqid;
+	unsigned int wsize;          /* replay window in packets */
+	char *keymat;                /* encryption key, then authentication key */
+	unsigned int e_type;         /* SADB_EALG_*, SADB_X_CALG_* */
+	unsigned int e_keylen;       /* bytes */
+	unsigned int a_type;         /* SADB_AALG_* */
+	unsigned int a_keylen;       /* bytes */
+	unsigned int flags;          /* SADB_SAFLAGS_* */
+	uint32_t l_alloc;           /* hard limits: packets, bytes, seconds, seconds in use; 0 = none */
+	uint32_t l_bytes;
+	uint32_t l_addtime;
+	uint32_t l_usetime;
+	uint32_t seq;
+	uint8_t l_natt_type;        /* UDP_ENCAP_*; 0 = none */
+	uint16_t l_natt_sport;      /* host byte order */
+	uint16_t l_natt_dport;      /* host byte order */
+	struct sockaddr *l_natt_oa;  /* the peer's original address, or NULL */
+	uint16_t l_natt_frag;       /* not used on Linux */
+	uint8_t ctxdoi;
+	uint8_t ctxalg;
+	char *ctxstr;                /* security context, or NULL */
+	uint16_t ctxstrlen;         /* bytes */
+};
+
+/* What the library supports; see LIBIPSEC_OPT_*. */
+extern int libipsec_opt;
+
+/* --- errors --- */
+
+/* The text of this thread's last error: never NULL, not to be freed, valid until the next error of the thread. */
+const char *ipsec_strerror(void);
+
+/* --- policies as text --- */
+
+/* A policy from text such as "out ipsec esp/transport//require"; len is not used. Freed with free(). */
+ipsec_policy_t ipsec_set_policy(__ipsec_const char *text, int len);
+/* The policy's length in bytes; -1 for NULL. */
+int ipsec_get_policylen(ipsec_policy_t policy);
+/* A policy as text, its requests set off by delimiter (NULL = a space). Freed with free(). */
+char *ipsec_dump_policy(ipsec_policy_t policy, __ipsec_const char *delimiter);
+/* The same with ports. */
+char *ipsec_dump_policy_withports(void *policy, const char *delimiter);
+
+/* --- algorithms that the last registration listed --- */
+
+/* Whether a key of so many bits goes with an algorithm; supported is SADB_EXT_SUPPORTED_AUTH or _ENCRYPT. */
+int ipsec_check_keylen(unsigned int supported, unsigned int alg_id, unsigned int keylen);
+/* The same for SADB_SATYPE_AH or _ESP. */
+int ipsec_check_keylen2(unsigned int satype, unsigned int alg_id, unsigned int keylen);
+/* Copies what was listed of an algorithm to *alg. */
+int ipsec_get_keylen(unsigned int supported, unsigned int alg_id, struct sadb_alg *alg);
+
+/* --- the descriptor --- */
+
+/* Opens a PF_KEY descriptor; which backend serves it is chosen by the environment variable PFKEY_BACKEND. errno is
+ * as socket(PF_KEY, ...) would leave it. The caller closes it. */
+int pfkey_open(void);
+void pfkey_close(int so);
+/* Makes the receive buffer at least so many KiB large; returns its size in KiB. */
+int pfkey_set_buffer_size(int so, int size_kb);
+/* Receives one message with one system call. Freed with free(). */
+struct sadb_msg *pfkey_recv(int so);
+/* Sends a message as it is; returns the bytes sent. */
+int pfkey_send(int so, struct sadb_msg *msg, int len);
+
+/* --- messages --- */
+
+/* Finds the extensions: mhp[n] points at the one of type n. mhp has SADB_EXT_MAX + 1 = 27 elements. */
+int pfkey_align(struct sadb_msg *msg, char **mhp);
+/* Checks the header and the two addresses of an aligned message. */
+int pfkey_check(char **mhp);
+/* Print on stdout, keys included. */
+void pfkey_sadump(struct sadb_msg *msg);
+void pfkey_sadump_withports(struct sadb_msg *msg);
+void pfkey_spdump(struct sadb_msg *msg);
+void pfkey_spdump_withports(struct sadb_msg *msg);
+void kdebug_sadb(struct sadb_msg *msg);
+void ipsec_hexdump(const void *buf, int len);
+/* Writes bytes to stdout as they are. */
+void ipsec_bindump(char *buf, int len);
+/* Leaves per-socket policies out of pfkey_spdump (on not 0); how many that were since a dump began. */
+void pfkey_spdump_filter_socket_policy(int on);
+unsigned long pfkey_spdump_filtered_count(void);
+
+/* --- soft lifetimes --- */
+
+/* Share of the hard lifetime in per cent, for the whole process; type is SADB_X_LIFETIME_*. Returns 0, or 1 for a
+ * bad type. */
+unsigned int pfkey_set_softrate(unsigned int type, unsigned int rate);
+unsigned int pfkey_get_softrate(unsigned int type);
+
+/* --- requests; each returns the number of bytes sent --- */
+
+int pfkey_send_getspi(int so, unsigned int satype, unsigned int mode, struct sockaddr *src, struct sockaddr *dst,
+	uint32_t min,
+	uint32_t max, uint32_t reqid, uint32_t seq);
+int pfkey_send_getspi_nat(int so, unsigned int satype, unsigned int mode, struct sockaddr *src, struct sockaddr *dst,
+	uint8_t natt_type, uint16_t sport, uint16_t dport, uint32_t min, uint32_t max, uint32_t reqid,
+	uint32_t seq);
+int pfkey_send_update2(struct pfkey_send_sa_args *args);
+int pfkey_send_add2(struct pfkey_send_sa_args *args);
+int pfkey_send_delete(int so, unsigned int satype, unsigned int mode, struct sockaddr *src, struct sockaddr *dst,
+	uint32_t spi);
+int pfkey_send_delete_all(int so, unsigned int satype, unsigned int mode, struct sockaddr *src, struct sockaddr *dst);
+int pfkey_send_get(int so, unsigned int satype, unsigned int mode, struct sockaddr *src, struct sockaddr *dst,
+	uint32_t spi);
+int pfkey_send_register(int so, unsigned int satype);
+/* Waits for the answer to pfkey_send_register; throws other messages away. Returns 0. */
+int pfkey_recv_register(int so);
+/* Keeps the algorithms of a REGISTER answer whose sadb_msg_len was replaced by its length in bytes. Returns 0. */
+int pfkey_set_supported(struct sadb_msg *msg, int tlen);
+int pfkey_send_flush(int so, unsigned int satype);
+int pfkey_send_dump(int so, unsigned int satype);
+int pfkey_send_promisc_toggle(int so, int flag);
+int pfkey_send_spdadd(int so, struct sockaddr *src, unsigned int prefs, struct sockaddr *dst, unsigned int prefd,
+	unsigned int proto,
+	char *policy, int policylen, uint32_t seq);
+int pfkey_send_spdadd2(int so, struct sockaddr *src, unsigned int prefs, struct sockaddr *dst, unsigned int prefd,
+	unsigned int proto,
+	uint64_t ltime, uint64_t vtime, char *policy, int policylen, uint32_t seq);
+int pfkey_send_spdupdate(int so, struct sockaddr *src, unsigned int prefs, struct sockaddr *dst, unsigned int prefd,
+	unsigned int proto,
+	char *policy, int policylen, uint32_t seq);
+int pfkey_send_spdupdate2(int so, struct sockaddr *src, unsigned int prefs, struct sockaddr *dst, unsigned int
+	prefd, unsigned int proto,
+	uint64_t ltime, uint64_t vtime, char *policy, int policylen, uint32_t seq);
+int pfkey_send_spddelete(int so, struct sockaddr *src, unsigned int prefs, struct sockaddr *dst, unsigned int prefd,
+	unsigned int proto,
+	char *policy, int policylen, uint32_t seq);
+int pfkey_send_spddelete2(int so, uint32_t spid);
+int pfkey_send_spdget(int so, uint32_t spid);
+int pfkey_send_spdsetidx(int so, struct sockaddr *src, unsigned int prefs, struct sockaddr *dst, unsigned int prefd,
+	unsigned int proto,
+	char *policy, int policylen, uint32_t seq);
+int pfkey_send_spdflush(int so);
+int pfkey_send_spddump(int so);
+int pfkey_send_migrate(int so, struct sockaddr *local, struct sockaddr *remote, struct sockaddr *src, unsigned int
+	prefs,
+	struct sockaddr *dst, unsigned int prefd, unsigned int proto, char *policy, int policylen, uint32_t seq);
+
+/* --- deprecated: the arguments of pfkey_send_add2 one by one --- */
+
+int pfkey_send_update(int so, unsigned int satype, unsigned int mode, struct sockaddr *src, struct sockaddr *dst,
+	uint32_t spi,
+	uint32_t reqid, unsigned int wsize, char *keymat, unsigned int e_type, unsigned int e_keylen, unsigned int
+	a_type, unsigned int a_keylen,
+	unsigned int flags, uint32_t l_alloc, uint64_t l_bytes, uint64_t l_addtime, uint64_t l_usetime, uint32_t seq);
+int pfkey_send_update_nat(int so, unsigned int satype, unsigned int mode, struct sockaddr *src, struct sockaddr *dst,
+	uint32_t spi, uint32_t reqid, unsigned int wsize, char *keymat, unsigned int e_type, unsigned int e_keylen,
+	unsigned int a_type,
+	unsigned int a_keylen, unsigned int flags, uint32_t l_alloc, uint64_t l_bytes, uint64_t l_addtime, uint64_t
+	l_usetime,
+	uint32_t seq, uint8_t l_natt_type, uint16_t l_natt_sport, uint16_t l_natt_dport, struct sockaddr *l_natt_oa,
+	uint16_t l_natt_frag);
+int pfkey_send_add(int so, unsigned int satype, unsigned int mode, struct sockaddr *src, struct sockaddr *dst,
+	uint32_t spi,
+	uint32_t reqid, unsigned int wsize, char *keymat, unsigned int e_type, unsigned int e_keylen, unsigned int
+	a_type, unsigned int a_keylen,
+	unsigned int flags, uint32_t l_alloc, uint64_t l_bytes, uint64_t l_addtime, uint64_t l_usetime, uint32_t seq);
+int pfkey_send_add_nat(int so, unsigned int satype, unsigned int mode, struct sockaddr *src, struct sockaddr *dst,
+	uint32_t spi,
+	uint32_t reqid, unsigned int wsize, char *keymat, unsigned int e_type, unsigned int e_keylen, unsigned int
+	a_type, unsigned int a_keylen,
+	unsigned int flags, uint32_t l_alloc, uint64_t l_bytes, uint64_t l_addtime, uint64_t l_usetime, uint32_t seq,
+	uint8_t l_natt_type, uint16_t l_natt_sport, uint16_t l_natt_dport, struct sockaddr *l_natt_oa,
+	uint16_t l_natt_frag);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
