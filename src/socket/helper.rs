@@ -24,7 +24,8 @@ fn candidates() -> Vec<PathBuf> {
         // Whoever names one wants that one.
         return vec![PathBuf::from(OsStr::from_bytes(&path))];
     }
-    if let Some(object) = sys::own_object() {
+    // Links such as libpfkey_rs.so.0 may stand elsewhere than what they name.
+    if let Some(object) = sys::own_object().map(|path| std::fs::canonicalize(&path).unwrap_or(path)) {
         let mut dirs = object.ancestors().skip(1);
         if let Some(dir) = dirs.next() {
             places.push(dir.join("pfkeyd"));
