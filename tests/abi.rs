@@ -1,0 +1,122 @@
+//! What the shared object exports, how it is named, and how C programs link with it.
+
+#[path = "support/c.rs"]
+mod c;
+
+use std::process::Command;
+
+fn exported() -> Vec<String> {
+    let text = std::fs::read_to_string(c::root().join("exports.txt")).expect("the list of exports");
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn exactly_the_listed_symbols_are_exported() {
+    let library = c::output_dir().join("libpfkey_rs.so");
+    let output = c::run(Command::new("nm").args(["-D", "--defined-only"]).arg(&library));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let mut names: Vec<String> =
+        text.lines().filter_map(|line| line.split_whitespace().nth(2)).map(str::to_owned).collect();
+    names.sort();
+    assert_eq!(names, exported(), "nm -D and exports.txt (57 of libipsec 0.9.1, and our own)");
+    assert!(names.iter().all(|name| !name.contains('@')), "no symbol versions, as libipsec");
+}
+
+#[test]
+fn the_object_has_its_soname() {
+    let library = c::output_dir().join("libpfkey_rs.so");
+    let output = c::run(Command::new("readelf").arg("-d").arg(library));
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.contains("Library soname: [libpfkey_rs.so.0]"), "{text}");
+}
+
+/// racoon has a copy relocation against `libipsec_opt`: the variable must be an object of its C size, and program
+/// and library must see the same one. Likewise `__ipsec_errcode`, which a program may write.
+#[test]
+fn data_is_shared_with_the_program() {
+    let dir = c::scratch("abi_data");
+    let program = c::compile_text(
+        &dir,
+        "data",
+        r#"
+        #include <stdio.h>
+        #include <string.h>
+        #include <pfkey_rs.h>
+        int main(void)
+        {
+            if (libipsec_opt != LIBIPSEC_OPT_NATT)
+                return 1;
+            if (pfkey_send_register(-1, 5) != -1 || __ipsec_errcode != 2)
+                return 2;
+            __ipsec_errcode = 16;
+            if (strcmp(ipsec_strerror(), "Invalid prefix length") != 0)
+                return 3;
+            __ipsec_errcode = 77;
+            if (strcmp(ipsec_strerror(), "Unknown error") != 0 || __ipsec_errcode != 30)
+                return 4;
+            return 0;
+        }"#,
+        &["-no-pie", "-fno-pie"],
+    );
+    c::run(&mut Command::new(&program));
+    let output = c::run(Command::new("readelf").arg("-rW").arg(&program));
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.lines().any(|l| l.contains("COPY") && l.contains("libipsec_opt")), "{text}");
+}
+
+/// The static library with what the .pc file names for it.
+#[test]
+fn static_linking_needs_only_what_the_pc_file_names() {
+    let dir = c::scratch("abi_static");
+    let template = std::fs::read_to_string(c::root().join("pkgconfig/pfkey_rs.pc.in")).expect("the template");
+    let private = template.lines().find_map(|l| l.strip_prefix("Libs.private: ")).expect("Libs.private");
+    std::fs::write(dir.join("s.c"), "#include <libpfkey.h>\nint main(void) { return pfkey_get_softrate(0) != 80; }\n")
+        .expect("a source file");
+    let program = dir.join("s");
+    let mut cc = Command::new("cc");
+    cc.arg("-I").arg(c::root().join("include")).arg("-o").arg(&program).arg(dir.join("s.c"));
+    cc.arg(c::output_dir().join("libpfkey_rs.a")).args(private.split_whitespace());
+    c::run(&mut cc);
+    c::run(&mut Command::new(program));
+}
+
+/// A program that was linked with libipsec runs on the libipsec.so.0 that `make install` makes of this library.
+#[test]
+fn a_program_linked_with_libipsec_runs_unchanged() {
+    let dir = c::scratch("abi_libipsec");
+    std::fs::create_dir_all(dir.join("theirs")).expect("a directory");
+    std::fs::create_dir_all(dir.join("ours")).expect("a directory");
+    // A stand-in for the real one: the name and the symbols are what the linker looks at.
+    std::fs::write(
+        dir.join("theirs.c"),
+        "int libipsec_opt = 1; int pfkey_get_softrate(unsigned t) { return (int)t; }\n",
+    )
+    .expect("a source file");
+    let theirs = dir.join("theirs/libipsec.so.0");
+    c::run(
+        Command::new("cc")
+            .args(["-shared", "-fPIC", "-Wl,-soname,libipsec.so.0", "-o"])
+            .arg(&theirs)
+            .arg(dir.join("theirs.c")),
+    );
+    std::fs::write(
+        dir.join("p.c"),
+        "extern int libipsec_opt; int pfkey_get_softrate(unsigned);\n\
+         int main(void) { return !(libipsec_opt == 1 && pfkey_get_softrate(0) == 80); }\n",
+    )
+    .expect("a source file");
+    let program = dir.join("p");
+    c::run(Command::new("cc").arg("-o").arg(&program).arg(dir.join("p.c")).arg(&theirs));
+    // As the Makefile makes it.
+    let map = format!("{{ global: {};\nlocal: *; }};\n", exported().join(";\n"));
+    std::fs::write(dir.join("libipsec.map"), map).expect("a version script");
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-Wl,-soname,libipsec.so.0", "-o"]).arg(dir.join("ours/libipsec.so.0"));
+    cc.arg(format!("-Wl,--version-script={}", dir.join("libipsec.map").display()));
+    cc.arg("-Wl,--whole-archive").arg(c::output_dir().join("libpfkey_rs.a")).arg("-Wl,--no-whole-archive");
+    cc.args(["-Wl,--gc-sections", "-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc"]);
+    c::run(&mut cc);
+    c::run(Command::new(&program).env("LD_LIBRARY_PATH", dir.join("ours")));
+    let output = c::run(Command::new("nm").args(["-D", "--defined-only"]).arg(dir.join("ours/libipsec.so.0")));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), exported().len());
+}

@@ -1,0 +1,84 @@
+//! The C programs print, on the embedded engine, what they printed on AF_KEY of a real kernel
+//! (c-tests/expected.txt was recorded on Linux 7.2.7).
+
+#[path = "support/c.rs"]
+mod c;
+
+use std::process::Command;
+
+const PROGRAMS: [&str; 8] =
+    ["sadb_add", "sadb_dump", "sadb_register", "sadb_static", "sadb_dynamic", "spd", "two_listeners", "fork_and_pass"];
+
+fn build_all(dir: &std::path::Path, suffix: &str, flags: &[&str]) {
+    let sources = c::root().join("c-tests");
+    for program in PROGRAMS {
+        let files = [sources.join(format!("{program}.c")), sources.join("common.c")];
+        c::compile(dir, &format!("{program}{suffix}"), &files, flags);
+    }
+}
+
+fn expected() -> String {
+    std::fs::read_to_string(c::root().join("c-tests/expected.txt")).expect("the recorded output")
+}
+
+#[test]
+fn as_on_a_real_kernel() {
+    let dir = c::scratch("c_programs");
+    build_all(&dir, "", &[]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pfkeyd"));
+    command.arg("--").arg(c::root().join("c-tests/run-all")).arg(&dir);
+    let printed = String::from_utf8(c::run(&mut command).stdout).expect("text");
+    let expected = expected();
+    let (ours, theirs): (Vec<&str>, Vec<&str>) = (printed.lines().collect(), expected.lines().collect());
+    for (number, (our, their)) in ours.iter().zip(&theirs).enumerate() {
+        assert_eq!(our, their, "line {} of c-tests/expected.txt", number + 1);
+    }
+    assert_eq!(ours.len(), theirs.len());
+}
+
+#[test]
+fn the_raw_variants_build_and_run_where_there_is_af_key() {
+    let dir = c::scratch("c_programs_raw");
+    build_all(&dir, "-raw", &["-DRAW_SOCKET"]);
+    let output = Command::new(dir.join("sadb_dump-raw")).output().expect("it runs");
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        assert!(why.starts_with("socket(PF_KEY): "), "{why}");
+        eprintln!("skipped: no AF_KEY here ({why})");
+        return;
+    }
+    let run_all = c::root().join("c-tests/run-all");
+    let printed = c::run(Command::new(run_all).arg(&dir).arg("-raw")).stdout;
+    // Kernels differ in their algorithms; everything else is the same.
+    let without_algorithms =
+        |text: &str| text.lines().filter(|line| !line.contains(" bytes, key ")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(without_algorithms(&String::from_utf8(printed).expect("text")), without_algorithms(&expected()));
+}
+
+/// The dump functions write through C's stdio: their text stands where the program's own printf would put it,
+/// on a pipe, where stdio buffers, too.
+#[test]
+fn output_interleaves_with_printf() {
+    let dir = c::scratch("interleave");
+    let program = c::compile_text(
+        &dir,
+        "interleave",
+        r#"
+        #include <stdio.h>
+        #include <libpfkey.h>
+        int main(void)
+        {
+            printf("one");
+            ipsec_hexdump("\1\2\3\4", 4);
+            printf(" two");
+            ipsec_bindump((char *)" three", 6);
+            kdebug_sadb(NULL);
+            printf("four\n");
+            return 0;
+        }"#,
+        &[],
+    );
+    let output = c::run(&mut Command::new(program));
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(text, "one 01020304 two threekdebug_sadb: NULL pointer was passed.\nfour\n");
+}

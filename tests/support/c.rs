@@ -1,0 +1,58 @@
+//! Compiling C programs against the library that cargo just built.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Cargo's output directory: pfkeyd and the libraries are there.
+pub fn output_dir() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_pfkeyd")).parent().expect("a directory").to_owned()
+}
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A fresh directory for one test's files.
+pub fn scratch(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).expect("a scratch directory");
+    // Where programs look for the library by its SONAME.
+    for link in ["libpfkey_rs.so", "libpfkey_rs.so.0"] {
+        std::os::unix::fs::symlink(output_dir().join("libpfkey_rs.so"), dir.join(link)).expect("a link");
+    }
+    dir
+}
+
+/// Runs a command and gives what it printed; panics, with that, if it failed.
+pub fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// Compiles sources to a program linked with -lpfkey_rs from `dir`.
+pub fn compile(dir: &Path, name: &str, sources: &[PathBuf], flags: &[&str]) -> PathBuf {
+    let program = dir.join(name);
+    let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
+    cc.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-g"]).args(flags);
+    cc.arg("-I").arg(root().join("include")).arg("-I").arg(root().join("include/libpfkey_rs"));
+    cc.arg("-o").arg(&program).args(sources);
+    cc.arg("-L").arg(dir).arg("-lpfkey_rs").arg(format!("-Wl,-rpath,{}", dir.display()));
+    run(&mut cc);
+    program
+}
+
+/// Writes a source file and compiles it.
+pub fn compile_text(dir: &Path, name: &str, text: &str, flags: &[&str]) -> PathBuf {
+    let source = dir.join(format!("{name}.c"));
+    std::fs::write(&source, text).expect("a source file");
+    compile(dir, name, &[source], flags)
+}
