@@ -185,7 +185,7 @@ fn serve_with<E: KeyEngine>(engine: E, options: &Options) -> io::Result<ExitCode
     run_command(&mut server, &options.command)
 }
 
-/// Keeps CAP_NET_ADMIN only, which XFRM needs; a process without privileges has none to lose.
+/// Nothing that this process might execute can gain rights. Capabilities are kept as they are.
 fn drop_privileges() {
     let _ = nix::sys::prctl::set_no_new_privs();
 }

@@ -246,7 +246,9 @@ impl<E: KeyEngine> Server<E> {
         let len = loop {
             match recv(fd, &mut self.buffer, flags) {
                 Ok(len) if len > self.buffer.len() && self.buffer.len() < MAX_MESSAGE_LEN + 8 => {
-                    // Only what a message can be; the rest of anything longer is refused unread.
+                    // Only what a message can be; the rest of anything longer is refused unread. The old memory
+                    // is given back, so what was peeked is wiped first.
+                    self.buffer.zeroize();
                     self.buffer.resize(len.min(MAX_MESSAGE_LEN + 8), 0);
                 }
                 Ok(len) => break len,
