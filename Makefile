@@ -37,9 +37,10 @@ headers:
 demo:
 	@$(CARGO) build --quiet
 	@mkdir -p target/demo
+	@ln -sf ../debug/libpfkey_rs.so target/demo/libpfkey_rs.so.0
 	@for p in sadb_add sadb_dump; do \
-	  $(CC) -std=c11 -Wall -Wextra -Iinclude -o target/demo/$$p c-tests/$$p.c c-tests/common.c \
-	    -Ltarget/debug -lpfkey_rs -Wl,-rpath,$(CURDIR)/target/debug || exit 1; done
+	  $(CC) -std=gnu11 -Wall -Wextra -Iinclude -o target/demo/$$p c-tests/$$p.c c-tests/common.c \
+	    -Ltarget/debug -lpfkey_rs -Wl,-rpath,$(CURDIR)/target/demo || exit 1; done
 	@target/debug/pfkeyd -- sh -c 'target/demo/sadb_add && target/demo/sadb_dump'
 
 check:

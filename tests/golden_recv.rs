@@ -156,11 +156,8 @@ fn receiving_and_registration_as_libipsec() {
                 assert_eq!(i64::from(code()), line["code_after"].as_i64().unwrap(), "id {id}");
             }
             "ipsec_check_keylen" | "ipsec_check_keylen2" | "ipsec_get_keylen" => keylen(line),
-            "pfkey_set_supported" => {
-                if !std::mem::replace(&mut registered, true) {
-                    registration();
-                }
-            }
+            // The lines of this call belong together.
+            "pfkey_set_supported" if !std::mem::replace(&mut registered, true) => registration(),
             "pfkey_send_register" => {
                 // SAFETY: no pointers.
                 let result = unsafe { pfkey_send_register(-1, 2) };

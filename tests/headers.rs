@@ -78,7 +78,9 @@ fn pfkey_rs_h_is_fresh() {
     match Command::new("cbindgen").arg("--version").output() {
         Ok(output) if String::from_utf8_lossy(&output.stdout).trim() == format!("cbindgen {version}") => {}
         _ => {
-            return eprintln!("skipped: needs cbindgen {version} (cargo install cbindgen --version {version} --locked)");
+            return eprintln!(
+                "skipped: needs cbindgen {version} (cargo install cbindgen --version {version} --locked)"
+            );
         }
     }
     let output =

@@ -34,8 +34,10 @@ pub struct Hub<E: KeyEngine> {
     /// By id; ids grow, so that the newest session is the last.
     sessions: Sessions<E::Dump>,
     next_id: u32,
-    /// Sessions with a registration.
+    /// Number of sessions with a registration.
     registered: usize,
+    /// Number of promiscuous sessions.
+    promiscuous: usize,
     /// Messages that the hub itself writes.
     scratch: Vec<u8>,
 }
@@ -43,6 +45,8 @@ pub struct Hub<E: KeyEngine> {
 /// Hands messages to their audience.
 struct Delivery<'a, D, S> {
     sessions: &'a mut Sessions<D>,
+    /// Whether a session is promiscuous; if not, an answer to one session concerns no other.
+    promiscuous: bool,
     requester: Option<SessionId>,
     sink: &'a mut S,
 }
@@ -60,7 +64,9 @@ impl<D, S: Sink> Delivery<'_, D, S> {
     /// last.
     fn broadcast(&mut self, audience: Audience, one: Option<SessionId>, message: &[u8]) -> usize {
         let mut takers = 0;
-        for (&id, session) in self.sessions.iter_mut().rev() {
+        let nobody_else = matches!(audience, Audience::One | Audience::Promiscuous) && !self.promiscuous;
+        let others = if nobody_else { None } else { Some(self.sessions.iter_mut().rev()) };
+        for (&id, session) in others.into_iter().flatten() {
             if session.promiscuous {
                 count(&mut session.statistics, self.sink.deliver(id, message));
             }
@@ -100,7 +106,15 @@ fn count(statistics: &mut SessionStatistics, taken: bool) {
 impl<E: KeyEngine> Hub<E> {
     /// A hub without sessions in front of an engine.
     pub fn new(engine: E, profile: Profile) -> Self {
-        Self { engine, profile, sessions: BTreeMap::new(), next_id: 0, registered: 0, scratch: Vec::new() }
+        Self {
+            engine,
+            profile,
+            sessions: BTreeMap::new(),
+            next_id: 0,
+            registered: 0,
+            promiscuous: 0,
+            scratch: Vec::new(),
+        }
     }
 
     /// The engine.
@@ -132,6 +146,7 @@ impl<E: KeyEngine> Hub<E> {
     /// Closes a session: its registrations, promiscuity and dump end.
     pub fn close(&mut self, id: SessionId, now: Time) {
         let Some(session) = self.sessions.remove(&id) else { return };
+        self.promiscuous -= usize::from(session.promiscuous);
         if let Some(run) = session.dump {
             self.engine.dump_end(run.into_cursor());
         }
@@ -205,12 +220,12 @@ impl<E: KeyEngine> Hub<E> {
         sink: &mut impl Sink,
         call: impl FnOnce(&mut E, &mut Context<'_>) -> R,
     ) -> R {
-        let mut out = Delivery { sessions: &mut self.sessions, requester, sink };
+        let mut out = Delivery { sessions: &mut self.sessions, promiscuous: self.promiscuous != 0, requester, sink };
         call(&mut self.engine, &mut Context { now, registered: self.registered != 0, out: &mut out })
     }
 
     fn delivery<'a, S: Sink>(&'a mut self, requester: Option<SessionId>, sink: &'a mut S) -> Delivery<'a, E::Dump, S> {
-        Delivery { sessions: &mut self.sessions, requester, sink }
+        Delivery { sessions: &mut self.sessions, promiscuous: self.promiscuous != 0, requester, sink }
     }
 
     /// `pfkey_error`: the request's header with an errno, to the requester only.
@@ -297,7 +312,9 @@ impl<E: KeyEngine> Hub<E> {
             return Err(Errno::EINVAL);
         }
         if let Some(session) = self.sessions.get_mut(&id) {
+            self.promiscuous -= usize::from(session.promiscuous);
             session.promiscuous = header.satype.0 == 1;
+            self.promiscuous += usize::from(session.promiscuous);
         }
         let mut bytes = [0; crate::wire::HEADER_LEN];
         let writer = Writer::new(&mut bytes, Header { errno: 0, ..header }, self.profile);
@@ -324,7 +341,8 @@ impl<E: KeyEngine> Hub<E> {
     /// Lets a session's dump run until it is done or its queue is full.
     fn pump(&mut self, id: SessionId, now: Time, sink: &mut impl Sink) {
         let Some(mut run) = self.sessions.get_mut(&id).and_then(|s| s.dump.take()) else { return };
-        let mut delivery = Delivery { sessions: &mut self.sessions, requester: Some(id), sink };
+        let mut delivery =
+            Delivery { sessions: &mut self.sessions, promiscuous: self.promiscuous != 0, requester: Some(id), sink };
         // A dump's messages are of class ONE: promiscuous sessions hear them too. Only the requester's own queue
         // holds the dump back.
         let progress = run.pump(

@@ -77,6 +77,8 @@ pub struct Server<E: KeyEngine> {
     epoll: Epoll,
     connections: Connections,
     listener: Option<OwnedFd>,
+    /// Descriptors ran out: no client is accepted until one goes.
+    full: bool,
     signals: Option<SignalFd>,
     buffer: Vec<u8>,
     malformed: u64,
@@ -101,6 +103,7 @@ impl<E: KeyEngine> Server<E> {
             epoll,
             connections: Connections { by_session: HashMap::new(), gone: Vec::new() },
             listener: None,
+            full: false,
             signals: None,
             buffer: vec![0; RECEIVE_BUFFER],
             malformed: 0,
@@ -200,7 +203,11 @@ impl<E: KeyEngine> Server<E> {
             }
             // The client went away again, or there are no descriptors left: the others go on.
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
-            Err(errno) => eprintln!("pfkeyd: accept: {errno}"),
+            Err(errno) => {
+                // Out of descriptors or memory. The listener would stay readable: look away until a client goes.
+                eprintln!("pfkeyd: accept: {errno}");
+                self.full = self.epoll.delete(listener).is_ok();
+            }
         }
     }
 
@@ -298,5 +305,9 @@ impl<E: KeyEngine> Server<E> {
             let _ = self.epoll.delete(&connection.fd);
         }
         self.hub.close(id, now());
+        if let (true, Some(listener)) = (self.full, self.listener.as_ref()) {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
+            self.full = self.epoll.add(listener, event).is_err();
+        }
     }
 }
