@@ -73,7 +73,12 @@ pub unsafe extern "C" fn pfkey_spdump_filter_socket_policy(on: c_int) {
 /// How many policies were left out since a dump's first message.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pfkey_spdump_filtered_count() -> c_ulong {
-    with_filter(|filter| filter.hidden)
+    let mut count = 0;
+    keep_code(|| {
+        count = with_filter(|filter| filter.hidden);
+        Ok(())
+    });
+    count
 }
 
 /// Prints every field of a message on stdout, keys included. Unlike libipsec's it never ends the process.

@@ -5,8 +5,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use super::guard::keep_code;
 use crate::error::Code;
@@ -15,8 +15,9 @@ use crate::error::Code;
 #[unsafe(no_mangle)]
 pub static __ipsec_errcode: AtomicI32 = AtomicI32::new(0);
 
-/// What the library itself stored last; anything else in `__ipsec_errcode` came from the program.
-static MIRRORED: AtomicI32 = AtomicI32::new(0);
+/// What the library itself stored last; anything else in `__ipsec_errcode` came from the program. The lock keeps
+/// the two together.
+static MIRRORED: Mutex<i32> = Mutex::new(0);
 
 thread_local! {
     static CODE: Cell<i32> = const { Cell::new(0) };
@@ -28,23 +29,21 @@ static TEXTS: LazyLock<Vec<CString>> =
 
 /// Sets this thread's code.
 pub(super) fn set(code: Code) {
-    set_number(code as i32);
-}
-
-fn set_number(number: i32) {
+    let number = code as i32;
     // A thread that is ending has no cell any more; the mirror still tells.
     let _ = CODE.try_with(|cell| cell.set(number));
-    MIRRORED.store(number, Ordering::Relaxed);
+    let mut mirrored = MIRRORED.lock().unwrap_or_else(PoisonError::into_inner);
+    *mirrored = number;
     __ipsec_errcode.store(number, Ordering::Relaxed);
 }
 
-/// This thread's code, or what the program wrote since.
+/// This thread's code, or what the program wrote since any call. A program that writes the very code of the last
+/// call is not noticed.
 pub(super) fn get() -> Code {
+    let mirrored = MIRRORED.lock().unwrap_or_else(PoisonError::into_inner);
     let global = __ipsec_errcode.load(Ordering::Relaxed);
-    if global != MIRRORED.load(Ordering::Relaxed) {
-        set_number(global);
-    }
-    Code::from_number(CODE.try_with(Cell::get).unwrap_or(global))
+    let own = if global == *mirrored { CODE.try_with(Cell::get).unwrap_or(global) } else { global };
+    Code::from_number(own)
 }
 
 /// Code 26 with the system's text of an errno, which is also left in errno.
@@ -72,6 +71,11 @@ fn keep_text(text: CString) {
 /// A code outside 0..30 counts as 30, "Unknown error", and is stored as such.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ipsec_strerror() -> *const c_char {
+    let text = keep_code(|| Ok(text()));
+    if text.is_null() { c"Unknown error".as_ptr() } else { text }
+}
+
+fn text() -> *const c_char {
     let code = get();
     if code == Code::Max {
         set(code);

@@ -39,14 +39,25 @@ pub(super) fn with_message<T>(so: c_int, take: impl FnOnce(&[u8]) -> Result<T, F
     if spill.is_empty() {
         spill = vec![0; MAX_MESSAGE_LEN - STACK + 8];
     }
-    let result = receive(so, &mut stack, &mut spill).and_then(|received| {
-        let outcome = whole(so, &stack, &spill, received, take);
-        stack[..received.min(STACK)].zeroize();
-        if let Some(used) = received.checked_sub(STACK).and_then(|used| spill.get_mut(..used)) {
-            used.zeroize();
+    let result = match receive(so, &mut stack, &mut spill) {
+        Ok(received) => {
+            let outcome = whole(so, &stack, &spill, received, take);
+            stack[..received.min(STACK)].zeroize();
+            if let Some(used) = received.checked_sub(STACK).and_then(|used| spill.get_mut(..used)) {
+                used.zeroize();
+            }
+            outcome
         }
-        outcome
-    });
+        Err(failure) => {
+            // A message that did not fit has filled both.
+            stack.zeroize();
+            if matches!(failure, Failure::Errno(libc::EMSGSIZE)) {
+                spill.zeroize();
+                spill = Vec::new();
+            }
+            Err(failure)
+        }
+    };
     let _ = SPILL.try_with(|cell| cell.replace(spill));
     result
 }

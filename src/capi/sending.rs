@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 
-use zeroize::Zeroize;
+use zeroize::Zeroizing;
 
 use super::guard::Failure;
 use crate::error::Code;
@@ -12,25 +12,23 @@ use crate::wire::MAX_MESSAGE_LEN;
 const STACK: usize = 4096;
 
 /// Has `write` build a message (it is given the process id and a buffer) and sends it. Messages above 4096 bytes,
-/// which only keys, contexts and policies of that size make, are built on the heap.
+/// which only keys, contexts and policies of that size make, are built on the heap. Both are wiped, they may hold
+/// keys.
 pub(super) fn send(so: c_int, write: impl Fn(u32, &mut [u8]) -> Result<usize, Code>) -> Result<c_int, Failure> {
     let pid = std::process::id();
-    let mut stack = [0; STACK];
-    match write(pid, &mut stack) {
-        Ok(len) => transmit(so, &mut stack, len),
+    let mut stack = Zeroizing::new([0; STACK]);
+    match write(pid, &mut *stack) {
+        Ok(len) => transmit(so, &*stack, len),
         Err(Code::NoBuffers) => {
-            let mut heap = vec![0; MAX_MESSAGE_LEN];
+            let mut heap = Zeroizing::new(vec![0; MAX_MESSAGE_LEN]);
             let len = write(pid, &mut heap)?;
-            transmit(so, &mut heap, len)
+            transmit(so, &heap, len)
         }
         Err(code) => Err(code.into()),
     }
 }
 
-/// Sends, and wipes what may have held keys.
-fn transmit(so: c_int, buffer: &mut [u8], len: usize) -> Result<c_int, Failure> {
-    let Some(message) = buffer.get_mut(..len) else { return Err(Code::NoBuffers.into()) };
-    let sent = crate::socket::send(so, message);
-    message.zeroize();
-    Ok(sent? as c_int)
+fn transmit(so: c_int, buffer: &[u8], len: usize) -> Result<c_int, Failure> {
+    let Some(message) = buffer.get(..len) else { return Err(Code::NoBuffers.into()) };
+    Ok(crate::socket::send(so, message)? as c_int)
 }
