@@ -276,6 +276,43 @@ impl<'a> Message<'a> {
         self.fixed(ExtensionType::X_FILTER)
     }
 
+    /// An identity extension: its fixed part, and its text up to the first NUL.
+    #[must_use]
+    pub fn identity(&self, ext_type: ExtensionType) -> Option<(SadbIdent, &'a [u8])> {
+        let (fixed, rest) = SadbIdent::read_from_prefix(self.extension(ext_type)?.bytes).ok()?;
+        Some((fixed, rest.split(|byte| *byte == 0).next().unwrap_or_default()))
+    }
+
+    /// The sensitivity: its fixed part, and the two bitmaps; `None` where they are longer than the extension.
+    #[must_use]
+    pub fn sensitivity(&self) -> Option<(SadbSens, &'a [u8], &'a [u8])> {
+        let ext = self.extension(ExtensionType::SENSITIVITY)?;
+        let (fixed, rest) = SadbSens::read_from_prefix(ext.bytes).ok()?;
+        let (sens, integ) = (usize::from(fixed.sens_len) * 8, usize::from(fixed.integ_len) * 8);
+        Some((fixed, rest.get(..sens)?, rest.get(sens..sens + integ)?))
+    }
+
+    /// The proposal: the suggested replay window, and its combinations (their first 72 bytes in every profile).
+    #[must_use]
+    pub fn proposal(&self) -> Option<(u8, impl Iterator<Item = SadbComb> + use<'a>)> {
+        let (fixed, rest) = SadbProp::read_from_prefix(self.extension(ExtensionType::PROPOSAL)?.bytes).ok()?;
+        let combs = rest.chunks_exact(self.profile.comb_len());
+        Some((fixed.replay, combs.filter_map(|comb| SadbComb::read_from_prefix(comb).ok().map(|(c, _)| c))))
+    }
+
+    /// A list of algorithms.
+    #[must_use]
+    pub fn supported(&self, ext_type: ExtensionType) -> Option<impl Iterator<Item = SadbAlg> + use<'a>> {
+        let (_, rest) = SadbSupported::read_from_prefix(self.extension(ext_type)?.bytes).ok()?;
+        Some(rest.chunks_exact(8).filter_map(|alg| SadbAlg::read_from_bytes(alg).ok()))
+    }
+
+    /// What a key manager stored with the SA.
+    #[must_use]
+    pub fn kmprivate(&self) -> Option<&'a [u8]> {
+        self.extension(ExtensionType::X_KMPRIVATE)?.bytes.get(8..)
+    }
+
     /// The bytes behind `struct sadb_x_kmaddress`: two sockaddrs back to back, unchecked.
     #[must_use]
     pub fn kmaddress(&self) -> Option<&'a [u8]> {
@@ -386,5 +423,89 @@ impl SadbXIpsecrequest {
     #[must_use]
     pub fn is_tunnel(&self) -> bool {
         PolicyMode(self.mode) == PolicyMode::TUNNEL
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{SaType, Writer};
+    use super::*;
+
+    fn header(msg_type: MessageType) -> Header {
+        Header::new(msg_type, SaType::ESP, 1, 2)
+    }
+
+    #[test]
+    fn every_extension_reads_as_it_was_written() {
+        let mut buffer = [0xa5; 1024];
+        let mut w = Writer::new(&mut buffer, header(MessageType::ADD), Profile::Linux);
+        let comb = SadbComb { auth: 3, hard_bytes: 9.into(), ..Default::default() };
+        let alg = SadbAlg { id: 12, minbits: 128.into(), ..Default::default() };
+        w.identity(ExtensionType::IDENTITY_SRC, 2, 77, b"host.example")
+            .sensitivity(SadbSens { dpd: 5.into(), ..Default::default() }, &[1; 8], &[2; 16])
+            .proposal(32, &[comb, comb])
+            .supported(ExtensionType::SUPPORTED_ENCRYPT, &[alg])
+            .kmprivate(&[9; 3]);
+        let message = Message::parse(w.finish().unwrap(), Profile::Linux).unwrap();
+        let (identity, text) = message.identity(ExtensionType::IDENTITY_SRC).unwrap();
+        assert_eq!((identity.ident_type.get(), identity.id.get(), text), (2, 77, &b"host.example"[..]));
+        let (sens, first, second) = message.sensitivity().unwrap();
+        assert_eq!((sens.dpd.get(), first, second), (5, &[1; 8][..], &[2; 16][..]));
+        let (replay, combs) = message.proposal().unwrap();
+        assert_eq!((replay, combs.count()), (32, 2));
+        assert_eq!(message.supported(ExtensionType::SUPPORTED_ENCRYPT).unwrap().next(), Some(alg));
+        assert_eq!(message.kmprivate(), Some(&[9, 9, 9, 0, 0, 0, 0, 0][..]));
+    }
+
+    /// KLIPS's structures are longer and its numbers mean other things (Openswan's pfkeyv2.h).
+    #[test]
+    fn a_profile_is_sizes_and_numbers() {
+        let mut buffer = [0xa5; 256];
+        let mut w = Writer::new(&mut buffer, header(MessageType::ADD), Profile::Klips);
+        w.sa(SadbSa { spi: 0x101.into(), ..Default::default() });
+        w.lifetime(ExtensionType::LIFETIME_HARD, SadbLifetime { addtime: 60.into(), ..Default::default() });
+        let bytes = w.finish().unwrap();
+        assert_eq!(bytes.len(), 16 + 24 + 40);
+        let message = Message::parse(bytes, Profile::Klips).unwrap();
+        assert_eq!(message.sa().unwrap().spi.get(), 0x101);
+        assert_eq!(message.lifetime(ExtensionType::LIFETIME_HARD).unwrap().addtime.get(), 60);
+        // Linux's SA of 16 bytes is too short there, and type 24 is no message.
+        let mut buffer = [0; 64];
+        let mut w = Writer::new(&mut buffer, header(MessageType::ADD), Profile::Linux);
+        w.sa(SadbSa::default());
+        let error = Message::parse(w.finish().unwrap(), Profile::Klips).unwrap_err();
+        assert_eq!(error, WireError { offset: 16, rule: Rule::ExtensionShort(1) });
+        let mut buffer = [0; 16];
+        let w = Writer::new(&mut buffer, header(MessageType::X_MIGRATE), Profile::Klips);
+        assert_eq!(Header::check(w.finish().unwrap(), Profile::Klips).unwrap_err().rule, Rule::MessageType(24));
+    }
+
+    /// The order of af_key's checks: framing before extensions, extensions from the first to the last.
+    #[test]
+    fn the_first_broken_rule_is_named() {
+        let rule = |bytes: &[u8]| Message::parse(bytes, Profile::Linux).unwrap_err();
+        assert_eq!(rule(&[2; 15]).rule, Rule::TooShort);
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&[1, 99, 0, 0, 9, 0, 1, 0]);
+        assert_eq!(rule(&bytes).rule, Rule::Version(1));
+        bytes[0] = 2;
+        assert_eq!(rule(&bytes).rule, Rule::Reserved(1));
+        bytes[6] = 0;
+        assert_eq!(rule(&bytes).rule, Rule::MessageType(99));
+        bytes[1] = 3;
+        assert_eq!(rule(&bytes).rule, Rule::Length { header: 72, actual: 32 });
+        bytes[4] = 4;
+        assert_eq!(rule(&bytes), WireError { offset: 16, rule: Rule::ExtensionEmpty(0) });
+        bytes[16] = 3;
+        assert_eq!(rule(&bytes), WireError { offset: 16, rule: Rule::ExtensionOverrun(0) });
+        bytes[16] = 1;
+        assert_eq!(rule(&bytes), WireError { offset: 16, rule: Rule::ExtensionType(0) });
+        bytes[18] = 20;
+        assert_eq!(rule(&bytes), WireError { offset: 24, rule: Rule::ExtensionEmpty(0) });
+        bytes[24] = 1;
+        bytes[26] = 20;
+        assert_eq!(rule(&bytes), WireError { offset: 24, rule: Rule::ExtensionTwice(20) });
+        bytes[26] = 200;
+        assert!(Message::parse(&bytes, Profile::Linux).is_ok(), "unknown types are skipped");
     }
 }

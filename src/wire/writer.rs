@@ -172,6 +172,29 @@ impl<'b> Writer<'b> {
         self.extension(ext_type, &SadbSupported::default(), &[algorithms.as_bytes()], 0)
     }
 
+    /// An identity with its text, to which a NUL is added; no text, no NUL.
+    pub fn identity(&mut self, ext_type: ExtensionType, ident_type: u16, id: u64, text: &[u8]) -> &mut Self {
+        let fixed = SadbIdent { ident_type: ident_type.into(), id: id.into(), ..Default::default() };
+        let nul: &[u8] = if text.is_empty() { &[] } else { &[0] };
+        self.extension(ext_type, &fixed, &[text, nul], 0)
+    }
+
+    /// A sensitivity with its two bitmaps, whole 64-bit words each; the lengths are filled in.
+    pub fn sensitivity(&mut self, sens: SadbSens, sens_bitmap: &[u8], integ_bitmap: &[u8]) -> &mut Self {
+        let (Ok(sens_len), Ok(integ_len)) = (u8::try_from(sens_bitmap.len() / 8), u8::try_from(integ_bitmap.len() / 8))
+        else {
+            self.overflow.get_or_insert(self.len);
+            return self;
+        };
+        let fixed = SadbSens { sens_len, integ_len, ..sens };
+        self.extension(ExtensionType::SENSITIVITY, &fixed, &[sens_bitmap, integ_bitmap], 0)
+    }
+
+    /// What a key manager wants stored with the SA.
+    pub fn kmprivate(&mut self, data: &[u8]) -> &mut Self {
+        self.extension(ExtensionType::X_KMPRIVATE, &SadbXKmprivate::default(), &[data], 0)
+    }
+
     /// A dump filter; its length and type are filled in.
     pub fn filter(&mut self, filter: SadbXFilter) -> &mut Self {
         self.extension(ExtensionType::X_FILTER, &filter, &[], 0)
