@@ -47,7 +47,7 @@ check:
 	CARGO=$(CARGO) sh tests/check.sh
 
 check-kernel:
-	sh tests/kernel/check
+	tests/kernel/check
 
 bench:
 	$(CARGO) bench

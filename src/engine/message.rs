@@ -1,14 +1,15 @@
 //! SAs and policies as messages (af_key's `__pfkey_xfrm_state2msg` and `pfkey_xfrm_policy2msg`).
 
 use super::policy::{Policy, Template};
-use super::sa::{Address, Limits, Sa, Usage};
+use super::sa::{Address, Context, Limits, Sa, Usage};
 use crate::wire::layout::{SadbLifetime, SadbSa, SadbXIpsecrequest, SadbXPolicy};
 use crate::wire::sockaddr::{AF_INET, AF_INET6};
 use crate::wire::{ExtensionType as Ext, Header, PolicyLevel, PolicyMode, PolicyType, Profile, WireError, Writer};
 use zerocopy::IntoBytes;
 
-/// Bytes that hold any message of this engine: an SA with two keys of 8191 bytes is the largest.
-pub const BUFFER_LEN: usize = 20 * 1024;
+/// Bytes that hold any message of this engine: an SA with two keys of 8191 bytes and a label of 4096
+/// is the largest.
+pub const BUFFER_LEN: usize = 22 * 1024;
 
 /// A sockaddr's bytes.
 struct Bytes([u8; 28], usize);
@@ -119,6 +120,9 @@ pub fn write_sa<'b>(buffer: &'b mut [u8], header: Header, sa: &Sa, shown: Shown)
     if let Some(encap) = sa.encap {
         writer.nat_t(encap.encap_type, encap.sport, encap.dport);
     }
+    if let Some(context) = &sa.context {
+        writer.sec_ctx(Context::DOI, Context::ALG, &context.text);
+    }
     writer.finish()
 }
 
@@ -153,6 +157,9 @@ pub fn write_policy<'b>(buffer: &'b mut [u8], header: Header, policy: &Policy) -
         },
         requests.get(..used).unwrap_or_default(),
     );
+    if let Some(context) = &policy.context {
+        writer.sec_ctx(Context::DOI, Context::ALG, &context.text);
+    }
     writer.finish()
 }
 

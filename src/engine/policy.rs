@@ -1,6 +1,6 @@
 //! One policy of the embedded engine, and its requests as they arrive.
 
-use super::sa::{Address, Limits, Selector, Usage};
+use super::sa::{Address, Context, Limits, Selector, Usage};
 use crate::keyd::Errno;
 use crate::wire::layout::SadbXIpsecrequest;
 use crate::wire::{PolicyDirection, PolicyLevel, PolicyMode, Sockaddr};
@@ -45,6 +45,8 @@ pub struct Policy {
     pub block: bool,
     /// Which packets; addresses as given, host bits included.
     pub selector: Selector,
+    /// Its security label.
+    pub context: Option<Context>,
     /// What SAs they need.
     pub templates: Vec<Template>,
     /// Hard limits; only the times count.

@@ -2,7 +2,8 @@
 
 use zeroize::Zeroizing;
 
-use crate::wire::{SaState, SaType};
+use crate::keyd::Errno;
+use crate::wire::{Message, SaState, SaType};
 
 /// An IPv4 address stands in the first four bytes, the rest zero.
 pub type Address = [u8; 16];
@@ -93,6 +94,34 @@ pub struct Encap {
     pub dport: u16,
 }
 
+/// A security label of SELinux, as a Linux without a loaded policy takes it: the text is not judged.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Context {
+    /// The text with the NUL that `selinux_xfrm_alloc_user` puts behind it.
+    pub text: Box<[u8]>,
+}
+
+impl Context {
+    /// `XFRM_SC_DOI_LSM`.
+    pub const DOI: u8 = 1;
+    /// `XFRM_SC_ALG_SELINUX`.
+    pub const ALG: u8 = 1;
+
+    /// The label of a message, if it has one.
+    ///
+    /// # Errors
+    /// EINVAL for another LSM, or no text.
+    pub fn of(message: &Message<'_>) -> Result<Option<Self>, Errno> {
+        let Some((fixed, text)) = message.sec_ctx() else { return Ok(None) };
+        if fixed.doi != Self::DOI || fixed.alg != Self::ALG || text.is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        let mut bytes = text.to_vec();
+        bytes.push(0);
+        Ok(Some(Self { text: bytes.into() }))
+    }
+}
+
 /// A key: wiped when dropped, not shown by `Debug`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Key {
@@ -145,6 +174,8 @@ pub struct Sa {
     pub selector: Selector,
     /// UDP encapsulation.
     pub encap: Option<Encap>,
+    /// Its security label.
+    pub context: Option<Context>,
     /// The sequence number that ties it to an ACQUIRE or a request.
     pub seq: u32,
     /// Unix time in seconds at which the timer looks at it next.
@@ -187,6 +218,7 @@ impl Sa {
             usage: Usage { add_time: now, ..Usage::default() },
             selector: Selector::default(),
             encap: None,
+            context: None,
             seq: 0,
             timer: None,
         }

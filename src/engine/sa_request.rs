@@ -2,7 +2,7 @@
 
 use super::message::Shown;
 use super::policy::address;
-use super::sa::{Address, Encap, Key, Limits, Sa, Said, Selector, State};
+use super::sa::{Address, Context as SecurityContext, Encap, Key, Limits, Sa, Said, Selector, State};
 use super::sadb::AcquireKey;
 use super::{Engine, algorithm, matches_protocol};
 use crate::keyd::{Audience, Context, Errno};
@@ -222,6 +222,7 @@ impl Engine {
         }
         let said = Said { daddr, spi: ext.spi.get(), proto, v6 };
         let mut sa = Sa::new(said, saddr, now);
+        sa.context = SecurityContext::of(request)?;
         sa.replay = ext.replay.min(MAX_REPLAY);
         sa.flags = ext.flags.get() & (SaFlags::NOECN | SaFlags::DECAP_DSCP | SaFlags::NOPMTUDISC);
         sa.hard = limits(hard);

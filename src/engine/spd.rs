@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::policy::Policy;
 use super::resolve::policy_index::{FlowKey, Pattern, PolicyIndex, Rank};
-use super::sa::Selector;
+use super::sa::{Context, Selector};
 
 type Hasher = foldhash::quality::RandomState;
 
 /// What tells policies apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Identity {
+    context: Option<Context>,
     dir: u8,
     v6: bool,
     saddr: [u8; 16],
@@ -23,8 +24,9 @@ struct Identity {
 }
 
 impl Identity {
-    fn new(dir: u8, v6: bool, s: &Selector) -> Self {
+    fn new(dir: u8, v6: bool, s: &Selector, context: Option<&Context>) -> Self {
         Self {
+            context: context.cloned(),
             dir,
             v6,
             saddr: s.saddr,
@@ -75,10 +77,10 @@ impl Spd {
         self.policies.get(&id)
     }
 
-    /// The id of the policy with this very selector.
+    /// The id of the policy with this very selector and label.
     #[must_use]
-    pub fn find(&self, dir: u8, v6: bool, selector: &Selector) -> Option<u32> {
-        self.by_identity.get(&Identity::new(dir, v6, selector)).copied()
+    pub fn find(&self, dir: u8, v6: bool, selector: &Selector, context: Option<&Context>) -> Option<u32> {
+        self.by_identity.get(&Identity::new(dir, v6, selector, context)).copied()
     }
 
     /// An id for a new policy of a direction (`xfrm_gen_index`): the kernel's direction in the low bits, a counter
@@ -118,7 +120,7 @@ impl Spd {
         self.position += 1;
         policy.position = self.position;
         let id = policy.id;
-        self.by_identity.insert(Identity::new(policy.dir, policy.v6, &policy.selector), id);
+        self.by_identity.insert(Identity::new(policy.dir, policy.v6, &policy.selector, policy.context.as_ref()), id);
         self.order.insert(policy.position, id);
         if let Some(at) = policy.ends() {
             self.ends.insert((at, id));
@@ -135,7 +137,7 @@ impl Spd {
     /// Removes a policy.
     pub fn remove(&mut self, id: u32) -> Option<Policy> {
         let policy = self.policies.remove(&id)?;
-        self.by_identity.remove(&Identity::new(policy.dir, policy.v6, &policy.selector));
+        self.by_identity.remove(&Identity::new(policy.dir, policy.v6, &policy.selector, policy.context.as_ref()));
         self.order.remove(&policy.position);
         if let Some(at) = policy.ends() {
             self.ends.remove(&(at, id));

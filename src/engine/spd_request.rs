@@ -3,7 +3,7 @@
 use super::Engine;
 use super::message::write_policy;
 use super::policy::{Policy, parse_requests};
-use super::sa::{Limits, Selector, Usage};
+use super::sa::{Context as SecurityContext, Limits, Selector, Usage};
 use super::sa_request::address_pair;
 use crate::keyd::{Audience, Context, Errno, Time};
 use crate::wire::{ExtensionType as Ext, Header, Message, MessageType, PolicyType, SaType};
@@ -56,13 +56,14 @@ impl Engine {
         if policy_type.0 > PolicyType::IPSEC.0 || !(1..=3).contains(&ext.dir) {
             return Err(Errno::EINVAL);
         }
+        let context = SecurityContext::of(request)?;
         let spd = &mut self.spd;
         let templates = if policy_type == PolicyType::IPSEC {
             parse_requests(requests, ext.dir, v6, || spd.new_reqid())?
         } else {
             Vec::new()
         };
-        let existing = self.spd.find(ext.dir, v6, &selector);
+        let existing = self.spd.find(ext.dir, v6, &selector, context.as_ref());
         let id = match existing {
             Some(_) if header.msg_type != MessageType::X_SPDUPDATE => return Err(Errno::EEXIST),
             // The new policy takes the old one's id, and is the newest.
@@ -77,6 +78,7 @@ impl Engine {
             priority: ext.priority.get(),
             block: policy_type == PolicyType::DISCARD,
             selector,
+            context,
             templates,
             hard: limits(request, Ext::LIFETIME_HARD),
             soft: limits(request, Ext::LIFETIME_SOFT),
@@ -112,7 +114,8 @@ impl Engine {
         if !(1..=3).contains(&ext.dir) {
             return Err(Errno::EINVAL);
         }
-        let id = self.spd.find(ext.dir, v6, &selector).ok_or(Errno::ENOENT)?;
+        let context = SecurityContext::of(request)?;
+        let id = self.spd.find(ext.dir, v6, &selector, context.as_ref()).ok_or(Errno::ENOENT)?;
         self.drop_policy(id, notice(request.header(), MessageType::X_SPDDELETE, 1), cx)
     }
 

@@ -1,0 +1,106 @@
+//! Scenarios: messages in, and what every open PF_KEY socket then receives.
+//!
+//! A scenario runs on the embedded engine in memory, on a pfkeyd over its socket, and on a real kernel's AF_KEY.
+//! What a kernel answered is recorded under `tests/transcripts/KERNEL/` (`tests/kernel/check` records and compares);
+//! the engine has to say the same, but for the differences that `explained.txt` names with their reason.
+
+mod backend;
+mod build;
+mod catalogue;
+mod transcript;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use backend::{AfKey, Memory, Served};
+
+/// The kernel that the engine is held against.
+const REFERENCE: &str = "7.2";
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts")
+}
+
+/// Scenario name → transcript, from a file of blocks that begin with `== NAME`.
+fn read(path: &Path) -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    text.split("== ")
+        .skip(1)
+        .map(|block| {
+            let (name, body) = block.split_once('\n').expect("a name and a body");
+            (name.to_owned(), body.trim_end().to_owned())
+        })
+        .collect()
+}
+
+/// Differences from AF_KEY that stay, by scenario, with their reason: lines of `NAME: REASON`.
+fn explained() -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(directory().join("explained.txt")).expect("explained.txt");
+    text.lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .map(|line| line.split_once(": ").expect("NAME: REASON"))
+        .map(|(name, reason)| (name.to_owned(), reason.to_owned()))
+        .collect()
+}
+
+/// Compares transcripts with the reference; gives how many are identical and how many explained.
+fn compare(what: &str, run: impl Fn(&catalogue::Scenario) -> String) -> (usize, usize) {
+    let reference = read(&directory().join(REFERENCE).join("afkey.txt"));
+    let explained = explained();
+    let (mut identical, mut known, mut differences) = (0, 0, String::new());
+    let scenarios = catalogue::all();
+    for scenario in &scenarios {
+        let Some(expected) = reference.get(&scenario.name) else {
+            differences += &format!("{}: not recorded (tests/kernel/check --record)\n", scenario.name);
+            continue;
+        };
+        let got = run(scenario);
+        match (got.trim_end() == expected, explained.get(&scenario.name)) {
+            (true, None) => identical += 1,
+            (true, Some(_)) => differences += &format!("{}: explained, but there is no difference\n", scenario.name),
+            (false, Some(_)) => known += 1,
+            (false, None) => {
+                differences += &format!("{}\n--- AF_KEY\n{expected}\n--- {what}\n{got}\n", scenario.name);
+            }
+        }
+    }
+    assert!(differences.is_empty(), "differences from AF_KEY of {REFERENCE}:\n{differences}");
+    eprintln!("{what}: {} scenarios, {identical} identical, {known} explained", scenarios.len());
+    (identical, known)
+}
+
+#[test]
+fn the_engine_answers_as_af_key() {
+    compare("engine", |scenario| transcript::run(scenario, &mut Memory::new()));
+}
+
+#[test]
+fn a_pfkeyd_answers_as_af_key() {
+    compare("pfkeyd", |scenario| transcript::run(scenario, &mut Served::new()));
+}
+
+/// Records what AF_KEY here answers into the directory of PFKEY_RECORD, or compares with the recording in
+/// PFKEY_COMPARE; both are set by `tests/kernel/check`, inside a kernel.
+#[test]
+fn af_key() {
+    let (record, expect) = (std::env::var_os("PFKEY_RECORD"), std::env::var_os("PFKEY_COMPARE"));
+    if record.is_none() && expect.is_none() {
+        return eprintln!("skipped: AF_KEY itself is run by tests/kernel/check, inside real kernels");
+    }
+    let scenarios = catalogue::all();
+    let recorded: BTreeMap<String, String> = scenarios
+        .iter()
+        .map(|s| (s.name.clone(), transcript::run(s, &mut AfKey::new()).trim_end().to_owned()))
+        .collect();
+    if let Some(dir) = record {
+        let text: String = recorded.iter().map(|(name, body)| format!("== {name}\n{body}\n\n")).collect();
+        std::fs::write(Path::new(&dir).join("afkey.txt"), text).expect("the recording");
+    }
+    if let Some(dir) = expect {
+        let expected = read(&Path::new(&dir).join("afkey.txt"));
+        let different: Vec<&String> =
+            recorded.iter().filter(|(name, body)| expected.get(*name) != Some(body)).map(|(name, _)| name).collect();
+        println!("{} scenarios, {} as recorded", recorded.len(), recorded.len() - different.len());
+        assert!(different.is_empty(), "not as recorded: {different:?}");
+    }
+}

@@ -1,0 +1,124 @@
+//! A scenario's run as text, with what varies from run to run masked: times, process ids, SPIs that the kernel
+//! chose, reqids that it generated.
+
+use std::fmt::Write as _;
+
+use pfkey_rs::wire::{ExtensionType, Header};
+
+use crate::backend::Backend;
+use crate::catalogue::{Scenario, Step};
+
+/// `IPSEC_MANUAL_REQID_MAX`.
+const MANUAL_REQID: u32 = 0x3fff;
+
+pub fn run(scenario: &Scenario, backend: &mut impl Backend) -> String {
+    let mut text = String::new();
+    let mut open: Vec<&str> = Vec::new();
+    for step in &scenario.steps {
+        match step {
+            Step::Open(name) => {
+                backend.open(name);
+                open.push(name);
+                continue;
+            }
+            Step::Close(name) => {
+                backend.close(name);
+                open.retain(|n| n != name);
+                let _ = writeln!(text, "{name} closes");
+            }
+            Step::Send(name, message) => {
+                let errno = backend.send(name, message);
+                let _ = writeln!(text, "{name} > {}", summary(message));
+                if errno != 0 {
+                    let _ = writeln!(text, "  send: errno {errno}");
+                }
+            }
+            Step::Wait(seconds) => {
+                backend.wait(*seconds);
+                let _ = writeln!(text, "{seconds} s pass");
+            }
+        }
+        for name in &open {
+            for message in backend.receive(name) {
+                let _ = writeln!(text, "  {name} < {}", describe(&message, scenario.any_spi));
+            }
+        }
+    }
+    text
+}
+
+/// What was sent, shortly: a change of a scenario shows as a change of its transcript.
+fn summary(message: &[u8]) -> String {
+    let sum = message.iter().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
+    let name = message.get(1).map_or("?".to_owned(), |t| format!("{:?}", pfkey_rs::wire::MessageType(*t)));
+    format!("{name}, {} bytes, sum {sum:08x}", message.len())
+}
+
+fn describe(message: &[u8], any_spi: bool) -> String {
+    let Some(h) = Header::read(message) else { return hex(message) };
+    let pid = match h.pid {
+        0 => "0",
+        crate::build::PID => "P",
+        _ => "?",
+    };
+    let mut text = format!(
+        "{:?} errno {} satype {} words {} reserved {} seq {} pid {pid}",
+        h.msg_type, h.errno, h.satype.0, h.len, h.reserved, h.seq
+    );
+    if usize::from(h.len) * 8 != message.len() {
+        let _ = write!(text, " ({} bytes)", message.len());
+    }
+    let mut at = 16;
+    while let Some(head) = message.get(at..at + 4) {
+        let len = usize::from(u16::from_ne_bytes([head[0], head[1]])) * 8;
+        let ext_type = ExtensionType(u16::from_ne_bytes([head[2], head[3]]));
+        let Some(ext) = message.get(at..at + len).filter(|_| len != 0) else {
+            let _ = write!(text, "\n      broken: {}", hex(&message[at..]));
+            break;
+        };
+        let _ = write!(text, "\n      {ext_type:?} {}", extension(ext_type, &ext[4..], any_spi));
+        at += len;
+    }
+    text
+}
+
+/// An extension's bytes behind its header, in hexadecimal, what varies masked.
+fn extension(ext_type: ExtensionType, body: &[u8], any_spi: bool) -> String {
+    let mut body = body.to_vec();
+    match ext_type {
+        ExtensionType::LIFETIME_CURRENT if body.len() >= 28 => {
+            for field in [12..20, 20..28] {
+                if body[field.clone()] != [0; 8] {
+                    body[field].copy_from_slice(&[0xee; 8]);
+                }
+            }
+        }
+        ExtensionType::SA if any_spi && body.len() >= 4 && body[..4] != [0; 4] => {
+            body[..4].copy_from_slice(&[0xee; 4]);
+        }
+        ExtensionType::X_POLICY => {
+            let mut at = 12;
+            while let Some(request) = body.get(at..at + 16) {
+                let len = usize::from(u16::from_ne_bytes([request[0], request[1]]));
+                let reqid = u32::from_ne_bytes([request[8], request[9], request[10], request[11]]);
+                if reqid > MANUAL_REQID {
+                    body[at + 8..at + 12].copy_from_slice(&[0xee; 4]);
+                }
+                at += len.max(16);
+            }
+        }
+        _ => {}
+    }
+    hex(&body)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for (i, byte) in bytes.iter().enumerate() {
+        if i % 4 == 0 && i > 0 {
+            text.push(' ');
+        }
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
