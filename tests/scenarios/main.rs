@@ -7,6 +7,7 @@
 mod backend;
 mod build;
 mod catalogue;
+mod random;
 mod transcript;
 
 use std::collections::BTreeMap;
@@ -103,4 +104,44 @@ fn af_key() {
         println!("{} scenarios, {} as recorded", recorded.len(), recorded.len() - different.len());
         assert!(different.is_empty(), "not as recorded: {different:?}");
     }
+}
+
+/// Random sequences, PFKEY_RANDOM=FIRST-LAST of them, on AF_KEY here and on the engine in this process. Set by
+/// `tests/kernel/random`, inside a kernel. A difference is shrunk to the steps that it needs.
+#[test]
+fn random_sequences() {
+    let Ok(range) = std::env::var("PFKEY_RANDOM") else {
+        return eprintln!("skipped: random sequences are run by tests/kernel/random, inside real kernels");
+    };
+    let (first, last) = range.split_once('-').expect("FIRST-LAST");
+    let (first, last): (u64, u64) = (first.parse().expect("a number"), last.parse().expect("a number"));
+    let kernel = random::Kernel { old: std::env::var_os("PFKEY_OLD_KERNEL").is_some() };
+    let differs = |scenario: &catalogue::Scenario| {
+        let theirs = transcript::run(scenario, &mut AfKey::new());
+        let ours = transcript::run(scenario, &mut Memory::new());
+        (theirs != ours).then_some((theirs, ours))
+    };
+    let (mut run, mut different) = (0, 0);
+    for seed in first..=last {
+        run += 1;
+        let mut scenario = random::scenario(seed, kernel);
+        let Some(mut difference) = differs(&scenario) else { continue };
+        different += 1;
+        if different > 10 {
+            continue;
+        }
+        // Leave out every step that the difference does not need.
+        let mut at = scenario.steps.len();
+        while at > 3 {
+            at -= 1;
+            let step = scenario.steps.remove(at);
+            match differs(&scenario) {
+                Some(smaller) => difference = smaller,
+                None => scenario.steps.insert(at, step),
+            }
+        }
+        println!("{}\n--- AF_KEY\n{}--- engine\n{}", scenario.name, difference.0, difference.1);
+    }
+    println!("{run} sequences, {} identical, {different} different", run - different);
+    assert_eq!(different, 0);
 }

@@ -1,0 +1,189 @@
+//! Random sequences of valid, nearly valid and broken messages, made from a seed.
+
+use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, SaType as S};
+
+use crate::build::{Msg, request};
+use crate::catalogue::{Scenario, Step};
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+
+    fn of<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// What a kernel's version decides.
+#[derive(Clone, Copy)]
+pub struct Kernel {
+    /// HMAC-RIPEMD160 exists, and SPIs are unique for each destination only (before 6.12).
+    pub old: bool,
+}
+
+const V4: [&str; 3] = ["10.0.0.1", "10.0.0.2", "192.0.2.9"];
+const V6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
+/// The SPIs that sequences name; the kernel may choose others.
+pub const SPIS: [u32; 5] = [0, 0x100, 0x101, 0x300, 0x1_0000];
+
+fn addresses(r: &mut Random) -> (&'static str, &'static str) {
+    match r.below(12) {
+        0..=8 => (r.of(&V4), r.of(&V4)),
+        9 | 10 => (r.of(&V6), r.of(&V6)),
+        _ => (r.of(&V4), r.of(&V6)),
+    }
+}
+
+fn satype(r: &mut Random) -> S {
+    S(r.of(&[2, 2, 2, 3, 3, 3, 3, 9, 9, 0, 1, 5, 10]))
+}
+
+/// An SA with algorithms that go together, mostly.
+fn sa(r: &mut Random, msg_type: M, kernel: Kernel) -> Msg {
+    let (src, dst) = addresses(r);
+    let satype = satype(r);
+    // An old kernel has HMAC-RIPEMD160 (8), which the engine has not, and takes keys of any length for XCBC (9).
+    let auth = r.of(if kernel.old { &[0, 2, 3, 5, 6, 7, 251, 4] } else { &[0, 2, 3, 5, 6, 7, 8, 9, 251, 4] });
+    let encrypt = r.of(&[0, 2, 3, 7, 11, 12, 12, 13, 20, 22, 99]);
+    let mut m = Msg::new(msg_type, satype, r.below(4) as u32);
+    let (auth, encrypt) = match (satype, r.chance(85)) {
+        (S::AH, true) => (if auth == 0 { 3 } else { auth }, 0),
+        (S::X_IPCOMP, true) => (0, 2),
+        _ => (auth, encrypt),
+    };
+    m = m.sa(r.of(&SPIS), auth, encrypt).pair(src, dst);
+    if auth != 0 && r.chance(90) {
+        m = m.key(Ext::KEY_AUTH, r.of(&[0, 16, 16, 20, 32]));
+    }
+    if encrypt != 0 && satype != S::X_IPCOMP && r.chance(90) {
+        let len = match encrypt {
+            2 => 8,
+            3 => 24,
+            11 => 0,
+            13 => 20,
+            _ => 16,
+        };
+        m = m.key(Ext::KEY_ENCRYPT, if r.chance(90) { len } else { 9 });
+    }
+    if r.chance(40) {
+        m = m.sa2(r.below(5) as u8, r.of(&[0, 0, 5, 0x5000]));
+    }
+    if r.chance(30) {
+        m = m.lifetimes(1000, 800);
+    } else if r.chance(5) {
+        m = m.lifetime(Ext::LIFETIME_HARD, 1, 2, 1000, 2000);
+    }
+    if r.chance(15) {
+        // An old kernel takes encapsulation type 1 (ESP in UDP, non-IKE), too.
+        let encap = r.of(if kernel.old { &[2, 2, 2, 0][..] } else { &[2, 2, 2, 1, 0] });
+        m = m.nat_t(encap, r.below(3) as u16, 4500);
+    }
+    if r.chance(10) {
+        m = m.address(Ext::ADDRESS_PROXY, r.of(&V4), 0, 0, 24);
+    }
+    if r.chance(5) {
+        m = m.context(r.of(&[1, 1, 2]), 1, b"u:r:t");
+    }
+    m
+}
+
+fn policy(r: &mut Random, msg_type: M) -> Msg {
+    let v6 = r.chance(15);
+    let addresses: &[&str] = if v6 { &V6 } else { &V4 };
+    let plen = r.of(if v6 { &[64, 128, 0][..] } else { &[8, 24, 32, 0] });
+    let proto = r.of(&[255, 255, 0, 6, 17]);
+    let port = if proto == 6 { r.of(&[0, 80]) } else { 0 };
+    let mut requests = Vec::new();
+    for _ in 0..r.of(&[0, 1, 1, 1, 2, 3]) {
+        let ends = r.chance(40).then(|| (r.of(&V4), r.of(&V4)));
+        let mode = if ends.is_some() { 2 } else { 1 };
+        let mode = if r.chance(92) { mode } else { r.below(5) as u8 };
+        requests.extend(request(r.of(&[50, 50, 51, 108]), mode, r.of(&[2, 2, 3, 1, 0]), r.of(&[0, 5, 0x5000]), ends));
+    }
+    let dir = r.of(&[1, 1, 2, 2, 3, 0, 4]);
+    let id = r.of(&[1, 8, 9, 17, 18, 0]);
+    let mut m = Msg::new(msg_type, S(r.of(&[0, 0, 3])), r.below(4) as u32)
+        .address(Ext::ADDRESS_SRC, r.of(addresses), port, proto, plen)
+        .address(Ext::ADDRESS_DST, r.of(addresses), port, proto, plen)
+        .policy(r.of(&[2, 2, 2, 1, 0, 3]), dir, id, r.of(&[0, 7, 0x8000_0000]), &requests);
+    if r.chance(10) {
+        m = m.lifetimes(1000, 0);
+    }
+    m
+}
+
+fn message(r: &mut Random, kernel: Kernel) -> Msg {
+    let about = |r: &mut Random, msg_type: M| {
+        let (src, dst) = addresses(r);
+        Msg::new(msg_type, satype(r), r.below(4) as u32).sa(r.of(&SPIS), 0, 0).pair(src, dst)
+    };
+    match r.below(32) {
+        0..=8 => sa(r, M::ADD, kernel),
+        9..=11 => sa(r, M::UPDATE, kernel),
+        12 | 13 => {
+            let (src, dst) = addresses(r);
+            let mut m = Msg::new(M::GETSPI, satype(r), r.below(4) as u32);
+            m = m.pair(src, dst);
+            // To an old kernel an SPI is taken for one destination only: ask for those that no ADD takes.
+            let spi = if kernel.old { r.of(&[0x7001, 0x7002]) } else { r.of(&SPIS) };
+            m = m.range(spi, if r.chance(90) { spi } else { spi.saturating_sub(1) });
+            if r.chance(40) { m.sa2(r.below(5) as u8, r.of(&[0, 5])) } else { m }
+        }
+        14..=16 => about(r, M::DELETE),
+        17 | 18 => about(r, M::GET),
+        // The algorithms of an old kernel's answer are not the engine's.
+        19 if kernel.old => Msg::new(M::DUMP, satype(r), 1),
+        19 => Msg::new(M::REGISTER, satype(r), 1),
+        20 => Msg::new(M::FLUSH, satype(r), 1),
+        21 => Msg::new(M::DUMP, satype(r), 1),
+        22 => {
+            let mut m = Msg::new(M::ACQUIRE, satype(r), r.below(3) as u32);
+            m.header.errno = r.of(&[0, 5]);
+            m
+        }
+        23 => Msg::new(M::X_PROMISC, S(r.below(3) as u8), 1),
+        24 | 25 => policy(r, M::X_SPDADD),
+        26 => policy(r, M::X_SPDUPDATE),
+        27 => policy(r, M::X_SPDDELETE),
+        28 => policy(r, M::X_SPDGET),
+        29 => policy(r, M::X_SPDDELETE2),
+        30 => Msg::new(M::X_SPDDUMP, S::UNSPEC, 1),
+        _ => Msg::new(r.of(&[M::X_SPDFLUSH, M::X_SPDSETIDX, M::EXPIRE, M::X_PCHANGE, M(25)]), S::UNSPEC, 1),
+    }
+}
+
+/// The sequence of a seed: three sockets, up to sixteen messages.
+pub fn scenario(seed: u64, kernel: Kernel) -> Scenario {
+    let mut r = Random(seed);
+    let mut steps = vec![Step::Open("a"), Step::Open("b"), Step::Open("c")];
+    for _ in 0..1 + r.below(16) {
+        let name = r.of(&["a", "a", "b", "c"]);
+        let mut bytes = message(&mut r, kernel).bytes();
+        // What a broken range makes the kernel choose is chance.
+        if r.chance(10) && bytes[1] != M::GETSPI.0 {
+            // X_MIGRATE is left out: the engine refuses it.
+            let at = r.below(bytes.len());
+            bytes[at] ^= 1 << r.below(8);
+            if bytes[1] == M::X_MIGRATE.0 || (kernel.old && bytes[1] == M::REGISTER.0) {
+                bytes[1] = M::DUMP.0;
+            }
+        } else if r.chance(3) {
+            let len = r.below(bytes.len());
+            bytes.truncate(len);
+        }
+        steps.push(Step::Send(name, bytes));
+    }
+    Scenario { name: format!("seed {seed}"), steps, any_spi: true }
+}
