@@ -135,8 +135,10 @@ fn message(r: &mut Random, kernel: Kernel) -> Msg {
         12 | 13 => {
             let (src, dst) = addresses(r);
             let mut m = Msg::new(M::GETSPI, satype(r), r.below(4) as u32);
+            // To an old kernel an SPI is taken for one destination only: ask for one destination, and for SPIs that no
+            // ADD takes.
+            let (src, dst) = if kernel.old { (V4[0], V4[1]) } else { (src, dst) };
             m = m.pair(src, dst);
-            // To an old kernel an SPI is taken for one destination only: ask for those that no ADD takes.
             let spi = if kernel.old { r.of(&[0x7001, 0x7002]) } else { r.of(&SPIS) };
             m = m.range(spi, if r.chance(90) { spi } else { spi.saturating_sub(1) });
             if r.chance(40) { m.sa2(r.below(5) as u8, r.of(&[0, 5])) } else { m }
