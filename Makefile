@@ -69,8 +69,9 @@ install: build
 # must not be found by anyone who does not ask for it (LD_LIBRARY_PATH, or an rpath).
 .PHONY: install-libipsec
 install-libipsec: build
-	@case '$(LIBIPSEC_COMPAT)' in \
-	  /lib|/lib64|/usr/lib|/usr/lib64|/usr/local/lib|/usr/local/lib64|/lib/*-linux-*|/usr/lib/*-linux-gnu|$(LIBDIR)) \
+	@case '$(patsubst %/,%,$(LIBIPSEC_COMPAT))' in \
+	  /lib|/lib64|/usr/lib|/usr/lib64|/usr/local/lib|/usr/local/lib64|/lib/*-linux-gnu|/lib/*-linux-musl|\
+	  /usr/lib/*-linux-gnu|/usr/lib/*-linux-musl|$(LIBDIR)) \
 	    echo "LIBIPSEC_COMPAT=$(LIBIPSEC_COMPAT): a directory of its own, please: strongSwan has a libipsec.so.0 too" >&2; exit 1;; esac
 	install -d $(DESTDIR)$(LIBIPSEC_COMPAT)
 	{ echo '{ global:'; sed 's/$$/;/' exports.txt; echo 'local: *; };'; } > $(T)/libipsec.map

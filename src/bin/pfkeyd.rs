@@ -67,7 +67,10 @@ fn main() -> ExitCode {
         Err(error) => {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             if !report(status, errno) {
-                eprintln!("pfkeyd: {error}");
+                match &options.listen {
+                    Some(path) => eprintln!("pfkeyd: {}: {error}", path.display()),
+                    None => eprintln!("pfkeyd: {error}"),
+                }
             }
             ExitCode::FAILURE
         }
@@ -181,20 +184,16 @@ struct Listening {
 
 impl Listening {
     fn start<E: KeyEngine>(server: &mut Server<E>, path: &Path) -> io::Result<Self> {
-        let at = |e: nix::errno::Errno| {
-            let error = io::Error::from(e);
-            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-        };
         let fd =
             socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
-        let address = UnixAddr::new(path).map_err(at)?;
+        let address = UnixAddr::new(path)?;
         match bind(fd.as_raw_fd(), &address) {
             // A file that nobody listens on any more is in nobody's use.
             Err(nix::errno::Errno::EADDRINUSE) if is_stale(path) => {
                 std::fs::remove_file(path)?;
-                bind(fd.as_raw_fd(), &address).map_err(at)?;
+                bind(fd.as_raw_fd(), &address)?;
             }
-            other => other.map_err(at)?,
+            other => other?,
         }
         let listening = Self { path: path.to_owned() };
         listen(&fd, Backlog::new(128)?)?;

@@ -136,11 +136,11 @@ fn parse_request(
     if request.mode == 0 {
         return Err(Errno::EINVAL);
     }
-    // 43 and 60 are IPv6's routing and destination options headers.
-    let proto = match request.proto.get() {
-        proto @ (43 | 50 | 51 | 60 | 108) => proto as u8,
-        _ => return Err(Errno::EINVAL),
-    };
+    // The kernel looks at the low byte only. 43 and 60 are IPv6's routing and destination options headers.
+    let proto = request.proto.get() as u8;
+    if !matches!(proto, 43 | 50 | 51 | 60 | 108) {
+        return Err(Errno::EINVAL);
+    }
     let mode = PolicyMode(request.mode);
     if mode.0 > PolicyMode::BEET.0 {
         return Err(Errno::EINVAL);

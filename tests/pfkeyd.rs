@@ -1,0 +1,113 @@
+//! pfkeyd as a command: exit statuses, signals, what it leaves behind.
+
+#[path = "support/c.rs"]
+mod c;
+
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use pfkey_rs::socket::{Backend, open_with};
+
+fn pfkeyd() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_pfkeyd"))
+}
+
+fn status(arguments: &[&str]) -> Option<i32> {
+    pfkeyd().args(arguments).stderr(Stdio::null()).stdout(Stdio::null()).status().unwrap().code()
+}
+
+#[test]
+fn the_commands_status_is_passed_on() {
+    assert_eq!(status(&["--", "sh", "-c", "exit 42"]), Some(42));
+    assert_eq!(status(&["--", "true"]), Some(0));
+    assert_eq!(status(&["--", "sh", "-c", "kill -9 $$"]), Some(128 + 9));
+    assert_eq!(status(&["--", "/nonexistent"]), Some(127));
+    assert_eq!(status(&["--", "/etc/passwd"]), Some(126));
+}
+
+#[test]
+fn usage_errors_are_2_and_say_what_is_wrong() {
+    for arguments in [
+        &[][..],
+        &["--listen"],
+        &["--engine", "kernel", "--", "true"],
+        &["--fd", "x"],
+        &["--"],
+        &["--listen", "/x", "--", "true"],
+    ] {
+        let output = pfkeyd().args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(!output.stderr.is_empty());
+    }
+    assert_eq!(status(&["--help"]), Some(0));
+    assert_eq!(status(&["--version"]), Some(0));
+}
+
+/// A daemon, ended when dropped.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A pfkeyd that says when it listens.
+fn listen(path: &Path) -> (Daemon, [u8; 4]) {
+    let (ready, started) = nix::unistd::pipe().unwrap();
+    let child = pfkeyd()
+        .args(["--listen", path.to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(started);
+    let mut status = [0xff; 4];
+    std::fs::File::from(ready).read_exact(&mut status).expect("it says how the start went");
+    (Daemon(child), status)
+}
+
+#[test]
+fn a_socket_file_is_removed_taken_over_and_never_stolen() {
+    let path = c::scratch("pfkeyd_listen").join("s");
+    let (mut first, status) = listen(&path);
+    assert_eq!(status, [0; 4]);
+    let (mut second, status) = listen(&path);
+    assert_eq!(i32::from_ne_bytes(status), libc::EADDRINUSE, "somebody listens there");
+    assert_eq!(second.0.wait().unwrap().code(), Some(1));
+    // Killed, it leaves its file; the next one takes it over.
+    first.0.kill().unwrap();
+    first.0.wait().unwrap();
+    assert!(path.exists());
+    let (mut third, status) = listen(&path);
+    assert_eq!(status, [0; 4]);
+    kill(Pid::from_raw(third.0.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(third.0.wait().unwrap().code(), Some(0));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_thousand_sessions() {
+    // Descriptors of this process and of pfkeyd; what the system gives is enough almost everywhere.
+    let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    if hard < 2200 {
+        return eprintln!("skipped: only {hard} descriptors are allowed here");
+    }
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let path = c::scratch("pfkeyd_thousand").join("s");
+    let (daemon, _) = listen(&path);
+    let backend = Backend::Unix(path);
+    let sessions: Vec<_> = (0..1000).map(|_| open_with(&backend).unwrap()).collect();
+    let mut flush = [0; 16];
+    flush[..6].copy_from_slice(&[2, 9, 0, 0, 2, 0]);
+    for fd in &sessions {
+        pfkey_rs::socket::send(fd.as_raw_fd(), &flush).unwrap();
+        let n = nix::sys::socket::recv(fd.as_raw_fd(), &mut [0; 64], nix::sys::socket::MsgFlags::MSG_DONTWAIT);
+        assert_eq!(n, Ok(16));
+    }
+    drop(daemon);
+}
