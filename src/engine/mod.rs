@@ -14,6 +14,8 @@ mod sa_request;
 pub mod sadb;
 pub mod spd;
 mod spd_request;
+pub mod spi_set;
+mod timer_wheel;
 mod traffic;
 
 use zeroize::Zeroize;

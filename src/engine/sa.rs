@@ -178,8 +178,6 @@ pub struct Sa {
     pub context: Option<Context>,
     /// The sequence number that ties it to an ACQUIRE or a request.
     pub seq: u32,
-    /// Unix time in seconds at which the timer looks at it next.
-    pub timer: Option<u64>,
 }
 
 impl Sa {
@@ -220,7 +218,6 @@ impl Sa {
             encap: None,
             context: None,
             seq: 0,
-            timer: None,
         }
     }
 

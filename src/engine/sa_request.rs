@@ -1,6 +1,6 @@
 //! Requests about SAs, with af_key's checks in af_key's order.
 
-use super::message::Shown;
+use super::message::{Shown, write_sa};
 use super::policy::address;
 use super::sa::{Address, Context as SecurityContext, Encap, Key, Limits, Sa, Said, Selector, State};
 use super::sadb::AcquireKey;
@@ -71,9 +71,9 @@ impl Engine {
             Some(index) => index,
             None => {
                 let said = Said { daddr, spi: 0, proto, v6 };
-                let mut larval = Sa::larval(said, saddr, mode, reqid, now, self.acq_expires);
-                larval.timer = Some(now.saturating_add(self.acq_expires));
-                self.sadb.insert(larval)
+                let larval = Sa::larval(said, saddr, mode, reqid, now, self.acq_expires);
+                let end = now.saturating_add(self.acq_expires);
+                self.sadb.insert(larval, Some(end))
             }
         };
 
@@ -94,31 +94,25 @@ impl Engine {
             let spi = self.choose_spi(min, max, sa_proto).ok_or(Errno::ENOENT)?;
             self.sadb.reindex(index, |sa| sa.said.spi = spi);
         }
-        let Some(sa) = self.sadb.get(index).cloned() else { return Err(Errno::ENOENT) };
         let reply = answer(header, MessageType::GETSPI, SaType::from_protocol(proto));
-        self.send_sa(cx, Audience::One, reply, &sa, Shown::Whole)?;
-        Ok(())
+        self.show(index, reply, Audience::One, cx)
     }
 
     /// An SPI that no SA of the protocol uses (`xfrm_alloc_spi`). Linux draws with replacement and may miss a free
-    /// one in a nearly full range; here a scan finds it.
+    /// one in a nearly full range; here it is found.
     fn choose_spi(&mut self, min: u32, max: u32, proto: u8) -> Option<u32> {
-        if min == max {
-            return (min != 0 && !self.sadb.has_spi(min, proto)).then_some(min);
+        // The kernel's count of draws overflows to none.
+        if (min, max) == (0, u32::MAX) {
+            return None;
         }
         let min = min.max(1);
-        let count = u64::from(max - min) + 1;
-        for _ in 0..64 {
-            let spi = min + (self.random.next() % count) as u32;
-            if !self.sadb.has_spi(spi, proto) {
-                return Some(spi);
-            }
+        if min > max {
+            return None;
         }
-        // Dense by now: from a random place once around. More SPIs in a row than SAs cannot be taken.
-        let start = self.random.next() % count;
-        (0..count.min(self.sadb.len() as u64 + 1))
-            .map(|step| min + ((start + step) % count) as u32)
-            .find(|&spi| !self.sadb.has_spi(spi, proto))
+        let count = u64::from(max - min) + 1;
+        let start = min + (self.random.next() % count) as u32;
+        let spis = self.sadb.spis();
+        spis.first_free(start, max, proto).or_else(|| spis.first_free(min, start, proto))
     }
 
     /// `pfkey_add`: ADD and UPDATE.
@@ -128,53 +122,52 @@ impl Engine {
         let mut sa = self.read_sa(request, cx.now.as_secs())?;
         let notice = answer(header, header.msg_type, sa.satype());
         let existing = self.sadb.find(&sa.said);
-        if update {
-            let Some(index) = existing else { return Err(Errno::ESRCH) };
-            let Some(old) = self.sadb.get(index) else { return Err(Errno::ESRCH) };
-            match old.state {
-                // The new SA takes the larval's place.
-                State::Acquire => {
-                    self.sadb.remove(index);
-                    self.insert(&sa, cx.now.as_secs());
-                }
-                State::Valid => {
-                    self.update_mature(index, &sa, cx)?;
-                    // What is reported is the request, which was thrown away.
-                    sa.state = State::Dead;
-                }
-                _ => return Err(Errno::EINVAL),
-            }
-        } else {
+        let timer = sa.next_check(cx.now.as_secs());
+        if !update {
             if existing.is_some() {
                 return Err(Errno::EEXIST);
             }
-            // The larval that this SA answers goes without a message. Its SPI index has no SA with SPI 0.
-            let by_seq = self.sadb.find_by_seq(sa.seq).filter(|&i| {
-                self.sadb.get(i).is_some_and(|l| l.said.proto == sa.said.proto && l.said.daddr == sa.said.daddr)
-            });
-            let larval = by_seq.or_else(|| {
-                self.sadb.find_larval(&AcquireKey {
-                    daddr: sa.said.daddr,
-                    saddr: sa.saddr,
-                    proto: sa.said.proto,
-                    v6: sa.said.v6,
-                    mode: sa.mode,
-                    reqid: sa.reqid,
-                })
-            });
-            self.insert(&sa, cx.now.as_secs());
-            if let Some(index) = larval {
-                self.sadb.remove(index);
+            let larval = self.answered_by(&sa);
+            let index = self.sadb.insert(sa, timer);
+            // The larval that this SA answers goes without a message.
+            if let Some(larval) = larval {
+                self.sadb.remove(larval);
             }
+            return self.show(index, notice, Audience::All, cx);
         }
-        self.send_sa(cx, Audience::All, notice, &sa, Shown::Whole)?;
-        Ok(())
+        let index = existing.ok_or(Errno::ESRCH)?;
+        match self.sadb.get(index).ok_or(Errno::ESRCH)?.state {
+            // The new SA takes the larval's place.
+            State::Acquire => {
+                self.sadb.remove(index);
+                let index = self.sadb.insert(sa, timer);
+                self.show(index, notice, Audience::All, cx)
+            }
+            State::Valid => {
+                self.update_mature(index, &sa, cx)?;
+                // What is reported is the request, which was thrown away.
+                sa.state = State::Dead;
+                self.send_sa(cx, Audience::All, notice, &sa, Shown::Whole).map(|_| ())
+            }
+            _ => Err(Errno::EINVAL),
+        }
     }
 
-    fn insert(&mut self, sa: &Sa, now: u64) {
-        let mut sa = sa.clone();
-        sa.timer = sa.next_check(now);
-        self.sadb.insert(sa);
+    /// The larval that a new SA answers: by sequence number, or by addresses, mode and reqid.
+    fn answered_by(&self, sa: &Sa) -> Option<u32> {
+        let by_seq = self.sadb.find_by_seq(sa.seq).filter(|&i| {
+            self.sadb.get(i).is_some_and(|l| (l.said.proto, l.said.daddr) == (sa.said.proto, sa.said.daddr))
+        });
+        by_seq.or_else(|| self.sadb.find_larval(&AcquireKey::of(sa)))
+    }
+
+    /// Shows an SA of the SADB.
+    fn show(&mut self, index: u32, header: Header, audience: Audience, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.send(cx, audience, |engine, buffer| match engine.sadb.get(index) {
+            Some(sa) => write_sa(buffer, header, sa, Shown::Whole),
+            None => crate::wire::Writer::new(buffer, header, engine.profile).finish(),
+        })
+        .map(|_| ())
     }
 
     /// `xfrm_state_update` of an SA in use: limits, encapsulation ports, and a new life.
@@ -282,10 +275,8 @@ impl Engine {
     /// `pfkey_get`.
     pub(super) fn get(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let index = self.named(request)?;
-        let Some(sa) = self.sadb.get(index).cloned() else { return Err(Errno::ESRCH) };
-        let reply = answer(request.header(), MessageType::GET, sa.satype());
-        self.send_sa(cx, Audience::One, reply, &sa, Shown::Whole)?;
-        Ok(())
+        let reply = answer(request.header(), MessageType::GET, request.header().satype);
+        self.show(index, reply, Audience::One, cx)
     }
 
     /// `pfkey_acquire`: a key manager gave up.

@@ -1,15 +1,26 @@
-//! The SADB: SAs by name, by what a larval is looked for, and in the order of dumps.
+//! The SADB: SAs by name, by the addresses that they connect, by what a larval is looked for, and in the order of
+//! dumps.
+//!
+//! An SA lives in one slot while it lives. The indexes hold slot numbers only and read the keys from the slots, so that
+//! a million SAs cost a few bytes each beside themselves.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash};
+
+use hashbrown::HashTable;
 
 use super::sa::{Address, Sa, Said, State};
+use super::spi_set::SpiSet;
+use super::timer_wheel::TimerWheel;
 
 type Hasher = foldhash::quality::RandomState;
 
 /// Where an SA lives while it lives.
 pub type Index = u32;
 
-/// What a larval without an SPI is found by (`__find_acq_core`).
+const NONE: Index = Index::MAX;
+
+/// What a larval is found by (`__find_acq_core`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AcquireKey {
     /// Destination address.
@@ -27,7 +38,9 @@ pub struct AcquireKey {
 }
 
 impl AcquireKey {
-    fn of(sa: &Sa) -> Self {
+    /// The key of an SA.
+    #[must_use]
+    pub const fn of(sa: &Sa) -> Self {
         Self {
             daddr: sa.said.daddr,
             saddr: sa.saddr,
@@ -39,12 +52,91 @@ impl AcquireKey {
     }
 }
 
+/// The larvals of one key.
+#[derive(Default)]
+struct Larvals {
+    /// How many there are; while there is one, nobody else is asked for an SA.
+    count: u32,
+    /// The one without an SPI.
+    waiting: Option<Index>,
+}
+
+/// What SAs a template chooses from (the kernel's `bydst`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Route {
+    /// Destination address.
+    pub daddr: Address,
+    /// Source address.
+    pub saddr: Address,
+    /// Request id.
+    pub reqid: u32,
+    /// IPv6.
+    pub v6: bool,
+}
+
+impl Route {
+    const fn of(sa: &Sa) -> Self {
+        Self { daddr: sa.said.daddr, saddr: sa.saddr, reqid: sa.reqid, v6: sa.said.v6 }
+    }
+}
+
+/// Neighbours in a list; `NONE` = no more.
+#[derive(Clone, Copy)]
+struct Links {
+    newer: Index,
+    older: Index,
+}
+
 struct Slot {
     sa: Sa,
-    /// Towards newer SAs.
-    newer: Option<Index>,
-    /// Towards older SAs.
-    older: Option<Index>,
+    /// All SAs.
+    all: Links,
+    /// Those of the same route.
+    route: Links,
+}
+
+/// Slots in pieces that never move: growing copies nothing and wastes at most a piece.
+#[derive(Default)]
+struct Slots {
+    pieces: Vec<Vec<Option<Slot>>>,
+    free: Vec<Index>,
+    used: usize,
+}
+
+impl Slots {
+    const PIECE: usize = 256;
+
+    fn get(&self, index: Index) -> Option<&Slot> {
+        let index = index as usize;
+        self.pieces.get(index / Self::PIECE)?.get(index % Self::PIECE)?.as_ref()
+    }
+
+    fn get_mut(&mut self, index: Index) -> Option<&mut Slot> {
+        let index = index as usize;
+        self.pieces.get_mut(index / Self::PIECE)?.get_mut(index % Self::PIECE)?.as_mut()
+    }
+
+    fn insert(&mut self, slot: Slot) -> Index {
+        self.used += 1;
+        if let Some(index) = self.free.pop() {
+            self.pieces[index as usize / Self::PIECE][index as usize % Self::PIECE] = Some(slot);
+            return index;
+        }
+        if self.pieces.last().is_none_or(|piece| piece.len() == Self::PIECE) {
+            self.pieces.push(Vec::with_capacity(Self::PIECE));
+        }
+        let piece = self.pieces.len() - 1;
+        self.pieces[piece].push(Some(slot));
+        (piece * Self::PIECE + self.pieces[piece].len() - 1) as Index
+    }
+
+    fn remove(&mut self, index: Index) -> Option<Slot> {
+        let place = index as usize;
+        let slot = self.pieces.get_mut(place / Self::PIECE)?.get_mut(place % Self::PIECE)?.take()?;
+        self.used -= 1;
+        self.free.push(index);
+        Some(slot)
+    }
 }
 
 /// Where a dump stands: before the SA that comes next.
@@ -52,121 +144,147 @@ struct Slot {
 pub struct Walker(u32);
 
 /// All SAs.
-#[derive(Default)]
 pub struct Sadb {
-    slots: Vec<Option<Slot>>,
-    free: Vec<Index>,
-    newest: Option<Index>,
-    by_said: HashMap<Said, Index, Hasher>,
-    /// Number of SAs with an SPI of a protocol, whatever their addresses.
-    spis: HashMap<(u32, u8), u32, Hasher>,
-    larvals: HashMap<AcquireKey, Vec<Index>, Hasher>,
+    slots: Slots,
+    newest: Index,
+    hasher: Hasher,
+    by_said: HashTable<Index>,
+    /// The newest of each route.
+    by_route: HashTable<Index>,
+    /// SPIs by protocol, whatever the addresses.
+    spis: SpiSet,
+    larvals: HashMap<AcquireKey, Larvals, Hasher>,
     by_seq: HashMap<u32, Vec<Index>, Hasher>,
-    /// (Unix time in seconds, SA) of every armed timer.
-    timers: BTreeSet<(u64, Index)>,
+    timers: TimerWheel,
     /// What each parked dump looks at next.
-    walkers: HashMap<u32, Option<Index>>,
+    walkers: HashMap<u32, Index>,
     next_walker: u32,
+}
+
+impl Default for Sadb {
+    fn default() -> Self {
+        Self {
+            slots: Slots::default(),
+            newest: NONE,
+            hasher: Hasher::default(),
+            by_said: HashTable::new(),
+            by_route: HashTable::new(),
+            spis: SpiSet::default(),
+            larvals: HashMap::default(),
+            by_seq: HashMap::default(),
+            timers: TimerWheel::default(),
+            walkers: HashMap::new(),
+            next_walker: 0,
+        }
+    }
+}
+
+/// A key that is read from the slots. A slot that is indexed is in use; if it were not, it would match nothing.
+fn key_of<K>(slots: &Slots, index: Index, key: impl Fn(&Sa) -> K) -> Option<K> {
+    slots.get(index).map(|slot| key(&slot.sa))
+}
+
+fn hash_of<K: Hash>(hasher: &Hasher, slots: &Slots, index: Index, key: impl Fn(&Sa) -> K) -> u64 {
+    key_of(slots, index, key).map_or(0, |key| hasher.hash_one(key))
 }
 
 impl Sadb {
     /// Number of SAs, larvals included.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+    pub const fn len(&self) -> usize {
+        self.slots.used
     }
 
     /// Whether there is no SA.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// An SA by its place.
     #[must_use]
     pub fn get(&self, index: Index) -> Option<&Sa> {
-        self.slots.get(index as usize)?.as_ref().map(|slot| &slot.sa)
+        self.slots.get(index).map(|slot| &slot.sa)
     }
 
     /// Changes an SA; what it is indexed by (name, source, mode, reqid, seq, state) must stay, see
     /// [`Sadb::reindex`].
     pub fn get_mut(&mut self, index: Index) -> Option<&mut Sa> {
-        self.slots.get_mut(index as usize)?.as_mut().map(|slot| &mut slot.sa)
+        self.slots.get_mut(index).map(|slot| &mut slot.sa)
     }
 
     /// An SA by its name. SAs without an SPI have none.
     #[must_use]
     pub fn find(&self, said: &Said) -> Option<Index> {
-        self.by_said.get(said).copied()
+        let hash = self.hasher.hash_one(said);
+        self.by_said.find(hash, |&i| key_of(&self.slots, i, |sa| sa.said) == Some(*said)).copied()
     }
 
-    /// Whether an SPI is in use with a protocol.
+    /// The SPIs that are in use.
     #[must_use]
-    pub fn has_spi(&self, spi: u32, proto: u8) -> bool {
-        self.spis.contains_key(&(spi, proto))
+    pub const fn spis(&self) -> &SpiSet {
+        &self.spis
     }
 
     /// A larval that waits for an SPI (`__find_acq_core`).
     #[must_use]
     pub fn find_larval(&self, key: &AcquireKey) -> Option<Index> {
-        let candidates = self.larvals.get(key)?;
-        candidates.iter().rev().copied().find(|&i| self.get(i).is_some_and(|sa| sa.state == State::Acquire))
+        self.larvals.get(key)?.waiting
+    }
+
+    /// Whether there is a larval, with an SPI or without, so that key managers know already.
+    #[must_use]
+    pub fn is_acquiring(&self, key: &AcquireKey) -> bool {
+        self.larvals.contains_key(key)
     }
 
     /// A larval by its sequence number (`__xfrm_find_acq_byseq`).
     #[must_use]
     pub fn find_by_seq(&self, seq: u32) -> Option<Index> {
-        if seq == 0 {
-            return None;
-        }
-        let candidates = self.by_seq.get(&seq)?;
-        candidates.iter().rev().copied().find(|&i| self.get(i).is_some_and(|sa| sa.state == State::Acquire))
+        self.by_seq.get(&seq)?.last().copied()
     }
 
-    /// Adds an SA as the newest.
-    pub fn insert(&mut self, sa: Sa) -> Index {
-        let timer = sa.timer;
+    /// The SAs of a route, newest first.
+    pub fn on_route(&self, route: Route) -> impl Iterator<Item = (Index, &Sa)> {
+        let hash = self.hasher.hash_one(route);
+        let mut next =
+            self.by_route.find(hash, |&i| key_of(&self.slots, i, Route::of) == Some(route)).copied().unwrap_or(NONE);
+        std::iter::from_fn(move || {
+            let slot = self.slots.get(next)?;
+            let index = std::mem::replace(&mut next, slot.route.older);
+            Some((index, &slot.sa))
+        })
+    }
+
+    /// Adds an SA as the newest, with a timer (Unix time in seconds).
+    pub fn insert(&mut self, sa: Sa, timer: Option<u64>) -> Index {
+        let nowhere = Links { newer: NONE, older: NONE };
         let older = self.newest;
-        let slot = Slot { sa, newer: None, older };
-        let index = match self.free.pop() {
-            Some(index) => {
-                self.slots[index as usize] = Some(slot);
-                index
-            }
-            None => {
-                self.slots.push(Some(slot));
-                (self.slots.len() - 1) as Index
-            }
-        };
-        if let Some(Some(before)) = older.map(|i| self.slots[i as usize].as_mut()) {
-            before.newer = Some(index);
+        let index = self.slots.insert(Slot { sa, all: Links { newer: NONE, older }, route: nowhere });
+        if let Some(before) = self.slots.get_mut(older) {
+            before.all.newer = index;
         }
-        self.newest = Some(index);
+        self.newest = index;
         self.index(index);
-        if let Some(at) = timer {
-            self.timers.insert((at, index));
-        }
+        self.timers.set(index, timer);
         index
     }
 
     /// Removes an SA. Dumps that stood before it stand before the next one.
     pub fn remove(&mut self, index: Index) -> Option<Sa> {
         self.unindex(index);
-        let slot = self.slots.get_mut(index as usize)?.take()?;
-        self.free.push(index);
-        if let Some(at) = slot.sa.timer {
-            self.timers.remove(&(at, index));
+        let slot = self.slots.remove(index)?;
+        self.timers.set(index, None);
+        match self.slots.get_mut(slot.all.newer) {
+            Some(newer) => newer.all.older = slot.all.older,
+            None => self.newest = slot.all.older,
         }
-        match slot.newer.map(|i| self.slots[i as usize].as_mut()) {
-            Some(Some(newer)) => newer.older = slot.older,
-            _ => self.newest = slot.older,
-        }
-        if let Some(Some(older)) = slot.older.map(|i| self.slots[i as usize].as_mut()) {
-            older.newer = slot.newer;
+        if let Some(older) = self.slots.get_mut(slot.all.older) {
+            older.all.newer = slot.all.newer;
         }
         for next in self.walkers.values_mut() {
-            if *next == Some(index) {
-                *next = slot.older;
+            if *next == index {
+                *next = slot.all.older;
             }
         }
         Some(slot.sa)
@@ -183,29 +301,20 @@ impl Sadb {
 
     /// Arms, moves or stops an SA's timer.
     pub fn set_timer(&mut self, index: Index, at: Option<u64>) {
-        let Some(sa) = self.slots.get_mut(index as usize).and_then(Option::as_mut).map(|s| &mut s.sa) else { return };
-        if let Some(old) = std::mem::replace(&mut sa.timer, at) {
-            self.timers.remove(&(old, index));
-        }
-        if let Some(at) = at {
-            self.timers.insert((at, index));
+        if self.slots.get(index).is_some() {
+            self.timers.set(index, at);
         }
     }
 
-    /// When the next timer is due, Unix time in seconds.
+    /// When timers are to be looked at next, Unix time in seconds.
     #[must_use]
     pub fn next_timer(&self) -> Option<u64> {
-        self.timers.first().map(|&(at, _)| at)
+        self.timers.next()
     }
 
     /// Takes one timer that is due at `now`.
     pub fn pop_timer(&mut self, now: u64) -> Option<Index> {
-        let &(at, index) = self.timers.first()?;
-        if at > now {
-            return None;
-        }
-        self.set_timer(index, None);
-        Some(index)
+        self.timers.pop(now)
     }
 
     /// The SAs, newest first, with what `keep` says yes to.
@@ -213,12 +322,11 @@ impl Sadb {
     pub fn select(&self, keep: impl Fn(&Sa) -> bool) -> Vec<Index> {
         let mut found = Vec::new();
         let mut next = self.newest;
-        while let Some(index) = next {
-            let Some(Some(slot)) = self.slots.get(index as usize) else { break };
+        while let Some(slot) = self.slots.get(next) {
             if keep(&slot.sa) {
-                found.push(index);
+                found.push(next);
             }
-            next = slot.older;
+            next = slot.all.older;
         }
         found
     }
@@ -234,9 +342,8 @@ impl Sadb {
     /// The next SA of a dump that `keep` says yes to; the dump then stands behind it.
     pub fn walk(&mut self, walker: Walker, keep: impl Fn(&Sa) -> bool) -> Option<Index> {
         let next = self.walkers.get_mut(&walker.0)?;
-        while let Some(index) = *next {
-            let Some(Some(slot)) = self.slots.get(index as usize) else { break };
-            *next = slot.older;
+        while let Some(slot) = self.slots.get(*next) {
+            let index = std::mem::replace(next, slot.all.older);
             if keep(&slot.sa) {
                 return Some(index);
             }
@@ -250,45 +357,81 @@ impl Sadb {
     }
 
     fn index(&mut self, index: Index) {
-        let Some(sa) = self.slots.get(index as usize).and_then(Option::as_ref).map(|s| &s.sa) else { return };
-        if sa.said.spi != 0 {
-            self.by_said.insert(sa.said, index);
-            *self.spis.entry((sa.said.spi, sa.said.proto)).or_insert(0) += 1;
-        } else {
-            self.larvals.entry(AcquireKey::of(sa)).or_default().push(index);
+        let Self { slots, hasher, by_said, by_route, .. } = self;
+        let Some(sa) = slots.get(index).map(|slot| &slot.sa) else { return };
+        let (said, route, seq, state) = (sa.said, Route::of(sa), sa.seq, sa.state);
+        let acquire = AcquireKey::of(sa);
+        if said.spi != 0 {
+            by_said.insert_unique(hasher.hash_one(said), index, |&i| hash_of(hasher, slots, i, |sa| sa.said));
+            self.spis.insert(said.spi, said.proto);
         }
-        if sa.seq != 0 && sa.state == State::Acquire {
-            self.by_seq.entry(sa.seq).or_default().push(index);
+        let hash = hasher.hash_one(route);
+        let older = match by_route.find_mut(hash, |&i| key_of(slots, i, Route::of) == Some(route)) {
+            Some(head) => std::mem::replace(head, index),
+            None => {
+                by_route.insert_unique(hash, index, |&i| hash_of(hasher, slots, i, Route::of));
+                NONE
+            }
+        };
+        if let Some(slot) = slots.get_mut(index) {
+            slot.route = Links { newer: NONE, older };
+        }
+        if let Some(before) = slots.get_mut(older) {
+            before.route.newer = index;
+        }
+        if state == State::Acquire {
+            let larvals = self.larvals.entry(acquire).or_default();
+            larvals.count += 1;
+            if said.spi == 0 {
+                larvals.waiting = Some(index);
+            }
+            if seq != 0 {
+                self.by_seq.entry(seq).or_default().push(index);
+            }
         }
     }
 
     fn unindex(&mut self, index: Index) {
-        let Some(sa) = self.slots.get(index as usize).and_then(Option::as_ref).map(|s| &s.sa) else { return };
-        if sa.said.spi != 0 {
-            if self.by_said.get(&sa.said) == Some(&index) {
-                self.by_said.remove(&sa.said);
+        let Self { slots, hasher, by_said, by_route, .. } = self;
+        let Some(slot) = slots.get(index) else { return };
+        let (sa, links) = (&slot.sa, slot.route);
+        let (said, route, seq, state) = (sa.said, Route::of(sa), sa.seq, sa.state);
+        let acquire = AcquireKey::of(sa);
+        if said.spi != 0 {
+            if let Ok(entry) = by_said.find_entry(hasher.hash_one(said), |&i| i == index) {
+                entry.remove();
             }
-            let key = (sa.said.spi, sa.said.proto);
-            if let Some(count) = self.spis.get_mut(&key) {
-                *count -= 1;
-                if *count == 0 {
-                    self.spis.remove(&key);
+            self.spis.remove(said.spi, said.proto);
+        }
+        if links.newer == NONE
+            && let Ok(mut head) = by_route.find_entry(hasher.hash_one(route), |&i| i == index)
+        {
+            if links.older == NONE {
+                head.remove();
+            } else {
+                *head.get_mut() = links.older;
+            }
+        }
+        if let Some(newer) = slots.get_mut(links.newer) {
+            newer.route.older = links.older;
+        }
+        if let Some(older) = slots.get_mut(links.older) {
+            older.route.newer = links.newer;
+        }
+        if state == State::Acquire {
+            if let Some(larvals) = self.larvals.get_mut(&acquire) {
+                larvals.count -= 1;
+                larvals.waiting = larvals.waiting.filter(|&waiting| waiting != index);
+                if larvals.count == 0 {
+                    self.larvals.remove(&acquire);
                 }
             }
-        } else {
-            drop_from(&mut self.larvals, &AcquireKey::of(sa), index);
-        }
-        if sa.seq != 0 {
-            drop_from(&mut self.by_seq, &sa.seq, index);
-        }
-    }
-}
-
-fn drop_from<K: std::hash::Hash + Eq>(map: &mut HashMap<K, Vec<Index>, Hasher>, key: &K, index: Index) {
-    if let Some(list) = map.get_mut(key) {
-        list.retain(|&i| i != index);
-        if list.is_empty() {
-            map.remove(key);
+            if let Some(list) = self.by_seq.get_mut(&seq) {
+                list.retain(|&i| i != index);
+                if list.is_empty() {
+                    self.by_seq.remove(&seq);
+                }
+            }
         }
     }
 }
@@ -304,7 +447,7 @@ mod tests {
     #[test]
     fn a_dump_neither_repeats_nor_misses_what_lives_through_it() {
         let mut sadb = Sadb::default();
-        let indexes: Vec<Index> = (1..=5).map(|spi| sadb.insert(sa(spi))).collect();
+        let indexes: Vec<Index> = (1..=5).map(|spi| sadb.insert(sa(spi), None)).collect();
         let walker = sadb.start_walk();
         let mut spis = Vec::new();
         let mut step = |sadb: &mut Sadb| {
@@ -314,7 +457,7 @@ mod tests {
         };
         step(&mut sadb);
         sadb.remove(indexes[3]);
-        sadb.insert(sa(6));
+        sadb.insert(sa(6), None);
         sadb.remove(indexes[4]);
         step(&mut sadb);
         sadb.remove(indexes[1]);
@@ -327,13 +470,28 @@ mod tests {
         let mut sadb = Sadb::default();
         let mut larval = Sa::larval(Said { daddr: [1; 16], spi: 0, proto: 50, v6: false }, [2; 16], 1, 0, 0, 30);
         larval.seq = 9;
-        larval.timer = Some(30);
-        let index = sadb.insert(larval);
+        let index = sadb.insert(larval, Some(30));
         assert_eq!(sadb.find_by_seq(9), Some(index));
         sadb.reindex(index, |sa| sa.said.spi = 77);
-        assert!(sadb.has_spi(77, 50));
+        assert!(sadb.spis().contains(77, 50));
         sadb.remove(index);
-        assert!(sadb.is_empty() && !sadb.has_spi(77, 50) && sadb.find_by_seq(9).is_none());
+        assert!(sadb.is_empty() && !sadb.spis().contains(77, 50) && sadb.find_by_seq(9).is_none());
         assert!(sadb.larvals.is_empty() && sadb.by_seq.is_empty() && sadb.next_timer().is_none());
+        assert!(sadb.by_said.is_empty() && sadb.by_route.is_empty() && sadb.spis.is_empty());
+    }
+
+    #[test]
+    fn a_route_lists_its_sas_newest_first() {
+        let mut sadb = Sadb::default();
+        let indexes: Vec<Index> = (1..=4).map(|spi| sadb.insert(sa(spi), None)).collect();
+        let route = Route::of(&sa(1));
+        let spis = |sadb: &Sadb| sadb.on_route(route).map(|(_, sa)| sa.said.spi).collect::<Vec<_>>();
+        assert_eq!(spis(&sadb), [4, 3, 2, 1]);
+        sadb.remove(indexes[3]);
+        sadb.remove(indexes[1]);
+        assert_eq!(spis(&sadb), [3, 1]);
+        sadb.remove(indexes[0]);
+        sadb.remove(indexes[2]);
+        assert_eq!(spis(&sadb), []);
     }
 }

@@ -1,14 +1,18 @@
 //! What a data plane asks of the engine, and what it tells it.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::Engine;
 use super::message::Shown;
 use super::policy::Policy;
 use super::resolve::policy_index::FlowKey;
-use super::sa::{Address, Sa, Said, Selector, State};
-use super::sadb::AcquireKey;
-use super::{Engine, matches_protocol};
-use crate::keyd::{Audience, Context};
-use crate::wire::layout::SadbXPolicy;
-use crate::wire::{ExtensionType as Ext, Header, MessageType, PolicyDirection, PolicyMode, PolicyType, SaType};
+use super::sa::{Address, Context as SecurityContext, Sa, Said, Selector, State};
+use super::sadb::{AcquireKey, Route};
+use crate::keyd::{Audience, Context, KeyEngine as _};
+use crate::wire::layout::{SadbSa, SadbXPolicy};
+use crate::wire::{
+    ExtensionType as Ext, Header, MessageType, PolicyDirection, PolicyMode, PolicyType, SaType, SockaddrBytes, Writer,
+};
 
 /// A packet's addresses, protocol and ports.
 pub type Flow = FlowKey;
@@ -33,14 +37,25 @@ pub enum TrafficError {
     /// There is no such SA, or it takes no packets (EINVAL).
     #[error("no such SA, or it is over its limit")]
     NoSa,
+    /// The policy has more templates than can be applied (ENOBUFS).
+    #[error("the policy asks for more SAs than can be applied")]
+    TooManyTemplates,
 }
 
 impl Engine {
-    /// Counts a packet of `bytes` for an SA, after its limits were tested; what the limits cause is delivered.
+    /// Counts packets and their bytes for an SA. Its limits are tested before, once, as Linux tests them before each
+    /// packet (`xfrm_state_check_expire`); what they cause is delivered.
     ///
     /// # Errors
-    /// The SA does not exist, is no longer valid, or has reached its hard limit; the packet must not pass.
-    pub fn count_traffic(&mut self, said: &Said, bytes: u64, cx: &mut Context<'_>) -> Result<(), TrafficError> {
+    /// The SA does not exist, is no longer valid, or has reached its hard limit; the packets must not pass.
+    pub fn count_traffic(
+        &mut self,
+        said: &Said,
+        packets: u64,
+        bytes: u64,
+        cx: &mut Context<'_>,
+    ) -> Result<(), TrafficError> {
+        self.advance(cx);
         let index = self.sadb.find(said).ok_or(TrafficError::NoSa)?;
         let now = cx.now.as_secs();
         let Some(sa) = self.sadb.get_mut(index) else { return Err(TrafficError::NoSa) };
@@ -56,7 +71,7 @@ impl Engine {
         }
         let Some(sa) = self.sadb.get_mut(index) else { return Err(TrafficError::NoSa) };
         sa.usage.bytes = sa.usage.bytes.saturating_add(bytes);
-        sa.usage.packets = sa.usage.packets.saturating_add(1);
+        sa.usage.packets = sa.usage.packets.saturating_add(packets);
         if first {
             let timer = sa.next_check(now);
             self.sadb.set_timer(index, timer);
@@ -64,11 +79,13 @@ impl Engine {
         Ok(())
     }
 
-    /// What an outbound packet is to meet. A missing SA is asked for by ACQUIRE.
+    /// What an outbound packet is to meet (`xfrm_tmpl_resolve_one`). A missing SA is asked for by ACQUIRE. The engine
+    /// knows no routes: a tunnel template without a source takes the flow's.
     ///
     /// # Errors
-    /// The policy discards the packet.
+    /// The policy discards the packet, or asks for more SAs than Linux would apply.
     pub fn outbound(&mut self, flow: &Flow, cx: &mut Context<'_>) -> Result<Outbound, TrafficError> {
+        self.advance(cx);
         let Some(policy) = self.spd.lookup(PolicyDirection::OUTBOUND.0, flow).cloned() else {
             return Ok(Outbound::Pass);
         };
@@ -76,11 +93,18 @@ impl Engine {
         if policy.block {
             return Err(TrafficError::Discarded);
         }
+        // Six can be installed, but the sixth is never looked for.
+        if policy.templates.len() >= super::policy::MAX_TEMPLATES {
+            return Err(TrafficError::TooManyTemplates);
+        }
         let mut chain = Vec::new();
         let (mut saddr, mut daddr, mut v6) = (flow.saddr, flow.daddr, flow.v6);
         for template in &policy.templates {
-            if PolicyMode(template.mode) == PolicyMode::TUNNEL {
-                (saddr, daddr, v6) = (template.saddr, template.daddr, template.v6);
+            if PolicyMode(template.mode) != PolicyMode::TRANSPORT {
+                (daddr, v6) = (template.daddr, template.v6);
+                if template.saddr != [0; 16] {
+                    saddr = template.saddr;
+                }
             }
             let key =
                 AcquireKey { daddr, saddr, proto: template.proto, v6, mode: template.mode, reqid: template.reqid };
@@ -97,47 +121,47 @@ impl Engine {
         Ok(if chain.is_empty() { Outbound::Pass } else { Outbound::Apply(chain) })
     }
 
-    /// The SA for a template (`xfrm_state_find`): not dying before dying, then the newest.
-    fn best_sa(&self, key: &AcquireKey, flow: &Flow) -> Option<Said> {
-        let fits = |sa: &Sa| {
-            sa.state == State::Valid
-                && matches_protocol(sa, key.proto)
-                && sa.said.v6 == key.v6
-                && sa.reqid == key.reqid
-                && sa.mode == key.mode
-                && sa.said.daddr == key.daddr
-                && sa.saddr == key.saddr
-                && selector_covers(&sa.selector, flow)
+    /// The SAs that fit a template, newest first, whatever their state: those of its source, then, unless one
+    /// is on its way, those of any.
+    fn candidates(&self, key: &AcquireKey) -> impl Iterator<Item = &Sa> {
+        let route = Route { daddr: key.daddr, saddr: key.saddr, reqid: key.reqid, v6: key.v6 };
+        let fits = {
+            let key = *key;
+            move |sa: &&Sa| sa.said.proto == key.proto && sa.mode == key.mode
         };
-        // Newest first, so that the first of equals is taken.
-        let candidates = self.sadb.select(fits);
-        let sas = candidates.iter().filter_map(|&i| self.sadb.get(i));
-        sas.min_by_key(|sa| (sa.dying, std::cmp::Reverse(sa.usage.add_time))).map(|sa| sa.said)
+        let any_source = Route { saddr: [0; 16], ..route };
+        let second = (any_source != route && !self.sadb.is_acquiring(key)).then(|| self.sadb.on_route(any_source));
+        self.sadb.on_route(route).chain(second.into_iter().flatten()).map(|(_, sa)| sa).filter(fits)
+    }
+
+    /// The SA for a template (`xfrm_state_look_at`): not dying before dying, then the newest.
+    fn best_sa(&self, key: &AcquireKey, flow: &Flow) -> Option<Said> {
+        // Of equals min_by_key takes the first, which is the one inserted last.
+        self.candidates(key)
+            .filter(|sa| sa.state == State::Valid && selector_covers(&sa.selector, flow))
+            .min_by_key(|sa| (sa.saddr != key.saddr, sa.dying, std::cmp::Reverse(sa.usage.add_time)))
+            .map(|sa| sa.said)
     }
 
     /// Makes a larval and asks the key managers, unless that was done already.
     fn acquire(&mut self, key: &AcquireKey, flow: &Flow, policy: &Policy, cx: &mut Context<'_>) {
-        if self.sadb.find_larval(key).is_some() || !cx.registered {
+        let any_source = AcquireKey { saddr: [0; 16], ..*key };
+        if self.sadb.is_acquiring(key) || self.sadb.is_acquiring(&any_source) || !cx.registered {
             return;
         }
-        let failed = self.sadb.select(|sa| {
-            sa.state == State::Error
-                && sa.said.daddr == key.daddr
-                && sa.saddr == key.saddr
-                && sa.said.proto == key.proto
-                && sa.reqid == key.reqid
-                && selector_covers(&sa.selector, flow)
-        });
-        if !failed.is_empty() {
+        // A larval that a key manager gave up stops its own flow until it dies.
+        let failed = |sa: &Sa| sa.state == State::Error && selector_covers(&sa.selector, flow);
+        if self.candidates(key).any(failed) {
             return;
         }
         let now = cx.now.as_secs();
         let said = Said { daddr: key.daddr, spi: 0, proto: key.proto, v6: key.v6 };
         let mut larval = Sa::larval(said, key.saddr, key.mode, key.reqid, now, self.acq_expires);
         larval.selector = exact_selector(flow);
+        larval.context.clone_from(&policy.context);
         self.acquire_seq = self.acquire_seq.wrapping_add(1).max(1);
         larval.seq = self.acquire_seq;
-        larval.timer = larval.next_check(now);
+        let timer = larval.next_check(now);
         let satype = SaType::from_protocol(key.proto);
         let header = Header::new(MessageType::ACQUIRE, satype, larval.seq, 0);
         let ext = SadbXPolicy {
@@ -149,25 +173,22 @@ impl Engine {
         };
         let profile = self.profile;
         let taken = self.send(cx, Audience::Registered, |_, buffer| {
-            let width = if key.v6 { 128 } else { 32 };
-            let mut writer = crate::wire::Writer::new(buffer, header, profile);
+            let mut writer = Writer::new(buffer, header, profile);
             for (ext, addr) in [(Ext::ADDRESS_SRC, key.saddr), (Ext::ADDRESS_DST, key.daddr)] {
-                let ip: std::net::IpAddr = if key.v6 {
-                    std::net::Ipv6Addr::from(addr).into()
-                } else {
-                    std::net::Ipv4Addr::new(addr[0], addr[1], addr[2], addr[3]).into()
-                };
-                writer.address(ext, 0, width, crate::wire::SockaddrBytes::new(ip, 0).as_bytes());
+                host_address(&mut writer, ext, &addr, key.v6);
             }
             writer.policy(ext, &[]);
             // Policies made through PF_KEY name no algorithms, so Linux proposes none; IPComp gets no proposal.
             if satype != SaType::X_IPCOMP {
                 writer.proposal(32, &[]);
             }
+            if let Some(context) = &larval.context {
+                writer.sec_ctx(SecurityContext::DOI, SecurityContext::ALG, &context.text);
+            }
             writer.finish()
         });
         if taken.is_ok_and(|takers| takers > 0) {
-            self.sadb.insert(larval);
+            self.sadb.insert(larval, timer);
         }
     }
 
@@ -189,22 +210,12 @@ impl Engine {
         let header = Header::new(MessageType::X_NAT_T_NEW_MAPPING, SaType::ESP, seq, 0);
         let (profile, spi) = (self.profile, said.spi);
         let _ = self.send(cx, Audience::Registered, |_, buffer| {
-            let mut writer = crate::wire::Writer::new(buffer, header, profile);
-            writer.sa(crate::wire::layout::SadbSa { spi: spi.into(), ..Default::default() });
-            let parts = [
-                (Ext::ADDRESS_SRC, old, Ext::X_NAT_T_SPORT, encap.sport),
-                (Ext::ADDRESS_DST, new_addr, Ext::X_NAT_T_DPORT, new_port),
-            ];
-            for (address, addr, port_ext, port) in parts {
-                let ip: std::net::IpAddr = if v6 {
-                    std::net::Ipv6Addr::from(addr).into()
-                } else {
-                    std::net::Ipv4Addr::new(addr[0], addr[1], addr[2], addr[3]).into()
-                };
-                let width = if v6 { 128 } else { 32 };
-                writer.address(address, 0, width, crate::wire::SockaddrBytes::new(ip, 0).as_bytes());
-                writer.nat_t_port(port_ext, port);
-            }
+            let mut writer = Writer::new(buffer, header, profile);
+            writer.sa(SadbSa { spi: spi.into(), ..Default::default() });
+            host_address(&mut writer, Ext::ADDRESS_SRC, &old, v6);
+            writer.nat_t_port(Ext::X_NAT_T_SPORT, encap.sport);
+            host_address(&mut writer, Ext::ADDRESS_DST, &new_addr, v6);
+            writer.nat_t_port(Ext::X_NAT_T_DPORT, new_port);
             writer.finish()
         });
         Ok(())
@@ -220,14 +231,24 @@ impl Engine {
     }
 }
 
+/// An address of an outer header: full prefix, no port.
+fn host_address(writer: &mut Writer<'_>, ext: Ext, addr: &Address, v6: bool) {
+    let [a, b, c, d, ..] = *addr;
+    let (ip, width): (IpAddr, u8) =
+        if v6 { (Ipv6Addr::from(*addr).into(), 128) } else { (Ipv4Addr::new(a, b, c, d).into(), 32) };
+    writer.address(ext, 0, width, SockaddrBytes::new(ip, 0).as_bytes());
+}
+
+/// `xfrm_selector_match`; a selector without a family takes every packet.
 fn selector_covers(s: &Selector, flow: &Flow) -> bool {
-    let any = s.saddr == [0; 16] && s.daddr == [0; 16] && s.splen == 0 && s.dplen == 0 && s.proto == 0;
-    any || (s.v6.is_none_or(|v6| v6 == flow.v6)
-        && super::prefix_equal(&s.saddr, &flow.saddr, s.splen)
-        && super::prefix_equal(&s.daddr, &flow.daddr, s.dplen)
-        && (s.proto == 0 || s.proto == flow.proto)
-        && (s.sport == 0 || s.sport == flow.sport)
-        && (s.dport == 0 || s.dport == flow.dport))
+    s.v6.is_none_or(|v6| {
+        v6 == flow.v6
+            && super::prefix_equal(&s.saddr, &flow.saddr, s.splen)
+            && super::prefix_equal(&s.daddr, &flow.daddr, s.dplen)
+            && (s.proto == 0 || s.proto == flow.proto)
+            && (s.sport == 0 || s.sport == flow.sport)
+            && (s.dport == 0 || s.dport == flow.dport)
+    })
 }
 
 fn exact_selector(flow: &Flow) -> Selector {
