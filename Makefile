@@ -31,7 +31,7 @@ build:
 headers:
 	cbindgen --version | grep -qx 'cbindgen $(CBINDGEN_VERSION)' || \
 	  { echo "make headers: needs cbindgen $(CBINDGEN_VERSION): cargo install cbindgen --version $(CBINDGEN_VERSION) --locked" >&2; exit 1; }
-	cbindgen --quiet --config cbindgen.toml . | sed 's|// __cplusplus|/* __cplusplus */|' > $(HEADER).new
+	cbindgen --quiet --config cbindgen.toml . | sed -e 's|// __cplusplus|/* __cplusplus */|' -e 's|// extern "C"|/* extern "C" */|' > $(HEADER).new
 	mv $(HEADER).new $(HEADER)
 
 demo:

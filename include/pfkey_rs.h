@@ -18,6 +18,42 @@ extern int __ipsec_errcode;
 
 
 /*
+ A key engine with its own SADB and SPD. It does no I/O and reads no clock; every call takes the time in
+ nanoseconds since the Unix epoch. One thread at a time may use it.
+ */
+typedef struct pfkey_engine pfkey_engine;
+
+/*
+ What names an SA of an engine.
+ */
+typedef struct pfkey_engine_sa {
+  /*
+   SPI in network byte order, as `sadb_sa_spi`.
+   */
+  uint32_t spi;
+  /*
+   SADB_SATYPE_AH, SADB_SATYPE_ESP or SADB_X_SATYPE_IPCOMP.
+   */
+  uint8_t satype;
+  /*
+   `sadb_x_sa2_mode` in which it is applied.
+   */
+  uint8_t mode;
+  /*
+   AF_INET or AF_INET6.
+   */
+  uint16_t family;
+  /*
+   Destination address, network byte order; an IPv4 address stands in the first four bytes, the rest is 0.
+   */
+  uint8_t dst[16];
+} pfkey_engine_sa;
+
+#ifdef __cplusplus
+extern "C" {
+#endif /* __cplusplus */
+
+/*
  Finds the extensions of a message: `mhp[n]` points at the extension of type n, or is NULL; `mhp[0]` at the
  header. `mhp` has SADB_EXT_MAX + 1 = 27 elements.
 
@@ -111,6 +147,127 @@ void ipsec_hexdump(const void *buf, int len);
  Writes bytes to stdout as they are.
  */
 void ipsec_bindump(char *buf, int len);
+
+/*
+ Makes an empty engine that behaves as Linux's AF_KEY. `profile` is NULL or "linux".
+
+ Returns the engine, which the caller frees with `pfkey_engine_free`; NULL with errno EINVAL for another profile.
+ */
+struct pfkey_engine *pfkey_engine_new(const char *profile);
+
+/*
+ Frees an engine with its sessions; its keys are wiped. NULL is allowed.
+ */
+void pfkey_engine_free(struct pfkey_engine *engine);
+
+/*
+ Opens a session, the engine's equivalent of a PF_KEY socket.
+
+ Returns its number (0 or more); -1 with errno.
+ */
+int pfkey_engine_open(struct pfkey_engine *engine);
+
+/*
+ Closes a session; its registration, its dump and what it did not receive are gone.
+
+ Returns 0; -1 with errno EBADF if there is none of that number.
+ */
+int pfkey_engine_close(struct pfkey_engine *engine, int session, uint64_t now);
+
+/*
+ Sends one whole PF_KEY message of `len` bytes from a session. When it returns, every answer and notification that
+ the message causes can be received. The bytes stay the caller's.
+
+ Returns 0; an error of the request itself comes as a message with `sadb_msg_errno`. Returns -1 with errno, and
+ nothing was done, for what is no message: EBADF without such a session, EMSGSIZE or EINVAL as `send` on a PF_KEY
+ socket would say.
+ */
+int pfkey_engine_send(struct pfkey_engine *engine,
+                      int session,
+                      const void *msg,
+                      size_t len,
+                      uint64_t now);
+
+/*
+ Takes a session's oldest message into `buffer` of `size` bytes. A dump goes on while its messages are taken.
+
+ Returns the message's length in bytes; -1 with errno EAGAIN if there is none, EBADF without such a session,
+ EMSGSIZE if the buffer is too small: then the message stays, `pfkey_engine_pending` says how long it is.
+ */
+int pfkey_engine_recv(struct pfkey_engine *engine, int session, void *buffer, size_t size, uint64_t now);
+
+/*
+ Returns the length in bytes of a session's oldest message, 0 if there is none; -1 with errno EBADF.
+ */
+int pfkey_engine_pending(struct pfkey_engine *engine, int session);
+
+/*
+ Returns how many messages a session lost because it did not receive them; UINT64_MAX with errno EBADF.
+ */
+uint64_t pfkey_engine_dropped(struct pfkey_engine *engine, int session);
+
+/*
+ Returns the time at which `pfkey_engine_advance` has to be called next, nanoseconds since the Unix epoch;
+ UINT64_MAX if nothing is due.
+ */
+uint64_t pfkey_engine_next_deadline(struct pfkey_engine *engine);
+
+/*
+ Does what is due at `now`: EXPIRE messages, the end of SAs and policies. Calls with a time of their own do that
+ too.
+
+ Returns 0; -1 with errno EINVAL for NULL.
+ */
+int pfkey_engine_advance(struct pfkey_engine *engine,
+                         uint64_t now);
+
+/*
+ Sets the seconds that an SA lives which is asked for but not made yet (30 at first).
+
+ Returns 0; -1 with errno EINVAL for NULL.
+ */
+int pfkey_engine_set_acq_expires(struct pfkey_engine *engine, uint64_t seconds);
+
+/*
+ Which SAs an outbound packet from `src` to `dst` needs. Ports stand in the sockaddrs (for ICMP type and code),
+ `proto` is the upper-layer protocol. A missing SA is asked for: registered sessions receive ACQUIRE.
+
+ Writes the SAs to `sas`, which has room for `room` of them (no policy needs more than 6), in the order in which
+ they are applied. Returns their number; 0 = the packet passes as it is. Returns -1 with errno EAGAIN if an SA is
+ missing, EPERM if the policy discards the packet, ENOBUFS if the policy asks for more SAs than can be applied,
+ ENOSPC if `room` is too small, EAFNOSUPPORT for addresses of other or different families.
+ */
+int pfkey_engine_outbound(struct pfkey_engine *engine,
+                          const struct sockaddr *src,
+                          const struct sockaddr *dst,
+                          uint8_t proto,
+                          struct pfkey_engine_sa *sas,
+                          size_t room,
+                          uint64_t now);
+
+/*
+ Counts `packets` of together `bytes` bytes for an SA, inbound or outbound, after its limits were tested; what they
+ cause (EXPIRE) is delivered.
+
+ Returns 0; -1 with errno EINVAL if there is no such SA or it is over its hard limit: the packets must not pass.
+ */
+int pfkey_engine_count(struct pfkey_engine *engine,
+                       const struct pfkey_engine_sa *sa,
+                       uint64_t packets,
+                       uint64_t bytes,
+                       uint64_t now);
+
+/*
+ Tells key managers that the peer of an encapsulated SA now sends from another address or port (in `peer`):
+ SADB_X_NAT_T_NEW_MAPPING. To be called for every such packet until the SA was updated.
+
+ Returns 0; -1 with errno EINVAL if there is no such SA or it is not encapsulated, EAFNOSUPPORT for an address of
+ another family.
+ */
+int pfkey_engine_new_mapping(struct pfkey_engine *engine,
+                             const struct pfkey_engine_sa *sa,
+                             const struct sockaddr *peer,
+                             uint64_t now);
 
 /*
  The text of this thread's last error.
@@ -354,5 +511,9 @@ int ipsec_check_keylen2(uint32_t satype, uint32_t alg_id, uint32_t keylen);
 int ipsec_get_keylen(uint32_t supported,
                      uint32_t alg_id,
                      struct sadb_alg *alg0);
+
+#ifdef __cplusplus
+}  /* extern "C" */
+#endif  /* __cplusplus */
 
 #endif  /* PFKEY_RS_H */

@@ -82,3 +82,18 @@ fn output_interleaves_with_printf() {
     let text = String::from_utf8(output.stdout).expect("text");
     assert_eq!(text, "one 01020304 two threekdebug_sadb: NULL pointer was passed.\nfour\n");
 }
+
+/// An engine in the program's own process: the program checks what it is told, and prints what its key manager heard.
+#[test]
+fn an_engine_embedded_in_a_program() {
+    let dir = c::scratch("embedded_engine");
+    let sources = c::root().join("c-tests");
+    let files = [sources.join("embedded_engine.c"), sources.join("common.c")];
+    let program = c::compile(&dir, "embedded_engine", &files, &[]);
+    let output = c::run(&mut Command::new(program));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let heard: Vec<&str> =
+        text.lines().filter(|line| !line.starts_with(' ')).filter_map(|line| line.split([' ', ',']).next()).collect();
+    assert_eq!(heard, ["REGISTER", "X_SPDADD", "ACQUIRE", "ADD", "EXPIRE", "after", "EXPIRE"], "{text}");
+    assert!(text.contains("after 60 seconds"), "{text}");
+}

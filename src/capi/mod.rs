@@ -12,6 +12,7 @@ mod align;
 mod argument;
 mod descriptor;
 mod dump;
+mod engine;
 mod error;
 mod guard;
 mod memory;
@@ -30,6 +31,12 @@ pub use descriptor::{libipsec_opt, pfkey_close, pfkey_open, pfkey_send, pfkey_se
 pub use dump::{
     ipsec_bindump, ipsec_hexdump, kdebug_sadb, pfkey_sadump, pfkey_sadump_withports, pfkey_spdump,
     pfkey_spdump_filter_socket_policy, pfkey_spdump_filtered_count, pfkey_spdump_withports,
+};
+pub use engine::{
+    pfkey_engine, pfkey_engine_advance, pfkey_engine_close, pfkey_engine_count, pfkey_engine_dropped,
+    pfkey_engine_free, pfkey_engine_new, pfkey_engine_new_mapping, pfkey_engine_next_deadline, pfkey_engine_open,
+    pfkey_engine_outbound, pfkey_engine_pending, pfkey_engine_recv, pfkey_engine_sa, pfkey_engine_send,
+    pfkey_engine_set_acq_expires,
 };
 pub use error::{__ipsec_errcode, __ipsec_set_strerror, ipsec_strerror};
 pub use policy::{ipsec_dump_policy, ipsec_dump_policy_withports, ipsec_get_policylen, ipsec_set_policy};

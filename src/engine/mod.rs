@@ -7,6 +7,7 @@
 pub mod algorithm;
 mod lifetime;
 pub mod message;
+mod migrate;
 pub mod policy;
 pub mod resolve;
 pub mod sa;

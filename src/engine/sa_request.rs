@@ -312,7 +312,7 @@ impl Engine {
 }
 
 /// What `xfrm_init_state` of the SA's protocol refuses.
-fn init_state(sa: &Sa) -> Result<(), Errno> {
+pub(super) fn init_state(sa: &Sa) -> Result<(), Errno> {
     // The inner family's mode must be the outer's in transport mode.
     if sa.mode == 1 && sa.selector.v6.is_some_and(|v6| v6 != sa.said.v6) {
         return Err(Errno::EPROTONOSUPPORT);

@@ -134,6 +134,11 @@ impl Spd {
         self.policies.insert(id, policy);
     }
 
+    /// The templates of a policy; reqids must stay, they are counted.
+    pub fn templates_mut(&mut self, id: u32) -> &mut [super::policy::Template] {
+        self.policies.get_mut(&id).map_or(&mut [], |policy| &mut policy.templates)
+    }
+
     /// Removes a policy.
     pub fn remove(&mut self, id: u32) -> Option<Policy> {
         let policy = self.policies.remove(&id)?;

@@ -16,7 +16,7 @@ pub(super) fn references(policy: &Policy, now: Time) -> u16 {
 }
 
 /// The selector of an SPD request: prefixes and ports as given, the destination's protocol.
-fn selector(message: &Message<'_>) -> Result<(bool, Selector), Errno> {
+pub(super) fn selector(message: &Message<'_>) -> Result<(bool, Selector), Errno> {
     let (v6, saddr, daddr) = address_pair(message)?;
     let side = |ext| message.address(ext).ok_or(Errno::EINVAL);
     let ((src, src_addr), (dst, dst_addr)) = (side(Ext::ADDRESS_SRC)?, side(Ext::ADDRESS_DST)?);
@@ -144,12 +144,5 @@ impl Engine {
             self.send_header(cx, Audience::All, notice(header, MessageType::X_SPDFLUSH, 0))?;
         }
         Ok(())
-    }
-
-    /// `pfkey_migrate`: checks only what can be checked without moving anything, then says that it cannot.
-    pub(super) fn migrate(&mut self, request: &Message<'_>, _cx: &mut Context<'_>) -> Result<(), Errno> {
-        address_pair(request)?;
-        request.policy().ok_or(Errno::EINVAL)?;
-        Err(Errno::ENOPROTOOPT)
     }
 }

@@ -22,8 +22,8 @@ pub type Flow = FlowKey;
 pub enum Outbound {
     /// No policy, or one that says none: let it pass.
     Pass,
-    /// Apply these SAs in order.
-    Apply(Vec<Said>),
+    /// Apply these SAs in order, each in its `sadb_x_sa2_mode`.
+    Apply(Vec<(Said, u8)>),
     /// An SA is missing; key managers were asked, or there is none. Hold or drop the packet.
     Wait,
 }
@@ -109,7 +109,7 @@ impl Engine {
             let key =
                 AcquireKey { daddr, saddr, proto: template.proto, v6, mode: template.mode, reqid: template.reqid };
             match self.best_sa(&key, flow) {
-                Some(said) => chain.push(said),
+                Some(said) => chain.push((said, template.mode)),
                 None => {
                     self.acquire(&key, flow, &policy, cx);
                     if !template.optional {

@@ -56,6 +56,12 @@ impl Queues {
         Some(message)
     }
 
+    /// The oldest message of a session, which stays.
+    #[must_use]
+    pub fn first(&self, id: SessionId) -> Option<&[u8]> {
+        self.queues.get(&id)?.messages.front().map(Vec::as_slice)
+    }
+
     /// Whether a paused dump of this session goes on: at most one third of the queue is used
     /// (`pfkey_recvmsg`).
     #[must_use]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::network::{self, Packet};
 use nix::sys::socket::{MsgFlags, recv};
 use pfkey_rs::engine::Engine;
 use pfkey_rs::keyd::{Hub, Queues, SessionId};
@@ -22,6 +23,8 @@ pub trait Backend {
     fn receive(&mut self, name: &str) -> Vec<Vec<u8>>;
     /// Lets seconds pass.
     fn wait(&mut self, seconds: u64);
+    /// Sends a packet; gives the errno of the sender, 0 for success.
+    fn packet(&mut self, packet: &Packet) -> i32;
 }
 
 /// The hub and the engine in this process, with a clock of our own.
@@ -33,9 +36,14 @@ pub struct Memory {
 }
 
 impl Memory {
-    pub fn new() -> Self {
+    /// `packets`: as `AfKey::new`.
+    pub fn new(packets: bool) -> Self {
+        let mut engine = Engine::with_seed(Profile::Linux, 1);
+        if packets {
+            engine.set_acq_expires(network::ACQ_EXPIRES);
+        }
         Self {
-            hub: Hub::new(Engine::with_seed(Profile::Linux, 1), Profile::Linux),
+            hub: Hub::new(engine, Profile::Linux),
             queues: Queues::new(),
             sessions: BTreeMap::new(),
             now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap(),
@@ -81,6 +89,10 @@ impl Backend for Memory {
             self.hub.advance(self.now, &mut self.queues);
         }
         self.now = end;
+    }
+
+    fn packet(&mut self, packet: &Packet) -> i32 {
+        network::pass(packet, &mut self.hub, self.now, &mut self.queues)
     }
 }
 
@@ -132,6 +144,10 @@ macro_rules! over_descriptors {
                 // Real time has to pass here; half a second for the timers' slack.
                 std::thread::sleep(Duration::from_millis(seconds * 1000 + 500));
             }
+
+            fn packet(&mut self, packet: &Packet) -> i32 {
+                network::send(packet)
+            }
         }
     };
 }
@@ -181,8 +197,12 @@ pub struct AfKey {
 over_descriptors!(AfKey);
 
 impl AfKey {
-    pub fn new() -> Self {
+    /// `packets`: with an interface to send them through.
+    pub fn new(packets: bool) -> Self {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
+        if packets {
+            network::prepare();
+        }
         Self { descriptors: Descriptors { kind: Kind::AfKey, open: BTreeMap::new() } }
     }
 }

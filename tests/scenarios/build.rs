@@ -156,6 +156,12 @@ impl Msg {
         })
     }
 
+    /// The same as SPDUPDATE.
+    pub fn update(mut self) -> Self {
+        self.header.msg_type = MessageType::X_SPDUPDATE;
+        self
+    }
+
     pub fn bytes(&self) -> Vec<u8> {
         let body = self.extensions.concat();
         let header = Header { len: ((16 + body.len()) / 8) as u16, ..self.header };

@@ -4,12 +4,16 @@ use pfkey_rs::wire::layout::SadbSa;
 use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, SaType as S};
 
 use crate::build::{Msg, request};
+use crate::network::Packet;
 
 pub enum Step {
     Open(&'static str),
     Close(&'static str),
     Send(&'static str, Vec<u8>),
     Wait(u64),
+    /// As `Send`, with the sequence number of the last ACQUIRE.
+    Answer(&'static str, Vec<u8>),
+    Packet(Packet),
 }
 
 pub struct Scenario {
@@ -19,10 +23,17 @@ pub struct Scenario {
     pub any_spi: bool,
 }
 
-const A: &str = "10.0.0.1";
-const B: &str = "10.0.0.2";
-const A6: &str = "2001:db8::1";
-const B6: &str = "2001:db8::2";
+impl Scenario {
+    /// Whether packets pass, for which a backend needs a data plane.
+    pub fn has_packets(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Packet(_)))
+    }
+}
+
+pub const A: &str = "10.0.0.1";
+pub const B: &str = "10.0.0.2";
+pub const A6: &str = "2001:db8::1";
+pub const B6: &str = "2001:db8::2";
 
 fn esp(msg_type: M, spi: u32) -> Msg {
     Msg::new(msg_type, S::ESP, 7).sa(spi, 3, 12).pair(A, B).key(Ext::KEY_AUTH, 20).key(Ext::KEY_ENCRYPT, 16)
@@ -63,51 +74,67 @@ fn bare(msg_type: M, satype: u8) -> Msg {
 }
 
 /// Builds one scenario step by step; `a` sends, `b` listens.
-struct Build {
+pub struct Build {
     name: String,
     steps: Vec<Step>,
     any_spi: bool,
 }
 
 impl Build {
-    fn new(name: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), steps: vec![Step::Open("a"), Step::Open("b")], any_spi: false }
     }
 
-    fn send(self, message: Msg) -> Self {
+    pub fn send(self, message: Msg) -> Self {
         self.send_bytes("a", message.bytes())
     }
 
-    fn by(self, name: &'static str, message: Msg) -> Self {
+    pub fn by(self, name: &'static str, message: Msg) -> Self {
         self.send_bytes(name, message.bytes())
     }
 
-    fn send_bytes(mut self, name: &'static str, bytes: Vec<u8>) -> Self {
+    pub fn send_bytes(mut self, name: &'static str, bytes: Vec<u8>) -> Self {
         self.steps.push(Step::Send(name, bytes));
         self
     }
 
-    fn open(mut self, name: &'static str) -> Self {
+    pub fn open(mut self, name: &'static str) -> Self {
         self.steps.push(Step::Open(name));
         self
     }
 
-    fn close(mut self, name: &'static str) -> Self {
+    pub fn close(mut self, name: &'static str) -> Self {
         self.steps.push(Step::Close(name));
         self
     }
 
-    fn wait(mut self, seconds: u64) -> Self {
+    pub fn wait(mut self, seconds: u64) -> Self {
         self.steps.push(Step::Wait(seconds));
         self
     }
 
-    fn any_spi(mut self) -> Self {
+    /// Answers the last ACQUIRE.
+    pub fn answer(mut self, message: Msg) -> Self {
+        self.steps.push(Step::Answer("a", message.bytes()));
+        self
+    }
+
+    pub fn packet(mut self, packet: Packet) -> Self {
+        self.steps.push(Step::Packet(packet));
+        self
+    }
+
+    /// A packet beyond a hard limit: the kernel's timer, which removes the SA, takes a moment.
+    pub fn packet_that_ends(self, packet: Packet) -> Self {
+        self.packet(packet).wait(1)
+    }
+
+    pub fn any_spi(mut self) -> Self {
         self.any_spi = true;
         self
     }
 
-    fn done(self, all: &mut Vec<Scenario>) {
+    pub fn done(self, all: &mut Vec<Scenario>) {
         all.push(Scenario { name: self.name, steps: self.steps, any_spi: self.any_spi });
     }
 }
@@ -638,6 +665,8 @@ pub fn all() -> Vec<Scenario> {
     policies(&mut all);
     audiences(&mut all);
     expiry(&mut all);
+    crate::migrate::all(&mut all);
+    crate::traffic::all(&mut all);
     let mut names: Vec<&str> = all.iter().map(|s| s.name.as_str()).collect();
     names.sort_unstable();
     names.windows(2).for_each(|pair| assert_ne!(pair[0], pair[1], "two scenarios of one name"));

@@ -7,7 +7,10 @@
 mod backend;
 mod build;
 mod catalogue;
+mod migrate;
+mod network;
 mod random;
+mod traffic;
 mod transcript;
 
 use std::collections::BTreeMap;
@@ -45,11 +48,11 @@ fn explained() -> BTreeMap<String, String> {
 }
 
 /// Compares transcripts with the reference; gives how many are identical and how many explained.
-fn compare(what: &str, run: impl Fn(&catalogue::Scenario) -> String) -> (usize, usize) {
+fn compare(what: &str, data_plane: bool, run: impl Fn(&catalogue::Scenario) -> String) -> (usize, usize) {
     let reference = read(&directory().join(REFERENCE).join("afkey.txt"));
     let explained = explained();
     let (mut identical, mut known, mut differences) = (0, 0, String::new());
-    let scenarios = catalogue::all();
+    let scenarios: Vec<_> = catalogue::all().into_iter().filter(|s| data_plane || !s.has_packets()).collect();
     for scenario in &scenarios {
         let Some(expected) = reference.get(&scenario.name) else {
             differences += &format!("{}: not recorded (tests/kernel/check --record)\n", scenario.name);
@@ -72,12 +75,12 @@ fn compare(what: &str, run: impl Fn(&catalogue::Scenario) -> String) -> (usize, 
 
 #[test]
 fn the_engine_answers_as_af_key() {
-    compare("engine", |scenario| transcript::run(scenario, &mut Memory::new()));
+    compare("engine", true, |scenario| transcript::run(scenario, &mut Memory::new(scenario.has_packets())));
 }
 
 #[test]
 fn a_pfkeyd_answers_as_af_key() {
-    compare("pfkeyd", |scenario| transcript::run(scenario, &mut Served::new()));
+    compare("pfkeyd", false, |scenario| transcript::run(scenario, &mut Served::new()));
 }
 
 /// Records what AF_KEY here answers into the directory of PFKEY_RECORD, or compares with the recording in
@@ -91,7 +94,7 @@ fn af_key() {
     let scenarios = catalogue::all();
     let recorded: BTreeMap<String, String> = scenarios
         .iter()
-        .map(|s| (s.name.clone(), transcript::run(s, &mut AfKey::new()).trim_end().to_owned()))
+        .map(|s| (s.name.clone(), transcript::run(s, &mut AfKey::new(s.has_packets())).trim_end().to_owned()))
         .collect();
     if let Some(dir) = record {
         let text: String = recorded.iter().map(|(name, body)| format!("== {name}\n{body}\n\n")).collect();
@@ -117,8 +120,8 @@ fn random_sequences() {
     let (first, last): (u64, u64) = (first.parse().expect("a number"), last.parse().expect("a number"));
     let kernel = random::Kernel { old: std::env::var_os("PFKEY_OLD_KERNEL").is_some() };
     let differs = |scenario: &catalogue::Scenario| {
-        let theirs = transcript::run(scenario, &mut AfKey::new());
-        let ours = transcript::run(scenario, &mut Memory::new());
+        let theirs = transcript::run(scenario, &mut AfKey::new(scenario.has_packets()));
+        let ours = transcript::run(scenario, &mut Memory::new(scenario.has_packets()));
         (theirs != ours).then_some((theirs, ours))
     };
     let (mut run, mut different) = (0, 0);

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use pfkey_rs::wire::{ExtensionType, Header};
+use pfkey_rs::wire::{ExtensionType, Header, MessageType};
 
 use crate::backend::Backend;
 use crate::catalogue::{Scenario, Step};
@@ -11,9 +11,30 @@ use crate::catalogue::{Scenario, Step};
 /// `IPSEC_MANUAL_REQID_MAX`.
 const MANUAL_REQID: u32 = 0x3fff;
 
+/// The sequence numbers of the ACQUIREs, which the kernel counts through all namespaces.
+#[derive(Default)]
+struct Acquires(Vec<u32>);
+
+impl Acquires {
+    fn show(&mut self, header: Header) -> String {
+        // Dumps count their messages.
+        let dump = matches!(header.msg_type, MessageType::DUMP | MessageType::X_SPDDUMP);
+        let known = self.0.iter().position(|&seq| seq == header.seq && !dump);
+        match known {
+            Some(n) => format!("ACQUIRE-{}", n + 1),
+            None if header.msg_type == MessageType::ACQUIRE && header.pid == 0 && header.seq != 0 => {
+                self.0.push(header.seq);
+                format!("ACQUIRE-{}", self.0.len())
+            }
+            None => header.seq.to_string(),
+        }
+    }
+}
+
 pub fn run(scenario: &Scenario, backend: &mut impl Backend) -> String {
     let mut text = String::new();
     let mut open: Vec<&str> = Vec::new();
+    let mut acquires = Acquires::default();
     for step in &scenario.steps {
         match step {
             Step::Open(name) => {
@@ -33,6 +54,20 @@ pub fn run(scenario: &Scenario, backend: &mut impl Backend) -> String {
                     let _ = writeln!(text, "  send: errno {errno}");
                 }
             }
+            Step::Answer(name, message) => {
+                let mut bytes = message.clone();
+                bytes[8..12].copy_from_slice(&acquires.0.last().copied().unwrap_or(0).to_ne_bytes());
+                let errno = backend.send(name, &bytes);
+                let _ = writeln!(text, "{name} > {}, answers", summary(message));
+                if errno != 0 {
+                    let _ = writeln!(text, "  send: errno {errno}");
+                }
+            }
+            Step::Packet(packet) => {
+                let errno = backend.packet(packet);
+                let (src, dst) = (packet.src, packet.dst);
+                let _ = writeln!(text, "packet {} {} > {} {}: errno {errno}", src.0, src.1, dst.0, dst.1);
+            }
             Step::Wait(seconds) => {
                 backend.wait(*seconds);
                 let _ = writeln!(text, "{seconds} s pass");
@@ -40,7 +75,7 @@ pub fn run(scenario: &Scenario, backend: &mut impl Backend) -> String {
         }
         for name in &open {
             for message in backend.receive(name) {
-                let _ = writeln!(text, "  {name} < {}", describe(&message, scenario.any_spi));
+                let _ = writeln!(text, "  {name} < {}", describe(&message, scenario.any_spi, &mut acquires));
             }
         }
     }
@@ -54,7 +89,7 @@ fn summary(message: &[u8]) -> String {
     format!("{name}, {} bytes, sum {sum:08x}", message.len())
 }
 
-fn describe(message: &[u8], any_spi: bool) -> String {
+fn describe(message: &[u8], any_spi: bool, acquires: &mut Acquires) -> String {
     let Some(h) = Header::read(message) else { return hex(message) };
     let pid = match h.pid {
         0 => "0",
@@ -67,7 +102,12 @@ fn describe(message: &[u8], any_spi: bool) -> String {
     let words = if policy { message.len() / 8 } else { h.len.into() };
     let mut text = format!(
         "{:?} errno {} satype {} words {} reserved {} seq {} pid {pid}",
-        h.msg_type, h.errno, h.satype.0, words, h.reserved, h.seq
+        h.msg_type,
+        h.errno,
+        h.satype.0,
+        words,
+        h.reserved,
+        acquires.show(h)
     );
     if words * 8 != message.len() {
         let _ = write!(text, " ({} bytes)", message.len());

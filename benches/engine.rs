@@ -1,0 +1,134 @@
+//! What the embedded engine does in a second, in one process on one core, at a thousand, a hundred thousand and a
+//! million SAs. `cargo bench --bench engine`
+//!
+//! Every figure includes checking the request, doing it, and building the answer for one session, which counts it
+//! and throws it away.
+
+use std::time::{Duration, Instant};
+
+use pfkey_rs::engine::Engine;
+use pfkey_rs::keyd::{Hub, SessionId, Sink};
+use pfkey_rs::wire::layout::{SadbLifetime, SadbSa};
+use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
+
+const SIZES: [u32; 3] = [1_000, 100_000, 1_000_000];
+const NOW: Duration = Duration::from_secs(1_700_000_000);
+
+/// Counts messages and their errors.
+#[derive(Default)]
+struct Count {
+    messages: u64,
+    errors: u64,
+}
+
+impl Sink for Count {
+    fn deliver(&mut self, _to: SessionId, message: &[u8]) -> bool {
+        self.messages += 1;
+        self.errors += u64::from(message[2] != 0);
+        true
+    }
+}
+
+/// Its addresses: pairs of hosts, as on a gateway with many peers.
+fn ends(n: u32) -> (SockaddrBytes, SockaddrBytes) {
+    let peer = std::net::Ipv4Addr::from(0x0a00_0000 + n % 0x00ff_ffff);
+    (SockaddrBytes::new([192, 0, 2, 1].into(), 0), SockaddrBytes::new(peer.into(), 0))
+}
+
+fn message(buffer: &mut [u8; 512], msg_type: MessageType, n: u32) -> usize {
+    let (src, dst) = ends(n);
+    let mut w = Writer::new(buffer, Header::new(msg_type, SaType::ESP, 0, 1), Profile::Linux);
+    if msg_type == MessageType::GETSPI {
+        w.address(Ext::ADDRESS_SRC, 0, 32, src.as_bytes()).address(Ext::ADDRESS_DST, 0, 32, dst.as_bytes());
+        w.spirange(0x100, 0x0fff_ffff);
+        return w.finish().map_or(0, |m| m.len());
+    }
+    // Spread, as key managers' random SPIs are.
+    let spi = (n + 1).wrapping_mul(0x9e37_79b1) | 0x100;
+    w.sa(SadbSa { spi: spi.into(), replay: 4, state: 1, auth: 3, encrypt: 12, ..Default::default() });
+    if msg_type == MessageType::ADD {
+        let lifetime = |add: u64| SadbLifetime { addtime: add.into(), ..Default::default() };
+        w.lifetime(Ext::LIFETIME_HARD, lifetime(3600 + u64::from(n % 600)));
+        w.lifetime(Ext::LIFETIME_SOFT, lifetime(3000 + u64::from(n % 600)));
+    }
+    w.address(Ext::ADDRESS_SRC, 0, 32, src.as_bytes()).address(Ext::ADDRESS_DST, 0, 32, dst.as_bytes());
+    if msg_type == MessageType::ADD {
+        w.key(Ext::KEY_AUTH, 160, &[7; 20]).key(Ext::KEY_ENCRYPT, 128, &[9; 16]);
+    }
+    w.finish().map_or(0, |m| m.len())
+}
+
+/// Requests a second: `count` of them, spread over `n` SAs.
+fn rate(hub: &mut Hub<Engine>, id: SessionId, msg_type: MessageType, n: u32, count: u32) -> f64 {
+    let mut sink = Count::default();
+    let mut buffer = [0; 512];
+    let mut spent = Duration::ZERO;
+    for i in 0..count {
+        let len = message(&mut buffer, msg_type, if count == n { i } else { i.wrapping_mul(0x9e37_79b1) % n });
+        let start = Instant::now();
+        hub.receive(id, &buffer[..len], NOW, &mut sink).expect("a message");
+        spent += start.elapsed();
+    }
+    assert_eq!(sink.errors, 0, "{msg_type:?} at {n}");
+    f64::from(count) / (spent - clock_cost(count)).as_secs_f64()
+}
+
+/// What reading the clock around each request costs.
+fn clock_cost(count: u32) -> Duration {
+    let mut spent = Duration::ZERO;
+    for _ in 0..count {
+        let start = Instant::now();
+        spent += start.elapsed();
+    }
+    spent
+}
+
+/// Resident bytes of this process.
+fn resident() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/statm").expect("procfs");
+    let pages: f64 = text.split(' ').nth(1).and_then(|n| n.parse().ok()).expect("a number");
+    pages * 4096.0
+}
+
+fn column(n: u32) -> Vec<(&'static str, f64)> {
+    let before = resident();
+    let mut hub = Hub::new(Engine::with_seed(Profile::Linux, 1), Profile::Linux);
+    let id = hub.open();
+    let add = rate(&mut hub, id, MessageType::ADD, n, n);
+    let bytes = (resident() - before) / f64::from(n);
+    let some = n.clamp(10_000, 100_000);
+    let get = rate(&mut hub, id, MessageType::GET, n, some);
+    let getspi = rate(&mut hub, id, MessageType::GETSPI, n, n.min(100_000));
+
+    let mut dump = [0; 16];
+    let len = Writer::new(&mut dump, Header::new(MessageType::DUMP, SaType::UNSPEC, 1, 1), Profile::Linux)
+        .finish()
+        .map_or(0, |m| m.len());
+    let (mut sink, start) = (Count::default(), Instant::now());
+    while sink.messages < 1_000_000 {
+        hub.receive(id, &dump[..len], NOW, &mut sink).expect("a message");
+    }
+    let dumped = sink.messages as f64 / start.elapsed().as_secs_f64();
+
+    let delete = rate(&mut hub, id, MessageType::DELETE, n, n);
+    vec![
+        ("ADD / s", add),
+        ("GET / s", get),
+        ("GETSPI / s", getspi),
+        ("DELETE / s", delete),
+        ("dumped messages / s", dumped),
+        ("resident bytes an SA, two keys of 36 bytes included", bytes),
+    ]
+}
+
+fn main() {
+    let columns: Vec<_> = SIZES.iter().rev().map(|&n| column(n)).rev().collect();
+    println!("{:<52}{:>12}{:>12}{:>12}", "SAs", SIZES[0], SIZES[1], SIZES[2]);
+    for row in 0..columns[0].len() {
+        print!("{:<52}", columns[0][row].0);
+        for column in &columns {
+            print!("{:>12.0}", column[row].1);
+        }
+        println!();
+    }
+}

@@ -1,0 +1,374 @@
+//! The embedded key engine in the caller's own process: for data planes in userspace, and for tests.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::argument;
+use super::guard::{Failure, keep_code};
+use crate::engine::{Engine, Flow, Outbound, Said, TrafficError};
+use crate::keyd::{Hub, Queues, SessionId};
+use crate::wire::sockaddr::{AF_INET, AF_INET6, Sockaddr};
+use crate::wire::{Profile, SaType};
+
+/// A key engine with its own SADB and SPD. It does no I/O and reads no clock; every call takes the time in
+/// nanoseconds since the Unix epoch. One thread at a time may use it.
+#[allow(non_camel_case_types)]
+pub struct pfkey_engine {
+    hub: Hub<Engine>,
+    queues: Queues,
+}
+
+/// What names an SA of an engine.
+#[allow(non_camel_case_types)]
+#[repr(C)]
+pub struct pfkey_engine_sa {
+    /// SPI in network byte order, as `sadb_sa_spi`.
+    pub spi: u32,
+    /// SADB_SATYPE_AH, SADB_SATYPE_ESP or SADB_X_SATYPE_IPCOMP.
+    pub satype: u8,
+    /// `sadb_x_sa2_mode` in which it is applied.
+    pub mode: u8,
+    /// AF_INET or AF_INET6.
+    pub family: u16,
+    /// Destination address, network byte order; an IPv4 address stands in the first four bytes, the rest is 0.
+    pub dst: [u8; 16],
+}
+
+fn fail<T>(errno: Errno) -> Result<T, Failure> {
+    errno.set();
+    Err(Failure::Errno(errno as i32))
+}
+
+/// Calls `body` with the engine; a failure is -1 with errno and code 26.
+unsafe fn with(engine: *mut pfkey_engine, body: impl FnOnce(&mut pfkey_engine) -> Result<c_int, Errno>) -> c_int {
+    // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
+    let engine = unsafe { engine.as_mut() };
+    keep_code(|| engine.ok_or(Errno::EINVAL).and_then(body).or_else(fail))
+}
+
+fn session(engine: &pfkey_engine, session: c_int) -> Result<SessionId, Errno> {
+    let id = SessionId(u32::try_from(session).map_err(|_| Errno::EBADF)?);
+    if engine.hub.statistics(id).is_some() { Ok(id) } else { Err(Errno::EBADF) }
+}
+
+fn said(sa: &pfkey_engine_sa) -> Result<Said, Errno> {
+    let v6 = match sa.family {
+        AF_INET => false,
+        AF_INET6 => true,
+        _ => return Err(Errno::EAFNOSUPPORT),
+    };
+    let proto = SaType(sa.satype).protocol().ok_or(Errno::EINVAL)?;
+    Ok(Said { daddr: sa.dst, spi: u32::from_be(sa.spi), proto, v6 })
+}
+
+impl TrafficError {
+    /// What `sendto` would say.
+    const fn errno(self) -> Errno {
+        match self {
+            Self::Discarded => Errno::EPERM,
+            Self::NoSa => Errno::EINVAL,
+            Self::TooManyTemplates => Errno::ENOBUFS,
+        }
+    }
+}
+
+/// Makes an empty engine that behaves as Linux's AF_KEY. `profile` is NULL or "linux".
+///
+/// Returns the engine, which the caller frees with `pfkey_engine_free`; NULL with errno EINVAL for another profile.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_engine_new(profile: *const c_char) -> *mut pfkey_engine {
+    keep_code(|| {
+        // SAFETY: NULL or a C string.
+        let name = (!profile.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(profile) });
+        let Some(profile) = name.map_or(Some(Profile::Linux), |n| n.to_str().ok().and_then(profile_by_name)) else {
+            return fail(Errno::EINVAL);
+        };
+        let hub = Hub::new(Engine::new(profile), profile);
+        Ok(Box::into_raw(Box::new(pfkey_engine { hub, queues: Queues::new() })))
+    })
+}
+
+fn profile_by_name(name: &str) -> Option<Profile> {
+    (name == "linux").then_some(Profile::Linux)
+}
+
+/// Frees an engine with its sessions; its keys are wiped. NULL is allowed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_engine_free(engine: *mut pfkey_engine) {
+    keep_code(|| {
+        if !engine.is_null() {
+            // SAFETY: pfkey_engine_new made it with Box::into_raw, and the caller gives it up.
+            drop(unsafe { Box::from_raw(engine) });
+        }
+        Ok(())
+    });
+}
+
+/// Opens a session, the engine's equivalent of a PF_KEY socket.
+///
+/// Returns its number (0 or more); -1 with errno.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_engine_open(engine: *mut pfkey_engine) -> c_int {
+    // SAFETY: as the caller says, see `with`.
+    unsafe { with(engine, |e| c_int::try_from(e.hub.open().0).map_err(|_| Errno::EMFILE)) }
+}
+
+/// Closes a session; its registration, its dump and what it did not receive are gone.
+///
+/// Returns 0; -1 with errno EBADF if there is none of that number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_engine_close(engine: *mut pfkey_engine, session: c_int, now: u64) -> c_int {
+    // SAFETY: as above.
+    unsafe {
+        with(engine, |e| {
+            let id = self::session(e, session)?;
+            e.hub.close(id, Duration::from_nanos(now));
+            e.queues.close(id);
+            Ok(0)
+        })
+    }
+}
+
+/// Sends one whole PF_KEY message of `len` bytes from a session. When it returns, every answer and notification that
+/// the message causes can be received. The bytes stay the caller's.
+///
+/// Returns 0; an error of the request itself comes as a message with `sadb_msg_errno`. Returns -1 with errno, and
+/// nothing was done, for what is no message: EBADF without such a session, EMSGSIZE or EINVAL as `send` on a PF_KEY
+/// socket would say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_engine_send(
+    engine: *mut pfkey_engine,
+    session: c_int,
+    msg: *const c_void,
+    len: usize,
+    now: u64,
+) -> c_int {
+    // SAFETY: the caller gives `len` bytes.
+    let bytes = unsafe { argument::bytes(msg, len) }.map_err(|_| Errno::EFAULT);
+    // SAFETY: as above.
+    unsafe {
+        with(engine, |e| {
+            let id = self::session(e, session)?;
+            let outcome = e.hub.receive(id, bytes?, Duration::from_nanos(now), &mut e.queues);
+            outcome.map(|()| 0).map_err(|error| Errno::from_raw(error.rule.errno()))
+        })
+    }
+}
+
+/// Takes a session's oldest message into `buffer` of `size` bytes. A dump goes on while its messages are taken.
+///
+/// Returns the message's length in bytes; -1 with errno EAGAIN if there is none, EBADF without such a session,
+/// EMSGSIZE if the buffer is too small: then the message stays, `pfkey_engine_pending` says how long it is.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_engine_recv(
+    engine: *mut pfkey_engine,
+    session: c_int,
+    buffer: *mut c_void,
+    size: usize,
+    now: u64,
+) -> c_int {
+    // SAFETY: as above.
+    unsafe {
+        with(engine, |e| {
+            let id = self::session(e, session)?;
+            let len = e.queues.first(id).ok_or(Errno::EAGAIN)?.len();
+            if len > size || buffer.is_null() {
+                return Err(Errno::EMSGSIZE);
+            }
+            let message = zeroize::Zeroizing::new(e.queues.pop(id).ok_or(Errno::EAGAIN)?);
+            // The buffer has `size` bytes, and the message is no longer.
+            std::ptr::copy_nonoverlapping(message.as_ptr(), buffer.cast(), len);
+            if e.hub.is_dumping(id) && e.queues.may_resume(id) {
+                e.hub.writable(id, Duration::from_nanos(now), &mut e.queues);
+            }
+            Ok(len as c_int)
+        })
+    }
+}
+
+/// Returns the length in bytes of a session's oldest message, 0 if there is none; -1 with errno EBADF.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_engine_pending(engine: *mut pfkey_engine, session: c_int) -> c_int {
+    // SAFETY: as above.
+    unsafe {
+        with(engine, |e| {
+            let id = self::session(e, session)?;
+            Ok(e.queues.first(id).map_or(0, <[u8]>::len) as c_int)
+        })
+    }
+}
+
+/// Returns how many messages a session lost because it did not receive them; UINT64_MAX with errno EBADF.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_engine_dropped(engine: *mut pfkey_engine, session: c_int) -> u64 {
+    let mut dropped = u64::MAX;
+    // SAFETY: as above.
+    unsafe {
+        with(engine, |e| {
+            dropped = e.queues.dropped(self::session(e, session)?);
+            Ok(0)
+        })
+    };
+    dropped
+}
+
+/// Returns the time at which `pfkey_engine_advance` has to be called next, nanoseconds since the Unix epoch;
+/// UINT64_MAX if nothing is due.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_engine_next_deadline(engine: *mut pfkey_engine) -> u64 {
+    let mut deadline = u64::MAX;
+    // SAFETY: as above.
+    unsafe {
+        with(engine, |e| {
+            let next = e.hub.next_deadline().and_then(|at| u64::try_from(at.as_nanos()).ok());
+            deadline = next.unwrap_or(u64::MAX);
+            Ok(0)
+        })
+    };
+    deadline
+}
+
+/// Does what is due at `now`: EXPIRE messages, the end of SAs and policies. Calls with a time of their own do that
+/// too.
+///
+/// Returns 0; -1 with errno EINVAL for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_engine_advance(engine: *mut pfkey_engine, now: u64) -> c_int {
+    // SAFETY: as above.
+    unsafe {
+        with(engine, |e| {
+            e.hub.advance(Duration::from_nanos(now), &mut e.queues);
+            Ok(0)
+        })
+    }
+}
+
+/// Sets the seconds that an SA lives which is asked for but not made yet (30 at first).
+///
+/// Returns 0; -1 with errno EINVAL for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_engine_set_acq_expires(engine: *mut pfkey_engine, seconds: u64) -> c_int {
+    // SAFETY: as above.
+    unsafe {
+        with(engine, |e| {
+            e.hub.engine_mut().set_acq_expires(seconds);
+            Ok(0)
+        })
+    }
+}
+
+/// Which SAs an outbound packet from `src` to `dst` needs. Ports stand in the sockaddrs (for ICMP type and code),
+/// `proto` is the upper-layer protocol. A missing SA is asked for: registered sessions receive ACQUIRE.
+///
+/// Writes the SAs to `sas`, which has room for `room` of them (no policy needs more than 6), in the order in which
+/// they are applied. Returns their number; 0 = the packet passes as it is. Returns -1 with errno EAGAIN if an SA is
+/// missing, EPERM if the policy discards the packet, ENOBUFS if the policy asks for more SAs than can be applied,
+/// ENOSPC if `room` is too small, EAFNOSUPPORT for addresses of other or different families.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_engine_outbound(
+    engine: *mut pfkey_engine,
+    src: *const libc::sockaddr,
+    dst: *const libc::sockaddr,
+    proto: u8,
+    sas: *mut pfkey_engine_sa,
+    room: usize,
+    now: u64,
+) -> c_int {
+    // SAFETY: NULL, or sockaddrs of their families.
+    let ends = unsafe { (argument::sockaddr(src), argument::sockaddr(dst)) };
+    // SAFETY: as above; `sas` has room for `room` elements.
+    unsafe {
+        with(engine, |e| {
+            let (Ok(src), Ok(dst)) = ends else { return Err(Errno::EFAULT) };
+            let ((v6, saddr), (dst_v6, daddr)) = (address(src)?, address(dst)?);
+            if v6 != dst_v6 {
+                return Err(Errno::EAFNOSUPPORT);
+            }
+            let flow = Flow { v6, saddr, daddr, proto, sport: src.port(), dport: dst.port() };
+            let now = Duration::from_nanos(now);
+            let outcome = e.hub.with_engine(now, None, &mut e.queues, |engine, cx| engine.outbound(&flow, cx));
+            let chain = match outcome.map_err(TrafficError::errno)? {
+                Outbound::Pass => return Ok(0),
+                Outbound::Wait => return Err(Errno::EAGAIN),
+                Outbound::Apply(chain) => chain,
+            };
+            if chain.len() > room || sas.is_null() {
+                return Err(Errno::ENOSPC);
+            }
+            for (i, (said, mode)) in chain.iter().enumerate() {
+                sas.add(i).write(pfkey_engine_sa {
+                    spi: said.spi.to_be(),
+                    satype: SaType::from_protocol(said.proto).0,
+                    mode: *mode,
+                    family: if said.v6 { AF_INET6 } else { AF_INET },
+                    dst: said.daddr,
+                });
+            }
+            Ok(chain.len() as c_int)
+        })
+    }
+}
+
+fn address(sockaddr: Sockaddr<'_>) -> Result<(bool, [u8; 16]), Errno> {
+    crate::engine::policy::address(sockaddr).ok_or(Errno::EAFNOSUPPORT)
+}
+
+/// Counts `packets` of together `bytes` bytes for an SA, inbound or outbound, after its limits were tested; what they
+/// cause (EXPIRE) is delivered.
+///
+/// Returns 0; -1 with errno EINVAL if there is no such SA or it is over its hard limit: the packets must not pass.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_engine_count(
+    engine: *mut pfkey_engine,
+    sa: *const pfkey_engine_sa,
+    packets: u64,
+    bytes: u64,
+    now: u64,
+) -> c_int {
+    // SAFETY: NULL, or the caller's.
+    let sa = unsafe { sa.as_ref() };
+    // SAFETY: as above.
+    unsafe {
+        with(engine, |e| {
+            let said = said(sa.ok_or(Errno::EFAULT)?)?;
+            let now = Duration::from_nanos(now);
+            e.hub
+                .with_engine(now, None, &mut e.queues, |engine, cx| engine.count_traffic(&said, packets, bytes, cx))
+                .map(|()| 0)
+                .map_err(TrafficError::errno)
+        })
+    }
+}
+
+/// Tells key managers that the peer of an encapsulated SA now sends from another address or port (in `peer`):
+/// SADB_X_NAT_T_NEW_MAPPING. To be called for every such packet until the SA was updated.
+///
+/// Returns 0; -1 with errno EINVAL if there is no such SA or it is not encapsulated, EAFNOSUPPORT for an address of
+/// another family.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_engine_new_mapping(
+    engine: *mut pfkey_engine,
+    sa: *const pfkey_engine_sa,
+    peer: *const libc::sockaddr,
+    now: u64,
+) -> c_int {
+    // SAFETY: NULL, or the caller's; a sockaddr of its family.
+    let (sa, peer) = unsafe { (sa.as_ref(), argument::sockaddr(peer)) };
+    // SAFETY: as above.
+    unsafe {
+        with(engine, |e| {
+            let (said, Ok(peer)) = (said(sa.ok_or(Errno::EFAULT)?)?, peer) else { return Err(Errno::EFAULT) };
+            let (v6, to) = address(peer)?;
+            if v6 != said.v6 {
+                return Err(Errno::EAFNOSUPPORT);
+            }
+            let (now, port) = (Duration::from_nanos(now), peer.port());
+            e.hub
+                .with_engine(now, None, &mut e.queues, |engine, cx| engine.new_mapping(&said, to, port, cx))
+                .map(|()| 0)
+                .map_err(TrafficError::errno)
+        })
+    }
+}
