@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use hub::{Hub, SessionStatistics};
 pub use nix::errno::Errno;
-pub use queue::{Queues, TRUESIZE_OVERHEAD};
+pub use queue::{Queues, truesize};
 
 use crate::wire::Message;
 use crate::wire::layout::SadbAlg;

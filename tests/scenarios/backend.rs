@@ -19,8 +19,10 @@ pub trait Backend {
     fn close(&mut self, name: &str);
     /// Sends a message; gives the errno of `send`, 0 for success.
     fn send(&mut self, name: &str, message: &[u8]) -> i32;
-    /// What a socket received since it was asked last.
-    fn receive(&mut self, name: &str) -> Vec<Vec<u8>>;
+    /// What a socket received since it was asked last, `most` messages at most.
+    fn receive(&mut self, name: &str, most: usize) -> Vec<Vec<u8>>;
+    /// Sets SO_RCVBUF.
+    fn set_buffer(&mut self, name: &str, bytes: usize);
     /// Lets seconds pass.
     fn wait(&mut self, seconds: u64);
     /// Sends a packet; gives the errno of the sender, 0 for success.
@@ -70,10 +72,17 @@ impl Backend for Memory {
         }
     }
 
-    fn receive(&mut self, name: &str) -> Vec<Vec<u8>> {
+    fn set_buffer(&mut self, name: &str, bytes: usize) {
+        // Linux doubles it, for its own bookkeeping.
+        self.queues.set_limit(self.sessions[name], 2 * bytes);
+    }
+
+    fn receive(&mut self, name: &str, most: usize) -> Vec<Vec<u8>> {
         let id = self.sessions[name];
         let mut messages = Vec::new();
-        while let Some(message) = self.queues.pop(id) {
+        while messages.len() < most
+            && let Some(message) = self.queues.pop(id)
+        {
             messages.push(message);
             if self.queues.may_resume(id) {
                 self.hub.writable(id, self.now, &mut self.queues);
@@ -103,12 +112,13 @@ struct Descriptors {
 }
 
 impl Descriptors {
-    fn receive(&self, name: &str) -> Vec<Vec<u8>> {
+    fn receive(&self, name: &str, most: usize) -> Vec<Vec<u8>> {
         let mut buffer = vec![0; 1 << 16];
         std::iter::from_fn(|| {
             let len = recv(self.open[name].as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).ok()?;
             Some(buffer[..len].to_vec())
         })
+        .take(most)
         .collect()
     }
 
@@ -136,8 +146,13 @@ macro_rules! over_descriptors {
                 self.descriptors.send(name, message)
             }
 
-            fn receive(&mut self, name: &str) -> Vec<Vec<u8>> {
-                self.descriptors.receive(name)
+            fn receive(&mut self, name: &str, most: usize) -> Vec<Vec<u8>> {
+                self.descriptors.receive(name, most)
+            }
+
+            fn set_buffer(&mut self, name: &str, bytes: usize) {
+                nix::sys::socket::setsockopt(&self.descriptors.open[name], nix::sys::socket::sockopt::RcvBuf, &bytes)
+                    .expect("SO_RCVBUF");
             }
 
             fn wait(&mut self, seconds: u64) {

@@ -14,6 +14,12 @@ pub enum Step {
     /// As `Send`, with the sequence number of the last ACQUIRE.
     Answer(&'static str, Vec<u8>),
     Packet(Packet),
+    /// As `Send`, but nobody receives yet.
+    Quietly(&'static str, Vec<u8>),
+    /// Receives so many messages at most.
+    Receive(&'static str, usize),
+    /// Sets SO_RCVBUF.
+    Buffer(&'static str, usize),
 }
 
 pub struct Scenario {
@@ -27,6 +33,11 @@ impl Scenario {
     /// Whether packets pass, for which a backend needs a data plane.
     pub fn has_packets(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::Packet(_)))
+    }
+
+    /// Whether the size of receive queues matters, which are the kernel's own elsewhere.
+    pub fn has_queues(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Buffer(..)))
     }
 }
 
@@ -110,6 +121,21 @@ impl Build {
 
     pub fn wait(mut self, seconds: u64) -> Self {
         self.steps.push(Step::Wait(seconds));
+        self
+    }
+
+    pub fn quietly(mut self, name: &'static str, message: Msg) -> Self {
+        self.steps.push(Step::Quietly(name, message.bytes()));
+        self
+    }
+
+    pub fn receive(mut self, name: &'static str, most: usize) -> Self {
+        self.steps.push(Step::Receive(name, most));
+        self
+    }
+
+    pub fn buffer(mut self, name: &'static str, bytes: usize) -> Self {
+        self.steps.push(Step::Buffer(name, bytes));
         self
     }
 
@@ -665,6 +691,7 @@ pub fn all() -> Vec<Scenario> {
     policies(&mut all);
     audiences(&mut all);
     expiry(&mut all);
+    crate::backpressure::all(&mut all);
     crate::migrate::all(&mut all);
     crate::traffic::all(&mut all);
     let mut names: Vec<&str> = all.iter().map(|s| s.name.as_str()).collect();

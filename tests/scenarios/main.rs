@@ -5,6 +5,7 @@
 //! the engine has to say the same, but for the differences that `explained.txt` names with their reason.
 
 mod backend;
+mod backpressure;
 mod build;
 mod catalogue;
 mod migrate;
@@ -48,11 +49,12 @@ fn explained() -> BTreeMap<String, String> {
 }
 
 /// Compares transcripts with the reference; gives how many are identical and how many explained.
-fn compare(what: &str, data_plane: bool, run: impl Fn(&catalogue::Scenario) -> String) -> (usize, usize) {
+fn compare(what: &str, whole: bool, run: impl Fn(&catalogue::Scenario) -> String) -> (usize, usize) {
     let reference = read(&directory().join(REFERENCE).join("afkey.txt"));
     let explained = explained();
     let (mut identical, mut known, mut differences) = (0, 0, String::new());
-    let scenarios: Vec<_> = catalogue::all().into_iter().filter(|s| data_plane || !s.has_packets()).collect();
+    let scenarios: Vec<_> =
+        catalogue::all().into_iter().filter(|s| whole || !(s.has_packets() || s.has_queues())).collect();
     for scenario in &scenarios {
         let Some(expected) = reference.get(&scenario.name) else {
             differences += &format!("{}: not recorded (tests/kernel/check --record)\n", scenario.name);

@@ -54,6 +54,24 @@ pub fn run(scenario: &Scenario, backend: &mut impl Backend) -> String {
                     let _ = writeln!(text, "  send: errno {errno}");
                 }
             }
+            Step::Quietly(name, message) => {
+                let errno = backend.send(name, message);
+                let _ = writeln!(text, "{name} > {}: errno {errno}", summary(message));
+                continue;
+            }
+            Step::Receive(name, most) => {
+                let messages = backend.receive(name, *most);
+                let _ = writeln!(text, "{name} receives {}", messages.len());
+                for message in messages {
+                    let _ = writeln!(text, "  {name} < {}", heading(&message));
+                }
+                continue;
+            }
+            Step::Buffer(name, bytes) => {
+                backend.set_buffer(name, *bytes);
+                let _ = writeln!(text, "{name} has a buffer of {bytes}");
+                continue;
+            }
             Step::Answer(name, message) => {
                 let mut bytes = message.clone();
                 bytes[8..12].copy_from_slice(&acquires.0.last().copied().unwrap_or(0).to_ne_bytes());
@@ -74,7 +92,7 @@ pub fn run(scenario: &Scenario, backend: &mut impl Backend) -> String {
             }
         }
         for name in &open {
-            for message in backend.receive(name) {
+            for message in backend.receive(name, usize::MAX) {
                 let _ = writeln!(text, "  {name} < {}", describe(&message, scenario.any_spi, &mut acquires));
             }
         }
@@ -87,6 +105,13 @@ fn summary(message: &[u8]) -> String {
     let sum = message.iter().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
     let name = message.get(1).map_or("?".to_owned(), |t| format!("{:?}", pfkey_rs::wire::MessageType(*t)));
     format!("{name}, {} bytes, sum {sum:08x}", message.len())
+}
+
+/// What a message is, shortly: type, SPI, sequence number.
+fn heading(message: &[u8]) -> String {
+    let Some(h) = Header::read(message) else { return hex(message) };
+    let sa = message.get(16..24).filter(|ext| ext[2] == 1).map_or("-".to_owned(), |ext| hex(&ext[4..]));
+    format!("{:?} errno {} sa {sa} seq {} bytes {}", h.msg_type, h.errno, h.seq, message.len())
 }
 
 fn describe(message: &[u8], any_spi: bool, acquires: &mut Acquires) -> String {
