@@ -149,7 +149,8 @@ void ipsec_hexdump(const void *buf, int len);
 void ipsec_bindump(char *buf, int len);
 
 /*
- Makes an empty engine that behaves as Linux's AF_KEY. `profile` is NULL or "linux".
+ Makes an empty engine. `profile` is NULL or "linux" for one that behaves as Linux's AF_KEY, "rfc2367" for one that
+ keeps to the RFC where Linux does not.
 
  Returns the engine, which the caller frees with `pfkey_engine_free`; NULL with errno EINVAL for another profile.
  */

@@ -35,6 +35,8 @@ fn usage_errors_are_2_and_say_what_is_wrong() {
         &[][..],
         &["--listen"],
         &["--engine", "kernel", "--", "true"],
+        &["--profile", "bsd", "--", "true"],
+        &["--engine", "xfrm", "--profile", "rfc2367", "--", "true"],
         &["--fd", "x"],
         &["--"],
         &["--listen", "/x", "--", "true"],
@@ -45,6 +47,30 @@ fn usage_errors_are_2_and_say_what_is_wrong() {
     }
     assert_eq!(status(&["--help"]), Some(0));
     assert_eq!(status(&["--version"]), Some(0));
+}
+
+/// By RFC 2367 everybody hears of a new SPI; on Linux its asker does.
+#[test]
+fn the_profile_is_that_of_every_session() {
+    use nix::sys::socket::{MsgFlags, recv};
+    use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
+    for (profile, hears) in [("linux", false), ("rfc2367", true)] {
+        let path = c::scratch("pfkeyd_profile").join("s");
+        let (_daemon, _) = listen_with(&path, &["--profile", profile]);
+        let backend = Backend::Unix(path);
+        let (asker, other) = (open_with(&backend).unwrap(), open_with(&backend).unwrap());
+        let address = SockaddrBytes::new([10, 0, 0, 1].into(), 0);
+        let mut buffer = [0; 256];
+        let mut w = Writer::new(&mut buffer, Header::new(MessageType::GETSPI, SaType::ESP, 1, 1), Profile::Linux);
+        for ext in [Ext::ADDRESS_SRC, Ext::ADDRESS_DST] {
+            w.address(ext, 0, 32, address.as_bytes());
+        }
+        w.spirange(0x300, 0x400);
+        let message = w.finish().unwrap();
+        pfkey_rs::socket::send(asker.as_raw_fd(), message).unwrap();
+        let heard = recv(other.as_raw_fd(), &mut [0; 512], MsgFlags::MSG_DONTWAIT).is_ok();
+        assert_eq!(heard, hears, "{profile}");
+    }
 }
 
 /// A daemon, ended when dropped.
@@ -59,9 +85,14 @@ impl Drop for Daemon {
 
 /// A pfkeyd that says when it listens.
 fn listen(path: &Path) -> (Daemon, [u8; 4]) {
+    listen_with(path, &[])
+}
+
+fn listen_with(path: &Path, arguments: &[&str]) -> (Daemon, [u8; 4]) {
     let (ready, started) = nix::unistd::pipe().unwrap();
     let child = pfkeyd()
         .args(["--listen", path.to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
+        .args(arguments)
         .stderr(Stdio::null())
         .spawn()
         .unwrap();

@@ -27,6 +27,7 @@ PFKEY_BACKEND=unix:PATH. The second form runs COMMAND with such a daemon around 
 
   --engine ENGINE    embedded (default): a key engine in this process; it protects no packet
                      xfrm: the kernel's SAs and policies, over XFRM netlink
+  --profile DIALECT  of the embedded engine: linux (default), as Linux's AF_KEY; rfc2367, to the letter of the RFC
   --fd N             serve the connected socket N, and end when it is closed
   --status N         write 0, or the errno of a failed start, to descriptor N as a native 32-bit number
   -h, --help         this text
@@ -46,6 +47,7 @@ enum EngineKind {
 
 struct Options {
     engine: EngineKind,
+    profile: Profile,
     listen: Option<PathBuf>,
     fd: Option<i32>,
     status: Option<i32>,
@@ -78,8 +80,14 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Options>, String> {
-    let mut options =
-        Options { engine: EngineKind::Embedded, listen: None, fd: None, status: None, command: Vec::new() };
+    let mut options = Options {
+        engine: EngineKind::Embedded,
+        profile: Profile::Linux,
+        listen: None,
+        fd: None,
+        status: None,
+        command: Vec::new(),
+    };
     while let Some(argument) = arguments.next() {
         let name = argument.to_string_lossy().into_owned();
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
@@ -99,6 +107,13 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Options
                     other => return Err(format!("--engine {other}: expected embedded or xfrm")),
                 }
             }
+            "--profile" => {
+                options.profile = match value()?.to_string_lossy().as_ref() {
+                    "linux" => Profile::Linux,
+                    "rfc2367" => Profile::Rfc2367,
+                    other => return Err(format!("--profile {other}: expected linux or rfc2367")),
+                }
+            }
             "--listen" => options.listen = Some(value()?.into()),
             "--fd" => options.fd = Some(number(&name, &value()?)?),
             "--status" => options.status = Some(number(&name, &value()?)?),
@@ -115,6 +130,9 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Options
     let forms = usize::from(options.listen.is_some())
         + usize::from(options.fd.is_some())
         + usize::from(!options.command.is_empty());
+    if options.engine == EngineKind::Xfrm && options.profile != Profile::Linux {
+        return Err("--profile is for the embedded engine".into());
+    }
     match forms {
         1 => Ok(Some(options)),
         0 => Err("nothing to serve: give --listen PATH or -- COMMAND".into()),
@@ -141,7 +159,7 @@ fn serve(options: &Options) -> io::Result<ExitCode> {
     // Keys are in this process's memory: no core dumps, no ptrace by others.
     nix::sys::prctl::set_dumpable(false)?;
     match options.engine {
-        EngineKind::Embedded => serve_with(Engine::new(Profile::Linux), options),
+        EngineKind::Embedded => serve_with(Engine::new(options.profile), options),
         EngineKind::Xfrm => Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
     }
 }
@@ -153,7 +171,7 @@ fn serve_with<E: KeyEngine>(engine: E, options: &Options) -> io::Result<ExitCode
     }
     // The signalfd takes them; the command starts with an empty mask, as std gives it.
     signals.thread_block()?;
-    let mut server = Server::new(Hub::new(engine, Profile::Linux))?;
+    let mut server = Server::new(Hub::new(engine, options.profile))?;
     server.signals(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)?;
 
     if let Some(fd) = options.fd {

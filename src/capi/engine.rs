@@ -74,7 +74,8 @@ impl TrafficError {
     }
 }
 
-/// Makes an empty engine that behaves as Linux's AF_KEY. `profile` is NULL or "linux".
+/// Makes an empty engine. `profile` is NULL or "linux" for one that behaves as Linux's AF_KEY, "rfc2367" for one that
+/// keeps to the RFC where Linux does not.
 ///
 /// Returns the engine, which the caller frees with `pfkey_engine_free`; NULL with errno EINVAL for another profile.
 #[unsafe(no_mangle)]
@@ -90,8 +91,9 @@ pub unsafe extern "C" fn pfkey_engine_new(profile: *const c_char) -> *mut pfkey_
     })
 }
 
+/// The dialects that the engine speaks.
 fn profile_by_name(name: &str) -> Option<Profile> {
-    (name == "linux").then_some(Profile::Linux)
+    name.parse().ok().filter(|profile| *profile != Profile::Klips)
 }
 
 /// Frees an engine with its sessions; its keys are wiped. NULL is allowed.

@@ -3,7 +3,7 @@
 use super::Engine;
 use super::message::Shown;
 use super::sa::{Sa, State};
-use crate::keyd::{Audience, Context};
+use crate::keyd::Context;
 use crate::wire::{Header, MessageType};
 
 impl Sa {
@@ -86,6 +86,7 @@ impl Engine {
     fn expire_message(&mut self, sa: &Sa, hard: bool, cx: &mut Context<'_>) {
         let header = Header::new(MessageType::EXPIRE, sa.satype(), 0, 0);
         // A message that cannot be built is lost, as in the kernel.
-        let _ = self.send_sa(cx, Audience::Registered, header, sa, Shown::Expiry(hard));
+        let audience = self.listeners(MessageType::EXPIRE, sa.satype());
+        let _ = self.send_sa(cx, audience, header, sa, Shown::Expiry(hard));
     }
 }

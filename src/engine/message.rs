@@ -34,7 +34,7 @@ pub(super) fn sockaddr(addr: &Address, v6: bool, port: u16) -> Bytes {
     }
 }
 
-const fn width(v6: bool) -> u8 {
+pub(super) const fn width(v6: bool) -> u8 {
     if v6 { 128 } else { 32 }
 }
 
@@ -43,7 +43,7 @@ const fn proto_from_selector(proto: u8) -> u8 {
     if proto == 0 { 255 } else { proto }
 }
 
-fn limits(limits: &Limits) -> SadbLifetime {
+pub(super) fn limits(limits: &Limits) -> SadbLifetime {
     SadbLifetime {
         allocations: (limits.packets as u32).into(),
         bytes: limits.bytes.into(),
@@ -53,7 +53,7 @@ fn limits(limits: &Limits) -> SadbLifetime {
     }
 }
 
-fn usage(usage: &Usage) -> SadbLifetime {
+pub(super) fn usage(usage: &Usage) -> SadbLifetime {
     SadbLifetime {
         allocations: (usage.packets as u32).into(),
         bytes: usage.bytes.into(),
@@ -72,6 +72,10 @@ pub enum Shown {
     WithoutKeys,
     /// An EXPIRE: no keys, and only the hard (`true`) or the soft limit.
     Expiry(bool),
+    /// The answer to an ADD or UPDATE, without keys, counters and proxy (profile rfc2367 only).
+    Reply,
+    /// What names it: the SPI and the addresses (profile rfc2367 only).
+    Name,
 }
 
 /// Writes an SA as a message.

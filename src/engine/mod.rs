@@ -10,6 +10,7 @@ pub mod message;
 mod migrate;
 pub mod policy;
 pub mod resolve;
+mod rfc2367;
 pub mod sa;
 mod sa_request;
 pub mod sadb;
@@ -157,7 +158,30 @@ impl Engine {
         sa: &Sa,
         shown: message::Shown,
     ) -> Result<usize, Errno> {
-        self.send(cx, audience, |_, buffer| message::write_sa(buffer, header, sa, shown))
+        self.send(cx, audience, |engine, buffer| engine.write_sa(buffer, header, sa, shown))
+    }
+
+    fn write_sa<'b>(
+        &self,
+        buffer: &'b mut [u8],
+        header: Header,
+        sa: &Sa,
+        shown: message::Shown,
+    ) -> Result<&'b mut [u8], WireError> {
+        match self.profile {
+            Profile::Rfc2367 => rfc2367::write_sa(buffer, header, sa, shown),
+            Profile::Linux | Profile::Klips => message::write_sa(buffer, header, sa, shown),
+        }
+    }
+
+    /// Who hears of what the engine itself has to say of an SA type: on Linux whoever registered for any; by
+    /// RFC 2367 those registered for it, and everybody of an EXPIRE (sections 3.1.6, 3.1.8).
+    const fn listeners(&self, msg_type: MessageType, satype: crate::wire::SaType) -> Audience {
+        match (self.profile, msg_type) {
+            (Profile::Rfc2367, MessageType::EXPIRE) => Audience::All,
+            (Profile::Rfc2367, _) => Audience::RegisteredFor(satype),
+            _ => Audience::Registered,
+        }
     }
 }
 
@@ -166,6 +190,9 @@ impl KeyEngine for Engine {
 
     fn request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         self.advance(cx);
+        if self.profile == Profile::Rfc2367 && request.header().msg_type.0 <= MessageType::X_PCHANGE.0 {
+            return self.rfc_request(request, cx);
+        }
         match request.header().msg_type {
             MessageType::GETSPI => self.getspi(request, cx),
             MessageType::UPDATE | MessageType::ADD => self.add(request, cx),
@@ -204,7 +231,10 @@ impl KeyEngine for Engine {
                     return Ok(DumpStep::End);
                 };
                 let header = Header::new(MessageType::DUMP, sa.satype(), 0, 0);
-                message::write_sa(&mut self.buffer, header, sa, message::Shown::Whole)
+                match self.profile {
+                    Profile::Rfc2367 => rfc2367::write_sa(&mut self.buffer, header, sa, message::Shown::Whole),
+                    _ => message::write_sa(&mut self.buffer, header, sa, message::Shown::Whole),
+                }
             }
             Dumped::Policies { position } => {
                 let Some(policy) = self.spd.below(*position) else { return Ok(DumpStep::End) };

@@ -174,6 +174,8 @@ pub struct Sa {
     pub selector: Selector,
     /// UDP encapsulation.
     pub encap: Option<Encap>,
+    /// Extensions that the engine keeps for key managers and gives back as they came (profile rfc2367).
+    pub carried: Box<[u8]>,
     /// Its security label.
     pub context: Option<Context>,
     /// The sequence number that ties it to an ACQUIRE or a request.
@@ -216,6 +218,7 @@ impl Sa {
             usage: Usage { add_time: now, ..Usage::default() },
             selector: Selector::default(),
             encap: None,
+            carried: Box::default(),
             context: None,
             seq: 0,
         }

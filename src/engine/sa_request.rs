@@ -1,6 +1,6 @@
 //! Requests about SAs, with af_key's checks in af_key's order.
 
-use super::message::{Shown, write_sa};
+use super::message::Shown;
 use super::policy::address;
 use super::sa::{Address, Context as SecurityContext, Encap, Key, Limits, Sa, Said, Selector, State};
 use super::sadb::AcquireKey;
@@ -25,7 +25,7 @@ pub(super) fn address_pair(message: &Message<'_>) -> Result<(bool, Address, Addr
     if src_v6 == dst_v6 { Ok((src_v6, src, dst)) } else { Err(Errno::EINVAL) }
 }
 
-fn limits(lifetime: Option<SadbLifetime>) -> Limits {
+pub(super) fn limits(lifetime: Option<SadbLifetime>) -> Limits {
     lifetime.map_or(Limits::default(), |l| Limits {
         packets: l.allocations.get().into(),
         bytes: l.bytes.get(),
@@ -95,12 +95,12 @@ impl Engine {
             self.sadb.reindex(index, |sa| sa.said.spi = spi);
         }
         let reply = answer(header, MessageType::GETSPI, SaType::from_protocol(proto));
-        self.show(index, reply, Audience::One, cx)
+        self.show(index, reply, Audience::One, Shown::Whole, cx)
     }
 
     /// An SPI that no SA of the protocol uses (`xfrm_alloc_spi`). Linux draws with replacement and may miss a free
     /// one in a nearly full range; here it is found.
-    fn choose_spi(&mut self, min: u32, max: u32, proto: u8) -> Option<u32> {
+    pub(super) fn choose_spi(&mut self, min: u32, max: u32, proto: u8) -> Option<u32> {
         // The kernel's count of draws overflows to none.
         if (min, max) == (0, u32::MAX) {
             return None;
@@ -133,7 +133,7 @@ impl Engine {
             if let Some(larval) = larval {
                 self.sadb.remove(larval);
             }
-            return self.show(index, notice, Audience::All, cx);
+            return self.show(index, notice, Audience::All, Shown::Whole, cx);
         }
         let index = existing.ok_or(Errno::ESRCH)?;
         match self.sadb.get(index).ok_or(Errno::ESRCH)?.state {
@@ -141,7 +141,7 @@ impl Engine {
             State::Acquire => {
                 self.sadb.remove(index);
                 let index = self.sadb.insert(sa, timer);
-                self.show(index, notice, Audience::All, cx)
+                self.show(index, notice, Audience::All, Shown::Whole, cx)
             }
             State::Valid => {
                 self.update_mature(index, &sa, cx)?;
@@ -154,7 +154,7 @@ impl Engine {
     }
 
     /// The larval that a new SA answers: by sequence number, or by addresses, mode and reqid.
-    fn answered_by(&self, sa: &Sa) -> Option<u32> {
+    pub(super) fn answered_by(&self, sa: &Sa) -> Option<u32> {
         let by_seq = self.sadb.find_by_seq(sa.seq).filter(|&i| {
             self.sadb.get(i).is_some_and(|l| (l.said.proto, l.said.daddr) == (sa.said.proto, sa.said.daddr))
         });
@@ -162,9 +162,16 @@ impl Engine {
     }
 
     /// Shows an SA of the SADB.
-    fn show(&mut self, index: u32, header: Header, audience: Audience, cx: &mut Context<'_>) -> Result<(), Errno> {
+    pub(super) fn show(
+        &mut self,
+        index: u32,
+        header: Header,
+        audience: Audience,
+        shown: Shown,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Errno> {
         self.send(cx, audience, |engine, buffer| match engine.sadb.get(index) {
-            Some(sa) => write_sa(buffer, header, sa, Shown::Whole),
+            Some(sa) => engine.write_sa(buffer, header, sa, shown),
             None => crate::wire::Writer::new(buffer, header, engine.profile).finish(),
         })
         .map(|_| ())
@@ -276,7 +283,7 @@ impl Engine {
     pub(super) fn get(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let index = self.named(request)?;
         let reply = answer(request.header(), MessageType::GET, request.header().satype);
-        self.show(index, reply, Audience::One, cx)
+        self.show(index, reply, Audience::One, Shown::Whole, cx)
     }
 
     /// `pfkey_acquire`: a key manager gave up.

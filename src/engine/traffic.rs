@@ -11,7 +11,8 @@ use super::sadb::{AcquireKey, Route};
 use crate::keyd::{Audience, Context, KeyEngine as _};
 use crate::wire::layout::{SadbSa, SadbXPolicy};
 use crate::wire::{
-    ExtensionType as Ext, Header, MessageType, PolicyDirection, PolicyMode, PolicyType, SaType, SockaddrBytes, Writer,
+    ExtensionType as Ext, Header, MessageType, PolicyDirection, PolicyMode, PolicyType, Profile, SaType, SockaddrBytes,
+    Writer,
 };
 
 /// A packet's addresses, protocol and ports.
@@ -172,7 +173,11 @@ impl Engine {
             ..Default::default()
         };
         let profile = self.profile;
-        let taken = self.send(cx, Audience::Registered, |_, buffer| {
+        let audience = self.listeners(MessageType::ACQUIRE, satype);
+        let taken = self.send(cx, audience, |_, buffer| {
+            if profile == Profile::Rfc2367 {
+                return Self::rfc_write_acquire(buffer, header, key, flow);
+            }
             let mut writer = Writer::new(buffer, header, profile);
             for (ext, addr) in [(Ext::ADDRESS_SRC, key.saddr), (Ext::ADDRESS_DST, key.daddr)] {
                 host_address(&mut writer, ext, &addr, key.v6);

@@ -3,8 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::dump::{DumpRun, Progress};
-use super::{Audience, Context, Errno, KeyEngine, Outbox, SessionId, Sink, Time};
+use super::{Audience, Context, Errno, KeyEngine, Outbox, SessionId, Sink, Supported, Time};
+use zerocopy::IntoBytes as _;
+
 use crate::wire::{ExtensionType, Header, Message, MessageType, Profile, SaType, WireError, Writer};
+
+/// `SADB_SATYPE_MAX`.
+const MAX_SATYPE: u8 = 9;
 
 /// What a hub counted for a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +25,8 @@ struct Session<D> {
     /// Bit n: registered for SA type n.
     registered: u16,
     promiscuous: bool,
+    /// `sadb_msg_pid` of what it sent last.
+    pid: u32,
     dump: Option<Box<DumpRun<D>>>,
     statistics: SessionStatistics,
 }
@@ -47,6 +54,7 @@ struct Delivery<'a, D, S> {
     sessions: &'a mut Sessions<D>,
     /// Whether a session is promiscuous; if not, an answer to one session concerns no other.
     promiscuous: bool,
+    profile: Profile,
     requester: Option<SessionId>,
     sink: &'a mut S,
 }
@@ -66,13 +74,15 @@ impl<D, S: Sink> Delivery<'_, D, S> {
         let mut takers = 0;
         let nobody_else = matches!(audience, Audience::One | Audience::Promiscuous) && !self.promiscuous;
         let others = if nobody_else { None } else { Some(self.sessions.iter_mut().rev()) };
+        let wrapped = if self.promiscuous { wrap(message, self.profile) } else { None };
         for (&id, session) in others.into_iter().flatten() {
             if session.promiscuous {
-                count(&mut session.statistics, self.sink.deliver(id, message));
+                count(&mut session.statistics, self.sink.deliver(id, wrapped.as_deref().unwrap_or(message)));
             }
             let hears = match audience {
                 Audience::All => true,
                 Audience::Registered => session.registered != 0,
+                Audience::RegisteredFor(satype) => session.registered & registration(satype) != 0,
                 Audience::One | Audience::Promiscuous => false,
             };
             if hears && one != Some(id) {
@@ -93,6 +103,20 @@ impl<D, S: Sink> Outbox for Delivery<'_, D, S> {
         let one = if audience == Audience::One { self.requester } else { None };
         self.broadcast(audience, one, message)
     }
+}
+
+/// The bit of a registration.
+fn registration(satype: SaType) -> u16 {
+    if satype == SaType::UNSPEC { 0 } else { 1_u16.checked_shl(satype.0.into()).unwrap_or(0) }
+}
+
+/// What a promiscuous session gets instead of a message: by RFC 2367 section 3.1.11 the message behind a PROMISC
+/// header; on Linux the message itself.
+fn wrap(message: &[u8], profile: Profile) -> Option<Vec<u8>> {
+    let inner = Header::read(message).filter(|_| profile == Profile::Rfc2367)?;
+    let len = u16::try_from(2 + message.len() / 8).ok()?;
+    let header = Header { len, ..Header::new(MessageType::X_PROMISC, inner.satype, 0, inner.pid) };
+    Some([header.to_layout().as_bytes(), message].concat())
 }
 
 fn count(statistics: &mut SessionStatistics, taken: bool) {
@@ -138,7 +162,7 @@ impl<E: KeyEngine> Hub<E> {
         self.next_id = self.next_id.wrapping_add(1);
         self.sessions.insert(
             id,
-            Session { registered: 0, promiscuous: false, dump: None, statistics: SessionStatistics::default() },
+            Session { registered: 0, promiscuous: false, pid: 0, dump: None, statistics: SessionStatistics::default() },
         );
         id
     }
@@ -182,12 +206,18 @@ impl<E: KeyEngine> Hub<E> {
     pub fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> Result<(), WireError> {
         let header = Header::check(bytes, self.profile)?;
         self.delivery(Some(id), sink).broadcast(Audience::Promiscuous, None, bytes);
-        let outcome = match Message::parse(bytes, self.profile) {
-            Ok(message) => self.dispatch(id, &message, now, sink),
-            Err(_) => Err(Errno::EINVAL),
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.pid = header.pid;
+        }
+        let wrapper = self.profile == Profile::Rfc2367 && header.msg_type == MessageType::X_PROMISC && header.len > 2;
+        let (outcome, malformed) = match Message::parse(bytes, self.profile) {
+            // What is wrapped is no extension of the wrapper.
+            _ if wrapper => (self.unwrap(header.seq, bytes, sink), false),
+            Ok(message) => (self.dispatch(id, &message, now, sink), false),
+            Err(_) => (Err(Errno::EINVAL), true),
         };
         if let Err(errno) = outcome {
-            self.report(id, header, errno, sink);
+            self.report(id, header, errno, malformed, sink);
         }
         Ok(())
     }
@@ -220,21 +250,67 @@ impl<E: KeyEngine> Hub<E> {
         sink: &mut impl Sink,
         call: impl FnOnce(&mut E, &mut Context<'_>) -> R,
     ) -> R {
-        let mut out = Delivery { sessions: &mut self.sessions, promiscuous: self.promiscuous != 0, requester, sink };
+        let mut out = Delivery {
+            sessions: &mut self.sessions,
+            promiscuous: self.promiscuous != 0,
+            profile: self.profile,
+            requester,
+            sink,
+        };
         call(&mut self.engine, &mut Context { now, registered: self.registered != 0, out: &mut out })
     }
 
     fn delivery<'a, S: Sink>(&'a mut self, requester: Option<SessionId>, sink: &'a mut S) -> Delivery<'a, E::Dump, S> {
-        Delivery { sessions: &mut self.sessions, promiscuous: self.promiscuous != 0, requester, sink }
+        Delivery {
+            sessions: &mut self.sessions,
+            promiscuous: self.promiscuous != 0,
+            profile: self.profile,
+            requester,
+            sink,
+        }
     }
 
-    /// `pfkey_error`: the request's header with an errno, to the requester only.
-    fn report(&mut self, id: SessionId, header: Header, errno: Errno, sink: &mut impl Sink) {
+    /// RFC 2367 section 3.1.11: hands a wrapped message to the sockets of a process, or to all, as it is.
+    fn unwrap(&mut self, pid: u32, bytes: &[u8], sink: &mut impl Sink) -> Result<(), Errno> {
+        let inner = bytes.get(crate::wire::HEADER_LEN..).unwrap_or_default();
+        Header::check(inner, self.profile).map_err(|_| Errno::EINVAL)?;
+        let targets: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, s)| pid == 0 || s.pid == pid).map(|(&id, _)| id).collect();
+        if targets.is_empty() {
+            return Err(Errno::ESRCH);
+        }
+        for target in targets {
+            self.delivery(None, sink).to(target, inner);
+        }
+        Ok(())
+    }
+
+    /// Tells the registered sessions that the engine's algorithms have changed, each for its SA types (RFC 2367
+    /// section 3.1.7).
+    ///
+    /// # Errors
+    /// The engine cannot say what it has.
+    pub fn algorithms_changed(&mut self, sink: &mut impl Sink) -> Result<(), Errno> {
+        let supported = self.engine.supported()?;
+        for satype in 1..=MAX_SATYPE {
+            let header = Header::new(MessageType::REGISTER, SaType(satype), 0, 0);
+            if self.sessions.values().any(|s| s.registered & registration(header.satype) != 0) {
+                self.send_supported(None, header, &supported, Audience::RegisteredFor(header.satype), sink)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `pfkey_error`: the request's header with an errno, to the requester only. By RFC 2367 section 1.6 the others
+    /// may see it too, so they do, unless the message was none.
+    fn report(&mut self, id: SessionId, header: Header, errno: Errno, malformed: bool, sink: &mut impl Sink) {
         // Linux reports what does not fit the byte as EINVAL; no errno of ours is that large.
         let errno = u8::try_from(errno as i32).unwrap_or(libc::EINVAL as u8);
         let mut bytes = [0; crate::wire::HEADER_LEN];
         if let Ok(message) = Writer::new(&mut bytes, header.error_report(errno), self.profile).finish() {
-            self.delivery(Some(id), sink).broadcast(Audience::One, Some(id), message);
+            let others = self.profile == Profile::Rfc2367 && !malformed;
+            let audience = if others { Audience::All } else { Audience::One };
+            self.delivery(Some(id), sink).broadcast(audience, Some(id), message);
         }
     }
 
@@ -243,6 +319,9 @@ impl<E: KeyEngine> Hub<E> {
             MessageType::REGISTER => self.register(id, message.header(), now, sink),
             MessageType::X_PROMISC => self.promisc(id, message, sink),
             MessageType::DUMP | MessageType::X_SPDDUMP => self.dump(id, message, now, sink),
+            MessageType::X_PCHANGE if self.profile == Profile::Rfc2367 => {
+                self.with_engine(now, Some(id), sink, |engine, cx| engine.request(message, cx))
+            }
             MessageType::EXPIRE
             | MessageType::X_PCHANGE
             | MessageType::X_SPDACQUIRE
@@ -254,13 +333,13 @@ impl<E: KeyEngine> Hub<E> {
 
     /// `pfkey_register`.
     fn register(&mut self, id: SessionId, header: Header, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
-        // SADB_SATYPE_MAX
-        if header.satype.0 > 9 {
+        let rfc = self.profile == Profile::Rfc2367;
+        if header.satype.0 > MAX_SATYPE || rfc && header.satype == SaType::UNSPEC {
             return Err(Errno::EINVAL);
         }
         let Some(session) = self.sessions.get_mut(&id) else { return Err(Errno::EINVAL) };
-        let bit = if header.satype == SaType::UNSPEC { 0 } else { 1 << header.satype.0 };
-        if session.registered & bit != 0 {
+        let bit = registration(header.satype);
+        if session.registered & bit != 0 && !rfc {
             return Err(Errno::EEXIST);
         }
         let first = session.registered == 0 && bit != 0;
@@ -281,18 +360,34 @@ impl<E: KeyEngine> Hub<E> {
         };
         self.registered += usize::from(first);
         let reply = Header { errno: 0, reserved: 0, ..header };
+        let audience = if rfc { Audience::RegisteredFor(header.satype) } else { Audience::Registered };
+        self.send_supported(Some(id), reply, &supported, audience, sink)
+    }
+
+    /// A REGISTER message. By RFC 2367 it lists the algorithms of its SA type, on Linux all.
+    fn send_supported(
+        &mut self,
+        requester: Option<SessionId>,
+        header: Header,
+        supported: &Supported,
+        audience: Audience,
+        sink: &mut impl Sink,
+    ) -> Result<(), Errno> {
+        let rfc = self.profile == Profile::Rfc2367;
+        let lists_auth = !rfc || matches!(header.satype, SaType::AH | SaType::ESP);
+        let lists_encrypt = !rfc || header.satype == SaType::ESP;
         let mut buffer = std::mem::take(&mut self.scratch);
         buffer.resize(32 + 8 * (supported.auth.len() + supported.encrypt.len()), 0);
-        let mut writer = Writer::new(&mut buffer, reply, self.profile);
-        if !supported.auth.is_empty() {
+        let mut writer = Writer::new(&mut buffer, header, self.profile);
+        if !supported.auth.is_empty() && lists_auth {
             writer.supported(ExtensionType::SUPPORTED_AUTH, &supported.auth);
         }
-        if !supported.encrypt.is_empty() {
+        if !supported.encrypt.is_empty() && lists_encrypt {
             writer.supported(ExtensionType::SUPPORTED_ENCRYPT, &supported.encrypt);
         }
         let outcome = match writer.finish() {
             Ok(message) => {
-                self.delivery(Some(id), sink).broadcast(Audience::Registered, Some(id), message);
+                self.delivery(requester, sink).broadcast(audience, requester, message);
                 Ok(())
             }
             Err(_) => Err(Errno::ENOBUFS),
@@ -341,8 +436,13 @@ impl<E: KeyEngine> Hub<E> {
     /// Lets a session's dump run until it is done or its queue is full.
     fn pump(&mut self, id: SessionId, now: Time, sink: &mut impl Sink) {
         let Some(mut run) = self.sessions.get_mut(&id).and_then(|s| s.dump.take()) else { return };
-        let mut delivery =
-            Delivery { sessions: &mut self.sessions, promiscuous: self.promiscuous != 0, requester: Some(id), sink };
+        let mut delivery = Delivery {
+            sessions: &mut self.sessions,
+            promiscuous: self.promiscuous != 0,
+            profile: self.profile,
+            requester: Some(id),
+            sink,
+        };
         // A dump's messages are of class ONE: promiscuous sessions hear them too. Only the requester's own queue
         // holds the dump back.
         let progress = run.pump(
@@ -371,7 +471,7 @@ impl<E: KeyEngine> Hub<E> {
             Progress::Failed(errno) => {
                 let header = run.header();
                 self.engine.dump_end(run.into_cursor());
-                self.report(id, header, errno, sink);
+                self.report(id, header, errno, true, sink);
             }
         }
     }

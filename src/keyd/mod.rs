@@ -18,8 +18,8 @@ pub use hub::{Hub, SessionStatistics};
 pub use nix::errno::Errno;
 pub use queue::{Queues, truesize};
 
-use crate::wire::Message;
 use crate::wire::layout::SadbAlg;
+use crate::wire::{Message, SaType};
 
 /// A point in time: the duration since the Unix epoch. Whoever drives a hub supplies it.
 pub type Time = Duration;
@@ -38,6 +38,8 @@ pub enum Audience {
     One,
     /// Every session that registered for any SA type (`BROADCAST_REGISTERED`).
     Registered,
+    /// Every session that registered for this SA type (RFC 2367).
+    RegisteredFor(SaType),
     /// Nobody but promiscuous sessions (`BROADCAST_PROMISC_ONLY`).
     Promiscuous,
 }

@@ -67,7 +67,9 @@ impl Header {
         if header.msg_type == MessageType::RESERVED || header.msg_type.0 > profile.max_message_type() {
             return at(1, Rule::MessageType(header.msg_type.0));
         }
-        if usize::from(header.len) != bytes.len() / 8 {
+        // Linux passes over up to seven stray bytes.
+        let stray = profile == Profile::Rfc2367 && bytes.len() % 8 != 0;
+        if usize::from(header.len) != bytes.len() / 8 || stray {
             return at(4, Rule::Length { header: usize::from(header.len) * 8, actual: bytes.len() });
         }
         Ok(header)

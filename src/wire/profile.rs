@@ -22,6 +22,25 @@ const LINUX_MIN: [u8; 27] =
 const KLIPS_MIN: [u8; 31] =
     [0, 24, 40, 40, 40, 8, 8, 8, 8, 8, 16, 16, 16, 8, 8, 8, 16, 8, 8, 24, 8, 8, 8, 8, 8, 56, 8, 8, 8, 8, 8];
 
+impl std::str::FromStr for Profile {
+    type Err = UnknownProfile;
+
+    /// Its name: linux, rfc2367 or klips.
+    fn from_str(name: &str) -> Result<Self, UnknownProfile> {
+        match name {
+            "linux" => Ok(Self::Linux),
+            "rfc2367" => Ok(Self::Rfc2367),
+            "klips" => Ok(Self::Klips),
+            _ => Err(UnknownProfile),
+        }
+    }
+}
+
+/// No profile has this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected linux, rfc2367 or klips")]
+pub struct UnknownProfile;
+
 impl Profile {
     /// The highest message type.
     #[must_use]

@@ -99,6 +99,12 @@ impl<'b> Writer<'b> {
         self.extension(ExtensionType::SA, &sa, &[], self.profile.sa_len())
     }
 
+    /// Whole extensions as another message had them, a multiple of 8 bytes.
+    pub fn copied(&mut self, extensions: &[u8]) -> &mut Self {
+        self.put(extensions);
+        self
+    }
+
     /// A lifetime extension.
     pub fn lifetime(&mut self, ext_type: ExtensionType, lifetime: SadbLifetime) -> &mut Self {
         self.extension(ext_type, &lifetime, &[], self.profile.lifetime_len())

@@ -1,0 +1,415 @@
+//! The profile `rfc2367`: requests and answers as RFC 2367 has them, where Linux decided otherwise. The SADB, timers,
+//! limits and traffic are the same.
+
+use zerocopy::FromZeros as _;
+
+use super::message::{Shown, limits, sockaddr, usage, width};
+use super::policy::address;
+use super::resolve::policy_index::FlowKey;
+use super::sa::{Address, Key, Limits, Sa, Said, Selector, State};
+use super::sa_request::limits as read_limits;
+use super::sadb::{AcquireKey, Index};
+use super::{Engine, algorithm};
+use crate::keyd::{Audience, Context, Errno};
+use crate::wire::layout::{SadbAlg, SadbComb, SadbSa};
+use crate::wire::{
+    ExtensionType as Ext, Header, Message, MessageType, Profile, SaFlags, SaState, SaType, WireError, Writer,
+};
+
+/// SPIs below are reserved by IANA (section 2.3.1).
+const FIRST_SPI: u32 = 256;
+
+/// What an SA carries for its key managers only, returned as it came.
+const CARRIED: [Ext; 4] = [Ext::IDENTITY_SRC, Ext::IDENTITY_DST, Ext::SENSITIVITY, Ext::X_KMPRIVATE];
+
+/// The addresses of a request (section 2.3.3).
+struct Ends {
+    v6: bool,
+    src: Address,
+    dst: Address,
+}
+
+/// One address extension. Ports and a protocol belong together, and to ACQUIRE alone.
+fn end(message: &Message<'_>, ext: Ext) -> Result<(bool, Address), Errno> {
+    let (fixed, sockaddr) = message.address(ext).ok_or(Errno::EINVAL)?;
+    let (v6, addr) = address(sockaddr).ok_or(Errno::EINVAL)?;
+    if sockaddr.port() != 0 && fixed.proto == 0 || fixed.prefixlen > width(v6) {
+        return Err(Errno::EINVAL);
+    }
+    Ok((v6, addr))
+}
+
+fn is_multicast(v6: bool, addr: &Address) -> bool {
+    if v6 { addr[0] == 0xff } else { addr[0] & 0xf0 == 0xe0 }
+}
+
+impl Ends {
+    fn read(message: &Message<'_>) -> Result<Self, Errno> {
+        let ((v6, src), (dst_v6, dst)) = (end(message, Ext::ADDRESS_SRC)?, end(message, Ext::ADDRESS_DST)?);
+        if v6 != dst_v6 || is_multicast(v6, &src) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Self { v6, src, dst })
+    }
+}
+
+/// A key of the right length for its algorithm (section 2.3.4), `None` for no algorithm or one without a key.
+fn key(message: &Message<'_>, ext: Ext, algorithm: Option<SadbAlg>) -> Result<Key, Errno> {
+    let given = message.key(ext);
+    let Some(algorithm) = algorithm.filter(|a| a.maxbits.get() != 0) else {
+        return if given.is_some_and(|(bits, _)| bits != 0) { Err(Errno::EINVAL) } else { Ok(Key::default()) };
+    };
+    let (bits, bytes) = given.ok_or(Errno::EINVAL)?;
+    let range = algorithm.minbits.get()..=algorithm.maxbits.get();
+    if !range.contains(&bits) || (ext == Ext::KEY_ENCRYPT && !algorithm::accepts_encrypt_key(algorithm.id, bytes.len()))
+    {
+        return Err(Errno::EINVAL);
+    }
+    if ext == Ext::KEY_ENCRYPT && algorithm.id == 2 && is_weak_des(bytes) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(Key { bits, bytes: zeroize::Zeroizing::new(bytes.into()) })
+}
+
+/// The four weak and twelve semi-weak keys of DES (FIPS 74), whatever their parity bits.
+fn is_weak_des(key: &[u8]) -> bool {
+    const WEAK: [u64; 16] = [
+        0x0101_0101_0101_0101,
+        0xfefe_fefe_fefe_fefe,
+        0xe0e0_e0e0_f1f1_f1f1,
+        0x1f1f_1f1f_0e0e_0e0e,
+        0x01fe_01fe_01fe_01fe,
+        0xfe01_fe01_fe01_fe01,
+        0x1fe0_1fe0_0ef1_0ef1,
+        0xe01f_e01f_f10e_f10e,
+        0x01e0_01e0_01f1_01f1,
+        0xe001_e001_f101_f101,
+        0x1ffe_1ffe_0efe_0efe,
+        0xfe1f_fe1f_fe0e_fe0e,
+        0x011f_011f_010e_010e,
+        0x1f01_1f01_0e01_0e01,
+        0xe0fe_e0fe_f1fe_f1fe,
+        0xfee0_fee0_fef1_fef1,
+    ];
+    const NO_PARITY: u64 = 0xfefe_fefe_fefe_fefe;
+    let Ok(key) = <[u8; 8]>::try_from(key) else { return false };
+    let key = u64::from_be_bytes(key) & NO_PARITY;
+    WEAK.iter().any(|weak| weak & NO_PARITY == key)
+}
+
+fn listed(list: Vec<SadbAlg>, id: u8) -> Option<SadbAlg> {
+    list.into_iter().find(|a| a.id == id)
+}
+
+impl Engine {
+    /// The messages of RFC 2367.
+    pub(super) fn rfc_request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let header = request.header();
+        // Section 2.1: an errno comes with an ACQUIRE only.
+        if header.errno != 0 && header.msg_type != MessageType::ACQUIRE {
+            return Err(Errno::EINVAL);
+        }
+        match header.msg_type {
+            MessageType::GETSPI => self.rfc_getspi(request, cx),
+            MessageType::ADD => self.rfc_add(request, cx),
+            MessageType::UPDATE => self.rfc_update(request, cx),
+            MessageType::DELETE => {
+                let index = self.rfc_named(request)?;
+                let sa = self.sadb.remove(index).ok_or(Errno::ESRCH)?;
+                self.send_sa(cx, Audience::All, reply(header), &sa, Shown::Name).map(|_| ())
+            }
+            MessageType::GET => {
+                let index = self.rfc_named(request)?;
+                self.show(index, reply(header), Audience::One, Shown::Whole, cx)
+            }
+            MessageType::ACQUIRE => self.rfc_acquire(request, cx),
+            MessageType::X_PCHANGE => {
+                Ends::read(request)?;
+                self.forward(request, cx).map(|_| ())
+            }
+            MessageType::FLUSH => {
+                let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
+                for index in self.sadb.select(|sa| super::matches_protocol(sa, proto)) {
+                    self.sadb.remove(index);
+                }
+                self.send_header(cx, Audience::All, reply(header))
+            }
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    /// Section 3.1.1. Everybody hears of the SPI.
+    fn rfc_getspi(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let header = request.header();
+        let ends = Ends::read(request)?;
+        let proto = engine_protocol(header.satype)?;
+        let range = request.spirange().ok_or(Errno::EINVAL)?;
+        let (min, max) = (range.min.get(), range.max.get());
+        if min > max || min < FIRST_SPI || (proto == 108 && max > 0xffff) {
+            return Err(Errno::EINVAL);
+        }
+        let (mode, reqid) = request.sa2().map_or((1, 0), |sa2| (sa2.mode.clamp(1, 3), sa2.reqid.get()));
+        let spi = self.choose_spi(min, max, proto).ok_or(Errno::EEXIST)?;
+        let acquired = self.sadb.find_by_seq(header.seq).filter(|&i| self.is_larval_for(i, &ends, proto));
+        let index = match acquired {
+            Some(index) => {
+                self.sadb.reindex(index, |sa| sa.said.spi = spi);
+                index
+            }
+            None => {
+                let (now, said) = (cx.now.as_secs(), Said { daddr: ends.dst, spi, proto, v6: ends.v6 });
+                let larval = Sa::larval(said, ends.src, mode, reqid, now, self.acq_expires);
+                self.sadb.insert(larval, Some(now.saturating_add(self.acq_expires)))
+            }
+        };
+        self.show(index, reply(header), Audience::All, Shown::Name, cx)
+    }
+
+    fn is_larval_for(&self, index: Index, ends: &Ends, proto: u8) -> bool {
+        self.sadb.get(index).is_some_and(|sa| {
+            sa.said.spi == 0 && sa.said.proto == proto && (sa.said.v6, sa.said.daddr) == (ends.v6, ends.dst)
+        })
+    }
+
+    /// Section 3.1.3.
+    fn rfc_add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        if request.has(Ext::LIFETIME_CURRENT) {
+            return Err(Errno::EINVAL);
+        }
+        let sa = self.rfc_read_sa(request, cx.now.as_secs())?;
+        if self.sadb.find(&sa.said).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        let larval = self.answered_by(&sa);
+        let timer = sa.next_check(cx.now.as_secs());
+        let index = self.sadb.insert(sa, timer);
+        if let Some(larval) = larval {
+            self.sadb.remove(larval);
+        }
+        self.show(index, reply(request.header()), Audience::All, Shown::Reply, cx)
+    }
+
+    /// Section 3.1.2: completes a larval; of an SA in use only the lifetimes change.
+    fn rfc_update(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let index = self.rfc_named(request)?;
+        let now = cx.now.as_secs();
+        let state = self.sadb.get(index).ok_or(Errno::ESRCH)?.state;
+        let index = match state {
+            State::Acquire => {
+                let sa = self.rfc_read_sa(request, now)?;
+                self.sadb.remove(index);
+                let timer = sa.next_check(now);
+                self.sadb.insert(sa, timer)
+            }
+            State::Valid => {
+                let (ext, sa) = (request.sa().ok_or(Errno::EINVAL)?, self.sadb.get(index).ok_or(Errno::ESRCH)?);
+                let other_key = |ext, key: &Key| request.key(ext).is_some_and(|(_, bytes)| *bytes != **key.bytes);
+                if ext.state != SaState::MATURE.0
+                    || (ext.auth, ext.encrypt) != (sa.auth, sa.encrypt)
+                    || other_key(Ext::KEY_AUTH, &sa.auth_key)
+                    || other_key(Ext::KEY_ENCRYPT, &sa.encrypt_key)
+                {
+                    return Err(Errno::EINVAL);
+                }
+                let (hard, soft) = rfc_limits(request);
+                let sa = self.sadb.get_mut(index).ok_or(Errno::ESRCH)?;
+                (sa.hard, sa.soft, sa.dying) = (hard, soft, false);
+                let timer = sa.next_check(now);
+                self.sadb.set_timer(index, timer);
+                index
+            }
+            _ => return Err(Errno::EINVAL),
+        };
+        self.show(index, reply(request.header()), Audience::All, Shown::Reply, cx)
+    }
+
+    /// An SA of an ADD, or of an UPDATE that completes a larval.
+    fn rfc_read_sa(&self, request: &Message<'_>, now: u64) -> Result<Sa, Errno> {
+        let header = request.header();
+        let ext: SadbSa = request.sa().ok_or(Errno::EINVAL)?;
+        let ends = Ends::read(request)?;
+        let proto = engine_protocol(header.satype)?;
+        let spi = ext.spi.get();
+        if ext.state != SaState::MATURE.0 || spi < FIRST_SPI || (proto == 108 && spi > 0xffff) {
+            return Err(Errno::EINVAL);
+        }
+        let mut sa = Sa::new(Said { daddr: ends.dst, spi, proto, v6: ends.v6 }, ends.src, now);
+        let auth = listed(algorithm::supported_auth(), ext.auth);
+        let encrypt = listed(algorithm::supported_encrypt(), ext.encrypt);
+        // Section 3.1.3: "none" is for types that have no such transform.
+        let fits = match proto {
+            51 => auth.is_some() && ext.encrypt == 0,
+            50 => encrypt.is_some() && (ext.auth == 0 || auth.is_some()),
+            _ => algorithm::has_compress(ext.encrypt) && ext.auth == 0,
+        };
+        if !fits {
+            return Err(Errno::EINVAL);
+        }
+        (sa.auth, sa.encrypt) = (ext.auth, ext.encrypt);
+        sa.auth_key = key(request, Ext::KEY_AUTH, auth)?;
+        sa.encrypt_key = key(request, Ext::KEY_ENCRYPT, encrypt.filter(|_| proto == 50))?;
+        sa.replay = ext.replay;
+        sa.flags = ext.flags.get() & SaFlags::PFS;
+        (sa.hard, sa.soft) = rfc_limits(request);
+        (sa.mode, sa.reqid) = request.sa2().map_or((1, 0), |sa2| (sa2.mode.clamp(1, 3), sa2.reqid.get()));
+        if request.has(Ext::ADDRESS_PROXY) {
+            let (v6, saddr) = end(request, Ext::ADDRESS_PROXY)?;
+            let splen = request.address(Ext::ADDRESS_PROXY).map_or(0, |(fixed, _)| fixed.prefixlen);
+            sa.selector = Selector { saddr, splen, v6: Some(v6), ..Selector::default() };
+        }
+        sa.carried = CARRIED.iter().filter_map(|&e| request.extension(e)).flat_map(|e| e.bytes).copied().collect();
+        sa.seq = header.seq;
+        Ok(sa)
+    }
+
+    /// The SA that a request names: source, destination, type and SPI (section 2.1).
+    fn rfc_named(&self, request: &Message<'_>) -> Result<Index, Errno> {
+        let ext = request.sa().ok_or(Errno::EINVAL)?;
+        let ends = Ends::read(request)?;
+        let proto = engine_protocol(request.header().satype)?;
+        let said = Said { daddr: ends.dst, spi: ext.spi.get(), proto, v6: ends.v6 };
+        let index = self.sadb.find(&said).ok_or(Errno::ESRCH)?;
+        if self.sadb.get(index).is_some_and(|sa| sa.saddr == ends.src) { Ok(index) } else { Err(Errno::ESRCH) }
+    }
+
+    /// Section 3.1.6: a key manager that gave up, or a consumer that wants an SA.
+    fn rfc_acquire(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let header = request.header();
+        if header.errno != 0 {
+            if let Some(index) = self.sadb.find_by_seq(header.seq) {
+                self.sadb.reindex(index, |sa| sa.state = State::Error);
+            }
+            return self.send_header(cx, Audience::All, Header { len: 2, reserved: 0, ..header });
+        }
+        Ends::read(request)?;
+        if !request.has(Ext::PROPOSAL) {
+            return Err(Errno::EINVAL);
+        }
+        if self.forward(request, cx)? == 0 { Err(Errno::EPROTONOSUPPORT) } else { Ok(()) }
+    }
+
+    /// Hands a request on, as it came, to those registered for its type.
+    fn forward(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<usize, Errno> {
+        Ok(cx.out.deliver(Audience::RegisteredFor(request.header().satype), request.bytes()))
+    }
+
+    /// The message of a kernel's ACQUIRE: the packet's addresses with protocol and ports, and what it would take.
+    pub(super) fn rfc_write_acquire<'b>(
+        buffer: &'b mut [u8],
+        header: Header,
+        key: &AcquireKey,
+        flow: &FlowKey,
+    ) -> Result<&'b mut [u8], WireError> {
+        let mut writer = Writer::new(buffer, header, Profile::Rfc2367);
+        for (ext, addr, port) in
+            [(Ext::ADDRESS_SRC, &key.saddr, flow.sport), (Ext::ADDRESS_DST, &key.daddr, flow.dport)]
+        {
+            // Ports are the packet's, so they stand only where the addresses do.
+            let inner = key.v6 == flow.v6 && (key.saddr, key.daddr) == (flow.saddr, flow.daddr);
+            let (proto, port) = if inner { (flow.proto, port) } else { (0, 0) };
+            writer.address(ext, proto, width(key.v6), sockaddr(addr, key.v6, port).as_slice());
+        }
+        writer.proposal(32, &combinations(key.proto));
+        writer.finish()
+    }
+}
+
+/// Protocols whose SAs this engine keeps; those of user-level consumers (OSPF, RIP, …) it does not.
+fn engine_protocol(satype: SaType) -> Result<u8, Errno> {
+    satype.protocol().filter(|&proto| proto != 255).ok_or(Errno::EINVAL)
+}
+
+fn reply(request: Header) -> Header {
+    Header::new(request.msg_type, request.satype, request.seq, request.pid)
+}
+
+/// Each of the two limits may be absent (section 2.3.2).
+fn rfc_limits(request: &Message<'_>) -> (Limits, Limits) {
+    (read_limits(request.lifetime(Ext::LIFETIME_HARD)), read_limits(request.lifetime(Ext::LIFETIME_SOFT)))
+}
+
+/// What an ACQUIRE proposes (section 2.3.7), every algorithm that has a key, strongest first.
+fn combinations(proto: u8) -> Vec<SadbComb> {
+    let keyed = |list: Vec<SadbAlg>| list.into_iter().rev().filter(|a| a.minbits.get() != 0).collect::<Vec<_>>();
+    let none = [SadbAlg::new_zeroed()];
+    let (auth, encrypt) = (keyed(algorithm::supported_auth()), keyed(algorithm::supported_encrypt()));
+    let encrypt: &[SadbAlg] = if proto == 50 { &encrypt } else { &none };
+    let auth: &[SadbAlg] = if proto == 108 { &none } else { &auth };
+    let combination = |e: &SadbAlg, a: &SadbAlg| SadbComb {
+        auth: a.id,
+        encrypt: e.id,
+        auth_minbits: a.minbits,
+        auth_maxbits: a.maxbits,
+        encrypt_minbits: e.minbits,
+        encrypt_maxbits: e.maxbits,
+        hard_addtime: 86_400.into(),
+        soft_addtime: 72_000.into(),
+        hard_usetime: 28_800.into(),
+        soft_usetime: 25_200.into(),
+        ..Default::default()
+    };
+    encrypt.iter().flat_map(|e| auth.iter().map(move |a| combination(e, a))).collect()
+}
+
+/// An SA as RFC 2367 shows it: extensions in the order of their numbers, and only those that say something.
+pub(super) fn write_sa<'b>(
+    buffer: &'b mut [u8],
+    header: Header,
+    sa: &Sa,
+    shown: Shown,
+) -> Result<&'b mut [u8], WireError> {
+    let v6 = sa.said.v6;
+    let mut writer = Writer::new(buffer, header, Profile::Rfc2367);
+    let name = SadbSa { spi: sa.said.spi.into(), ..Default::default() };
+    let whole = SadbSa {
+        replay: sa.replay,
+        state: sa.wire_state().0,
+        auth: sa.auth,
+        encrypt: sa.encrypt,
+        flags: sa.flags.into(),
+        ..name
+    };
+    writer.sa(if shown == Shown::Name { name } else { whole });
+    if matches!(shown, Shown::Whole | Shown::WithoutKeys | Shown::Expiry(_)) {
+        writer.lifetime(Ext::LIFETIME_CURRENT, usage(&sa.usage));
+    }
+    let limited = |l: &Limits| *l != Limits::default();
+    if match shown {
+        Shown::Name => false,
+        Shown::Expiry(hard) => hard,
+        _ => limited(&sa.hard),
+    } {
+        writer.lifetime(Ext::LIFETIME_HARD, limits(&sa.hard));
+    }
+    if match shown {
+        Shown::Name => false,
+        Shown::Expiry(hard) => !hard,
+        _ => limited(&sa.soft),
+    } {
+        writer.lifetime(Ext::LIFETIME_SOFT, limits(&sa.soft));
+    }
+    writer.address(Ext::ADDRESS_SRC, 0, width(v6), sockaddr(&sa.saddr, v6, 0).as_slice());
+    writer.address(Ext::ADDRESS_DST, 0, width(v6), sockaddr(&sa.said.daddr, v6, 0).as_slice());
+    let proxy = sa.selector.v6.filter(|_| !matches!(sa.state, State::Acquire | State::Error));
+    if let Some(v6) = proxy
+        && matches!(shown, Shown::Whole | Shown::WithoutKeys | Shown::Expiry(_))
+    {
+        let s = &sa.selector;
+        writer.address(Ext::ADDRESS_PROXY, 0, s.splen, sockaddr(&s.saddr, v6, 0).as_slice());
+    }
+    if shown == Shown::Whole {
+        for (ext, key) in [(Ext::KEY_AUTH, &sa.auth_key), (Ext::KEY_ENCRYPT, &sa.encrypt_key)] {
+            if key.bits != 0 {
+                writer.key(ext, key.bits, &key.bytes);
+            }
+        }
+    }
+    if matches!(shown, Shown::Whole | Shown::WithoutKeys | Shown::Reply) {
+        writer.copied(&sa.carried);
+        // Ours, beyond the RFC, where they are not what the RFC implies.
+        if (sa.mode, sa.reqid) != (1, 0) {
+            writer.sa2(sa.mode, sa.reqid);
+        }
+    }
+    writer.finish()
+}
