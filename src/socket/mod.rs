@@ -11,7 +11,7 @@ mod sys;
 use std::io;
 use std::os::fd::RawFd;
 
-pub use choose::{Backend, OpenError, open, open_with};
+pub use choose::{Backend, OpenError, open, open_with, open_with_cloexec};
 pub use sys::inherited;
 pub(crate) use sys::own;
 
@@ -49,7 +49,15 @@ pub fn send(fd: RawFd, message: &[u8]) -> io::Result<usize> {
 /// # Errors
 /// EMSGSIZE or EINVAL.
 pub fn check_framing(message: &[u8]) -> io::Result<()> {
-    match Header::check(message, Profile::Linux) {
+    check_framing_start(message, message.len())
+}
+
+/// As [`check_framing`], for a message of `len` bytes of which `start` are at hand; its header is enough.
+///
+/// # Errors
+/// As [`check_framing`].
+pub fn check_framing_start(start: &[u8], len: usize) -> io::Result<()> {
+    match Header::check_start(start, len, Profile::Linux) {
         Ok(_) => Ok(()),
         Err(error) => Err(io::Error::from_raw_os_error(error.rule.errno())),
     }

@@ -37,11 +37,12 @@ pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(own(fd))
 }
 
-/// `socket(PF_KEY, SOCK_RAW, PF_KEY_V2)` with the caller's flags (`SOCK_CLOEXEC`, `SOCK_NONBLOCK`).
+/// `socket(PF_KEY, SOCK_RAW, PF_KEY_V2)` with the caller's flags (`SOCK_CLOEXEC`, `SOCK_NONBLOCK`). It is the kernel
+/// that is asked: the C library's `socket` may be the preload object's, which comes back here.
 pub(super) fn af_key_socket(flags: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: no pointers.
-    let fd = unsafe { libc::socket(AF_KEY, libc::SOCK_RAW | flags, PF_KEY_V2) };
-    if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(own(fd)) }
+    let fd = unsafe { libc::syscall(libc::SYS_socket, AF_KEY, libc::SOCK_RAW | flags, PF_KEY_V2) };
+    if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(own(fd as RawFd)) }
 }
 
 /// `send` without SIGPIPE.

@@ -56,8 +56,16 @@ impl Header {
     /// # Errors
     /// The first framing [`Rule`] that `bytes` breaks.
     pub fn check(bytes: &[u8], profile: Profile) -> Result<Self, WireError> {
+        Self::check_start(bytes, bytes.len(), profile)
+    }
+
+    /// As [`Header::check`], for a message of `len` bytes of which `start` are at hand.
+    ///
+    /// # Errors
+    /// As [`Header::check`].
+    pub fn check_start(start: &[u8], len: usize, profile: Profile) -> Result<Self, WireError> {
         let at = |offset, rule| Err(WireError { offset, rule });
-        let Some(header) = Self::read(bytes) else { return at(0, Rule::TooShort) };
+        let Some(header) = Self::read(start) else { return at(0, Rule::TooShort) };
         if header.version != PF_KEY_V2 {
             return at(0, Rule::Version(header.version));
         }
@@ -67,8 +75,8 @@ impl Header {
         if header.msg_type == MessageType::RESERVED || header.msg_type.0 > profile.max_message_type() {
             return at(1, Rule::MessageType(header.msg_type.0));
         }
-        if usize::from(header.len) != bytes.len() / 8 {
-            return at(4, Rule::Length { header: usize::from(header.len) * 8, actual: bytes.len() });
+        if usize::from(header.len) != len / 8 {
+            return at(4, Rule::Length { header: usize::from(header.len) * 8, actual: len });
         }
         Ok(header)
     }
