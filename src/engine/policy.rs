@@ -1,7 +1,7 @@
 //! One policy of the embedded engine.
 
 use super::sa::{Context, Limits, Selector, Usage};
-pub use crate::policy::template::{MANUAL_REQID_MAX, Template, address, parse_requests};
+pub use crate::policy::template::{MANUAL_REQID_MAX, MAX_TEMPLATES, Template, address, address_pair, parse_requests};
 
 /// A policy.
 #[derive(Clone, Debug)]

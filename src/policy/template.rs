@@ -48,7 +48,7 @@ pub fn address(sockaddr: Sockaddr<'_>) -> Option<(bool, Address)> {
 }
 
 /// Two sockaddrs of one family back to back (`parse_sockaddr_pair`).
-fn address_pair(bytes: &[u8]) -> Result<(bool, Address, Address), Errno> {
+pub fn address_pair(bytes: &[u8]) -> Result<(bool, Address, Address), Errno> {
     let first = Sockaddr(bytes);
     let (v6, src) = address(first).ok_or(Errno::EINVAL)?;
     let len = if v6 { 28 } else { 16 };
