@@ -12,8 +12,8 @@ use std::io;
 use std::os::fd::RawFd;
 
 pub use choose::{Backend, OpenError, open, open_with, open_with_cloexec};
-pub use sys::inherited;
 pub(crate) use sys::own;
+pub use sys::{inherited, keep_only_net_admin};
 
 use crate::wire::{Header, Profile};
 
