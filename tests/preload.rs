@@ -208,3 +208,50 @@ fn a_backend_that_cannot_be_had_is_an_errno_and_can_be_asked_why() {
         assert!(String::from_utf8_lossy(&output.stderr).contains(why), "{name}={value}");
     }
 }
+
+/// `pfkey-run` in a directory of its own, and the object where `place` says.
+fn pfkey_run(test: &str, place: &str) -> Command {
+    let dir = c::scratch(test);
+    let script = dir.join("bin/pfkey-run");
+    std::fs::create_dir_all(dir.join("bin")).expect("a directory");
+    std::fs::create_dir_all(dir.join("lib")).expect("a directory");
+    std::fs::copy(c::root().join("preload/pfkey-run"), &script).expect("a copy");
+    if !place.is_empty() {
+        std::os::unix::fs::symlink(object(), dir.join(place)).expect("a link");
+    }
+    let mut command = Command::new(script);
+    command.env("PFKEY_BACKEND", "embedded");
+    command
+}
+
+#[test]
+fn pfkey_run_finds_the_object_and_passes_everything_on() {
+    let travel = program("preload_run", "travel");
+    for place in ["bin/libpfkey_preload.so", "bin/libpfkey_preload.so.0", "lib/libpfkey_preload.so.0"] {
+        c::run(pfkey_run("preload_run_place", place).arg(&travel).arg("zero"));
+    }
+    c::run(pfkey_run("preload_run_place", "").env("PFKEY_PRELOAD", object()).arg("--").arg(&travel).arg("zero"));
+    let mut command = pfkey_run("preload_run_place", "lib/libpfkey_preload.so.0");
+    command.args(["sh", "-c", r#"echo "$1|$2|$LD_PRELOAD"; exit 42"#, "sh", "a  b", "*"]).env("LD_PRELOAD", "");
+    let output = command.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(42));
+    assert_eq!(text(output), format!("a  b|*|{}\n", object().display()));
+}
+
+#[test]
+fn pfkey_run_says_what_is_wrong() {
+    let status = |command: &mut Command| {
+        let output = command.output().expect("it runs");
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, why) = status(pfkey_run("preload_run_wrong", "").arg("true"));
+    assert!(code == 1 && why.contains("sought in ") && why.contains("/bin/../lib"), "{code} {why}");
+    let (code, why) = status(pfkey_run("preload_run_wrong", "").arg("true").env("PFKEY_PRELOAD", "/nonexistent"));
+    assert!(code == 1 && why.contains("/nonexistent"), "{code} {why}");
+    let found = || pfkey_run("preload_run_wrong", "bin/libpfkey_preload.so");
+    assert_eq!(status(&mut found()).0, 2);
+    assert_eq!(status(found().arg("--bogus")).0, 2);
+    assert_eq!(status(found().arg("--help")).0, 0);
+    assert_eq!(status(found().arg("/nonexistent")).0, 127);
+    assert_eq!(status(found().arg("/etc/passwd")).0, 126);
+}
