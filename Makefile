@@ -2,11 +2,13 @@
 #   make            the libraries and pfkeyd, optimised
 #   make demo       a short tour: an SA added to an embedded key engine, and dumped
 #   make check      every test
-#   make install    PREFIX, LIBDIR, INCLUDEDIR, SBINDIR, DESTDIR; LIBIPSEC_COMPAT=DIR for a libipsec.so.0
+#   make install    PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, DESTDIR; LIBIPSEC_COMPAT=DIR for a libipsec.so.0
+#   make uninstall  the same; with LIBIPSEC_COMPAT=DIR that libipsec.so.0 too
 SHELL = /bin/sh
 PREFIX = /usr/local
 LIBDIR = $(PREFIX)/lib
 INCLUDEDIR = $(PREFIX)/include
+BINDIR = $(PREFIX)/bin
 SBINDIR = $(PREFIX)/sbin
 DESTDIR =
 LIBIPSEC_COMPAT =
@@ -19,6 +21,8 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 T = target/release
 HEADERS = libpfkey.h pfkey_rs.h
 COMPAT_HEADERS = libpfkey_rs/pfkeyv2_compat.h libpfkey_rs/net/pfkeyv2.h libpfkey_rs/netinet/ipsec.h
+PLACES = -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+  -e 's|@VERSION@|$(VERSION)|'
 PROGRAMS = sadb_add sadb_dump sadb_register sadb_static sadb_dynamic spd two_listeners fork_and_pass
 
 .PHONY: all build demo check check-kernel bench headers install uninstall clean
@@ -26,7 +30,7 @@ PROGRAMS = sadb_add sadb_dump sadb_register sadb_static sadb_dynamic spd two_lis
 all: build
 
 build:
-	PFKEYD_PATH=$(SBINDIR)/pfkeyd $(CARGO) build --release
+	PFKEYD_PATH=$(SBINDIR)/pfkeyd $(CARGO) build --release --package libpfkey_rs --package pfkey_preload
 
 headers:
 	cbindgen --version | grep -qx 'cbindgen $(CBINDGEN_VERSION)' || \
@@ -53,20 +57,26 @@ bench:
 	$(CARGO) bench
 
 install: build
-	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(SBINDIR) \
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR) \
 	  $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs/net $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs/netinet
 	install -m 755 $(T)/libpfkey_rs.so $(DESTDIR)$(LIBDIR)/libpfkey_rs.so.$(VERSION)
 	ln -sf libpfkey_rs.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libpfkey_rs.so.0
 	ln -sf libpfkey_rs.so.0 $(DESTDIR)$(LIBDIR)/libpfkey_rs.so
 	install -m 644 $(T)/libpfkey_rs.a $(DESTDIR)$(LIBDIR)/libpfkey_rs.a
+	install -m 755 $(T)/libpfkey_preload.so $(DESTDIR)$(LIBDIR)/libpfkey_preload.so.$(VERSION)
+	ln -sf libpfkey_preload.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libpfkey_preload.so.0
+	ln -sf libpfkey_preload.so.0 $(DESTDIR)$(LIBDIR)/libpfkey_preload.so
 	for h in $(HEADERS) $(COMPAT_HEADERS); do install -m 644 include/$$h $(DESTDIR)$(INCLUDEDIR)/$$h || exit 1; done
 	install -m 755 $(T)/pfkeyd $(DESTDIR)$(SBINDIR)/pfkeyd
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-	  -e 's|@VERSION@|$(VERSION)|' pkgconfig/pfkey_rs.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/pfkey_rs.pc
+	for p in pfkey_rs pfkey_preload; do \
+	  sed $(PLACES) pkgconfig/$$p.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/$$p.pc || exit 1; done
+	sed $(PLACES) preload/pfkey-run > $(DESTDIR)$(BINDIR)/pfkey-run
+	chmod 755 $(DESTDIR)$(BINDIR)/pfkey-run
 	$(if $(LIBIPSEC_COMPAT),$(MAKE) install-libipsec)
 
 # A libipsec.so.0 for programs that were linked with libipsec. strongSwan has another library of that name, so it
-# must not be found by anyone who does not ask for it (LD_LIBRARY_PATH, or an rpath).
+# must not be found by anyone who does not ask for it (LD_LIBRARY_PATH, or an rpath). It contains the preload object's
+# functions too: racoon opens PF_KEY sockets by itself.
 .PHONY: install-libipsec
 install-libipsec: build
 	@case '$(patsubst %/,%,$(LIBIPSEC_COMPAT))' in \
@@ -74,16 +84,19 @@ install-libipsec: build
 	  /usr/lib/*-linux-gnu|/usr/lib/*-linux-musl|$(LIBDIR)) \
 	    echo "LIBIPSEC_COMPAT=$(LIBIPSEC_COMPAT): a directory of its own, please: strongSwan has a libipsec.so.0 too" >&2; exit 1;; esac
 	install -d $(DESTDIR)$(LIBIPSEC_COMPAT)
-	{ echo '{ global:'; sed 's/$$/;/' exports.txt; echo 'local: *; };'; } > $(T)/libipsec.map
+	PFKEYD_PATH=$(SBINDIR)/pfkeyd $(CARGO) build --release --package pfkey_compat
+	{ echo '{ global:'; sed 's/$$/;/' exports.txt preload/exports.txt; echo 'local: *; };'; } > $(T)/libipsec.map
 	$(CC) -shared -o $(T)/libipsec.so.0 -Wl,-soname,libipsec.so.0 -Wl,--version-script=$(T)/libipsec.map \
-	  -Wl,--whole-archive $(T)/libpfkey_rs.a -Wl,--no-whole-archive -Wl,--gc-sections \
+	  -Wl,--whole-archive $(T)/libpfkey_compat.a -Wl,--no-whole-archive -Wl,--gc-sections -Wl,--strip-debug \
 	  -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 	install -m 755 $(T)/libipsec.so.0 $(DESTDIR)$(LIBIPSEC_COMPAT)/libipsec.so.0
 
 uninstall:
-	rm -f $(DESTDIR)$(LIBDIR)/libpfkey_rs.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libpfkey_rs.so.0 \
-	  $(DESTDIR)$(LIBDIR)/libpfkey_rs.so $(DESTDIR)$(LIBDIR)/libpfkey_rs.a \
-	  $(DESTDIR)$(LIBDIR)/pkgconfig/pfkey_rs.pc $(DESTDIR)$(SBINDIR)/pfkeyd
+	for l in pfkey_rs pfkey_preload; do rm -f $(DESTDIR)$(LIBDIR)/lib$$l.so.$(VERSION) $(DESTDIR)$(LIBDIR)/lib$$l.so.0 \
+	  $(DESTDIR)$(LIBDIR)/lib$$l.so $(DESTDIR)$(LIBDIR)/pkgconfig/$$l.pc || exit 1; done
+	rm -f $(DESTDIR)$(LIBDIR)/libpfkey_rs.a $(DESTDIR)$(SBINDIR)/pfkeyd $(DESTDIR)$(BINDIR)/pfkey-run
+	$(if $(LIBIPSEC_COMPAT),rm -f $(DESTDIR)$(LIBIPSEC_COMPAT)/libipsec.so.0)
+	$(if $(LIBIPSEC_COMPAT),-rmdir $(DESTDIR)$(LIBIPSEC_COMPAT))
 	cd $(DESTDIR)$(INCLUDEDIR) && rm -f $(HEADERS) $(COMPAT_HEADERS)
 	-rmdir $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs/net $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs/netinet \
 	  $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs

@@ -101,22 +101,52 @@ fn a_program_linked_with_libipsec_runs_unchanged() {
     );
     std::fs::write(
         dir.join("p.c"),
-        "extern int libipsec_opt; int pfkey_get_softrate(unsigned);\n\
-         int main(void) { return !(libipsec_opt == 1 && pfkey_get_softrate(0) == 80); }\n",
+        r#"
+        #include <stdio.h>
+        #include <sys/socket.h>
+        #include <unistd.h>
+        extern int libipsec_opt;
+        int pfkey_get_softrate(unsigned);
+        int main(void)
+        {
+            /* As racoon: a socket of its own, and an answer that is there at once. */
+            static const unsigned char flush[16] = { 2, 9, 0, 0, 2, 0 };
+            unsigned char answer[16];
+            int s = socket(PF_KEY, SOCK_RAW | SOCK_NONBLOCK, 2);
+            if (libipsec_opt == 1 && pfkey_get_softrate(0) == 80)
+                printf("libipsec, ");
+            if (send(s, flush, 16, 0) == 16 && recv(s, answer, 16, 0) == 16)
+                printf("PF_KEY\n");
+            return 0;
+        }"#,
     )
     .expect("a source file");
     let program = dir.join("p");
     c::run(Command::new("cc").arg("-o").arg(&program).arg(dir.join("p.c")).arg(&theirs));
     // As the Makefile makes it.
-    let map = format!("{{ global: {};\nlocal: *; }};\n", exported().join(";\n"));
+    let mut symbols = exported();
+    let interposers = std::fs::read_to_string(c::root().join("preload/exports.txt")).expect("the list");
+    symbols.extend(interposers.lines().map(str::to_owned));
+    symbols.sort();
+    let map = format!("{{ global: {};\nlocal: *; }};\n", symbols.join(";\n"));
     std::fs::write(dir.join("libipsec.map"), map).expect("a version script");
+    let archive = c::package("pfkey_compat", "libpfkey_compat.a");
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-Wl,-soname,libipsec.so.0", "-o"]).arg(dir.join("ours/libipsec.so.0"));
     cc.arg(format!("-Wl,--version-script={}", dir.join("libipsec.map").display()));
-    cc.arg("-Wl,--whole-archive").arg(c::output_dir().join("libpfkey_rs.a")).arg("-Wl,--no-whole-archive");
+    cc.arg("-Wl,--whole-archive").arg(archive).arg("-Wl,--no-whole-archive");
     cc.args(["-Wl,--gc-sections", "-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc"]);
     c::run(&mut cc);
-    c::run(Command::new(&program).env("LD_LIBRARY_PATH", dir.join("ours")));
+    let output = c::run(
+        Command::new(&program)
+            .env("LD_LIBRARY_PATH", dir.join("ours"))
+            .env("PFKEY_BACKEND", "embedded")
+            .env("PFKEYD", env!("CARGO_BIN_EXE_pfkeyd")),
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "libipsec, PF_KEY\n");
     let output = c::run(Command::new("nm").args(["-D", "--defined-only"]).arg(dir.join("ours/libipsec.so.0")));
-    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), exported().len());
+    let text = String::from_utf8(output.stdout).expect("text");
+    let mut names: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+    names.sort_unstable();
+    assert_eq!(names, symbols);
 }

@@ -287,9 +287,26 @@ fn body_killed(pidfd: &OwnedFd) -> bool {
 #[test]
 fn the_helper_ends_with_the_last_descriptor() {
     with_private_helper("ends", |helper, opener| {
-        let status = std::fs::read_to_string(format!("/proc/{helper}/status")).unwrap();
-        let parent = status.lines().find_map(|l| l.strip_prefix("PPid:\t")).unwrap();
-        assert_ne!(parent, opener.to_string());
+        assert_ne!(status_field(helper, "PPid:"), opener.to_string());
+    });
+}
+
+/// A line of a process's status.
+fn status_field(process: i32, name: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
+}
+
+#[test]
+fn the_helper_keeps_cap_net_admin_only() {
+    let capabilities = |process, name| u64::from_str_radix(&status_field(process, name), 16).unwrap();
+    with_private_helper("capabilities", |helper, opener| {
+        // CAP_NET_ADMIN is number 12; root in a container may lack it.
+        let net_admin = capabilities(opener, "CapEff:") & (1 << 12);
+        for (set, expected) in [("CapPrm:", net_admin), ("CapEff:", net_admin), ("CapInh:", 0), ("CapAmb:", 0)] {
+            assert_eq!(capabilities(helper, set), expected, "{set}");
+        }
+        assert_eq!(status_field(helper, "NoNewPrivs:"), "1");
     });
 }
 

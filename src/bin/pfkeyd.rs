@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use pfkey_rs::engine::Engine;
 use pfkey_rs::keyd::server::{Ended, Server};
 use pfkey_rs::keyd::{Hub, KeyEngine};
-use pfkey_rs::socket::inherited;
+use pfkey_rs::socket::{inherited, keep_only_net_admin};
 use pfkey_rs::wire::Profile;
 
 const USAGE: &str = "\
@@ -176,8 +176,8 @@ fn serve_with<E: KeyEngine>(engine: E, options: &Options) -> io::Result<ExitCode
 
     if let Some(fd) = options.fd {
         server.add(inherited(fd)?)?;
+        drop_privileges()?;
         report(options.status, 0);
-        drop_privileges();
         server.run()?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -190,9 +190,10 @@ fn serve_with<E: KeyEngine>(engine: E, options: &Options) -> io::Result<ExitCode
     run_command(&mut server, &options.command)
 }
 
-/// Nothing that this process might execute can gain rights. Capabilities are kept as they are.
-fn drop_privileges() {
-    let _ = nix::sys::prctl::set_no_new_privs();
+/// What is left is the right to change SAs and policies, and nothing that this process might execute can gain more.
+fn drop_privileges() -> io::Result<()> {
+    nix::sys::prctl::set_no_new_privs()?;
+    keep_only_net_admin()
 }
 
 /// A socket file, removed when dropped.

@@ -5,8 +5,7 @@ use zeroize::Zeroizing;
 use crate::keyd::Errno;
 use crate::wire::{Message, SaState, SaType};
 
-/// An IPv4 address stands in the first four bytes, the rest zero.
-pub type Address = [u8; 16];
+pub use crate::policy::template::Address;
 
 /// What names an SA: the source address is no part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -20,6 +20,7 @@ mod error;
 mod lexer;
 mod parse;
 pub mod priority;
+pub mod template;
 
 use core::fmt;
 use std::net::SocketAddr;

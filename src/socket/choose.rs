@@ -123,22 +123,30 @@ pub fn open() -> Result<OwnedFd, OpenError> {
 /// # Errors
 /// As [`open`].
 pub fn open_with(backend: &Backend) -> Result<OwnedFd, OpenError> {
-    let fd = match backend {
-        Backend::Auto => match sys::af_key_socket(0) {
+    let fd = open_with_cloexec(backend)?;
+    // libipsec's socket has no CLOEXEC: daemons hand it to programs they start.
+    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
+        .map_err(|e| OpenError::System(e.into()))?;
+    Ok(fd)
+}
+
+/// As [`open_with`], but the descriptor is closed over exec.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with_cloexec(backend: &Backend) -> Result<OwnedFd, OpenError> {
+    match backend {
+        Backend::Auto => match sys::af_key_socket(libc::SOCK_CLOEXEC) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)) => {
                 helper::open(&["--engine", "xfrm"])
             }
             other => other.map_err(OpenError::System),
         },
-        Backend::AfKey => sys::af_key_socket(0).map_err(OpenError::System),
+        Backend::AfKey => sys::af_key_socket(libc::SOCK_CLOEXEC).map_err(OpenError::System),
         Backend::Xfrm => helper::open(&["--engine", "xfrm"]),
         Backend::Embedded => helper::open(&["--engine", "embedded"]),
         Backend::Unix(path) => connect_to(path),
-    }?;
-    // libipsec's socket has no CLOEXEC: daemons hand it to programs they start.
-    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
-        .map_err(|e| OpenError::System(e.into()))?;
-    Ok(fd)
+    }
 }
 
 fn connect_to(path: &std::path::Path) -> Result<OwnedFd, OpenError> {

@@ -29,10 +29,11 @@ fn candidates() -> Vec<PathBuf> {
         let mut dirs = object.ancestors().skip(1);
         if let Some(dir) = dirs.next() {
             places.push(dir.join("pfkeyd"));
-            // A program in cargo's deps directory, or a library in lib beside sbin.
-            if let Some(parent) = dirs.next() {
-                places.push(parent.join("pfkeyd"));
-                places.push(parent.join("sbin/pfkeyd"));
+            // A program in cargo's deps directory.
+            places.extend(dirs.clone().next().map(|parent| parent.join("pfkeyd")));
+            // A library in lib, or in a directory below it, beside sbin and libexec.
+            for parent in dirs.take(2) {
+                places.extend(["sbin/pfkeyd", "libexec/pfkeyd"].map(|name| parent.join(name)));
             }
         }
     }

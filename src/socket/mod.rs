@@ -11,9 +11,9 @@ mod sys;
 use std::io;
 use std::os::fd::RawFd;
 
-pub use choose::{Backend, OpenError, open, open_with};
-pub use sys::inherited;
+pub use choose::{Backend, OpenError, open, open_with, open_with_cloexec};
 pub(crate) use sys::own;
+pub use sys::{inherited, keep_only_net_admin};
 
 use crate::wire::{Header, Profile};
 
@@ -49,7 +49,15 @@ pub fn send(fd: RawFd, message: &[u8]) -> io::Result<usize> {
 /// # Errors
 /// EMSGSIZE or EINVAL.
 pub fn check_framing(message: &[u8]) -> io::Result<()> {
-    match Header::check(message, Profile::Linux) {
+    check_framing_start(message, message.len())
+}
+
+/// As [`check_framing`], for a message of `len` bytes of which `start` are at hand; its header is enough.
+///
+/// # Errors
+/// As [`check_framing`].
+pub fn check_framing_start(start: &[u8], len: usize) -> io::Result<()> {
+    match Header::check_start(start, len, Profile::Linux) {
         Ok(_) => Ok(()),
         Err(error) => Err(io::Error::from_raw_os_error(error.rule.errno())),
     }

@@ -37,11 +37,12 @@ pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(own(fd))
 }
 
-/// `socket(PF_KEY, SOCK_RAW, PF_KEY_V2)` with the caller's flags (`SOCK_CLOEXEC`, `SOCK_NONBLOCK`).
+/// `socket(PF_KEY, SOCK_RAW, PF_KEY_V2)` with the caller's flags (`SOCK_CLOEXEC`, `SOCK_NONBLOCK`). It is the kernel
+/// that is asked: the C library's `socket` may be the preload object's, which comes back here.
 pub(super) fn af_key_socket(flags: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: no pointers.
-    let fd = unsafe { libc::socket(AF_KEY, libc::SOCK_RAW | flags, PF_KEY_V2) };
-    if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(own(fd)) }
+    let fd = unsafe { libc::syscall(libc::SYS_socket, AF_KEY, libc::SOCK_RAW | flags, PF_KEY_V2) };
+    if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(own(fd as RawFd)) }
 }
 
 /// `send` without SIGPIPE.
@@ -209,4 +210,45 @@ unsafe fn exec_helper(
         report_errno(4);
         libc::_exit(127)
     }
+}
+
+/// `struct __user_cap_header_struct`.
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: libc::c_int,
+}
+
+/// `struct __user_cap_data_struct`: 32 capabilities each.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3`: two `CapData`.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+/// `1 << CAP_NET_ADMIN`.
+const NET_ADMIN: u32 = 1 << 12;
+
+/// Gives up every capability of the calling thread but CAP_NET_ADMIN, which it keeps if it has it.
+///
+/// # Errors
+/// Those of `capget` and `capset`.
+pub fn keep_only_net_admin() -> io::Result<()> {
+    let mut header = CapHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: the header names the version of which `data` is the form; both are live.
+    if unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let kept = data[0].permitted & NET_ADMIN;
+    let data = [CapData { effective: kept, permitted: kept, inheritable: 0 }, CapData::default()];
+    // SAFETY: as above; capset only reads.
+    if unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }

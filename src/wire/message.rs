@@ -56,8 +56,16 @@ impl Header {
     /// # Errors
     /// The first framing [`Rule`] that `bytes` breaks.
     pub fn check(bytes: &[u8], profile: Profile) -> Result<Self, WireError> {
+        Self::check_start(bytes, bytes.len(), profile)
+    }
+
+    /// As [`Header::check`], for a message of `len` bytes of which `start` are at hand.
+    ///
+    /// # Errors
+    /// As [`Header::check`].
+    pub fn check_start(start: &[u8], len: usize, profile: Profile) -> Result<Self, WireError> {
         let at = |offset, rule| Err(WireError { offset, rule });
-        let Some(header) = Self::read(bytes) else { return at(0, Rule::TooShort) };
+        let Some(header) = Self::read(start) else { return at(0, Rule::TooShort) };
         if header.version != PF_KEY_V2 {
             return at(0, Rule::Version(header.version));
         }
@@ -68,9 +76,9 @@ impl Header {
             return at(1, Rule::MessageType(header.msg_type.0));
         }
         // Linux passes over up to seven stray bytes.
-        let stray = profile == Profile::Rfc2367 && bytes.len() % 8 != 0;
-        if usize::from(header.len) != bytes.len() / 8 || stray {
-            return at(4, Rule::Length { header: usize::from(header.len) * 8, actual: bytes.len() });
+        let stray = profile == Profile::Rfc2367 && !len.is_multiple_of(8);
+        if usize::from(header.len) != len / 8 || stray {
+            return at(4, Rule::Length { header: usize::from(header.len) * 8, actual: len });
         }
         Ok(header)
     }

@@ -232,7 +232,7 @@ fn c029_padding_and_reserved_bytes_are_zero() {
                 5..=7 => vec![6..8, 16..24],
                 8 | 9 => vec![6..8, 28..32],
                 10 | 11 => vec![6..8, 20..24],
-                13 => vec![5..8],
+                13 => std::iter::once(5..8).collect(),
                 _ => vec![],
             };
             for range in reserved {

@@ -38,16 +38,44 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
+/// A compiler with the flags and headers that all programs are built with.
+fn compiler() -> Command {
+    let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
+    cc.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-g"]);
+    cc.arg("-I").arg(root().join("include")).arg("-I").arg(root().join("include/libpfkey_rs"));
+    cc
+}
+
 /// Compiles sources to a program linked with -lpfkey_rs from `dir`.
 pub fn compile(dir: &Path, name: &str, sources: &[PathBuf], flags: &[&str]) -> PathBuf {
     let program = dir.join(name);
-    let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
-    cc.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-g"]).args(flags);
-    cc.arg("-I").arg(root().join("include")).arg("-I").arg(root().join("include/libpfkey_rs"));
-    cc.arg("-o").arg(&program).args(sources);
+    let mut cc = compiler();
+    cc.args(flags).arg("-o").arg(&program).args(sources);
     cc.arg("-L").arg(dir).arg("-lpfkey_rs").arg(format!("-Wl,-rpath,{}", dir.display()));
     run(&mut cc);
     program
+}
+
+/// Compiles sources to a program, or what the flags say, that is linked with nothing of ours.
+pub fn compile_plain(dir: &Path, name: &str, sources: &[PathBuf], flags: &[&str]) -> PathBuf {
+    let program = dir.join(name);
+    run(compiler().arg("-o").arg(&program).args(sources).args(flags));
+    program
+}
+
+/// Builds another package of this workspace, as these tests were built, and gives one of its files. Without cargo (a
+/// test program that was started by hand) the file is what was built before.
+pub fn package(package: &str, file: &str) -> PathBuf {
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let mut build = Command::new(cargo);
+        build.current_dir(root()).args(["build", "--quiet", "--package", package]);
+        build.arg("--target-dir").arg(output_dir().parent().expect("a directory"));
+        if output_dir().ends_with("release") {
+            build.arg("--release");
+        }
+        run(&mut build);
+    }
+    output_dir().join(file)
 }
 
 /// Writes a source file and compiles it.

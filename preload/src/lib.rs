@@ -1,0 +1,15 @@
+//! `libpfkey_preload.so`: PF_KEY for programs that nobody can rebuild, by `LD_PRELOAD` or by `-lpfkey_preload`.
+//!
+//! The object takes the rooms it needs from the package at the top as source, not as a crate: a cdylib exports every
+//! `no_mangle` symbol of the crates below it, and the functions of libipsec must not be among this object's. The
+//! other way round, the interposers are no part of the package at the top, because a program linked with
+//! `-lpfkey_rs` did not ask for them. `compat` puts both into one archive, for `libipsec.so.0`.
+
+pub mod interpose;
+pub mod policy;
+// Its servers and its C ABI are not here.
+#[allow(unused_imports)]
+#[path = "../../src/socket/mod.rs"]
+pub mod socket;
+#[path = "../../src/wire/mod.rs"]
+pub mod wire;

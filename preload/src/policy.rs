@@ -1,0 +1,3 @@
+//! The requests of a policy.
+#[path = "../../src/policy/template.rs"]
+pub mod template;

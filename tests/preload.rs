@@ -1,0 +1,257 @@
+//! The preload object under programs that open PF_KEY by themselves. What they print has to be what they print on a
+//! kernel with AF_KEY: `c-tests/preload/*.txt` was recorded there (6.1, 6.12 and 7.2 agree).
+
+#[path = "support/c.rs"]
+mod c;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// The object, built once for all tests.
+fn object() -> &'static Path {
+    static OBJECT: OnceLock<PathBuf> = OnceLock::new();
+    OBJECT.get_or_init(|| c::package("pfkey_preload", "libpfkey_preload.so"))
+}
+
+fn source(name: &str) -> PathBuf {
+    c::root().join("c-tests").join(name)
+}
+
+/// A program of `c-tests/preload`, compiled in a directory of its own.
+fn program(test: &str, name: &str) -> PathBuf {
+    let dir = c::scratch(test);
+    let sources = [source(&format!("preload/{name}.c")), source("common.c")];
+    c::compile_plain(&dir, name, &sources, &["-D_GNU_SOURCE", "-DRAW_SOCKET", "-lpthread"])
+}
+
+/// The program with the object before it, and a private engine.
+fn preloaded(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env("LD_PRELOAD", object()).env("PFKEY_BACKEND", "embedded");
+    command
+}
+
+/// The program with the object before it, and one engine for all its sockets, as a kernel has.
+fn preloaded_with_one_engine(program: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pfkeyd"));
+    command.args(["--", "env"]).arg(format!("LD_PRELOAD={}", object().display())).arg(program);
+    command
+}
+
+fn text(output: Output) -> String {
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[track_caller]
+fn assert_same(printed: &str, expected: &Path) {
+    let recorded = std::fs::read_to_string(expected).expect("what a kernel answered");
+    for (number, (our, their)) in printed.lines().zip(recorded.lines()).enumerate() {
+        assert_eq!(our, their, "line {} of {}", number + 1, expected.display());
+    }
+    assert_eq!(printed.lines().count(), recorded.lines().count());
+}
+
+#[test]
+fn exactly_the_listed_symbols_are_exported() {
+    let output = c::run(Command::new("nm").args(["-D", "--defined-only"]).arg(object()));
+    let output = text(output);
+    let mut names: Vec<&str> = output.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+    names.sort_unstable();
+    let listed = std::fs::read_to_string(c::root().join("preload/exports.txt")).expect("the list");
+    assert_eq!(names, listed.lines().collect::<Vec<_>>());
+    let output = text(c::run(Command::new("readelf").arg("-d").arg(object())));
+    assert!(output.contains("Library soname: [libpfkey_preload.so.0]"), "{output}");
+}
+
+#[test]
+fn each_sending_call_returns_when_its_answer_can_be_read() {
+    let exchange = program("preload_exchange", "exchange");
+    let printed = text(c::run(&mut preloaded_with_one_engine(&exchange)));
+    assert_same(&printed, &source("preload/exchange.txt"));
+}
+
+#[test]
+fn what_af_key_refuses_is_refused() {
+    let refusals = program("preload_refusals", "refusals");
+    assert_same(&text(c::run(&mut preloaded(&refusals))), &source("preload/refusals.txt"));
+}
+
+#[test]
+fn other_descriptors_get_what_they_always_got() {
+    let foreign = program("preload_foreign", "foreign");
+    assert_eq!(text(c::run(&mut Command::new(&foreign))), "as ever\n", "without the object");
+    assert_eq!(text(c::run(&mut preloaded(&foreign))), "as ever\n");
+}
+
+/// Runs a program that may have to give up; false if it did.
+fn tried(command: &mut Command) -> Option<String> {
+    let output = command.output().expect("it runs");
+    if output.status.code() == Some(77) {
+        eprintln!("skipped: {command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        return None;
+    }
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(text(output))
+}
+
+#[test]
+fn a_descriptor_works_in_whatever_process_it_ends_up() {
+    let travel = program("preload_travel", "travel");
+    let empty = c::scratch("preload_empty");
+    for test in ["fork", "exec", "zero", "rights", "pass"] {
+        tried(preloaded(&travel).arg(test).arg(&empty));
+    }
+}
+
+#[test]
+fn sockets_own_policies_are_those_that_af_key_sets() {
+    let policies = program("preload_policies", "policies");
+    if let Some(printed) = tried(&mut preloaded(&policies)) {
+        assert_same(&printed, &source("preload/policies.txt"));
+    }
+}
+
+#[test]
+fn a_program_can_be_linked_with_it() {
+    let dir = c::scratch("preload_linked");
+    for link in ["libpfkey_preload.so", "libpfkey_preload.so.0"] {
+        std::os::unix::fs::symlink(object(), dir.join(link)).expect("a link");
+    }
+    let (search, path) = (format!("-L{}", dir.display()), format!("-Wl,-rpath,{}", dir.display()));
+    let flags = ["-D_GNU_SOURCE", "-DRAW_SOCKET", &search, &path, "-Wl,--as-needed", "-lpfkey_preload"];
+    let refusals = c::compile_plain(&dir, "refusals", &[source("preload/refusals.c"), source("common.c")], &flags);
+    let mut command = Command::new(refusals);
+    assert_same(&text(c::run(command.env("PFKEY_BACKEND", "embedded"))), &source("preload/refusals.txt"));
+}
+
+/// The programs of `c-tests`, built to open PF_KEY by themselves, print what they print on a kernel with AF_KEY.
+#[test]
+fn programs_that_open_pf_key_themselves_print_what_they_print_on_af_key() {
+    let dir = c::scratch("preload_programs");
+    for name in [
+        "sadb_add",
+        "sadb_dump",
+        "sadb_register",
+        "sadb_static",
+        "sadb_dynamic",
+        "spd",
+        "two_listeners",
+        "fork_and_pass",
+    ] {
+        let sources = [source(&format!("{name}.c")), source("common.c")];
+        // They print and parse with the library, but open and send by themselves.
+        c::compile(&dir, &format!("{name}-raw"), &sources, &["-DRAW_SOCKET"]);
+    }
+    let mut run_all = preloaded_with_one_engine(&source("run-all"));
+    assert_same(&text(c::run(run_all.arg(&dir).arg("-raw"))), &source("expected.txt"));
+}
+
+/// Another object's constructor may run before this one's.
+#[test]
+fn it_works_before_its_constructor() {
+    let dir = c::scratch("preload_early");
+    std::fs::write(
+        dir.join("early.c"),
+        r#"
+        #include <sys/socket.h>
+        #include <unistd.h>
+        __attribute__((constructor)) static void early(void)
+        {
+            static const unsigned char flush[16] = { 2, 9, 0, 0, 2, 0 };
+            unsigned char answer[16];
+            int s = socket(PF_KEY, SOCK_RAW | SOCK_NONBLOCK, 2);
+            if (s < 0 || write(s, flush, 16) != 16 || read(s, answer, 16) != 16 || answer[1] != 9)
+                _exit(9);
+            if (write(1, "early\n", 6) != 6)
+                _exit(8);
+            close(s);
+        }"#,
+    )
+    .expect("a source file");
+    let early = c::compile_plain(&dir, "early.so", &[dir.join("early.c")], &["-shared", "-fPIC"]);
+    for order in [[object(), early.as_path()], [early.as_path(), object()]] {
+        let mut command = Command::new("true");
+        command.env("PFKEY_BACKEND", "embedded");
+        command.env("LD_PRELOAD", format!("{}:{}", order[0].display(), order[1].display()));
+        assert_eq!(text(c::run(&mut command)), "early\n");
+    }
+}
+
+#[test]
+fn a_backend_that_cannot_be_had_is_an_errno_and_can_be_asked_why() {
+    let refusals = program("preload_errors", "refusals");
+    for (name, value, expected, why) in [
+        (
+            "PFKEY_BACKEND",
+            "kernel",
+            "socket, raw: Invalid argument\n",
+            "expected auto, afkey, xfrm, embedded or unix:PATH",
+        ),
+        (
+            "PFKEYD",
+            "/nonexistent/pfkeyd",
+            "socket, raw: Address family not supported by protocol\n",
+            "sought /nonexistent/pfkeyd",
+        ),
+        (
+            "PFKEY_BACKEND",
+            "unix:/nonexistent/socket",
+            "socket, raw: No such file or directory\n",
+            "/nonexistent/socket",
+        ),
+    ] {
+        let output = c::run(preloaded(&refusals).arg("open").env(name, value));
+        assert!(output.stderr.is_empty(), "not asked, it says nothing");
+        assert!(text(output).starts_with(expected), "{name}={value}");
+        let output = c::run(preloaded(&refusals).arg("open").env(name, value).env("PFKEY_DEBUG", "1"));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(why), "{name}={value}");
+    }
+}
+
+/// `pfkey-run` in a directory of its own, and the object where `place` says.
+fn pfkey_run(test: &str, place: &str) -> Command {
+    let dir = c::scratch(test);
+    let script = dir.join("bin/pfkey-run");
+    std::fs::create_dir_all(dir.join("bin")).expect("a directory");
+    std::fs::create_dir_all(dir.join("lib")).expect("a directory");
+    std::fs::copy(c::root().join("preload/pfkey-run"), &script).expect("a copy");
+    if !place.is_empty() {
+        std::os::unix::fs::symlink(object(), dir.join(place)).expect("a link");
+    }
+    let mut command = Command::new(script);
+    command.env("PFKEY_BACKEND", "embedded");
+    command
+}
+
+#[test]
+fn pfkey_run_finds_the_object_and_passes_everything_on() {
+    let travel = program("preload_run", "travel");
+    for place in ["bin/libpfkey_preload.so", "bin/libpfkey_preload.so.0", "lib/libpfkey_preload.so.0"] {
+        c::run(pfkey_run("preload_run_place", place).arg(&travel).arg("zero"));
+    }
+    c::run(pfkey_run("preload_run_place", "").env("PFKEY_PRELOAD", object()).arg("--").arg(&travel).arg("zero"));
+    let mut command = pfkey_run("preload_run_place", "lib/libpfkey_preload.so.0");
+    command.args(["sh", "-c", r#"echo "$1|$2|$LD_PRELOAD"; exit 42"#, "sh", "a  b", "*"]).env("LD_PRELOAD", "");
+    let output = command.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(42));
+    assert_eq!(text(output), format!("a  b|*|{}\n", object().display()));
+}
+
+#[test]
+fn pfkey_run_says_what_is_wrong() {
+    let status = |command: &mut Command| {
+        let output = command.output().expect("it runs");
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, why) = status(pfkey_run("preload_run_wrong", "").arg("true"));
+    assert!(code == 1 && why.contains("sought in ") && why.contains("/bin/../lib"), "{code} {why}");
+    let (code, why) = status(pfkey_run("preload_run_wrong", "").arg("true").env("PFKEY_PRELOAD", "/nonexistent"));
+    assert!(code == 1 && why.contains("/nonexistent"), "{code} {why}");
+    let found = || pfkey_run("preload_run_wrong", "bin/libpfkey_preload.so");
+    assert_eq!(status(&mut found()).0, 2);
+    assert_eq!(status(found().arg("--bogus")).0, 2);
+    assert_eq!(status(found().arg("--help")).0, 0);
+    assert_eq!(status(found().arg("/nonexistent")).0, 127);
+    assert_eq!(status(found().arg("/etc/passwd")).0, 126);
+}
