@@ -104,8 +104,22 @@ fn af_key() {
     }
     if let Some(dir) = expect {
         let expected = read(&Path::new(&dir).join("afkey.txt"));
-        let different: Vec<&String> =
-            recorded.iter().filter(|(name, body)| expected.get(*name) != Some(body)).map(|(name, _)| name).collect();
+        // Seconds pass for real here, so a busy machine may be late for a timer: such a scenario has another chance.
+        let again = |name: &String| {
+            let scenario = scenarios.iter().find(|s| s.name == *name).expect("a scenario");
+            let timed = scenario.steps.iter().any(|step| matches!(step, catalogue::Step::Wait(_)));
+            timed && {
+                println!("again: {name}");
+                let body = transcript::run(scenario, &mut AfKey::new(scenario.has_packets()));
+                expected.get(name).map(String::as_str) == Some(body.trim_end())
+            }
+        };
+        let different: Vec<&String> = recorded
+            .iter()
+            .filter(|(name, body)| expected.get(*name) != Some(body))
+            .map(|(name, _)| name)
+            .filter(|name| !again(name))
+            .collect();
         println!("{} scenarios, {} as recorded", recorded.len(), recorded.len() - different.len());
         assert!(different.is_empty(), "not as recorded: {different:?}");
     }
