@@ -6,11 +6,8 @@
 
 pub mod algorithm;
 mod lifetime;
-pub mod message;
 mod migrate;
-pub mod policy;
 pub mod resolve;
-pub mod sa;
 mod sa_request;
 pub mod sadb;
 pub mod spd;
@@ -21,6 +18,7 @@ mod traffic;
 
 use zeroize::Zeroize;
 
+pub use crate::afkey::{message, policy, sa};
 use crate::keyd::{Audience, Context, DumpStep, Errno, KeyEngine, Supported, Time};
 use crate::wire::layout::SadbXFilter;
 use crate::wire::sockaddr::{AF_INET, AF_INET6};

@@ -12,15 +12,15 @@ use zerocopy::IntoBytes;
 pub const BUFFER_LEN: usize = 22 * 1024;
 
 /// A sockaddr's bytes.
-pub(super) struct Bytes([u8; 28], usize);
+pub(crate) struct Bytes([u8; 28], usize);
 
 impl Bytes {
-    pub(super) fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         &self.0[..self.1]
     }
 }
 
-pub(super) fn sockaddr(addr: &Address, v6: bool, port: u16) -> Bytes {
+pub(crate) fn sockaddr(addr: &Address, v6: bool, port: u16) -> Bytes {
     let mut bytes = [0; 28];
     bytes[2..4].copy_from_slice(&port.to_be_bytes());
     if v6 {
