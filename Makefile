@@ -52,6 +52,7 @@ check:
 
 check-kernel:
 	tests/kernel/check
+	tests/kernel/preload
 
 bench:
 	$(CARGO) bench

@@ -9,11 +9,13 @@
 //! | [`request`] | what a key manager asks for, typed, and as messages |
 //! | [`print`] | messages as people read them |
 //! | [`socket`] | opening a PF_KEY descriptor and moving messages over it |
+//! | [`afkey`] | what af_key makes of requests, and how it shows SAs and policies; shared by the engines |
 //! | [`engine`] | the embedded key engine |
 //! | [`keyd`] | serving PF_KEY sockets from a [`keyd::KeyEngine`] |
 //! | [`capi`] | the C ABI |
 #![deny(unsafe_code)]
 
+pub mod afkey;
 pub mod capi;
 pub mod engine;
 pub mod error;

@@ -6,12 +6,9 @@
 
 pub mod algorithm;
 mod lifetime;
-pub mod message;
 mod migrate;
-pub mod policy;
 pub mod resolve;
 mod rfc2367;
-pub mod sa;
 mod sa_request;
 pub mod sadb;
 pub mod spd;
@@ -22,6 +19,7 @@ mod traffic;
 
 use zeroize::Zeroize;
 
+pub use crate::afkey::{message, policy, sa};
 use crate::keyd::{Audience, Context, DumpStep, Errno, KeyEngine, Supported, Time};
 use crate::wire::layout::SadbXFilter;
 use crate::wire::sockaddr::{AF_INET, AF_INET6};

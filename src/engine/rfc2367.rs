@@ -7,9 +7,9 @@ use super::message::{Shown, limits, sockaddr, usage, width};
 use super::policy::address;
 use super::resolve::policy_index::FlowKey;
 use super::sa::{Address, Key, Limits, Sa, Said, Selector, State};
-use super::sa_request::limits as read_limits;
 use super::sadb::{AcquireKey, Index};
 use super::{Engine, algorithm};
+use crate::afkey::read::limits as read_limits;
 use crate::keyd::{Audience, Context, Errno};
 use crate::wire::layout::{SadbAlg, SadbComb, SadbSa};
 use crate::wire::{

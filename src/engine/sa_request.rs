@@ -1,55 +1,34 @@
 //! Requests about SAs, with af_key's checks in af_key's order.
 
 use super::message::Shown;
-use super::policy::address;
-use super::sa::{Address, Context as SecurityContext, Encap, Key, Limits, Sa, Said, Selector, State};
+use super::sa::{Context as SecurityContext, Sa, Said, State};
 use super::sadb::AcquireKey;
 use super::{Engine, algorithm, matches_protocol};
+use crate::afkey::read::{self, Judge, address_pair, answer, mode};
 use crate::keyd::{Audience, Context, Errno};
-use crate::wire::layout::{SadbLifetime, SadbSa};
-use crate::wire::{ExtensionType as Ext, Header, Message, MessageType, SaFlags, SaType};
+use crate::wire::{Header, Message, MessageType, SaType};
 
-/// Linux's replay window for SAs that come through PF_KEY.
-const MAX_REPLAY: u8 = 32;
-/// `SADB_AALG_MAX`, `SADB_EALG_MAX`, `SADB_X_CALG_MAX`.
-const MAX_AUTH: u8 = 251;
-const MAX_ENCRYPT: u8 = 253;
-const MAX_COMPRESS: u8 = 4;
 /// `UDP_ENCAP_ESPINUDP`.
 const ENCAP_ESPINUDP: u8 = 2;
 
-/// Source and destination of a message (`present_and_same_family`).
-pub(super) fn address_pair(message: &Message<'_>) -> Result<(bool, Address, Address), Errno> {
-    let of = |ext| message.address(ext).and_then(|(_, sockaddr)| address(sockaddr)).ok_or(Errno::EINVAL);
-    let ((src_v6, src), (dst_v6, dst)) = (of(Ext::ADDRESS_SRC)?, of(Ext::ADDRESS_DST)?);
-    if src_v6 == dst_v6 { Ok((src_v6, src, dst)) } else { Err(Errno::EINVAL) }
-}
+/// What this engine has: its table of algorithms, and SELinux without a policy.
+struct Own;
 
-pub(super) fn limits(lifetime: Option<SadbLifetime>) -> Limits {
-    lifetime.map_or(Limits::default(), |l| Limits {
-        packets: l.allocations.get().into(),
-        bytes: l.bytes.get(),
-        add_seconds: l.addtime.get(),
-        use_seconds: l.usetime.get(),
-    })
-}
+impl Judge for Own {
+    fn has_auth(&mut self, id: u8) -> bool {
+        algorithm::has_auth(id)
+    }
 
-fn key(message: &Message<'_>, ext: Ext) -> Option<Key> {
-    let (bits, bytes) = message.key(ext)?;
-    Some(Key { bits, bytes: zeroize::Zeroizing::new(bytes.into()) })
-}
+    fn has_encrypt(&mut self, id: u8) -> bool {
+        algorithm::has_encrypt(id)
+    }
 
-/// The answer's header: version, seq and pid of the request.
-fn answer(request: Header, msg_type: MessageType, satype: SaType) -> Header {
-    Header::new(msg_type, satype, request.seq, request.pid)
-}
+    fn has_compress(&mut self, id: u8) -> bool {
+        algorithm::has_compress(id)
+    }
 
-/// `sadb_x_sa2_mode` as the engine keeps it: any is transport.
-fn mode(message: &Message<'_>) -> Result<(u8, u32), Errno> {
-    match message.sa2() {
-        None => Ok((1, 0)),
-        Some(sa2) if sa2.mode <= 3 => Ok((sa2.mode.max(1), sa2.reqid.get())),
-        Some(_) => Err(Errno::EINVAL),
+    fn context(&mut self, request: &Message<'_>) -> Result<Option<SecurityContext>, Errno> {
+        SecurityContext::of(request)
     }
 }
 
@@ -77,8 +56,7 @@ impl Engine {
             }
         };
 
-        let range = request.spirange();
-        let (min, max) = range.map_or((0x100, 0x0fff_ffff), |r| (r.min.get(), r.max.get()));
+        let (min, max) = read::spi_range(request);
         let sa_proto = self.sadb.get(index).map_or(0, |sa| sa.said.proto);
         // verify_spi_info
         match sa_proto {
@@ -119,7 +97,8 @@ impl Engine {
     pub(super) fn add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
         let update = header.msg_type == MessageType::UPDATE;
-        let mut sa = self.read_sa(request, cx.now.as_secs())?;
+        let mut sa = read::sa(request, cx.now.as_secs(), &mut Own)?;
+        init_state(&sa)?;
         let notice = answer(header, header.msg_type, sa.satype());
         let existing = self.sadb.find(&sa.said);
         let timer = sa.next_check(cx.now.as_secs());
@@ -197,76 +176,9 @@ impl Engine {
         Ok(())
     }
 
-    /// `pfkey_msg2xfrm_state` and `xfrm_init_state`.
-    fn read_sa(&self, request: &Message<'_>, now: u64) -> Result<Sa, Errno> {
-        let header = request.header();
-        let ext: SadbSa = request.sa().ok_or(Errno::EINVAL)?;
-        let (v6, saddr, daddr) = address_pair(request)?;
-        let (hard, soft) = (request.lifetime(Ext::LIFETIME_HARD), request.lifetime(Ext::LIFETIME_SOFT));
-        if header.satype == SaType::ESP && !request.has(Ext::KEY_ENCRYPT)
-            || header.satype == SaType::AH && !request.has(Ext::KEY_AUTH)
-            || hard.is_some() != soft.is_some()
-        {
-            return Err(Errno::EINVAL);
-        }
-        let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
-        let ipcomp = header.satype == SaType::X_IPCOMP;
-        if ext.auth > MAX_AUTH || ipcomp && ext.encrypt > MAX_COMPRESS || ext.encrypt > MAX_ENCRYPT {
-            return Err(Errno::EINVAL);
-        }
-        let (auth_key, encrypt_key) = (key(request, Ext::KEY_AUTH), key(request, Ext::KEY_ENCRYPT));
-        if auth_key.as_ref().is_some_and(|k| k.bits == 0) && ext.auth != 251
-            || encrypt_key.as_ref().is_some_and(|k| k.bits == 0) && ext.encrypt != 11
-        {
-            return Err(Errno::EINVAL);
-        }
-        let said = Said { daddr, spi: ext.spi.get(), proto, v6 };
-        let mut sa = Sa::new(said, saddr, now);
-        sa.context = SecurityContext::of(request)?;
-        sa.replay = ext.replay.min(MAX_REPLAY);
-        sa.flags = ext.flags.get() & (SaFlags::NOECN | SaFlags::DECAP_DSCP | SaFlags::NOPMTUDISC);
-        sa.hard = limits(hard);
-        sa.soft = limits(soft);
-        if ext.auth != 0 {
-            if !algorithm::has_auth(ext.auth) {
-                return Err(Errno::ENOSYS);
-            }
-            sa.auth = ext.auth;
-            sa.auth_key = auth_key.unwrap_or_default();
-        }
-        if ext.encrypt != 0 {
-            let known = if ipcomp { algorithm::has_compress(ext.encrypt) } else { algorithm::has_encrypt(ext.encrypt) };
-            if !known {
-                return Err(Errno::ENOSYS);
-            }
-            sa.encrypt = ext.encrypt;
-            if !ipcomp {
-                sa.encrypt_key = encrypt_key.unwrap_or_default();
-            }
-        }
-        (sa.mode, sa.reqid) = mode(request)?;
-        if let Some((fixed, sockaddr)) = request.address(Ext::ADDRESS_PROXY) {
-            let (proxy_v6, proxy) = address(sockaddr).ok_or(Errno::EINVAL)?;
-            sa.selector = Selector { saddr: proxy, splen: fixed.prefixlen, v6: Some(proxy_v6), ..Selector::default() };
-        }
-        if let Some(encap_type) = request.nat_t_type() {
-            sa.encap = Some(Encap {
-                encap_type,
-                sport: request.nat_t_port(Ext::X_NAT_T_SPORT).unwrap_or(0),
-                dport: request.nat_t_port(Ext::X_NAT_T_DPORT).unwrap_or(0),
-            });
-        }
-        init_state(&sa)?;
-        sa.seq = header.seq;
-        Ok(sa)
-    }
-
     /// The SA that a DELETE or GET names (`pfkey_xfrm_state_lookup`).
     fn named(&self, request: &Message<'_>) -> Result<u32, Errno> {
-        let ext = request.sa().ok_or(Errno::EINVAL)?;
-        let (v6, _, daddr) = address_pair(request)?;
-        let proto = request.header().satype.protocol().ok_or(Errno::ESRCH)?;
-        self.sadb.find(&Said { daddr, spi: ext.spi.get(), proto, v6 }).ok_or(Errno::ESRCH)
+        self.sadb.find(&read::said(request)?).ok_or(Errno::ESRCH)
     }
 
     /// `pfkey_delete`.

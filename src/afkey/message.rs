@@ -12,15 +12,15 @@ use zerocopy::IntoBytes;
 pub const BUFFER_LEN: usize = 22 * 1024;
 
 /// A sockaddr's bytes.
-pub(super) struct Bytes([u8; 28], usize);
+pub(crate) struct Bytes([u8; 28], usize);
 
 impl Bytes {
-    pub(super) fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         &self.0[..self.1]
     }
 }
 
-pub(super) fn sockaddr(addr: &Address, v6: bool, port: u16) -> Bytes {
+pub(crate) fn sockaddr(addr: &Address, v6: bool, port: u16) -> Bytes {
     let mut bytes = [0; 28];
     bytes[2..4].copy_from_slice(&port.to_be_bytes());
     if v6 {
@@ -34,7 +34,7 @@ pub(super) fn sockaddr(addr: &Address, v6: bool, port: u16) -> Bytes {
     }
 }
 
-pub(super) const fn width(v6: bool) -> u8 {
+pub(crate) const fn width(v6: bool) -> u8 {
     if v6 { 128 } else { 32 }
 }
 
@@ -43,7 +43,7 @@ const fn proto_from_selector(proto: u8) -> u8 {
     if proto == 0 { 255 } else { proto }
 }
 
-pub(super) fn limits(limits: &Limits) -> SadbLifetime {
+pub(crate) fn limits(limits: &Limits) -> SadbLifetime {
     SadbLifetime {
         allocations: (limits.packets as u32).into(),
         bytes: limits.bytes.into(),
@@ -53,7 +53,7 @@ pub(super) fn limits(limits: &Limits) -> SadbLifetime {
     }
 }
 
-pub(super) fn usage(usage: &Usage) -> SadbLifetime {
+pub(crate) fn usage(usage: &Usage) -> SadbLifetime {
     SadbLifetime {
         allocations: (usage.packets as u32).into(),
         bytes: usage.bytes.into(),

@@ -1,0 +1,222 @@
+//! Requests as SAs, selectors and policies, with af_key's checks in af_key's order.
+
+use super::policy::address;
+use super::sa::{Address, Context, Encap, Key, Limits, Sa, Said, Selector};
+use crate::keyd::Errno;
+use crate::wire::layout::{SadbLifetime, SadbSa, SadbXPolicy};
+use crate::wire::{ExtensionType as Ext, Header, Message, MessageType, PolicyType, SaFlags, SaType};
+
+/// Linux's replay window for SAs that come through PF_KEY.
+const MAX_REPLAY: u8 = 32;
+/// `SADB_AALG_MAX`, `SADB_EALG_MAX`, `SADB_X_CALG_MAX`.
+const MAX_AUTH: u8 = 251;
+const MAX_ENCRYPT: u8 = 253;
+const MAX_COMPRESS: u8 = 4;
+
+/// What depends on the engine while an SA is read.
+pub trait Judge {
+    /// Whether an authentication algorithm can be used (`xfrm_aalg_get_byid`).
+    fn has_auth(&mut self, id: u8) -> bool;
+    /// Whether an encryption algorithm can be used (`xfrm_ealg_get_byid`).
+    fn has_encrypt(&mut self, id: u8) -> bool;
+    /// Whether a compression algorithm can be used (`xfrm_calg_get_byid`).
+    fn has_compress(&mut self, id: u8) -> bool;
+    /// The security label of a request.
+    ///
+    /// # Errors
+    /// That of the security module.
+    fn context(&mut self, request: &Message<'_>) -> Result<Option<Context>, Errno>;
+}
+
+/// Source and destination of a message (`present_and_same_family`).
+///
+/// # Errors
+/// EINVAL.
+pub fn address_pair(message: &Message<'_>) -> Result<(bool, Address, Address), Errno> {
+    let of = |ext| message.address(ext).and_then(|(_, sockaddr)| address(sockaddr)).ok_or(Errno::EINVAL);
+    let ((src_v6, src), (dst_v6, dst)) = (of(Ext::ADDRESS_SRC)?, of(Ext::ADDRESS_DST)?);
+    if src_v6 == dst_v6 { Ok((src_v6, src, dst)) } else { Err(Errno::EINVAL) }
+}
+
+/// Limits of a lifetime extension; none where it is absent.
+#[must_use]
+pub fn limits(lifetime: Option<SadbLifetime>) -> Limits {
+    lifetime.map_or(Limits::default(), |l| Limits {
+        packets: l.allocations.get().into(),
+        bytes: l.bytes.get(),
+        add_seconds: l.addtime.get(),
+        use_seconds: l.usetime.get(),
+    })
+}
+
+fn key(message: &Message<'_>, ext: Ext) -> Option<Key> {
+    let (bits, bytes) = message.key(ext)?;
+    Some(Key { bits, bytes: zeroize::Zeroizing::new(bytes.into()) })
+}
+
+/// The answer's header: version, seq and pid of the request.
+#[must_use]
+pub fn answer(request: Header, msg_type: MessageType, satype: SaType) -> Header {
+    Header::new(msg_type, satype, request.seq, request.pid)
+}
+
+/// An SPD message's header, with the reference count that Linux shows.
+#[must_use]
+pub fn spd_answer(request: Header, msg_type: MessageType, references: u16) -> Header {
+    Header { reserved: references, ..answer(request, msg_type, SaType::UNSPEC) }
+}
+
+/// Mode and reqid of the SA2 extension; mode "any" is transport.
+///
+/// # Errors
+/// EINVAL for a mode that does not exist.
+pub fn mode(message: &Message<'_>) -> Result<(u8, u32), Errno> {
+    match message.sa2() {
+        None => Ok((1, 0)),
+        Some(sa2) if sa2.mode <= 3 => Ok((sa2.mode.max(1), sa2.reqid.get())),
+        Some(_) => Err(Errno::EINVAL),
+    }
+}
+
+/// The SPIs that a GETSPI may choose from, in host byte order, both ends included.
+#[must_use]
+pub fn spi_range(message: &Message<'_>) -> (u32, u32) {
+    message.spirange().map_or((0x100, 0x0fff_ffff), |r| (r.min.get(), r.max.get()))
+}
+
+/// The SA of an ADD or UPDATE (`pfkey_msg2xfrm_state` without `xfrm_init_state`).
+///
+/// # Errors
+/// That of the error report.
+pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa, Errno> {
+    let header = request.header();
+    let ext: SadbSa = request.sa().ok_or(Errno::EINVAL)?;
+    let (v6, saddr, daddr) = address_pair(request)?;
+    let (hard, soft) = (request.lifetime(Ext::LIFETIME_HARD), request.lifetime(Ext::LIFETIME_SOFT));
+    if header.satype == SaType::ESP && !request.has(Ext::KEY_ENCRYPT)
+        || header.satype == SaType::AH && !request.has(Ext::KEY_AUTH)
+        || hard.is_some() != soft.is_some()
+    {
+        return Err(Errno::EINVAL);
+    }
+    let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
+    let ipcomp = header.satype == SaType::X_IPCOMP;
+    if ext.auth > MAX_AUTH || ipcomp && ext.encrypt > MAX_COMPRESS || ext.encrypt > MAX_ENCRYPT {
+        return Err(Errno::EINVAL);
+    }
+    let (auth_key, encrypt_key) = (key(request, Ext::KEY_AUTH), key(request, Ext::KEY_ENCRYPT));
+    if auth_key.as_ref().is_some_and(|k| k.bits == 0) && ext.auth != 251
+        || encrypt_key.as_ref().is_some_and(|k| k.bits == 0) && ext.encrypt != 11
+    {
+        return Err(Errno::EINVAL);
+    }
+    let said = Said { daddr, spi: ext.spi.get(), proto, v6 };
+    let mut sa = Sa::new(said, saddr, now);
+    sa.context = judge.context(request)?;
+    sa.replay = ext.replay.min(MAX_REPLAY);
+    sa.flags = ext.flags.get() & (SaFlags::NOECN | SaFlags::DECAP_DSCP | SaFlags::NOPMTUDISC);
+    sa.hard = limits(hard);
+    sa.soft = limits(soft);
+    if ext.auth != 0 {
+        if !judge.has_auth(ext.auth) {
+            return Err(Errno::ENOSYS);
+        }
+        sa.auth = ext.auth;
+        sa.auth_key = auth_key.unwrap_or_default();
+    }
+    if ext.encrypt != 0 {
+        let known = if ipcomp { judge.has_compress(ext.encrypt) } else { judge.has_encrypt(ext.encrypt) };
+        if !known {
+            return Err(Errno::ENOSYS);
+        }
+        sa.encrypt = ext.encrypt;
+        if !ipcomp {
+            sa.encrypt_key = encrypt_key.unwrap_or_default();
+        }
+    }
+    (sa.mode, sa.reqid) = mode(request)?;
+    if let Some((fixed, sockaddr)) = request.address(Ext::ADDRESS_PROXY) {
+        let (proxy_v6, proxy) = address(sockaddr).ok_or(Errno::EINVAL)?;
+        sa.selector = Selector { saddr: proxy, splen: fixed.prefixlen, v6: Some(proxy_v6), ..Selector::default() };
+    }
+    if let Some(encap_type) = request.nat_t_type() {
+        sa.encap = Some(Encap {
+            encap_type,
+            sport: request.nat_t_port(Ext::X_NAT_T_SPORT).unwrap_or(0),
+            dport: request.nat_t_port(Ext::X_NAT_T_DPORT).unwrap_or(0),
+        });
+    }
+    sa.seq = header.seq;
+    Ok(sa)
+}
+
+/// The name of the SA that a DELETE or GET is about (`pfkey_xfrm_state_lookup`).
+///
+/// # Errors
+/// EINVAL where it is not said, ESRCH for an SA type that has no SAs.
+pub fn said(request: &Message<'_>) -> Result<Said, Errno> {
+    let ext = request.sa().ok_or(Errno::EINVAL)?;
+    let (v6, _, daddr) = address_pair(request)?;
+    let proto = request.header().satype.protocol().ok_or(Errno::ESRCH)?;
+    Ok(Said { daddr, spi: ext.spi.get(), proto, v6 })
+}
+
+/// The selector of an SPD request: prefixes and ports as given, the destination's protocol.
+///
+/// # Errors
+/// EINVAL.
+pub fn selector(message: &Message<'_>) -> Result<(bool, Selector), Errno> {
+    let (v6, saddr, daddr) = address_pair(message)?;
+    let side = |ext| message.address(ext).ok_or(Errno::EINVAL);
+    let ((src, src_addr), (dst, dst_addr)) = (side(Ext::ADDRESS_SRC)?, side(Ext::ADDRESS_DST)?);
+    let selector = Selector {
+        saddr,
+        daddr,
+        splen: src.prefixlen,
+        dplen: dst.prefixlen,
+        proto: if dst.proto == 255 { 0 } else { dst.proto },
+        sport: src_addr.port(),
+        dport: dst_addr.port(),
+        v6: Some(v6),
+    };
+    Ok((v6, selector))
+}
+
+/// What an SPDADD, SPDUPDATE or SPDSETIDX says before its requests are read.
+#[derive(Clone, Copy, Debug)]
+pub struct PolicyHead<'a> {
+    /// IPv6.
+    pub v6: bool,
+    /// Which packets.
+    pub selector: Selector,
+    /// DISCARD, NONE or IPSEC.
+    pub policy_type: PolicyType,
+    /// The fixed part of the policy extension.
+    pub ext: SadbXPolicy,
+    /// Its requests, unread.
+    pub requests: &'a [u8],
+}
+
+/// The first checks of `pfkey_spdadd`.
+///
+/// # Errors
+/// EINVAL.
+pub fn policy_head<'a>(request: &Message<'a>) -> Result<PolicyHead<'a>, Errno> {
+    let (v6, selector) = selector(request)?;
+    let (ext, requests) = request.policy().ok_or(Errno::EINVAL)?;
+    let policy_type = PolicyType(ext.policy_type.get());
+    if policy_type.0 > PolicyType::IPSEC.0 || !(1..=3).contains(&ext.dir) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(PolicyHead { v6, selector, policy_type, ext, requests })
+}
+
+/// The policy that an SPDGET or SPDDELETE2 is about.
+///
+/// # Errors
+/// EINVAL where it is not said, or is a socket's.
+pub fn policy_id(request: &Message<'_>) -> Result<u32, Errno> {
+    let (ext, _) = request.policy().ok_or(Errno::EINVAL)?;
+    let id = ext.id.get();
+    if id & 7 >= 3 { Err(Errno::EINVAL) } else { Ok(id) }
+}
