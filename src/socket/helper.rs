@@ -48,6 +48,15 @@ fn is_program(path: &Path) -> bool {
     })
 }
 
+/// The pfkeyd that would be started, or the places where none was found.
+///
+/// # Errors
+/// Where it was sought.
+pub fn find_pfkeyd() -> Result<PathBuf, Vec<PathBuf>> {
+    let places = candidates();
+    places.iter().find(|p| is_program(p)).cloned().ok_or(places)
+}
+
 /// Makes a pair of connected sockets, the first named so that any process recognises it as served.
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -73,10 +82,7 @@ pub(super) fn name(fd: &OwnedFd, count: &AtomicU32) -> io::Result<()> {
 /// Starts a pfkeyd that serves one descriptor, and gives that descriptor. It ends when the last copy of the
 /// descriptor is closed.
 pub(super) fn open(arguments: &[&str]) -> Result<OwnedFd, OpenError> {
-    let places = candidates();
-    let Some(program) = places.iter().find(|p| is_program(p)) else {
-        return Err(OpenError::NoPfkeyd { sought: places });
-    };
+    let program = find_pfkeyd().map_err(|sought| OpenError::NoPfkeyd { sought })?;
     let failed = |source| OpenError::Helper { program: program.clone(), source };
     let (ours, theirs) = pair().map_err(OpenError::System)?;
     let (status_read, status_write) =

@@ -12,8 +12,9 @@ use std::io;
 use std::os::fd::RawFd;
 
 pub use choose::{Backend, OpenError, open, open_with, open_with_cloexec};
+pub use helper::find_pfkeyd;
 pub(crate) use sys::own;
-pub use sys::{inherited, keep_only_net_admin};
+pub use sys::{inherited, keep_only_net_admin, try_xfrm};
 
 use crate::wire::{Header, Profile};
 

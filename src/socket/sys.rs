@@ -45,6 +45,20 @@ pub(super) fn af_key_socket(flags: libc::c_int) -> io::Result<OwnedFd> {
     if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(own(fd as RawFd)) }
 }
 
+/// Whether this process can open `NETLINK_XFRM`, which the `xfrm` backend speaks.
+///
+/// # Errors
+/// That of `socket`: EPROTONOSUPPORT where the kernel is built without XFRM_USER.
+pub fn try_xfrm() -> io::Result<()> {
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_XFRM) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    drop(own(fd));
+    Ok(())
+}
+
 /// `send` without SIGPIPE.
 pub(super) fn send(fd: RawFd, message: &[u8]) -> io::Result<usize> {
     // SAFETY: the pointer and length are those of a live slice.

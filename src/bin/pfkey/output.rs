@@ -1,0 +1,257 @@
+//! Standard output: a buffer that is wiped, and records shown as a table, as plain lines or as JSON.
+
+use std::io::{self, IsTerminal, Write};
+
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::json::Json;
+
+/// Bytes that are written at once.
+const CAPACITY: usize = 64 * 1024;
+/// The version of the JSON texts' structure.
+const SCHEMA: u64 = 1;
+
+/// Standard output behind a buffer that never grows and is wiped, because keys pass through it.
+pub struct Out {
+    buffer: Zeroizing<Vec<u8>>,
+}
+
+impl Out {
+    /// An empty buffer.
+    pub fn new() -> Self {
+        Self { buffer: Zeroizing::new(Vec::with_capacity(CAPACITY)) }
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = bytes.len().min(CAPACITY - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..n]);
+        if self.buffer.len() == CAPACITY {
+            self.flush()?;
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut rest = self.buffer.as_slice();
+        while !rest.is_empty() {
+            match nix::unistd::write(io::stdout(), rest) {
+                Ok(n) => rest = rest.get(n..).unwrap_or_default(),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        self.buffer.as_mut_slice().zeroize();
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+/// How records are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Columns with a heading.
+    Table {
+        /// Whether to use the terminal's colours.
+        colour: bool,
+    },
+    /// One line a record, `name=value` separated by blanks.
+    Plain,
+    /// One JSON text, or for [`crate::monitor`] one a line.
+    Json,
+}
+
+/// What the user wants to see.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// How.
+    pub format: Format,
+    /// Whether keys are shown.
+    pub show_keys: bool,
+}
+
+impl View {
+    /// From the options and what standard output is.
+    pub fn new(json: bool, show_keys: bool) -> Self {
+        let format = match (json, io::stdout().is_terminal()) {
+            (true, _) => Format::Json,
+            (false, true) => Format::Table { colour: std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) },
+            (false, false) => Format::Plain,
+        };
+        Self { format, show_keys }
+    }
+}
+
+/// A value of a record.
+#[derive(Clone)]
+pub enum Value {
+    /// Text.
+    Text(String),
+    /// A number.
+    Number(u64),
+    /// A number that people read in hexadecimal.
+    Hex(u32),
+    /// A key.
+    Key(Zeroizing<Vec<u8>>),
+    /// Texts in order.
+    List(Vec<String>),
+}
+
+/// One object: names and values.
+pub type Record = Vec<(&'static str, Value)>;
+
+/// A key as `0x` and digits.
+pub fn hex(key: &[u8]) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::with_capacity(2 + key.len() * 2));
+    text.push_str("0x");
+    for byte in key {
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(u32::from(digit), 16).unwrap_or('0'));
+        }
+    }
+    text
+}
+
+impl Value {
+    fn text(&self, show_keys: bool) -> Zeroizing<String> {
+        Zeroizing::new(match self {
+            Self::Text(text) => text.clone(),
+            Self::Number(number) => number.to_string(),
+            Self::Hex(number) => format!("{number:#010x}"),
+            Self::Key(key) if show_keys => return hex(key),
+            Self::Key(_) => "hidden".to_owned(),
+            Self::List(items) => items.join(" "),
+        })
+    }
+
+    fn json(&self, json: &mut Json<'_>, show_keys: bool) -> io::Result<()> {
+        match self {
+            Self::Text(text) => json.string(text),
+            Self::Number(number) => json.number(*number),
+            Self::Hex(number) => json.number((*number).into()),
+            Self::Key(key) if show_keys => json.string(&hex(key)),
+            Self::Key(_) => json.null(),
+            Self::List(items) => {
+                json.open('[')?;
+                for item in items {
+                    json.string(item)?;
+                }
+                json.close(']')
+            }
+        }
+    }
+}
+
+/// Shows records. `kind` names the JSON text's array; `columns` are what a table shows, in order.
+pub fn show(out: &mut Out, view: View, kind: &str, columns: &[&'static str], records: &[Record]) -> io::Result<()> {
+    match view.format {
+        Format::Json => {
+            let mut json = Json::new(out);
+            json.open('{')?;
+            json.name("schema")?;
+            json.number(SCHEMA)?;
+            json.name(kind)?;
+            json.open('[')?;
+            for record in records {
+                object(&mut json, record, view.show_keys)?;
+            }
+            json.close(']')?;
+            json.close('}')?;
+            writeln!(out)?;
+        }
+        Format::Plain => {
+            for record in records {
+                plain(out, record, view.show_keys)?;
+            }
+        }
+        Format::Table { colour } => table(out, colour, view.show_keys, columns, records)?,
+    }
+    out.flush()
+}
+
+/// One record as a JSON object.
+pub fn object(json: &mut Json<'_>, record: &Record, show_keys: bool) -> io::Result<()> {
+    json.open('{')?;
+    for (name, value) in record {
+        json.name(name)?;
+        value.json(json, show_keys)?;
+    }
+    json.close('}')
+}
+
+/// One record as a line.
+pub fn plain(out: &mut Out, record: &Record, show_keys: bool) -> io::Result<()> {
+    for (i, (name, value)) in record.iter().enumerate() {
+        let text = value.text(show_keys);
+        let quote = if text.contains([' ', '"']) || text.is_empty() { "\"" } else { "" };
+        write!(out, "{}{name}={quote}{}{quote}", if i == 0 { "" } else { " " }, printable(&text).as_str())?;
+    }
+    writeln!(out)
+}
+
+/// Without control characters, which a label that somebody else chose could use to repaint the terminal.
+fn printable(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(text.chars().map(|c| if c.is_control() || c == '"' { '?' } else { c }).collect())
+}
+
+const BOLD: &str = "\x1b[1m";
+const DIM: &str = "\x1b[2m";
+const GREEN: &str = "\x1b[32m";
+const YELLOW: &str = "\x1b[33m";
+const RED: &str = "\x1b[31m";
+const RESET: &str = "\x1b[0m";
+
+/// The colour of a word that says how something is.
+fn colour_of(text: &str) -> &'static str {
+    match text {
+        "mature" | "ok" | "ipsec" | "in use" => GREEN,
+        "larval" | "dying" | "none" | "unused" => YELLOW,
+        "dead" | "discard" | "missing" | "failed" => RED,
+        "hidden" => DIM,
+        _ => "",
+    }
+}
+
+fn table(out: &mut Out, colour: bool, show_keys: bool, columns: &[&'static str], records: &[Record]) -> io::Result<()> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<Vec<Zeroizing<String>>> = records
+        .iter()
+        .map(|record| {
+            let cell = |column: &&str| {
+                let value = record.iter().find(|(name, _)| name == column);
+                value.map_or_else(Zeroizing::default, |(_, value)| printable(&value.text(show_keys)))
+            };
+            columns.iter().map(cell).collect()
+        })
+        .collect();
+    let widths: Vec<usize> = columns
+        .iter()
+        .enumerate()
+        .map(|(i, name)| {
+            let cells = rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count());
+            cells.max().unwrap_or(0).max(name.len())
+        })
+        .collect();
+    // A column that nobody fills is left out.
+    let shown: Vec<usize> = (0..columns.len())
+        .filter(|&i| rows.iter().any(|row| row.get(i).is_some_and(|cell| !cell.is_empty())))
+        .collect();
+    let mut line = |cells: &mut dyn Iterator<Item = (usize, &str, &str)>| -> io::Result<()> {
+        let mut pad = 0;
+        for (width, text, paint) in cells {
+            let (on, off) = if colour && !paint.is_empty() { (paint, RESET) } else { ("", "") };
+            write!(out, "{:pad$}{on}{text}{off}", "")?;
+            pad = width - text.chars().count() + 2;
+        }
+        writeln!(out)
+    };
+    let headings: Vec<String> = columns.iter().map(|name| name.to_uppercase().replace('_', " ")).collect();
+    line(&mut shown.iter().map(|&i| (widths[i], headings[i].as_str(), BOLD)))?;
+    for row in &rows {
+        line(&mut shown.iter().map(|&i| (widths[i], row[i].as_str(), colour_of(&row[i]))))?;
+    }
+    Ok(())
+}
