@@ -2,6 +2,34 @@
 //!
 //! It does no I/O and reads no clock. It protects no packet: a userspace data plane that embeds it asks it for
 //! SAs and tells it of traffic.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use pfkey_rs::engine::{Engine, Flow, Outbound};
+//! use pfkey_rs::keyd::{Hub, Queues};
+//! use pfkey_rs::wire::{Header, MessageType, Profile, SaType, Writer};
+//!
+//! let mut hub = Hub::new(Engine::new(Profile::Linux), Profile::Linux);
+//! let mut queues = Queues::new();
+//! let now = Duration::from_secs(1_700_000_000);
+//!
+//! // A key manager registers; its answer waits in its queue.
+//! let manager = hub.open();
+//! let mut buffer = [0; 64];
+//! let request = Header::new(MessageType::REGISTER, SaType::ESP, 1, 4242);
+//! let message = Writer::new(&mut buffer, request, Profile::Linux).finish().unwrap();
+//! hub.receive(manager, message, now, &mut queues).unwrap();
+//! assert_eq!(Header::read(&queues.pop(manager).unwrap()).unwrap().errno, 0);
+//!
+//! // The data plane asks what a packet needs. There are no policies yet.
+//! let flow = Flow { v6: false, saddr: [10; 16], daddr: [11; 16], proto: 17, sport: 1, dport: 2 };
+//! let verdict = hub.with_engine(now, None, &mut queues, |engine, cx| engine.outbound(&flow, cx));
+//! assert_eq!(verdict, Ok(Outbound::Pass));
+//!
+//! // `advance` is called when this says.
+//! assert_eq!(hub.next_deadline(), None);
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod algorithm;

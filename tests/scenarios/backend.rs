@@ -27,6 +27,8 @@ pub trait Backend {
     fn wait(&mut self, seconds: u64);
     /// Sends a packet; gives the errno of the sender, 0 for success.
     fn packet(&mut self, packet: &Packet) -> i32;
+    /// A packet in UDP arrives.
+    fn arrives(&mut self, from: u16);
 }
 
 /// The hub and the engine in this process, with a clock of our own.
@@ -100,6 +102,10 @@ impl Backend for Memory {
         self.now = end;
     }
 
+    fn arrives(&mut self, from: u16) {
+        network::arrived(from, &mut self.hub, self.now, &mut self.queues);
+    }
+
     fn packet(&mut self, packet: &Packet) -> i32 {
         network::pass(packet, &mut self.hub, self.now, &mut self.queues)
     }
@@ -158,6 +164,10 @@ macro_rules! over_descriptors {
             fn wait(&mut self, seconds: u64) {
                 // Real time has to pass here; half a second for the timers' slack.
                 std::thread::sleep(Duration::from_millis(seconds * 1000 + 500));
+            }
+
+            fn arrives(&mut self, from: u16) {
+                network::arrive(from);
             }
 
             fn packet(&mut self, packet: &Packet) -> i32 {

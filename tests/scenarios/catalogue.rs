@@ -14,6 +14,8 @@ pub enum Step {
     /// As `Send`, with the sequence number of the last ACQUIRE.
     Answer(&'static str, Vec<u8>),
     Packet(Packet),
+    /// ESP in UDP arrives from this port.
+    Arrives(u16),
     /// As `Send`, but nobody receives yet.
     Quietly(&'static str, Vec<u8>),
     /// Receives so many messages at most.
@@ -32,7 +34,7 @@ pub struct Scenario {
 impl Scenario {
     /// Whether packets pass, for which a backend needs a data plane.
     pub fn has_packets(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::Packet(_)))
+        self.steps.iter().any(|step| matches!(step, Step::Packet(_) | Step::Arrives(_)))
     }
 
     /// Whether the size of receive queues matters, which are the kernel's own elsewhere.
@@ -147,6 +149,11 @@ impl Build {
 
     pub fn packet(mut self, packet: Packet) -> Self {
         self.steps.push(Step::Packet(packet));
+        self
+    }
+
+    pub fn arrives(mut self, from: u16) -> Self {
+        self.steps.push(Step::Arrives(from));
         self
     }
 

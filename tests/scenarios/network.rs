@@ -1,6 +1,7 @@
 //! Packets: what a data plane sends through the policies, on a kernel's own interface or past the engine.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -40,6 +41,35 @@ pub fn send(packet: &Packet) -> i32 {
         Ok(_) => 0,
         Err(error) => error.raw_os_error().unwrap_or(-1),
     }
+}
+
+/// Where ESP in UDP arrives, and the SPI of the SA that takes it (no authentication, NULL encryption).
+pub const NAT_T: (&str, u16, u32) = ("127.0.0.1", 4500, 0x700);
+
+/// A packet of that SA arrives over the loopback from another port.
+pub fn arrive(from: u16) {
+    let open = |port| UdpSocket::bind(("127.0.0.1", port)).expect("a UDP socket");
+    let (receiver, sender) = (open(NAT_T.1), open(from));
+    let esp_in_udp: libc::c_int = 2;
+    // SAFETY: the option's value is an int of that size; nix has no name for UDP_ENCAP.
+    let set = unsafe {
+        libc::setsockopt(receiver.as_raw_fd(), libc::IPPROTO_UDP, UDP_ENCAP, (&raw const esp_in_udp).cast(), 4)
+    };
+    assert_eq!(set, 0, "UDP_ENCAP: {}", std::io::Error::last_os_error());
+    // SPI, sequence number, an empty UDP header, two bytes of padding, their number, "UDP".
+    let mut esp = [NAT_T.2.to_be_bytes(), 1_u32.to_be_bytes()].concat();
+    esp.extend([0, 9, 0, 9, 0, 8, 0, 0, 1, 2, 2, 17]);
+    sender.send_to(&esp, (NAT_T.0, NAT_T.1)).expect("a packet over the loopback");
+}
+
+/// `linux/udp.h`.
+const UDP_ENCAP: libc::c_int = 100;
+
+/// Tells the engine of such a packet.
+pub fn arrived(from: u16, hub: &mut Hub<pfkey_rs::engine::Engine>, now: Duration, sink: &mut impl Sink) {
+    let (_, daddr) = address(NAT_T.0);
+    let said = pfkey_rs::engine::Said { daddr, spi: NAT_T.2, proto: 50, v6: false };
+    hub.with_engine(now, None, sink, |engine, cx| engine.new_mapping(&said, daddr, from, cx)).expect("an SA");
 }
 
 fn address(ip: &str) -> (bool, [u8; 16]) {

@@ -236,13 +236,13 @@ fn volume(all: &mut Vec<Scenario>) {
         .packet(packet(10))
         .done(all);
     transport("use-time")
-        .send(limited((0, 0, 3), (0, 0, 1)))
-        .wait(2)
+        .send(limited((0, 0, 8), (0, 0, 2)))
+        .wait(3)
         .send(get(0x300))
         .packet(packet(10))
-        .wait(2)
+        .wait(3)
         .send(get(0x300))
-        .wait(2)
+        .wait(6)
         .send(dump())
         .done(all);
     let update = |hard, soft| {
@@ -268,10 +268,24 @@ fn volume(all: &mut Vec<Scenario>) {
     transport("nat-t").send(esp(M::ADD, 0x300).nat_t(2, 4500, 4500)).packet(packet(100)).send(get(0x300)).done(all);
 }
 
+/// NAT traversal: the peer sends from another port or address than the SA says.
+fn mapping(all: &mut Vec<Scenario>) {
+    let sa = |src| {
+        Msg::new(M::ADD, S::ESP, SEQ)
+            .sa(crate::network::NAT_T.2, 0, 11)
+            .pair(src, crate::network::NAT_T.0)
+            .key(Ext::KEY_ENCRYPT, 0)
+            .nat_t(2, 4500, 4500)
+    };
+    registered("new-port").send(sa("127.0.0.1")).arrives(5555).done(all);
+    registered("new-address").send(sa("192.0.2.9")).arrives(5555).done(all);
+}
+
 /// Scenarios with packets.
 pub fn all(all: &mut Vec<Scenario>) {
     policies(all);
     acquiring(all);
     choosing(all);
     volume(all);
+    mapping(all);
 }

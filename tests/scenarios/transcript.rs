@@ -81,6 +81,10 @@ pub fn run(scenario: &Scenario, backend: &mut impl Backend) -> String {
                     let _ = writeln!(text, "  send: errno {errno}");
                 }
             }
+            Step::Arrives(from) => {
+                backend.arrives(*from);
+                let _ = writeln!(text, "ESP in UDP arrives from port {from}");
+            }
             Step::Packet(packet) => {
                 let errno = backend.packet(packet);
                 let (src, dst) = (packet.src, packet.dst);
