@@ -55,6 +55,7 @@ check:
 check-kernel:
 	tests/kernel/check
 	tests/kernel/preload
+	tests/kernel/pfkey
 
 bench:
 	$(CARGO) bench

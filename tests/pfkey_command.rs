@@ -147,6 +147,10 @@ fn what_the_engine_refuses_is_told_with_its_place() {
     assert_eq!(daemon.ok(&["dump"]).lines().count(), 2, "the others were carried out");
     let output = daemon.run(&["delete", "1.2.3.4", "1.2.3.5", "esp", "0x9999"]);
     let expected = "delete esp 1.2.3.4 1.2.3.5 spi 0x00009999: No such process\n";
+    let lacking = daemon.run(&["add", "1.2.3.4", "1.2.3.5", "ah", "4096", "-A", "keyed-md5", "\"1234567890123456\""]);
+    let (status, errors) = status_and_errors(&lacking);
+    assert_eq!(status, Some(1));
+    assert!(errors.ends_with("Function not implemented (the key engine lacks an algorithm: see 'pfkey algorithms')\n"));
     assert_eq!(status_and_errors(&output), (Some(1), expected.to_owned()));
 }
 
@@ -286,6 +290,19 @@ fn monitor_names_every_message() {
         let message = messages.iter().find(|m| m["message"] == name).unwrap_or_else(|| panic!("{name}: {text}"));
         assert!(message["time"].as_str().unwrap().ends_with('Z'));
     }
+}
+
+/// RFC 2367 section 3.1.11: a promiscuous listener gets messages behind a header of their own.
+#[test]
+fn monitor_looks_into_wrapped_messages() {
+    let daemon = Daemon::start_with(&c::scratch("pfkey_monitor_rfc"), &["--profile", "rfc2367"]);
+    let mut monitor = daemon.pfkey(&["--json", "monitor", "--count", "4"]).stdout(Stdio::piped()).spawn().unwrap();
+    while monitor.try_wait().unwrap().is_none() {
+        daemon.ok(&["flush"]);
+    }
+    let mut text = String::new();
+    monitor.stdout.unwrap().read_to_string(&mut text).unwrap();
+    assert!(text.lines().all(|line| json(line)["message"] == "FLUSH"), "{text}");
 }
 
 #[test]

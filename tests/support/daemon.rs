@@ -15,9 +15,15 @@ pub struct Daemon {
 impl Daemon {
     /// Starts one and waits until it listens.
     pub fn start(directory: &Path) -> Self {
+        Self::start_with(directory, &[])
+    }
+
+    /// The same with further arguments.
+    pub fn start_with(directory: &Path, arguments: &[&str]) -> Self {
         let path = directory.join("pfkeyd.sock");
         let (ready, started) = nix::unistd::pipe().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_pfkeyd"))
+            .args(arguments)
             .args(["--listen", path.to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
             .spawn()
             .unwrap();
