@@ -2,7 +2,7 @@
 #   make            the libraries and pfkeyd, optimised
 #   make demo       a short tour: an SA added to an embedded key engine, and dumped
 #   make check      every test
-#   make install    PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, DESTDIR; LIBIPSEC_COMPAT=DIR for a libipsec.so.0
+#   make install    PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, MANDIR, DESTDIR; LIBIPSEC_COMPAT=DIR for a libipsec.so.0
 #   make uninstall  the same; with LIBIPSEC_COMPAT=DIR that libipsec.so.0 too
 SHELL = /bin/sh
 PREFIX = /usr/local
@@ -10,6 +10,7 @@ LIBDIR = $(PREFIX)/lib
 INCLUDEDIR = $(PREFIX)/include
 BINDIR = $(PREFIX)/bin
 SBINDIR = $(PREFIX)/sbin
+MANDIR = $(PREFIX)/share/man
 DESTDIR =
 LIBIPSEC_COMPAT =
 CC = cc
@@ -19,6 +20,7 @@ HEADER = include/pfkey_rs.h
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 T = target/release
+MAN_PAGES = pfkey.1 pfkeyd.8 libpfkey_rs.3
 HEADERS = libpfkey.h pfkey_rs.h
 COMPAT_HEADERS = libpfkey_rs/pfkeyv2_compat.h libpfkey_rs/net/pfkeyv2.h libpfkey_rs/netinet/ipsec.h
 PLACES = -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
@@ -53,6 +55,7 @@ check:
 check-kernel:
 	tests/kernel/check
 	tests/kernel/preload
+	tests/kernel/pfkey
 
 bench:
 	$(CARGO) bench
@@ -69,6 +72,9 @@ install: build
 	ln -sf libpfkey_preload.so.0 $(DESTDIR)$(LIBDIR)/libpfkey_preload.so
 	for h in $(HEADERS) $(COMPAT_HEADERS); do install -m 644 include/$$h $(DESTDIR)$(INCLUDEDIR)/$$h || exit 1; done
 	install -m 755 $(T)/pfkeyd $(DESTDIR)$(SBINDIR)/pfkeyd
+	install -m 755 $(T)/pfkey $(DESTDIR)$(BINDIR)/pfkey
+	for page in $(MAN_PAGES); do \
+	  install -D -m 644 man/$$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page || exit 1; done
 	for p in pfkey_rs pfkey_preload; do \
 	  sed $(PLACES) pkgconfig/$$p.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/$$p.pc || exit 1; done
 	sed $(PLACES) preload/pfkey-run > $(DESTDIR)$(BINDIR)/pfkey-run
@@ -95,7 +101,9 @@ install-libipsec: build
 uninstall:
 	for l in pfkey_rs pfkey_preload; do rm -f $(DESTDIR)$(LIBDIR)/lib$$l.so.$(VERSION) $(DESTDIR)$(LIBDIR)/lib$$l.so.0 \
 	  $(DESTDIR)$(LIBDIR)/lib$$l.so $(DESTDIR)$(LIBDIR)/pkgconfig/$$l.pc || exit 1; done
-	rm -f $(DESTDIR)$(LIBDIR)/libpfkey_rs.a $(DESTDIR)$(SBINDIR)/pfkeyd $(DESTDIR)$(BINDIR)/pfkey-run
+	rm -f $(DESTDIR)$(LIBDIR)/libpfkey_rs.a $(DESTDIR)$(SBINDIR)/pfkeyd $(DESTDIR)$(BINDIR)/pfkey-run \
+	  $(DESTDIR)$(BINDIR)/pfkey
+	for page in $(MAN_PAGES); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
 	$(if $(LIBIPSEC_COMPAT),rm -f $(DESTDIR)$(LIBIPSEC_COMPAT)/libipsec.so.0)
 	$(if $(LIBIPSEC_COMPAT),-rmdir $(DESTDIR)$(LIBIPSEC_COMPAT))
 	cd $(DESTDIR)$(INCLUDEDIR) && rm -f $(HEADERS) $(COMPAT_HEADERS)

@@ -77,6 +77,26 @@ fn pfkeyd_is_found_beside_the_library() {
 }
 
 #[test]
+fn pfkeyd_is_found_in_sbin_and_libexec_beside_the_directory_of_the_library() {
+    for (library, place) in [("lib", "sbin"), ("lib", "libexec"), ("lib/x86_64-linux-gnu", "libexec")] {
+        let dir = c::scratch("installed");
+        std::fs::create_dir_all(dir.join(library)).unwrap();
+        std::fs::create_dir_all(dir.join(place)).unwrap();
+        let from = c::output_dir().join("libpfkey_rs.so");
+        std::fs::copy(from, dir.join(library).join("libpfkey_rs.so.0")).unwrap();
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pfkeyd"), dir.join(place).join("pfkeyd")).unwrap();
+        let output = Command::new(program())
+            .arg("fork")
+            .env("PFKEY_BACKEND", "embedded")
+            .env_remove("PFKEYD")
+            .env("LD_LIBRARY_PATH", dir.join(library))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{library} {place}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
 fn a_missing_pfkeyd_and_a_bad_backend_are_named() {
     for (name, value, expected) in [
         ("PFKEYD", "/nonexistent/pfkeyd", "sought /nonexistent/pfkeyd"),

@@ -7,7 +7,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 use pfkey_rs::error::Code;
 use pfkey_rs::socket::{self, Backend};
-use pfkey_rs::wire::{Header, MAX_MESSAGE_LEN, Message, MessageType, Profile, SaType, Writer};
+use pfkey_rs::wire::{HEADER_LEN, Header, MAX_MESSAGE_LEN, Message, MessageType, Profile, SaType, Writer};
 use std::os::fd::AsFd;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -30,6 +30,8 @@ pub struct Received<'a> {
     pub header: Header,
     /// The message, `None` if its extensions make no sense.
     pub message: Option<Message<'a>>,
+    /// Whether it is a promiscuous listener's copy.
+    pub wrapped: bool,
 }
 
 impl Channel {
@@ -89,17 +91,23 @@ impl Channel {
                 Err(errno) => return Err(Failure::Io(errno.into())),
             }
         };
-        let bytes = self.buffer.get_mut(..len).unwrap_or_default();
+        // By RFC 2367 section 3.1.11 a promiscuous listener gets messages behind a header of PROMISC; Linux sends
+        // them bare.
+        let outer = Header::read(self.buffer.get(..len).unwrap_or_default());
+        let wrapped = outer.is_some_and(|h| h.msg_type == MessageType::X_PROMISC) && len >= 2 * HEADER_LEN;
+        let start = if wrapped { HEADER_LEN } else { 0 };
+        let bytes = self.buffer.get_mut(start..len).unwrap_or_default();
         let Some(header) = Header::read(bytes) else {
             return Err(std::io::Error::from(std::io::ErrorKind::InvalidData).into());
         };
         // Two fields that make af_key's own messages break the rules for requests: a policy's reference count, and
         // the length of a policy with tunnels of two families.
+        let words = (bytes.len() / 8) as u16;
         if let Some(head) = bytes.get_mut(4..8) {
-            head[..2].copy_from_slice(&((len / 8) as u16).to_ne_bytes());
+            head[..2].copy_from_slice(&words.to_ne_bytes());
             head[2..].fill(0);
         }
-        Ok(Some(Received { header, message: Message::parse(bytes, Profile::Linux).ok() }))
+        Ok(Some(Received { header, message: Message::parse(bytes, Profile::Linux).ok(), wrapped }))
     }
 
     /// Sends a request and gives its answer to `read`.
@@ -117,7 +125,7 @@ impl Channel {
                 return Err(Failure::NoAnswer { what: what.to_owned() });
             };
             let header = received.header;
-            if header.pid != pid || header.seq != seq {
+            if received.wrapped || header.pid != pid || header.seq != seq {
                 continue;
             }
             if header.errno != 0 {
@@ -148,7 +156,7 @@ impl Channel {
                 return Err(Failure::NoAnswer { what });
             };
             let header = received.header;
-            if header.pid != pid || header.msg_type != msg_type {
+            if received.wrapped || header.pid != pid || header.msg_type != msg_type {
                 continue;
             }
             match i32::from(header.errno) {

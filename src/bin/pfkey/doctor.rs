@@ -30,7 +30,7 @@ pub fn doctor(view: View) -> Result<(), Failure> {
     let value = std::env::var("PFKEY_BACKEND").unwrap_or_default();
     let backend = Backend::from_environment();
     match &backend {
-        Ok(backend) if value.is_empty() => findings.add("PFKEY_BACKEND", "ok", format!("not set: {backend:?}")),
+        Ok(_) if value.is_empty() => findings.add("PFKEY_BACKEND", "ok", "not set, which means auto".to_owned()),
         Ok(_) => findings.add("PFKEY_BACKEND", "ok", value),
         Err(error) => findings.add("PFKEY_BACKEND", "failed", error.to_string()),
     }

@@ -17,7 +17,7 @@ pub const NO_BACKEND: u8 = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The key engine answered with an error.
-    #[error("{what}: {}", errno_text(*errno))]
+    #[error("{what}: {}{}", errno_text(*errno), hint(*errno))]
     Refused {
         /// The request.
         what: String,
@@ -55,6 +55,17 @@ impl Failure {
             Self::Usage(_) => USAGE,
             Self::NoBackend(_) | Self::Unserved => NO_BACKEND,
         }
+    }
+}
+
+/// What an errno means here, where its text does not say it.
+const fn hint(errno: i32) -> &'static str {
+    match errno {
+        libc::ENOSYS => " (the key engine lacks an algorithm: see 'pfkey algorithms')",
+        libc::EPROTONOSUPPORT => " (the kernel lacks the protocol: see 'pfkey doctor')",
+        libc::ENOPROTOOPT => " (the kernel is built without this)",
+        libc::EBUSY => " (another dump is running on this descriptor)",
+        _ => "",
     }
 }
 

@@ -93,11 +93,18 @@ fn record(received: &Received<'_>) -> Record {
         let limit = if message.has(Ext::LIFETIME_HARD) { "hard" } else { "soft" };
         record.push(("limit", Value::Text(limit.to_owned())));
     }
-    let ours = ["protocol"];
+    let known = message.has(Ext::LIFETIME_CURRENT);
+    if !known && (message.has(Ext::SA) || message.has(Ext::X_POLICY)) {
+        // A key engine's own messages tell of what was used; a request cannot know it, and its state means nothing.
+        record.push(("role", Value::Text("request".to_owned())));
+    }
+    let hidden = |name: &str| {
+        name == "protocol" || !known && matches!(name, "state" | "bytes" | "packets" | "id" | "references")
+    };
     if let Some(sa) = SaEntry::of(message) {
-        record.extend(sa.record().into_iter().filter(|(name, _)| !ours.contains(name)));
+        record.extend(sa.record().into_iter().filter(|(name, _)| !hidden(name)));
     } else if let Some(policy) = PolicyEntry::of(message, header.reserved) {
-        record.extend(policy.record());
+        record.extend(policy.record().into_iter().filter(|(name, _)| !hidden(name)));
     } else {
         for (name, ext) in [("source", Ext::ADDRESS_SRC), ("destination", Ext::ADDRESS_DST)] {
             if let Some((_, address)) = message.address(ext) {

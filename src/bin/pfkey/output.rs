@@ -192,7 +192,10 @@ pub fn plain(out: &mut Out, record: &Record, show_keys: bool) -> io::Result<()> 
 
 /// Without control characters, which a label that somebody else chose could use to repaint the terminal.
 fn printable(text: &str) -> Zeroizing<String> {
-    Zeroizing::new(text.chars().map(|c| if c.is_control() || c == '"' { '?' } else { c }).collect())
+    // Never moved, so that no copy of a key stays behind.
+    let mut safe = Zeroizing::new(String::with_capacity(text.len()));
+    safe.extend(text.chars().map(|c| if c.is_control() || c == '"' { '?' } else { c }));
+    safe
 }
 
 const BOLD: &str = "\x1b[1m";

@@ -242,8 +242,10 @@ impl PolicyEntry {
             action(spec.policy_type)
         ));
         for request in &spec.requests {
+            // The kernel takes no such number from anybody.
+            let reqid = if request.reqid > MANUAL_REQID_MAX { 0 } else { request.reqid };
             text.push(' ');
-            text.push_str(&request_words(request));
+            text.push_str(&request_words(&RequestSpec { reqid, ..*request }));
         }
         text.push(';');
         let generated = spec.requests.iter().any(|r| r.reqid > MANUAL_REQID_MAX);

@@ -22,8 +22,8 @@ pub const ESP_IN_UDP: u8 = 2;
 pub const CYCLIC_SEQ: u32 = 0x40;
 /// KAME's flags by setkey's names, and Linux's, which setkey cannot name.
 pub const FLAGS: &[(&str, u32)] = &[
-    ("zero-pad", 2),
-    ("random-pad", 1),
+    ("zero-pad", 0x200),
+    ("random-pad", 0x100),
     ("seq-pad", 0),
     ("nopmtudisc", SaFlags::NOPMTUDISC),
     ("decap-dscp", SaFlags::DECAP_DSCP),

@@ -4,6 +4,8 @@ mod lexer;
 mod parse;
 mod sa;
 mod spd;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 
@@ -85,7 +87,7 @@ impl<'a> Lines<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+mod line_tests {
     use super::Lines;
 
     #[test]

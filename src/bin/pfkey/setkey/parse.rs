@@ -159,8 +159,8 @@ impl<'a> Parser<'a> {
     pub fn unknown<'n, T>(&mut self, what: &str, names: impl IntoIterator<Item = &'n str>) -> Result<T> {
         let token = self.peek()?;
         if token.kind != Kind::Word {
-            return self
-                .expected(&format!("{what} name").replace("option name", "option").replace("command name", "command"));
+            let article = if what.starts_with(['a', 'e', 'o', 'u']) { "an" } else { "a" };
+            return self.expected(&format!("{article} {what}"));
         }
         let hint = names::nearest(&token.text(), names).map_or_else(String::new, |n| format!("; did you mean '{n}'?"));
         Err(Complaint { at: token.at, text: format!("unknown {what} {}{hint}", token.shown()) })
@@ -205,8 +205,8 @@ impl<'a> Parser<'a> {
             }
             "flush" | "dump" => {
                 let satype = match self.peek()?.kind {
-                    Kind::Semicolon => SaType::UNSPEC,
-                    _ => self.protocol()?.satype,
+                    Kind::Word => self.protocol()?.satype,
+                    _ => SaType::UNSPEC,
                 };
                 self.end()?;
                 push(if name == "flush" { Action::Flush(satype) } else { Action::Dump(satype) }, false);

@@ -99,7 +99,7 @@ impl Parser<'_> {
                 self.take()?;
                 Ok(spi)
             }
-            None => Err(Complaint { at: token.at, text: format!("{}: an SPI has 32 bits", token.shown()) }),
+            None => Err(Complaint { at: token.at, text: "this SPI has more than 32 bits".to_owned() }),
         }
     }
 

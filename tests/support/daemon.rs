@@ -1,0 +1,68 @@
+//! A pfkeyd on a socket of its own.
+#![allow(dead_code)]
+
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// A daemon with the embedded engine, ended when dropped.
+pub struct Daemon {
+    child: Child,
+    path: PathBuf,
+}
+
+impl Daemon {
+    /// Starts one and waits until it listens.
+    pub fn start(directory: &Path) -> Self {
+        Self::start_with(directory, &[])
+    }
+
+    /// The same with further arguments.
+    pub fn start_with(directory: &Path, arguments: &[&str]) -> Self {
+        let path = directory.join("pfkeyd.sock");
+        let (ready, started) = nix::unistd::pipe().unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_pfkeyd"))
+            .args(arguments)
+            .args(["--listen", path.to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
+            .spawn()
+            .unwrap();
+        drop(started);
+        let mut status = [0xff; 4];
+        std::fs::File::from(ready).read_exact(&mut status).unwrap();
+        assert_eq!(status, [0; 4]);
+        Self { child, path }
+    }
+
+    /// The value of PFKEY_BACKEND that names it.
+    pub fn backend(&self) -> String {
+        format!("unix:{}", self.path.display())
+    }
+
+    /// A `pfkey` that talks to it.
+    pub fn pfkey(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pfkey"));
+        command.args(arguments).env("PFKEY_BACKEND", self.backend()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a `pfkey`.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.pfkey(arguments).output().unwrap()
+    }
+
+    /// Runs a `pfkey` that must succeed without a word on standard error, and gives what it printed.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && errors.is_empty(), "{arguments:?}: {}: {errors}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
