@@ -20,7 +20,7 @@ HEADER = include/pfkey_rs.h
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 T = target/release
-MAN_PAGES = pfkey.1 pfkeyd.8 libpfkey_rs.3
+MAN_PAGES = pfkey.1 pfkey-run.1 pfkeyd.8 libpfkey_rs.3
 HEADERS = libpfkey.h pfkey_rs.h
 COMPAT_HEADERS = libpfkey_rs/pfkeyv2_compat.h libpfkey_rs/net/pfkeyv2.h libpfkey_rs/netinet/ipsec.h
 PLACES = -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
