@@ -182,6 +182,29 @@ fn all_or_nothing_puts_everything_back() {
 }
 
 #[test]
+fn all_or_nothing_survives_an_interrupt() {
+    let (daemon, directory) = start("pfkey_interrupt");
+    daemon.ok(&["load", &write(&directory, "a.conf", FILE)]);
+    let before = daemon.ok(&["save"]);
+    let mut text = String::from("flush;\n");
+    for i in 0..2000 {
+        let _ = writeln!(text, "add 192.0.2.1 198.51.100.2 esp {:#x} -E null;", 0x1000 + i);
+    }
+    text += "dump;\nspdflush;\n";
+    let mut load = daemon.pfkey(&["load", "--all-or-nothing", &write(&directory, "b.conf", &text)]);
+    let mut load = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // More is dumped than a pipe holds: with its first byte read, the load stands at "dump".
+    let mut stdout = load.stdout.take().unwrap();
+    stdout.read_exact(&mut [0]).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(load.id() as i32), nix::sys::signal::Signal::SIGINT).unwrap();
+    stdout.read_to_end(&mut Vec::new()).unwrap();
+    let (status, errors) = status_and_errors(&load.wait_with_output().unwrap());
+    assert_eq!(status, Some(1));
+    assert!(errors.contains(":2003:1: ") && errors.ends_with("everything was undone\n"), "{errors}");
+    assert_eq!(daemon.ok(&["save"]), before);
+}
+
+#[test]
 fn single_commands() {
     let (daemon, _) = start("pfkey_single");
     let sa = |spi: &str| ["1.2.3.4", "1.2.3.5", "esp", spi].map(str::to_owned);
@@ -229,6 +252,29 @@ fn every_json_text_parses() {
     assert_eq!(json(&daemon.ok(&["--json", "dump", "ah"]))["sas"][0]["authentication"], "hmac-md5");
     daemon.ok(&["flush"]);
     assert_eq!(json(&daemon.ok(&["--json", "dump"]))["sas"], json("[]"));
+}
+
+#[test]
+fn the_numbers_in_the_documentation() {
+    let (daemon, _) = start("pfkey_numbers");
+    let text = std::fs::read_to_string(c::root().join("docs/numbers.md")).unwrap();
+    let sections = text.split("\n## ").skip(1).zip(["message", "extension"]);
+    let columns = [("linux", 1), ("rfc2367", 1), ("klips", 2)];
+    for ((section, kind), (profile, column)) in sections.flat_map(|s| columns.map(|c| (s, c))) {
+        let rows = section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| number"));
+        let cells = rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
+        let written: Vec<String> =
+            cells.filter(|c| c[column] != "–").map(|c| format!("{} {}", c[0], c[column])).collect();
+        let types = json(&daemon.ok(&["--json", "types", "--profile", profile]));
+        let types = types["types"].as_array().unwrap().iter().filter(|t| t["kind"] == kind);
+        let printed: Vec<String> = types
+            .map(|t| {
+                let bytes = t.get("fixed_bytes").map_or_else(String::new, |bytes| format!(" ({bytes})"));
+                format!("{} {}{bytes}", t["number"], t["name"].as_str().unwrap())
+            })
+            .collect();
+        assert_eq!(written, printed, "{profile} {kind}");
+    }
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use zeroize::Zeroizing;
 
 use crate::channel::Channel;
@@ -101,6 +103,8 @@ fn load(view: View, name: &str, text: &[u8], options: Options) -> Result<(), Fai
     let mut channel = Channel::open()?;
     let mut out = Out::new();
     let mut undo = if options.all_or_nothing { Some(Undo::new(&mut channel)?) } else { None };
+    // A load that is interrupted halfway would be neither all nor nothing.
+    let interrupts = if options.all_or_nothing { Some(interrupts().map_err(std::io::Error::from)?) } else { None };
     let mut bar = Bar::new(parsed.commands.len());
     let mut refused = 0_usize;
     for (done, Command { at, action }) in parsed.commands.iter().enumerate() {
@@ -108,12 +112,16 @@ fn load(view: View, name: &str, text: &[u8], options: Options) -> Result<(), Fai
         if let Some(undo) = &mut undo {
             undo.note(action);
         }
-        let failure = match execute(&mut channel, &mut out, view, action) {
-            Ok(()) => continue,
-            Err(failure) => failure,
+        let interrupted = interrupts.as_ref().is_some_and(|signals| matches!(signals.read_signal(), Ok(Some(_))));
+        let result = if interrupted {
+            Err(std::io::Error::from(std::io::ErrorKind::Interrupted).into())
+        } else {
+            execute(&mut channel, &mut out, view, action)
         };
+        let Err(failure) = result else { continue };
         bar.clear();
-        out.flush()?;
+        // Nobody may be reading any more; what was done is undone all the same.
+        let _ = out.flush();
         if from_words && parsed.commands.len() == 1 {
             return Err(failure);
         }
@@ -135,6 +143,13 @@ fn load(view: View, name: &str, text: &[u8], options: Options) -> Result<(), Fai
         return Ok(());
     }
     Err(Failure::Told(format!("{name}: {refused} of {} commands refused", parsed.commands.len())))
+}
+
+/// SIGINT, SIGTERM and SIGHUP, held back and readable.
+fn interrupts() -> nix::Result<SignalFd> {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block()?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
 /// How far a long load is, on a terminal.
