@@ -11,6 +11,7 @@
 //! | [`socket`] | opening a PF_KEY descriptor and moving messages over it |
 //! | [`afkey`] | what af_key makes of requests, and how it shows SAs and policies; shared by the engines |
 //! | [`engine`] | the embedded key engine |
+//! | [`xfrm`] | a key engine over XFRM netlink: the kernel's own SAs and policies |
 //! | [`keyd`] | serving PF_KEY sockets from a [`keyd::KeyEngine`] |
 //! | [`capi`] | the C ABI |
 #![deny(unsafe_code)]
@@ -25,3 +26,4 @@ pub mod print;
 pub mod request;
 pub mod socket;
 pub mod wire;
+pub mod xfrm;

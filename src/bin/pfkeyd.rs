@@ -17,6 +17,7 @@ use pfkey_rs::keyd::server::{Ended, Server};
 use pfkey_rs::keyd::{Hub, KeyEngine};
 use pfkey_rs::socket::{inherited, keep_only_net_admin};
 use pfkey_rs::wire::Profile;
+use pfkey_rs::xfrm::XfrmEngine;
 
 const USAGE: &str = "\
 usage: pfkeyd [options] --listen PATH
@@ -160,7 +161,7 @@ fn serve(options: &Options) -> io::Result<ExitCode> {
     nix::sys::prctl::set_dumpable(false)?;
     match options.engine {
         EngineKind::Embedded => serve_with(Engine::new(options.profile), options),
-        EngineKind::Xfrm => Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
+        EngineKind::Xfrm => serve_with(XfrmEngine::new()?, options),
     }
 }
 

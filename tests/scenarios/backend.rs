@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::network::{self, Packet};
 use nix::sys::socket::{MsgFlags, recv};
 use pfkey_rs::engine::Engine;
-use pfkey_rs::keyd::{Hub, Queues, SessionId};
+use pfkey_rs::keyd::{Hub, KeyEngine, Queues, SessionId};
 use pfkey_rs::socket::{self, Backend as Kind};
 use pfkey_rs::wire::Profile;
+use pfkey_rs::xfrm::XfrmEngine;
 
 /// Something that has PF_KEY sockets.
 pub trait Backend {
@@ -31,44 +32,31 @@ pub trait Backend {
     fn arrives(&mut self, from: u16);
 }
 
-/// The hub and the engine in this process, with a clock of our own.
-pub struct Memory {
-    hub: Hub<Engine>,
+/// A hub and an engine in this process.
+struct InProcess<E: KeyEngine> {
+    hub: Hub<E>,
     queues: Queues,
     sessions: BTreeMap<String, SessionId>,
-    now: Duration,
 }
 
-impl Memory {
-    /// `packets`: as `AfKey::new`.
-    pub fn new(packets: bool) -> Self {
-        let mut engine = Engine::with_seed(Profile::Linux, 1);
-        if packets {
-            engine.set_acq_expires(network::ACQ_EXPIRES);
-        }
-        Self {
-            hub: Hub::new(engine, Profile::Linux),
-            queues: Queues::new(),
-            sessions: BTreeMap::new(),
-            now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap(),
-        }
+impl<E: KeyEngine> InProcess<E> {
+    fn new(engine: E) -> Self {
+        Self { hub: Hub::new(engine, Profile::Linux), queues: Queues::new(), sessions: BTreeMap::new() }
     }
-}
 
-impl Backend for Memory {
     fn open(&mut self, name: &str) {
         self.sessions.insert(name.to_owned(), self.hub.open());
     }
 
-    fn close(&mut self, name: &str) {
+    fn close(&mut self, name: &str, now: Duration) {
         if let Some(id) = self.sessions.remove(name) {
-            self.hub.close(id, self.now);
+            self.hub.close(id, now);
             self.queues.close(id);
         }
     }
 
-    fn send(&mut self, name: &str, message: &[u8]) -> i32 {
-        match self.hub.receive(self.sessions[name], message, self.now, &mut self.queues) {
+    fn send(&mut self, name: &str, message: &[u8], now: Duration) -> i32 {
+        match self.hub.receive(self.sessions[name], message, now, &mut self.queues) {
             Ok(()) => 0,
             Err(error) => error.rule.errno(),
         }
@@ -79,7 +67,7 @@ impl Backend for Memory {
         self.queues.set_limit(self.sessions[name], 2 * bytes);
     }
 
-    fn receive(&mut self, name: &str, most: usize) -> Vec<Vec<u8>> {
+    fn receive(&mut self, name: &str, most: usize, now: Duration) -> Vec<Vec<u8>> {
         let id = self.sessions[name];
         let mut messages = Vec::new();
         while messages.len() < most
@@ -87,17 +75,61 @@ impl Backend for Memory {
         {
             messages.push(message);
             if self.queues.may_resume(id) {
-                self.hub.writable(id, self.now, &mut self.queues);
+                self.hub.writable(id, now, &mut self.queues);
             }
         }
         messages
     }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970")
+}
+
+/// The embedded engine in this process, with a clock of our own.
+pub struct Memory {
+    inner: InProcess<Engine>,
+    now: Duration,
+}
+
+impl Memory {
+    /// `packets`: as `AfKey::new`.
+    pub fn new(packets: bool) -> Self {
+        let mut engine = Engine::with_seed(Profile::Linux, 1);
+        if packets {
+            engine.set_acq_expires(network::ACQ_EXPIRES);
+        }
+        Self { inner: InProcess::new(engine), now: now() }
+    }
+}
+
+impl Backend for Memory {
+    fn open(&mut self, name: &str) {
+        self.inner.open(name);
+    }
+
+    fn close(&mut self, name: &str) {
+        self.inner.close(name, self.now);
+    }
+
+    fn send(&mut self, name: &str, message: &[u8]) -> i32 {
+        self.inner.send(name, message, self.now)
+    }
+
+    fn set_buffer(&mut self, name: &str, bytes: usize) {
+        self.inner.set_buffer(name, bytes);
+    }
+
+    fn receive(&mut self, name: &str, most: usize) -> Vec<Vec<u8>> {
+        self.inner.receive(name, most, self.now)
+    }
 
     fn wait(&mut self, seconds: u64) {
+        let InProcess { hub, queues, .. } = &mut self.inner;
         let end = self.now + Duration::from_secs(seconds);
-        while let Some(deadline) = self.hub.next_deadline().filter(|d| *d <= end) {
+        while let Some(deadline) = hub.next_deadline().filter(|d| *d <= end) {
             self.now = deadline.max(self.now);
-            self.hub.advance(self.now, &mut self.queues);
+            hub.advance(self.now, queues);
         }
         self.now = end;
     }
@@ -107,8 +139,64 @@ impl Backend for Memory {
     }
 
     fn packet(&mut self, packet: &Packet) -> i32 {
-        network::pass(packet, &mut self.hub, self.now, &mut self.queues)
+        network::pass(packet, &mut self.inner.hub, self.now, &mut self.inner.queues)
     }
+}
+
+/// XFRM of this kernel in a network namespace of its own, with the hub in this process.
+pub struct Xfrm(InProcess<XfrmEngine>);
+
+impl Xfrm {
+    /// `packets`: as `AfKey::new`.
+    pub fn new(packets: bool) -> Self {
+        new_network(packets);
+        Self(InProcess::new(XfrmEngine::new().expect("XFRM netlink")))
+    }
+}
+
+impl Backend for Xfrm {
+    fn open(&mut self, name: &str) {
+        self.0.open(name);
+    }
+
+    fn close(&mut self, name: &str) {
+        self.0.close(name, now());
+    }
+
+    fn send(&mut self, name: &str, message: &[u8]) -> i32 {
+        self.0.send(name, message, now())
+    }
+
+    fn set_buffer(&mut self, name: &str, bytes: usize) {
+        self.0.set_buffer(name, bytes);
+    }
+
+    fn receive(&mut self, name: &str, most: usize) -> Vec<Vec<u8>> {
+        // The kernel's events wait in their socket when it has told them.
+        self.0.hub.event(now(), &mut self.0.queues);
+        self.0.receive(name, most, now())
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        pass_time(seconds);
+    }
+
+    fn packet(&mut self, packet: &Packet) -> i32 {
+        network::send(packet)
+    }
+}
+
+/// A network namespace for this thread; `packets`: with an interface to send them through.
+fn new_network(packets: bool) {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
+    if packets {
+        network::prepare();
+    }
+}
+
+/// Real time has to pass in kernels; half a second for the timers' slack.
+fn pass_time(seconds: u64) {
+    std::thread::sleep(Duration::from_millis(seconds * 1000 + 500));
 }
 
 /// Descriptors of a PF_KEY backend.
@@ -162,8 +250,7 @@ macro_rules! over_descriptors {
             }
 
             fn wait(&mut self, seconds: u64) {
-                // Real time has to pass here; half a second for the timers' slack.
-                std::thread::sleep(Duration::from_millis(seconds * 1000 + 500));
+                pass_time(seconds);
             }
 
             fn arrives(&mut self, from: u16) {
@@ -224,10 +311,7 @@ over_descriptors!(AfKey);
 impl AfKey {
     /// `packets`: with an interface to send them through.
     pub fn new(packets: bool) -> Self {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
-        if packets {
-            network::prepare();
-        }
+        new_network(packets);
         Self { descriptors: Descriptors { kind: Kind::AfKey, open: BTreeMap::new() } }
     }
 }

@@ -32,6 +32,11 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// Whether seconds pass.
+    pub fn waits(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Wait(_)))
+    }
+
     /// Whether packets pass, for which a backend needs a data plane.
     pub fn has_packets(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::Packet(_) | Step::Arrives(_)))

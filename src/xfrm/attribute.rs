@@ -1,0 +1,184 @@
+//! Netlink messages and attributes: written into a buffer that is wiped, and read without trusting a length.
+#![forbid(unsafe_code)]
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zeroize::Zeroize;
+
+use super::layout::{AttributeHeader, Header};
+
+/// `NLM_F_REQUEST`.
+pub const REQUEST: u16 = 1;
+/// `NLM_F_ACK`.
+pub const ACK: u16 = 4;
+/// `NLM_F_DUMP`.
+pub const DUMP: u16 = 0x300;
+
+/// Netlink pads to four bytes.
+const fn round4(n: usize) -> usize {
+    n.saturating_add(3) & !3
+}
+
+/// One or more messages under construction.
+#[derive(Default)]
+pub struct Writer {
+    bytes: Vec<u8>,
+    /// Where the last message starts.
+    start: usize,
+}
+
+impl Writer {
+    /// Wipes what was written.
+    pub fn clear(&mut self) {
+        self.bytes.zeroize();
+        self.start = 0;
+    }
+
+    /// Begins a message with a fixed part. `seq` and `pid` come back in the notification that it causes.
+    pub fn message(
+        &mut self,
+        msg_type: u16,
+        flags: u16,
+        seq: u32,
+        pid: u32,
+        fixed: &(impl IntoBytes + Immutable + ?Sized),
+    ) -> &mut Self {
+        // Growing would leave copies of keys behind: room for the two longest keys and a label.
+        self.bytes.reserve(24 * 1024);
+        self.start = self.bytes.len();
+        let header = Header {
+            msg_type: msg_type.into(),
+            flags: flags.into(),
+            seq: seq.into(),
+            pid: pid.into(),
+            ..Default::default()
+        };
+        self.bytes.extend_from_slice(header.as_bytes());
+        self.bytes.extend_from_slice(fixed.as_bytes());
+        self.pad()
+    }
+
+    /// Adds an attribute made of parts. One that is too long for its length field is left out; the kernel then
+    /// misses it and refuses the message.
+    pub fn attribute(&mut self, attr_type: u16, parts: &[&[u8]]) -> &mut Self {
+        let len = 4 + parts.iter().map(|part| part.len()).sum::<usize>();
+        let Ok(len) = u16::try_from(len) else { return self };
+        let header = AttributeHeader { len: len.into(), attr_type: attr_type.into() };
+        self.bytes.extend_from_slice(header.as_bytes());
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        self.pad()
+    }
+
+    fn pad(&mut self) -> &mut Self {
+        self.bytes.resize(round4(self.bytes.len()), 0);
+        let len = (self.bytes.len() - self.start) as u32;
+        if let Some(field) = self.bytes.get_mut(self.start..self.start + 4) {
+            field.copy_from_slice(&len.to_ne_bytes());
+        }
+        self
+    }
+
+    /// The messages.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A message that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received<'a> {
+    /// `nlmsg_type`.
+    pub msg_type: u16,
+    /// `nlmsg_seq`.
+    pub seq: u32,
+    /// `nlmsg_pid`.
+    pub pid: u32,
+    /// What follows the header.
+    pub body: &'a [u8],
+}
+
+impl<'a> Received<'a> {
+    /// The fixed part, and the attributes behind it.
+    pub fn fixed<T: FromBytes + KnownLayout + Immutable>(&self) -> Option<(T, Attributes<'a>)> {
+        let (fixed, _) = T::read_from_prefix(self.body).ok()?;
+        Some((fixed, Attributes(self.body.get(round4(size_of::<T>())..).unwrap_or_default())))
+    }
+
+    /// The errno of an acknowledgement or of the end of a dump: 0 for success, also where it is missing.
+    pub fn error(&self) -> i32 {
+        self.body.first_chunk::<4>().map_or(0, |bytes| i32::from_ne_bytes(*bytes).saturating_neg())
+    }
+}
+
+/// The first message of `bytes`, and what follows it. `None` at the end, and where a length does not fit.
+pub fn split(bytes: &[u8]) -> Option<(Received<'_>, &[u8])> {
+    let (header, _) = Header::read_from_prefix(bytes).ok()?;
+    let len = header.len.get() as usize;
+    let body = bytes.get(size_of::<Header>()..len)?;
+    let received = Received { msg_type: header.msg_type.get(), seq: header.seq.get(), pid: header.pid.get(), body };
+    Some((received, bytes.get(round4(len)..).unwrap_or_default()))
+}
+
+/// Attributes one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes<'a>(pub &'a [u8]);
+
+impl<'a> Attributes<'a> {
+    /// The first attribute of a type.
+    pub fn payload(mut self, attr_type: u16) -> Option<&'a [u8]> {
+        self.find(|(t, _)| *t == attr_type).map(|(_, payload)| payload)
+    }
+
+    /// The first attribute of a type as a structure; `None` also where it is too short.
+    pub fn read<T: FromBytes + KnownLayout + Immutable>(self, attr_type: u16) -> Option<T> {
+        Some(T::read_from_prefix(self.payload(attr_type)?).ok()?.0)
+    }
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (header, _) = AttributeHeader::read_from_prefix(self.0).ok()?;
+        let len = usize::from(header.len.get());
+        let payload = self.0.get(4..len)?;
+        self.0 = self.0.get(round4(len)..).unwrap_or_default();
+        // The top bits are flags (nested, byte order).
+        Some((header.attr_type.get() & 0x3fff, payload))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read() {
+        let mut writer = Writer::default();
+        writer.message(0x10, REQUEST | ACK, 7, 9, &[1_u8, 2, 3, 4]).attribute(5, &[b"abc", b"de"]).attribute(6, &[]);
+        writer.message(0x11, REQUEST, 8, 9, &[5_u8; 3]);
+        let (first, rest) = split(writer.bytes()).unwrap();
+        assert_eq!((first.msg_type, first.seq, first.pid), (0x10, 7, 9));
+        let (fixed, attributes) = first.fixed::<[u8; 4]>().unwrap();
+        assert_eq!(fixed, [1, 2, 3, 4]);
+        assert_eq!(attributes.collect::<Vec<_>>(), [(5, &b"abcde"[..]), (6, &[][..])]);
+        let (second, rest) = split(rest).unwrap();
+        assert_eq!((second.seq, second.fixed::<[u8; 3]>().unwrap().0), (8, [5; 3]));
+        assert_eq!(split(rest), None);
+        writer.clear();
+        assert!(writer.bytes().is_empty());
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_end_the_reading() {
+        for len in [0_u16, 3, 9, 0xffff] {
+            let attribute = [&len.to_ne_bytes()[..], &[1, 0, 0, 0, 0, 0]].concat();
+            assert_eq!(Attributes(&attribute).next(), None, "{len}");
+        }
+        for len in [0_u32, 15, 21, u32::MAX] {
+            let message = [&len.to_ne_bytes()[..], &[0; 16]].concat();
+            assert_eq!(split(&message), None, "{len}");
+        }
+    }
+}

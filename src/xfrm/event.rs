@@ -1,0 +1,223 @@
+//! What the kernel tells its listeners, as af_key's notifications.
+#![forbid(unsafe_code)]
+
+use zeroize::Zeroize;
+
+use super::attribute::{Attributes, Received, split};
+use super::layout::{UserExpire, UserMapping, UserpolicyId, UserpolicyInfo, UsersaId, UsersaInfo, attribute, message};
+use super::sa::{is_v6, read, said_from_xfrm};
+use super::{XfrmEngine, policy};
+use crate::afkey::message::{Shown, sockaddr};
+use crate::afkey::migrate::write_migration;
+use crate::afkey::sa::{Sa, Said, State};
+use crate::keyd::{Audience, Context, Errno};
+use crate::wire::layout::SadbSa;
+use crate::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, Writer};
+
+/// The header of a notification: sequence number and process id of the request that caused it, of whatever process.
+fn notice(received: &Received<'_>, msg_type: MessageType, satype: SaType) -> Header {
+    Header::new(msg_type, satype, received.seq, received.pid)
+}
+
+fn spd_notice(received: &Received<'_>, msg_type: MessageType, references: u16) -> Header {
+    Header { reserved: references, ..notice(received, msg_type, SaType::UNSPEC) }
+}
+
+impl XfrmEngine {
+    /// Takes all events that wait.
+    pub(super) fn take_events(&mut self, cx: &mut Context<'_>) {
+        let mut buffer = std::mem::take(&mut self.event_buffer);
+        let mut lost = false;
+        loop {
+            match self.events.receive(&mut buffer) {
+                Ok(Some(received)) => {
+                    let mut rest: &[u8] = received;
+                    while let Some((one, next)) = split(rest) {
+                        self.tell(&one, cx);
+                        rest = next;
+                    }
+                    received.zeroize();
+                }
+                // The kernel had to drop events, and goes on when these are taken.
+                Err(Errno::ENOBUFS) => lost = true,
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.event_buffer = buffer;
+        if lost {
+            self.overruns += 1;
+            if self.complete {
+                // If that fails, EXPIREs of SAs that are not known lack their algorithms.
+                let _ = self.reconcile();
+            }
+        }
+    }
+
+    /// One event. What PF_KEY cannot show, or does not speak of, is passed over; nobody can be told of an error.
+    fn tell(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
+        match event.msg_type {
+            message::NEWSA => self.sa_added(event, cx),
+            message::UPDSA => self.sa_updated(event, cx),
+            message::DELSA => self.sa_deleted(event, cx),
+            message::FLUSHSA => self.sas_flushed(event, cx),
+            message::EXPIRE => self.sa_expired(event, cx),
+            message::ACQUIRE => self.sa_wanted(event, cx),
+            message::NEWPOLICY => self.policy_added(event, MessageType::X_SPDADD, cx),
+            message::UPDPOLICY => self.policy_added(event, MessageType::X_SPDUPDATE, cx),
+            message::DELPOLICY => self.policy_deleted(event, cx),
+            message::FLUSHPOLICY => {
+                if policy::is_main(Attributes(event.body)) {
+                    self.shadow.flush_policies();
+                    self.send_header(cx, Audience::All, notice(event, MessageType::X_SPDFLUSH, SaType::UNSPEC)).ok()?;
+                }
+                Some(())
+            }
+            message::MIGRATE => self.migrated(event, cx),
+            message::MAPPING => self.mapping_changed(event, cx),
+            _ => None,
+        }
+    }
+
+    /// Takes what our own request left for its notification.
+    fn own(&mut self, event: &Received<'_>, said: &Said) -> Option<super::Own> {
+        self.own.take_if(|own| (own.said, own.seq, own.pid) == (*said, event.seq, event.pid))
+    }
+
+    fn sa_added(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
+        let (info, attributes) = event.fixed::<UsersaInfo>()?;
+        let mut sa = read(&info, attributes)?;
+        let unused = self.own(event, &sa.said).and_then(|own| own.unused);
+        self.shadow.add(&sa, unused);
+        self.shadow.complete(&mut sa, cx.now);
+        self.send_sa(cx, Audience::All, notice(event, MessageType::ADD, sa.satype()), &sa, Shown::Whole).ok()
+    }
+
+    fn sa_updated(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
+        let (info, attributes) = event.fixed::<UsersaInfo>()?;
+        let mut sa = read(&info, attributes)?;
+        let own = self.own(event, &sa.said);
+        let mature = own.as_ref().map_or_else(|| self.shadow.has(&sa.said), |own| own.mature);
+        let unused = own.and_then(|own| own.unused);
+        if mature {
+            // What is told is the request, which was thrown away.
+            self.shadow.update(&sa);
+            sa.state = State::Dead;
+            if let Some(unused) = unused {
+                unused.show(&mut sa);
+            }
+        } else {
+            self.shadow.add(&sa, unused);
+            self.shadow.complete(&mut sa, cx.now);
+        }
+        self.send_sa(cx, Audience::All, notice(event, MessageType::UPDATE, sa.satype()), &sa, Shown::Whole).ok()
+    }
+
+    fn sa_deleted(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
+        let (id, attributes) = event.fixed::<UsersaId>()?;
+        let mut sa = match attributes.read::<UsersaInfo>(attribute::SA) {
+            Some(info) => read(&info, attributes)?,
+            // Before it told more, the kernel told the name only.
+            None => Sa::new(
+                Said { daddr: id.daddr, spi: id.spi.get(), proto: id.proto, v6: is_v6(id.family.get())? },
+                [0; 16],
+                0,
+            ),
+        };
+        self.shadow.complete(&mut sa, cx.now);
+        self.shadow.remove(&sa.said);
+        sa.state = State::Dead;
+        self.send_sa(cx, Audience::All, notice(event, MessageType::DELETE, sa.satype()), &sa, Shown::Whole).ok()
+    }
+
+    fn sas_flushed(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
+        let proto = *event.body.first()?;
+        self.shadow.flush(proto);
+        self.send_header(cx, Audience::All, notice(event, MessageType::FLUSH, SaType::from_protocol(proto))).ok()
+    }
+
+    fn sa_expired(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
+        let (expire, _) = event.fixed::<UserExpire>()?;
+        let mut sa = read(&expire.state, Attributes(&[]))?;
+        self.shadow.complete_expired(&mut sa);
+        let hard = expire.hard != 0;
+        if hard {
+            self.shadow.remove(&sa.said);
+            self.shadow.larval_gone(sa.seq);
+            sa.state = State::Dead;
+        } else {
+            self.shadow.is_dying(&sa.said);
+            sa.state = State::Valid;
+            sa.dying = true;
+        }
+        let header = Header::new(MessageType::EXPIRE, sa.satype(), 0, 0);
+        self.send_sa(cx, Audience::Registered, header, &sa, Shown::Expiry(hard)).ok()
+    }
+
+    fn policy_added(&mut self, event: &Received<'_>, msg_type: MessageType, cx: &mut Context<'_>) -> Option<()> {
+        let (info, attributes) = event.fixed::<UserpolicyInfo>()?;
+        let mut policy = policy::read(&info, attributes)?;
+        self.shadow.policy_inserted(policy.id, cx.now);
+        if self.labelled {
+            policy.context = self.ask_policy(policy.id).ok().and_then(|told| told.context);
+            self.shadow.set_label(policy.id, policy.context.clone());
+        }
+        self.send_policy(cx, Audience::All, spd_notice(event, msg_type, 3), &policy).ok()
+    }
+
+    fn policy_deleted(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
+        let (id, attributes) = event.fixed::<UserpolicyId>()?;
+        let mut policy = policy::read(&attributes.read::<UserpolicyInfo>(attribute::POLICY)?, attributes)?;
+        policy.context = self.shadow.take_label(policy.id);
+        // By number the kernel says the number only, otherwise the selector only.
+        let by_id = id.index.get() != 0;
+        let msg_type = if by_id { MessageType::X_SPDDELETE2 } else { MessageType::X_SPDDELETE };
+        self.send_policy(cx, Audience::All, spd_notice(event, msg_type, 1), &policy).ok()
+    }
+
+    fn migrated(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
+        let (id, attributes) = event.fixed::<UserpolicyId>()?;
+        let migration = policy::read_migration(&id, attributes)?;
+        // SAs have other names now, and which ones is not told.
+        if self.complete {
+            let _ = self.reconcile();
+        }
+        self.send(cx, Audience::All, |buffer| write_migration(buffer, &migration)).ok().map(|_| ())
+    }
+
+    /// `pfkey_send_new_mapping`.
+    fn mapping_changed(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
+        let (mapping, _) = event.fixed::<UserMapping>()?;
+        let v6 = is_v6(mapping.id.family.get())?;
+        if SaType::from_protocol(mapping.id.proto) != SaType::ESP {
+            return None;
+        }
+        let spi = mapping.id.spi;
+        let seq = self.stored_seq(&Said { daddr: mapping.id.daddr, spi: spi.get(), proto: mapping.id.proto, v6 });
+        let header = Header::new(MessageType::X_NAT_T_NEW_MAPPING, SaType::ESP, seq, 0);
+        let width = if v6 { 128 } else { 32 };
+        self.send(cx, Audience::Registered, |buffer| {
+            let mut writer = Writer::new(buffer, header, Profile::Linux);
+            writer.sa(SadbSa { spi, ..Default::default() });
+            writer.address(Ext::ADDRESS_SRC, 0, width, sockaddr(&mapping.old_saddr, v6, 0).as_slice());
+            writer.nat_t_port(Ext::X_NAT_T_SPORT, mapping.old_sport.get());
+            writer.address(Ext::ADDRESS_DST, 0, width, sockaddr(&mapping.new_saddr, v6, 0).as_slice());
+            writer.nat_t_port(Ext::X_NAT_T_DPORT, mapping.new_sport.get());
+            writer.finish()
+        })
+        .ok()
+        .map(|_| ())
+    }
+
+    /// The name of the larval of an ACQUIRE; its family is that of the template that asks.
+    pub(super) fn larval_name(
+        acquire: &super::layout::UserAcquire,
+        attributes: Attributes<'_>,
+    ) -> Option<(Said, bool)> {
+        let wanted = policy::templates(attributes).find(|tmpl| {
+            tmpl.id.proto == acquire.id.proto && (tmpl.id.daddr == [0; 16] || tmpl.id.daddr == acquire.id.daddr)
+        });
+        let family = wanted.map_or(acquire.sel.family, |tmpl| tmpl.family);
+        let ours = wanted.is_some_and(|tmpl| tmpl.share == policy::SHARE_TAG);
+        Some((said_from_xfrm(&acquire.id, family.get())?, ours))
+    }
+}

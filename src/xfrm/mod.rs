@@ -1,0 +1,267 @@
+//! A key engine over NETLINK_XFRM: PF_KEY on a kernel without AF_KEY. SAs and policies are the kernel's own.
+//!
+//! XFRM copies the sequence number and process id of a netlink request into the notification that the request
+//! causes. Here they are PF_KEY's, so that every listener, also of another process, hears what AF_KEY would say. What
+//! XFRM cannot say is in [`shadow`].
+#![deny(unsafe_code)]
+
+mod acquire;
+mod algorithm;
+mod attribute;
+mod dump;
+mod event;
+mod layout;
+mod netlink;
+mod policy;
+mod probe;
+mod sa;
+mod sa_request;
+mod shadow;
+mod spd_request;
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use zeroize::Zeroize;
+
+use crate::afkey::message::{self, BUFFER_LEN, Shown};
+use crate::afkey::policy::Policy;
+use crate::afkey::sa::{Sa, Said};
+use crate::keyd::{Audience, Context, DumpStep, Errno, KeyEngine, Supported, Time};
+use crate::wire::{Header, Message, MessageType, Profile, WireError};
+use attribute::{Received, Writer, split};
+pub use dump::XfrmDump;
+use netlink::{Group, Netlink, RECEIVE_BUFFER};
+use shadow::{Shadow, Unused};
+
+/// Bytes of events that may wait. A skb is charged four times what it carries; AF_KEY's sockets hold 238 ADDs.
+const EVENT_BUFFER: usize = 4 << 20;
+
+/// An SA request of ours whose notification is on its way.
+struct Own {
+    said: Said,
+    seq: u32,
+    pid: u32,
+    /// An UPDATE found an SA in use, of which it changes the limits only.
+    mature: bool,
+    unused: Option<Box<Unused>>,
+}
+
+/// A key engine over NETLINK_XFRM.
+pub struct XfrmEngine {
+    /// Requests and their answers; hears no group, so that no answer is lost.
+    requests: Netlink,
+    /// Hears the groups.
+    events: Netlink,
+    /// A dump's socket that is free: the kernel fills large datagrams on one that was used.
+    spare: Option<Netlink>,
+    writer: Writer,
+    /// The messages that answered the last request.
+    answer: Vec<u8>,
+    receive_buffer: Box<[u8]>,
+    event_buffer: Box<[u8]>,
+    /// PF_KEY messages are built here.
+    buffer: Box<[u8]>,
+    shadow: Shadow,
+    /// The shadow holds every SA, not only those that were added while it watched.
+    complete: bool,
+    own: Option<Own>,
+    /// Security labels were seen: policies' notifications have to be asked for them.
+    labelled: bool,
+    probed: probe::Probed,
+    next_reqid: u32,
+    /// How often the kernel had to drop events.
+    overruns: u64,
+}
+
+impl XfrmEngine {
+    /// Opens the engine in this thread's network namespace.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_ADMIN, EAFNOSUPPORT on a kernel without XFRM_USER.
+    pub fn new() -> Result<Self, Errno> {
+        let events = Netlink::open()?;
+        for group in [Group::Sa, Group::Policy, Group::Migrate, Group::Expire] {
+            events.join(group)?;
+        }
+        events.set_receive_buffer(EVENT_BUFFER);
+        Ok(Self {
+            requests: Netlink::open()?,
+            events,
+            spare: None,
+            writer: Writer::default(),
+            answer: Vec::new(),
+            receive_buffer: vec![0; RECEIVE_BUFFER].into(),
+            event_buffer: vec![0; RECEIVE_BUFFER].into(),
+            buffer: vec![0; BUFFER_LEN].into(),
+            shadow: Shadow::default(),
+            complete: false,
+            own: None,
+            labelled: false,
+            probed: probe::Probed::default(),
+            next_reqid: 0,
+            overruns: 0,
+        })
+    }
+
+    /// How often the kernel dropped events because they were not taken in time. What the engine knows was made good
+    /// each time; clients have missed notifications, as they do on a full AF_KEY socket.
+    #[must_use]
+    pub const fn overruns(&self) -> u64 {
+        self.overruns
+    }
+
+    /// Number of SAs that the engine remembers something of.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.shadow.len()
+    }
+
+    /// Sends what the writer holds, one request, and takes the answer up to the acknowledgement.
+    fn transact(&mut self) -> Result<(), Errno> {
+        self.answer.zeroize();
+        let sent = self.requests.send(self.writer.bytes());
+        self.writer.clear();
+        sent?;
+        self.take_acknowledgement()
+    }
+
+    /// Keeps what is answered; gives the errno of the next acknowledgement.
+    fn take_acknowledgement(&mut self) -> Result<(), Errno> {
+        loop {
+            // The kernel answers within send. Only memory can be missing.
+            let Some(received) = self.requests.receive(&mut self.receive_buffer)? else { return Err(Errno::ENOBUFS) };
+            let mut rest: &[u8] = received;
+            let mut acknowledged = None;
+            while let Some((one, next)) = split(rest) {
+                if one.msg_type == layout::message::ERROR {
+                    acknowledged = Some(one.error());
+                }
+                rest = next;
+            }
+            if acknowledged.is_none() {
+                self.answer.extend_from_slice(received);
+            }
+            received.zeroize();
+            match acknowledged {
+                None => {}
+                Some(0) => return Ok(()),
+                Some(errno) => return Err(Errno::from_raw(errno)),
+            }
+        }
+    }
+
+    /// The first message of the last answer.
+    fn answered(&self) -> Option<Received<'_>> {
+        split(&self.answer).map(|(received, _)| received)
+    }
+
+    /// Hands a message that `write` builds to an audience. The buffer is wiped, it may have held keys.
+    fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        audience: Audience,
+        write: impl for<'b> FnOnce(&'b mut [u8]) -> Result<&'b mut [u8], WireError>,
+    ) -> Result<usize, Errno> {
+        let message = write(&mut self.buffer).map_err(|_| Errno::ENOBUFS)?;
+        let takers = cx.out.deliver(audience, message);
+        message.zeroize();
+        Ok(takers)
+    }
+
+    fn send_header(&mut self, cx: &mut Context<'_>, audience: Audience, header: Header) -> Result<(), Errno> {
+        self.send(cx, audience, |buffer| crate::wire::Writer::new(buffer, header, Profile::Linux).finish()).map(|_| ())
+    }
+
+    fn send_sa(
+        &mut self,
+        cx: &mut Context<'_>,
+        audience: Audience,
+        header: Header,
+        sa: &Sa,
+        shown: Shown,
+    ) -> Result<(), Errno> {
+        self.send(cx, audience, |buffer| message::write_sa(buffer, header, sa, shown)).map(|_| ())
+    }
+
+    fn send_policy(
+        &mut self,
+        cx: &mut Context<'_>,
+        audience: Audience,
+        header: Header,
+        policy: &Policy,
+    ) -> Result<(), Errno> {
+        self.send(cx, audience, |buffer| message::write_policy(buffer, header, policy)).map(|_| ())
+    }
+
+    /// The reference count that Linux shows of a policy in a dump: one more while a timer is armed, which it is in the
+    /// first second and for policies that end.
+    fn references(&self, policy: &Policy, now: Time) -> u16 {
+        if policy.ends().is_some() || self.shadow.is_young(policy.id, now) { 2 } else { 1 }
+    }
+}
+
+impl KeyEngine for XfrmEngine {
+    type Dump = XfrmDump;
+
+    fn request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        // What happened before is told before.
+        self.take_events(cx);
+        let outcome = match request.header().msg_type {
+            MessageType::GETSPI => self.getspi(request, cx),
+            MessageType::UPDATE | MessageType::ADD => self.add(request, cx),
+            MessageType::DELETE => self.delete(request),
+            MessageType::GET => self.get(request, cx),
+            MessageType::ACQUIRE => self.acquire_failed(request),
+            MessageType::FLUSH => self.flush(request, cx),
+            MessageType::X_SPDUPDATE | MessageType::X_SPDADD | MessageType::X_SPDSETIDX => self.spd_add(request),
+            MessageType::X_SPDDELETE => self.spd_delete(request),
+            MessageType::X_SPDGET => self.spd_get(request, cx),
+            MessageType::X_SPDDELETE2 => self.spd_delete_by_id(request),
+            MessageType::X_SPDFLUSH => self.spd_flush(request, cx),
+            MessageType::X_MIGRATE => self.migrate(request),
+            _ => Err(Errno::EOPNOTSUPP),
+        };
+        // The kernel told every listener before it acknowledged, this engine too.
+        self.take_events(cx);
+        self.own = None;
+        outcome
+    }
+
+    fn dump(&mut self, request: &Message<'_>, now: Time) -> Result<XfrmDump, Errno> {
+        self.start_dump(request, now)
+    }
+
+    fn dump_next(&mut self, dump: &mut XfrmDump, now: Time, message: &mut Vec<u8>) -> Result<DumpStep, Errno> {
+        self.continue_dump(dump, now, message)
+    }
+
+    fn dump_end(&mut self, dump: XfrmDump) {
+        self.end_dump(dump);
+    }
+
+    fn supported(&mut self) -> Result<Supported, Errno> {
+        self.probe_all()
+    }
+
+    fn set_registered(&mut self, registered: bool, _now: Time) -> Result<(), Errno> {
+        if !registered {
+            self.events.leave(Group::Acquire);
+            self.events.leave(Group::Mapping);
+            return Ok(());
+        }
+        self.events.join(Group::Acquire)?;
+        self.events.join(Group::Mapping)?;
+        if !self.complete {
+            self.reconcile()?;
+        }
+        Ok(())
+    }
+
+    fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.events.as_fd()]
+    }
+
+    fn event(&mut self, cx: &mut Context<'_>) {
+        self.take_events(cx);
+    }
+}

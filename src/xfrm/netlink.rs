@@ -1,0 +1,121 @@
+//! A NETLINK_XFRM socket (`linux/netlink.h`): the only system calls of this room.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, NetlinkAddr, bind, recvfrom, send, setsockopt, sockopt};
+
+/// `NETLINK_XFRM`.
+const PROTOCOL: libc::c_int = 6;
+/// The kernel fills at most 32 KiB of a dump into one datagram; one message with the longest keys is below 64 KiB.
+pub const RECEIVE_BUFFER: usize = 64 * 1024;
+
+/// Multicast groups of NETLINK_XFRM (`XFRMNLGRP_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Group {
+    /// The kernel wants an SA. A listener here makes it want them.
+    Acquire = 1,
+    /// An SA reached a limit.
+    Expire = 2,
+    /// SAs come and go.
+    Sa = 3,
+    /// Policies come and go.
+    Policy = 4,
+    /// SAs and policies move.
+    Migrate = 7,
+    /// A NAT-T peer moved.
+    Mapping = 8,
+}
+
+/// A socket of its own netlink address.
+#[derive(Debug)]
+pub struct Netlink {
+    fd: OwnedFd,
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Netlink {
+    /// Opens one in this thread's network namespace; it does not block.
+    ///
+    /// # Errors
+    /// EAFNOSUPPORT where the kernel has no XFRM_USER; other errors of `socket`.
+    pub fn open() -> Result<Self, Errno> {
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: no pointers.
+        let raw = unsafe { libc::socket(libc::AF_NETLINK, kind, PROTOCOL) };
+        let raw = Errno::result(raw).map_err(|errno| match errno {
+            Errno::EPROTONOSUPPORT => Errno::EAFNOSUPPORT,
+            other => other,
+        })?;
+        // SAFETY: socket just gave it, nobody else owns it.
+        let netlink = Self { fd: unsafe { OwnedFd::from_raw_fd(raw) } };
+        // A socket without a name has the number of the kernel, to whom multicasts do not go.
+        bind(netlink.fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        // Without it an error's acknowledgement repeats the request, keys included. Missing before Linux 4.2.
+        let _ = netlink.option(libc::NETLINK_CAP_ACK, 1);
+        Ok(netlink)
+    }
+
+    /// Sets the bytes that may wait to be received, as far as that is allowed.
+    pub fn set_receive_buffer(&self, bytes: usize) {
+        if setsockopt(&self.fd, sockopt::RcvBufForce, &bytes).is_err() {
+            let _ = setsockopt(&self.fd, sockopt::RcvBuf, &bytes);
+        }
+    }
+
+    fn option(&self, name: libc::c_int, value: libc::c_int) -> Result<(), Errno> {
+        let len = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: the pointer is that of a live integer of the length that is passed.
+        let status =
+            unsafe { libc::setsockopt(self.fd.as_raw_fd(), libc::SOL_NETLINK, name, (&raw const value).cast(), len) };
+        Errno::result(status).map(|_| ())
+    }
+
+    /// Begins to hear a group.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_ADMIN.
+    pub fn join(&self, group: Group) -> Result<(), Errno> {
+        self.option(libc::NETLINK_ADD_MEMBERSHIP, group as libc::c_int)
+    }
+
+    /// Stops hearing a group.
+    pub fn leave(&self, group: Group) {
+        let _ = self.option(libc::NETLINK_DROP_MEMBERSHIP, group as libc::c_int);
+    }
+
+    /// Sends messages to the kernel, which handles them before this returns.
+    ///
+    /// # Errors
+    /// Those of `send`; what the kernel thinks of the messages comes as acknowledgements.
+    pub fn send(&self, messages: &[u8]) -> Result<(), Errno> {
+        loop {
+            match send(self.fd.as_raw_fd(), messages, MsgFlags::empty()) {
+                Err(Errno::EINTR) => {}
+                other => return other.map(|_| ()),
+            }
+        }
+    }
+
+    /// Receives what waits into the buffer; `None` = nothing does. Only the kernel is heard.
+    ///
+    /// # Errors
+    /// ENOBUFS once after messages were lost.
+    pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> Result<Option<&'b mut [u8]>, Errno> {
+        loop {
+            match recvfrom::<NetlinkAddr>(self.fd.as_raw_fd(), buffer) {
+                Ok((len, from)) if from.is_some_and(|from| from.pid() == 0) => return Ok(buffer.get_mut(..len)),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+}

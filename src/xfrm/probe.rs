@@ -1,0 +1,83 @@
+//! Which algorithms this kernel has. XFRM has no list of them; each is asked for.
+#![forbid(unsafe_code)]
+
+use std::collections::HashSet;
+
+use super::XfrmEngine;
+use super::algorithm::{Algorithm, Kind};
+use crate::afkey::read::Judge;
+use crate::afkey::sa::Context as SecurityContext;
+use crate::keyd::{Errno, Supported};
+use crate::wire::Message;
+use crate::wire::layout::SadbAlg;
+
+/// Algorithms that were there when they were asked for.
+#[derive(Debug, Default)]
+pub(super) struct Probed(HashSet<(Kind, u8)>);
+
+impl XfrmEngine {
+    /// Asks the kernel for algorithms of a kind; it loads modules that it needs.
+    fn probe(&mut self, kind: Kind, algorithms: &'static [Algorithm]) -> Result<Vec<&'static Algorithm>, Errno> {
+        for algorithm in algorithms {
+            algorithm.write_probe(kind, &mut self.writer);
+        }
+        let sent = self.requests.send(self.writer.bytes());
+        self.writer.clear();
+        sent?;
+        let mut found = Vec::new();
+        for algorithm in algorithms {
+            match self.take_acknowledgement() {
+                Err(Errno::ENOSYS) => drop(self.probed.0.remove(&(kind, algorithm.id))),
+                // The mode is what the kernel lacks.
+                Err(Errno::EPROTONOSUPPORT) => {
+                    self.probed.0.insert((kind, algorithm.id));
+                    found.push(algorithm);
+                }
+                Err(errno) => return Err(errno),
+                Ok(()) => return Err(Errno::EPROTO),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The lists of REGISTER, asked for anew as the kernel does.
+    pub(super) fn probe_all(&mut self) -> Result<Supported, Errno> {
+        let mut list = |kind: Kind| -> Result<Vec<SadbAlg>, Errno> {
+            Ok(self.probe(kind, kind.all())?.into_iter().map(Algorithm::listed).collect())
+        };
+        Ok(Supported { auth: list(Kind::Auth)?, encrypt: list(Kind::Encrypt)? })
+    }
+
+    /// The algorithms of a kind that were found before.
+    pub(super) fn known(&self, kind: Kind) -> impl Iterator<Item = &'static Algorithm> {
+        kind.all().iter().filter(move |algorithm| self.probed.0.contains(&(kind, algorithm.id)))
+    }
+
+    fn has(&mut self, kind: Kind, id: u8) -> bool {
+        if self.probed.0.contains(&(kind, id)) {
+            return true;
+        }
+        let place = kind.all().iter().position(|algorithm| algorithm.id == id);
+        let Some(one) = place.and_then(|n| kind.all().get(n..=n)) else { return false };
+        self.probe(kind, one).is_ok_and(|found| !found.is_empty())
+    }
+}
+
+impl Judge for XfrmEngine {
+    fn has_auth(&mut self, id: u8) -> bool {
+        self.has(Kind::Auth, id)
+    }
+
+    fn has_encrypt(&mut self, id: u8) -> bool {
+        self.has(Kind::Encrypt, id)
+    }
+
+    fn has_compress(&mut self, id: u8) -> bool {
+        self.has(Kind::Compress, id)
+    }
+
+    /// The kernel's security module judges it when it gets the SA.
+    fn context(&mut self, _request: &Message<'_>) -> Result<Option<SecurityContext>, Errno> {
+        Ok(None)
+    }
+}

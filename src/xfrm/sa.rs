@@ -1,0 +1,241 @@
+//! SAs between `struct xfrm_usersa_info` with its attributes and [`Sa`].
+#![forbid(unsafe_code)]
+
+use zerocopy::{FromBytes, IntoBytes};
+use zeroize::Zeroizing;
+
+use super::algorithm::Kind;
+use super::attribute::{Attributes, Writer};
+use super::layout::{
+    ALGORITHM_NAME, EncapTmpl, INFINITE, Id, LifetimeConfig, LifetimeCurrent, UserSecCtx, UsersaId, UsersaInfo,
+    attribute,
+};
+use super::policy;
+use crate::afkey::sa::{Context, Encap, Key, Limits, Sa, Said, State, Usage};
+use crate::keyd::Time;
+use crate::wire::sockaddr::{AF_INET, AF_INET6};
+use crate::wire::{Message, SaFlags};
+
+/// `XFRM_STATE_*` flags that PF_KEY has names for.
+const FLAGS: [(u8, u32); 3] = [(1, SaFlags::NOECN), (2, SaFlags::DECAP_DSCP), (4, SaFlags::NOPMTUDISC)];
+
+/// `AF_INET` or `AF_INET6`.
+pub const fn family(v6: bool) -> u16 {
+    if v6 { AF_INET6 } else { AF_INET }
+}
+
+/// Whether a family is IPv6; `None` for any but the two.
+pub const fn is_v6(family: u16) -> Option<bool> {
+    match family {
+        AF_INET => Some(false),
+        AF_INET6 => Some(true),
+        _ => None,
+    }
+}
+
+/// `XFRM_MODE_*` of `sadb_x_sa2_mode`, where 0 was made 1.
+pub const fn mode_to_xfrm(mode: u8) -> u8 {
+    match mode {
+        2 => 1,
+        3 => 4,
+        _ => 0,
+    }
+}
+
+/// `sadb_x_sa2_mode` of `XFRM_MODE_*`; `None` for a mode that PF_KEY cannot name.
+pub const fn mode_from_xfrm(mode: u8) -> Option<u8> {
+    match mode {
+        0 => Some(1),
+        1 => Some(2),
+        4 => Some(3),
+        _ => None,
+    }
+}
+
+/// Limits; 0 = none, which XFRM writes as infinite where it is a volume.
+pub fn limits_to_xfrm(hard: &Limits, soft: &Limits) -> LifetimeConfig {
+    let volume = |n: u64| if n == 0 { INFINITE } else { n };
+    LifetimeConfig {
+        soft_byte: volume(soft.bytes).into(),
+        hard_byte: volume(hard.bytes).into(),
+        soft_packet: volume(soft.packets).into(),
+        hard_packet: volume(hard.packets).into(),
+        soft_add: soft.add_seconds.into(),
+        hard_add: hard.add_seconds.into(),
+        soft_use: soft.use_seconds.into(),
+        hard_use: hard.use_seconds.into(),
+    }
+}
+
+/// Hard and soft limits.
+pub fn limits_from_xfrm(lft: &LifetimeConfig) -> (Limits, Limits) {
+    let volume = |n: u64| if n == INFINITE { 0 } else { n };
+    let limits = |packets: u64, bytes: u64, add_seconds: u64, use_seconds: u64| Limits {
+        packets: volume(packets),
+        bytes: volume(bytes),
+        add_seconds,
+        use_seconds,
+    };
+    let hard = limits(lft.hard_packet.get(), lft.hard_byte.get(), lft.hard_add.get(), lft.hard_use.get());
+    let soft = limits(lft.soft_packet.get(), lft.soft_byte.get(), lft.soft_add.get(), lft.soft_use.get());
+    (hard, soft)
+}
+
+/// What was used so far.
+pub fn usage(curlft: &LifetimeCurrent) -> Usage {
+    Usage {
+        packets: curlft.packets.get(),
+        bytes: curlft.bytes.get(),
+        add_time: curlft.add_time.get(),
+        use_time: curlft.use_time.get(),
+    }
+}
+
+/// The name of an SA.
+pub fn said_from_xfrm(id: &Id, family: u16) -> Option<Said> {
+    Some(Said { daddr: id.daddr, spi: id.spi.get(), proto: id.proto, v6: is_v6(family)? })
+}
+
+/// A name as DELSA and GETSA want it.
+pub fn usersa_id(said: &Said) -> UsersaId {
+    UsersaId {
+        daddr: said.daddr,
+        spi: said.spi.into(),
+        family: family(said.v6).into(),
+        proto: said.proto,
+        ..Default::default()
+    }
+}
+
+/// What an SA is beside its attributes.
+pub fn usersa_info(sa: &Sa) -> UsersaInfo {
+    let flags = FLAGS.iter().filter(|(_, flag)| sa.flags & flag != 0).fold(0, |flags, (bit, _)| flags | bit);
+    UsersaInfo {
+        sel: policy::selector_to_xfrm(&sa.selector),
+        id: Id { daddr: sa.said.daddr, spi: sa.said.spi.into(), proto: sa.said.proto, ..Default::default() },
+        saddr: sa.saddr,
+        lft: limits_to_xfrm(&sa.hard, &sa.soft),
+        seq: sa.seq.into(),
+        reqid: sa.reqid.into(),
+        family: family(sa.said.v6).into(),
+        mode: mode_to_xfrm(sa.mode),
+        replay_window: sa.replay,
+        flags,
+        ..Default::default()
+    }
+}
+
+/// Writes the attributes of an SA; `label` is the request's. Algorithms that the protocol has no use for are left
+/// out: XFRM refuses what AF_KEY keeps without using it.
+pub fn write_attributes(sa: &Sa, request: &Message<'_>, writer: &mut Writer) {
+    let mut algorithm = |kind: Kind, id: u8, key: &Key| {
+        if let Some(algorithm) = kind.by_id(id) {
+            let bits = u32::from(key.bits);
+            writer.attribute(kind.attribute(), &[&algorithm.padded_name(), bits.as_bytes(), &key.bytes]);
+        }
+    };
+    if sa.said.proto != 108 {
+        algorithm(Kind::Auth, sa.auth, &sa.auth_key);
+    }
+    match sa.said.proto {
+        108 => algorithm(Kind::Compress, sa.encrypt, &Key::default()),
+        51 => {}
+        _ => algorithm(Kind::Encrypt, sa.encrypt, &sa.encrypt_key),
+    }
+    if let Some(encap) = sa.encap {
+        let template = EncapTmpl {
+            encap_type: u16::from(encap.encap_type).into(),
+            sport: encap.sport.into(),
+            dport: encap.dport.into(),
+            ..Default::default()
+        };
+        writer.attribute(attribute::ENCAP, &[template.as_bytes()]);
+    }
+    write_label(request, writer);
+}
+
+/// Writes the label of a request, if it has one.
+pub fn write_label(request: &Message<'_>, writer: &mut Writer) {
+    let Some((fixed, text)) = request.sec_ctx() else { return };
+    let head = UserSecCtx {
+        // The text is at most a page long.
+        len: ((size_of::<UserSecCtx>() + text.len()) as u16).into(),
+        exttype: attribute::SEC_CTX.into(),
+        alg: fixed.alg,
+        doi: fixed.doi,
+        ctx_len: fixed.ctx_len.get().into(),
+    };
+    writer.attribute(attribute::SEC_CTX, &[head.as_bytes(), text]);
+}
+
+/// The label among attributes.
+pub fn label(attributes: Attributes<'_>) -> Option<Context> {
+    let (head, rest) = UserSecCtx::read_from_prefix(attributes.payload(attribute::SEC_CTX)?).ok()?;
+    Some(Context { text: rest.get(..usize::from(head.ctx_len.get()))?.into() })
+}
+
+/// An algorithm attribute: number, key bits, key. `fixed` = bytes between name and key.
+fn algorithm(kind: Kind, payload: &[u8], fixed: usize) -> Option<(u8, Key)> {
+    let (name, rest) = payload.split_at_checked(ALGORITHM_NAME)?;
+    let bits = u32::from_ne_bytes(*rest.first_chunk::<4>()?);
+    let bytes = rest.get(fixed..)?.get(..(bits as usize).div_ceil(8))?;
+    let key = Key { bits: u16::try_from(bits).ok()?, bytes: Zeroizing::new(bytes.into()) };
+    Some((kind.id_of(name), key))
+}
+
+/// An SA as the kernel told it. `None` for one that PF_KEY cannot show (its mode or family).
+///
+/// A larval is one without any algorithm. Whether an SA is dying is not told, see [`is_past_soft_limit`].
+pub fn read(info: &UsersaInfo, attributes: Attributes<'_>) -> Option<Sa> {
+    let mut sa = Sa::new(said_from_xfrm(&info.id, info.family.get())?, info.saddr, 0);
+    sa.mode = mode_from_xfrm(info.mode)?;
+    sa.reqid = info.reqid.get();
+    sa.replay = info.replay_window;
+    sa.flags = FLAGS.iter().filter(|(bit, _)| info.flags & bit != 0).fold(0, |flags, (_, flag)| flags | flag);
+    (sa.hard, sa.soft) = limits_from_xfrm(&info.lft);
+    sa.usage = usage(&info.curlft);
+    sa.selector = policy::selector_from_xfrm(&info.sel);
+    sa.seq = info.seq.get();
+    sa.state = State::Acquire;
+    for (attr_type, payload) in attributes {
+        match attr_type {
+            attribute::ALG_AUTH => {
+                sa.state = State::Valid;
+                (sa.auth, sa.auth_key) = algorithm(Kind::Auth, payload, 4).unwrap_or_default();
+            }
+            attribute::ALG_CRYPT => {
+                sa.state = State::Valid;
+                (sa.encrypt, sa.encrypt_key) = algorithm(Kind::Encrypt, payload, 4).unwrap_or_default();
+            }
+            attribute::ALG_COMP => {
+                sa.state = State::Valid;
+                sa.encrypt = algorithm(Kind::Compress, payload, 4).unwrap_or_default().0;
+            }
+            // AF_KEY shows an AEAD without number and key. ALG_AUTH says the same as ALG_AUTH_TRUNC.
+            attribute::ALG_AEAD | attribute::ALG_AUTH_TRUNC => sa.state = State::Valid,
+            attribute::ENCAP => {
+                let Ok((template, _)) = EncapTmpl::read_from_prefix(payload) else { continue };
+                sa.encap = Some(Encap {
+                    encap_type: template.encap_type.get() as u8,
+                    sport: template.sport.get(),
+                    dport: template.dport.get(),
+                });
+            }
+            _ => {}
+        }
+    }
+    sa.context = label(attributes);
+    Some(sa)
+}
+
+/// Whether an SA is over a soft limit, judged from outside: true to the second for times; for volumes the kernel
+/// looks only when the next packet comes.
+pub fn is_past_soft_limit(sa: &Sa, now: Time) -> bool {
+    let now = now.as_secs();
+    let (soft, usage) = (&sa.soft, &sa.usage);
+    let reached = |limit: u64, value: u64| limit != 0 && value >= limit;
+    reached(soft.bytes, usage.bytes)
+        || reached(soft.packets, usage.packets)
+        || reached(soft.add_seconds, now.saturating_sub(usage.add_time))
+        || (usage.use_time != 0 && reached(soft.use_seconds, now.saturating_sub(usage.use_time)))
+}

@@ -1,0 +1,133 @@
+//! Requests about SAs: af_key's checks, then XFRM's messages.
+#![forbid(unsafe_code)]
+
+use super::attribute::{ACK, REQUEST};
+use super::layout::{UsersaInfo, UserspiInfo, message};
+use super::sa::{read, usersa_id, usersa_info, write_attributes};
+use super::shadow::Unused;
+use super::{Own, XfrmEngine};
+use crate::afkey::message::Shown;
+use crate::afkey::read::{self as request_as, address_pair, answer, mode, spi_range};
+use crate::afkey::sa::{Sa, Said, State};
+use crate::keyd::{Audience, Context, Errno, Time};
+use crate::wire::{Header, Message, MessageType, SaType};
+
+const IPCOMP: u8 = 108;
+/// IPComp's SPIs are CPIs, of 16 bits.
+const MAX_CPI: u32 = 0xffff;
+
+impl XfrmEngine {
+    /// The SA of the last answer.
+    fn answered_sa(&self, now: Time) -> Option<Sa> {
+        let (info, attributes) = self.answered()?.fixed::<UsersaInfo>()?;
+        let mut sa = read(&info, attributes)?;
+        self.shadow.complete(&mut sa, now);
+        Some(sa)
+    }
+
+    /// Asks for one SA.
+    fn ask(&mut self, said: &Said) -> Result<(), Errno> {
+        self.writer.message(message::GETSA, REQUEST | ACK, 0, 0, &usersa_id(said));
+        self.transact()
+    }
+
+    /// The sequence number under which the kernel stored an SA, 0 if it is gone.
+    pub(super) fn stored_seq(&mut self, said: &Said) -> u32 {
+        match self.ask(said) {
+            Ok(()) => self.answered().and_then(|m| m.fixed::<UsersaInfo>()).map_or(0, |(info, _)| info.seq.get()),
+            Err(_) => 0,
+        }
+    }
+
+    /// `pfkey_getspi`.
+    pub(super) fn getspi(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let header = request.header();
+        let (v6, saddr, daddr) = address_pair(request)?;
+        let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
+        let (mode, reqid) = mode(request)?;
+        let (min, max) = spi_range(request);
+        if proto == 255 {
+            return Err(Errno::EINVAL);
+        }
+        let mut larval = Sa::new(Said { daddr, spi: 0, proto, v6 }, saddr, 0);
+        (larval.mode, larval.reqid) = (mode, reqid);
+        // A larval that was given up is none any more.
+        larval.seq = if self.shadow.is_refused(header.seq) { 0 } else { header.seq };
+        let possible = min <= max && (proto != IPCOMP || max <= MAX_CPI);
+        // AF_KEY looks at the range when the larval is there already, which stays. A range of SPI 0 does the same.
+        let (from, to) = if possible { (min, max) } else { (0, 0) };
+        let info = UserspiInfo { info: usersa_info(&larval), min: from.into(), max: to.into() };
+        self.writer.message(message::ALLOCSPI, REQUEST | ACK, header.seq, header.pid, &info);
+        let outcome = self.transact();
+        if !possible {
+            return Err(Errno::EINVAL);
+        }
+        outcome?;
+        let sa = self.answered_sa(cx.now).ok_or(Errno::ENOBUFS)?;
+        let reply = answer(header, MessageType::GETSPI, SaType::from_protocol(proto));
+        self.send_sa(cx, Audience::One, reply, &sa, Shown::Whole)
+    }
+
+    /// `pfkey_add`: ADD and UPDATE. The notification comes from the kernel.
+    pub(super) fn add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let header = request.header();
+        let update = header.msg_type == MessageType::UPDATE;
+        let sa = request_as::sa(request, cx.now.as_secs(), self)?;
+        if sa.said.proto == 255 {
+            return Err(Errno::EPROTONOSUPPORT);
+        }
+        let mut mature = false;
+        if update {
+            mature = self.ask(&sa.said).is_ok() && self.answered_sa(cx.now).is_some_and(|sa| sa.state == State::Valid);
+        }
+        self.own = Some(Own { said: sa.said, seq: header.seq, pid: header.pid, mature, unused: Unused::of(&sa) });
+        let msg_type = if update { message::UPDSA } else { message::NEWSA };
+        self.writer.message(msg_type, REQUEST | ACK, header.seq, header.pid, &usersa_info(&sa));
+        write_attributes(&sa, request, &mut self.writer);
+        self.transact()
+    }
+
+    /// `pfkey_delete`. The notification comes from the kernel.
+    pub(super) fn delete(&mut self, request: &Message<'_>) -> Result<(), Errno> {
+        let header = request.header();
+        let said = named(request)?;
+        self.writer.message(message::DELSA, REQUEST | ACK, header.seq, header.pid, &usersa_id(&said));
+        self.transact()
+    }
+
+    /// `pfkey_get`.
+    pub(super) fn get(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let said = named(request)?;
+        self.ask(&said)?;
+        let sa = self.answered_sa(cx.now).ok_or(Errno::EINVAL)?;
+        let reply = answer(request.header(), MessageType::GET, request.header().satype);
+        self.send_sa(cx, Audience::One, reply, &sa, Shown::Whole)
+    }
+
+    /// `pfkey_acquire`: a key manager gave up. XFRM has no way to say so: the larval stays until it dies.
+    pub(super) fn acquire_failed(&mut self, request: &Message<'_>) -> Result<(), Errno> {
+        let header = request.header();
+        if header.len != 2 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if header.seq != 0 && header.errno != 0 {
+            self.shadow.refuse(header.seq);
+        }
+        Ok(())
+    }
+
+    /// `pfkey_flush`: the answer first; a notification comes from the kernel if something was removed.
+    pub(super) fn flush(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let header = request.header();
+        let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
+        self.writer.message(message::FLUSHSA, REQUEST | ACK, header.seq, header.pid, &proto);
+        let outcome = self.transact();
+        self.send_header(cx, Audience::One, Header { errno: 0, len: 2, ..header })?;
+        outcome
+    }
+}
+
+/// The SA that a DELETE or GET names; there is none without a protocol.
+fn named(request: &Message<'_>) -> Result<Said, Errno> {
+    request_as::said(request).and_then(|said| if said.proto == 255 { Err(Errno::ESRCH) } else { Ok(said) })
+}

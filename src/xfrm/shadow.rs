@@ -1,0 +1,235 @@
+//! What XFRM's messages leave out and AF_KEY's say: remembered for each SA and policy that was seen.
+#![forbid(unsafe_code)]
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::sa::is_past_soft_limit;
+use crate::afkey::sa::{Context, Encap, Key, Sa, Said, State};
+use crate::keyd::Time;
+
+/// Larvals whose failure is remembered at most; they live seconds.
+const REFUSED: usize = 1024;
+
+/// An algorithm that an SA's protocol has no use for: AF_KEY keeps and shows it, XFRM does not take it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unused {
+    /// `sadb_sa_auth`, or 0.
+    pub auth: u8,
+    /// Its key.
+    pub auth_key: Key,
+    /// `sadb_sa_encrypt`, or 0.
+    pub encrypt: u8,
+    /// Its key.
+    pub encrypt_key: Key,
+}
+
+impl Unused {
+    /// What of an SA is not for XFRM.
+    pub fn of(sa: &Sa) -> Option<Box<Self>> {
+        match sa.said.proto {
+            51 if sa.encrypt != 0 => Some(Box::new(Self {
+                auth: 0,
+                auth_key: Key::default(),
+                encrypt: sa.encrypt,
+                encrypt_key: sa.encrypt_key.clone(),
+            })),
+            108 if sa.auth != 0 => Some(Box::new(Self {
+                auth: sa.auth,
+                auth_key: sa.auth_key.clone(),
+                encrypt: 0,
+                encrypt_key: Key::default(),
+            })),
+            _ => None,
+        }
+    }
+
+    /// Gives it back.
+    pub fn show(&self, sa: &mut Sa) {
+        if self.auth != 0 {
+            sa.auth = self.auth;
+            sa.auth_key = self.auth_key.clone();
+        }
+        if self.encrypt != 0 {
+            sa.encrypt = self.encrypt;
+            sa.encrypt_key = self.encrypt_key.clone();
+        }
+    }
+}
+
+/// What is remembered of an SA.
+#[derive(Debug)]
+struct Known {
+    auth: u8,
+    encrypt: u8,
+    encap: Option<Encap>,
+    context: Option<Context>,
+    unused: Option<Box<Unused>>,
+    /// Whether the kernel said that a soft limit was reached; `None` = it may have, before anybody listened.
+    dying: Option<bool>,
+}
+
+/// What was known of SAs before a reconciliation.
+pub struct Before(HashMap<Said, Known, foldhash::fast::RandomState>);
+
+/// Everything that is remembered.
+#[derive(Debug, Default)]
+pub struct Shadow {
+    sas: HashMap<Said, Known, foldhash::fast::RandomState>,
+    /// Sequence numbers of larvals that a key manager gave up.
+    refused: VecDeque<u32>,
+    /// Labels of policies that have one.
+    labels: HashMap<u32, Context>,
+    /// When policies of the last second were inserted, and their order.
+    young: HashMap<u32, Time>,
+    order: VecDeque<u32>,
+}
+
+impl Shadow {
+    /// Number of SAs that are remembered.
+    pub fn len(&self) -> usize {
+        self.sas.len()
+    }
+
+    /// An SA was added, or a larval became one.
+    pub fn add(&mut self, sa: &Sa, unused: Option<Box<Unused>>) {
+        self.remember(sa, unused, Some(false));
+    }
+
+    fn remember(&mut self, sa: &Sa, unused: Option<Box<Unused>>, dying: Option<bool>) {
+        let known =
+            Known { auth: sa.auth, encrypt: sa.encrypt, encap: sa.encap, context: sa.context.clone(), unused, dying };
+        self.sas.insert(sa.said, known);
+    }
+
+    /// A mature SA got new limits and ports.
+    pub fn update(&mut self, sa: &Sa) {
+        if let Some(known) = self.sas.get_mut(&sa.said) {
+            known.encap = sa.encap;
+            known.dying = Some(false);
+        }
+    }
+
+    /// Whether an SA, not a larval, is known by this name.
+    pub fn has(&self, said: &Said) -> bool {
+        self.sas.contains_key(said)
+    }
+
+    /// An SA reached a soft limit.
+    pub fn is_dying(&mut self, said: &Said) {
+        if let Some(known) = self.sas.get_mut(said) {
+            known.dying = Some(true);
+        }
+    }
+
+    /// An SA is gone.
+    pub fn remove(&mut self, said: &Said) {
+        self.sas.remove(said);
+    }
+
+    /// All SAs of a protocol are gone; 255 stands for AH, ESP and IPComp.
+    pub fn flush(&mut self, proto: u8) {
+        if proto == 255 {
+            self.sas.clear();
+        }
+        self.sas.retain(|said, _| said.proto != proto);
+    }
+
+    /// Completes an SA that the kernel told whole.
+    pub fn complete(&self, sa: &mut Sa, now: Time) {
+        if sa.state == State::Acquire {
+            if self.is_refused(sa.seq) {
+                sa.state = State::Error;
+            }
+            return;
+        }
+        let known = self.sas.get(&sa.said);
+        sa.dying = known.and_then(|k| k.dying).unwrap_or_else(|| is_past_soft_limit(sa, now));
+        if let Some(unused) = known.and_then(|k| k.unused.as_ref()) {
+            unused.show(sa);
+        }
+    }
+
+    /// Completes an SA that the kernel told without its attributes.
+    pub fn complete_expired(&self, sa: &mut Sa) {
+        let Some(known) = self.sas.get(&sa.said) else { return };
+        (sa.auth, sa.encrypt, sa.encap) = (known.auth, known.encrypt, known.encap);
+        sa.context.clone_from(&known.context);
+        if let Some(unused) = &known.unused {
+            unused.show(sa);
+        }
+    }
+
+    /// Forgets all SAs; gives what was known of them, for [`Shadow::carry_over`].
+    pub fn start_over(&mut self) -> Before {
+        Before(std::mem::take(&mut self.sas))
+    }
+
+    /// An SA that there is. What was known of it, beside what the kernel says, stays.
+    pub fn carry_over(&mut self, before: &mut Before, sa: &Sa) {
+        if sa.state != State::Acquire {
+            let known = before.0.remove(&sa.said);
+            let (unused, dying) = known.map_or((None, None), |known| (known.unused, known.dying));
+            self.remember(sa, unused, dying);
+        }
+    }
+
+    /// A key manager gave up a larval.
+    pub fn refuse(&mut self, seq: u32) {
+        if !self.is_refused(seq) {
+            self.refused.push_back(seq);
+        }
+        if self.refused.len() > REFUSED {
+            self.refused.pop_front();
+        }
+    }
+
+    /// Whether a larval was given up.
+    pub fn is_refused(&self, seq: u32) -> bool {
+        seq != 0 && self.refused.contains(&seq)
+    }
+
+    /// A larval is gone.
+    pub fn larval_gone(&mut self, seq: u32) {
+        self.refused.retain(|refused| *refused != seq);
+    }
+
+    /// A policy was inserted.
+    pub fn policy_inserted(&mut self, id: u32, now: Time) {
+        let second = Duration::from_secs(1);
+        while let Some(id) = self.order.front() {
+            if self.young.get(id).is_some_and(|at| now < *at + second) {
+                break;
+            }
+            self.young.remove(id);
+            self.order.pop_front();
+        }
+        self.young.insert(id, now);
+        self.order.push_back(id);
+    }
+
+    /// Whether the kernel's timer of the first second still holds a policy.
+    pub fn is_young(&self, id: u32, now: Time) -> bool {
+        self.young.get(&id).is_some_and(|at| now < *at + Duration::from_secs(1))
+    }
+
+    /// Remembers the label of a policy, for when it goes.
+    pub fn set_label(&mut self, id: u32, label: Option<Context>) {
+        match label {
+            Some(label) => drop(self.labels.insert(id, label)),
+            None => drop(self.labels.remove(&id)),
+        }
+    }
+
+    /// The label of a policy that is gone.
+    pub fn take_label(&mut self, id: u32) -> Option<Context> {
+        self.labels.remove(&id)
+    }
+
+    /// All policies are gone.
+    pub fn flush_policies(&mut self) {
+        self.labels.clear();
+        self.young.clear();
+        self.order.clear();
+    }
+}

@@ -1,0 +1,119 @@
+//! Requests about policies: af_key's checks, then XFRM's messages.
+#![forbid(unsafe_code)]
+
+use super::XfrmEngine;
+use super::attribute::{ACK, REQUEST};
+use super::layout::{UserpolicyId, UserpolicyInfo, message};
+use super::policy::{self, Wanted, by_id, by_selector, userpolicy_info, write_moves, write_templates};
+use super::sa::write_label;
+use crate::afkey::migrate::read_migration;
+use crate::afkey::policy::{MANUAL_REQID_MAX, Policy, parse_requests};
+use crate::afkey::read::{PolicyHead, limits, policy_head, policy_id, selector, spd_answer};
+use crate::keyd::{Audience, Context, Errno};
+use crate::wire::{ExtensionType as Ext, Header, Message, MessageType, PolicyType};
+
+impl XfrmEngine {
+    /// `pfkey_spdadd`: SPDADD, SPDUPDATE and SPDSETIDX. The notification comes from the kernel.
+    pub(super) fn spd_add(&mut self, request: &Message<'_>) -> Result<(), Errno> {
+        let header = request.header();
+        let PolicyHead { v6, selector, policy_type, ext, requests } = policy_head(request)?;
+        let templates = if policy_type == PolicyType::IPSEC {
+            parse_requests(requests, ext.dir, v6, || self.new_reqid())?
+        } else {
+            Vec::new()
+        };
+        let wanted = Wanted {
+            selector: &selector,
+            dir: ext.dir,
+            priority: ext.priority.get(),
+            block: policy_type == PolicyType::DISCARD,
+            hard: limits(request.lifetime(Ext::LIFETIME_HARD)),
+            soft: limits(request.lifetime(Ext::LIFETIME_SOFT)),
+        };
+        let update = header.msg_type == MessageType::X_SPDUPDATE;
+        let msg_type = if update { message::UPDPOLICY } else { message::NEWPOLICY };
+        self.writer.message(msg_type, REQUEST | ACK, header.seq, header.pid, &userpolicy_info(&wanted));
+        write_templates(&templates, v6, &mut self.writer);
+        self.labelled |= request.has(Ext::X_SEC_CTX);
+        write_label(request, &mut self.writer);
+        self.transact()
+    }
+
+    /// A reqid that no policy has (`gen_reqid`). AF_KEY counts through all namespaces, this through one process.
+    fn new_reqid(&mut self) -> Option<u32> {
+        let taken = self.taken_reqids().ok()?;
+        let first = MANUAL_REQID_MAX + 1;
+        for _ in 0..=taken.len() {
+            self.next_reqid = self.next_reqid.wrapping_add(1).max(first);
+            if !taken.contains(&self.next_reqid) {
+                return Some(self.next_reqid);
+            }
+        }
+        None
+    }
+
+    /// `pfkey_spddelete`. The notification comes from the kernel.
+    pub(super) fn spd_delete(&mut self, request: &Message<'_>) -> Result<(), Errno> {
+        let header = request.header();
+        let (_, selector) = selector(request)?;
+        let (ext, _) = request.policy().ok_or(Errno::EINVAL)?;
+        if !(1..=3).contains(&ext.dir) {
+            return Err(Errno::EINVAL);
+        }
+        let id: UserpolicyId = by_selector(&selector, ext.dir);
+        self.writer.message(message::DELPOLICY, REQUEST | ACK, header.seq, header.pid, &id);
+        write_label(request, &mut self.writer);
+        self.transact()
+    }
+
+    /// Asks for one policy.
+    pub(super) fn ask_policy(&mut self, id: u32) -> Result<Policy, Errno> {
+        self.writer.message(message::GETPOLICY, REQUEST | ACK, 0, 0, &by_id(id));
+        self.transact()?;
+        let (info, attributes) = self.answered().and_then(|m| m.fixed::<UserpolicyInfo>()).ok_or(Errno::ENOBUFS)?;
+        policy::read(&info, attributes).ok_or(Errno::EINVAL)
+    }
+
+    /// `pfkey_spdget` for SPDGET.
+    pub(super) fn spd_get(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let id = existing_id(request)?;
+        let policy = self.ask_policy(id)?;
+        let held = self.references(&policy, cx.now) + 1;
+        let reply = spd_answer(request.header(), MessageType::X_SPDGET, held);
+        self.send_policy(cx, Audience::One, reply, &policy)
+    }
+
+    /// `pfkey_spdget` for SPDDELETE2. The notification comes from the kernel.
+    pub(super) fn spd_delete_by_id(&mut self, request: &Message<'_>) -> Result<(), Errno> {
+        let header = request.header();
+        let id = existing_id(request)?;
+        self.writer.message(message::DELPOLICY, REQUEST | ACK, header.seq, header.pid, &by_id(id));
+        self.transact()
+    }
+
+    /// `pfkey_spdflush`: the answer first; a notification comes from the kernel if something was removed.
+    pub(super) fn spd_flush(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let header = request.header();
+        self.writer.message(message::FLUSHPOLICY, REQUEST | ACK, header.seq, header.pid, &[0_u8; 0]);
+        let outcome = self.transact();
+        self.send_header(cx, Audience::One, Header { errno: 0, len: 2, ..header })?;
+        outcome
+    }
+
+    /// `pfkey_migrate`. The notification comes from the kernel.
+    pub(super) fn migrate(&mut self, request: &Message<'_>) -> Result<(), Errno> {
+        let migration = read_migration(request)?;
+        if migration.dir == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let id: UserpolicyId = by_selector(&migration.selector, migration.dir);
+        self.writer.message(message::MIGRATE, REQUEST | ACK, 0, 0, &id);
+        write_moves(&migration, &mut self.writer);
+        self.transact()
+    }
+}
+
+/// The id of a request. XFRM takes 0 for "by selector".
+fn existing_id(request: &Message<'_>) -> Result<u32, Errno> {
+    policy_id(request).and_then(|id| if id == 0 { Err(Errno::ENOENT) } else { Ok(id) })
+}
