@@ -97,16 +97,19 @@ impl XfrmEngine {
         let mut sa = read(&info, attributes)?;
         let own = self.own(event, &sa.said);
         let mature = own.as_ref().map_or_else(|| self.shadow.has(&sa.said), |own| own.mature);
-        let unused = own.and_then(|own| own.unused);
         if mature {
             // What is told is the request, which was thrown away.
             self.shadow.update(&sa);
+            if own.is_none() {
+                // The kernel looked at the limits before it told of them: an EXPIRE may have come for the new ones.
+                self.shadow.set_dying(&sa.said, None);
+            }
             sa.state = State::Dead;
-            if let Some(unused) = unused {
+            if let Some(unused) = own.and_then(|own| own.unused) {
                 unused.show(&mut sa);
             }
         } else {
-            self.shadow.add(&sa, unused);
+            self.shadow.add(&sa, own.and_then(|own| own.unused));
             self.shadow.complete(&mut sa, cx.now);
         }
         self.send_sa(cx, Audience::All, notice(event, MessageType::UPDATE, sa.satype()), &sa, Shown::Whole).ok()
@@ -145,7 +148,7 @@ impl XfrmEngine {
             self.shadow.larval_gone(sa.seq);
             sa.state = State::Dead;
         } else {
-            self.shadow.is_dying(&sa.said);
+            self.shadow.set_dying(&sa.said, Some(true));
             sa.state = State::Valid;
             sa.dying = true;
         }

@@ -84,7 +84,16 @@ impl XfrmEngine {
         let msg_type = if update { message::UPDSA } else { message::NEWSA };
         self.writer.message(msg_type, REQUEST | ACK, header.seq, header.pid, &usersa_info(&sa));
         write_attributes(&sa, request, &mut self.writer);
-        self.transact()
+        if !mature {
+            return self.transact();
+        }
+        // New limits: the SA is as young as ever, unless the kernel finds one of them reached and says so.
+        let before = self.shadow.set_dying(&sa.said, Some(false));
+        let outcome = self.transact();
+        if outcome.is_err() {
+            self.shadow.set_dying(&sa.said, before);
+        }
+        outcome
     }
 
     /// `pfkey_delete`. The notification comes from the kernel.

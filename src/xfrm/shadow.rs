@@ -102,11 +102,10 @@ impl Shadow {
         self.sas.insert(sa.said, known);
     }
 
-    /// A mature SA got new limits and ports.
+    /// A mature SA got new ports.
     pub fn update(&mut self, sa: &Sa) {
         if let Some(known) = self.sas.get_mut(&sa.said) {
             known.encap = sa.encap;
-            known.dying = Some(false);
         }
     }
 
@@ -115,11 +114,9 @@ impl Shadow {
         self.sas.contains_key(said)
     }
 
-    /// An SA reached a soft limit.
-    pub fn is_dying(&mut self, said: &Said) {
-        if let Some(known) = self.sas.get_mut(said) {
-            known.dying = Some(true);
-        }
+    /// Says whether an SA is past a soft limit, `None` = it is not known; gives what was said before.
+    pub fn set_dying(&mut self, said: &Said, dying: Option<bool>) -> Option<bool> {
+        std::mem::replace(&mut self.sas.get_mut(said)?.dying, dying)
     }
 
     /// An SA is gone.
