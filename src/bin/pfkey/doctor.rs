@@ -7,6 +7,7 @@ use pfkey_rs::socket::{Backend, find_pfkeyd};
 use crate::algorithms;
 use crate::channel::Channel;
 use crate::failure::Failure;
+use crate::model::names;
 use crate::output::{Out, Record, Value, View, show};
 
 /// CAP_NET_ADMIN's bit.
@@ -45,7 +46,7 @@ pub fn doctor(view: View) -> Result<(), Failure> {
     let opened = backend.map_err(Failure::from).and_then(|backend| {
         let mut channel = Channel::open_with(&backend)?;
         let served = channel.is_served();
-        let algorithms = algorithms::list(&mut channel)?.len();
+        let algorithms = algorithms::list(&mut channel)?;
         Ok((backend, served, algorithms))
     });
     let result = match opened {
@@ -58,7 +59,8 @@ pub fn doctor(view: View) -> Result<(), Failure> {
                 (Backend::Embedded, _) => "embedded: asked for by PFKEY_BACKEND; it protects no packet".to_owned(),
                 (Backend::Unix(path), _) => format!("the pfkeyd that listens on {}", path.display()),
             };
-            findings.add("backend", "ok", format!("{chosen}; {algorithms} algorithms"));
+            findings.add("algorithms", "ok", lacking(&algorithms));
+            findings.add("backend", "ok", chosen);
             Ok(())
         }
         Err(failure) => {
@@ -71,6 +73,24 @@ pub fn doctor(view: View) -> Result<(), Failure> {
     };
     show(&mut Out::new(), view, "findings", &["what", "found", "why"], &findings.0)?;
     result
+}
+
+/// The algorithms that have a name here and that the engine lacks.
+fn lacking(algorithms: &[Record]) -> String {
+    let has = |name: &str| {
+        let is_it = |(field, value): &(&str, Value)| *field == "name" && matches!(value, Value::Text(t) if t == name);
+        algorithms.iter().any(|record| record.iter().any(is_it))
+    };
+    let mut missing: Vec<&str> = Vec::new();
+    for table in [names::AUTH, names::ENCRYPT] {
+        // Of several names of a number the first is the one that the list shows.
+        let first = table.iter().filter(|a| names::name_of(table, a.id) == Some(a.name));
+        missing.extend(first.map(|a| a.name).filter(|name| !has(name)));
+    }
+    if missing.is_empty() {
+        return algorithms.len().to_string();
+    }
+    format!("{}; it lacks {}", algorithms.len(), missing.join(", "))
 }
 
 /// What of the kernel matters.

@@ -70,10 +70,11 @@ pub fn file(view: View, path: &Path, options: Options) -> Result<(), Failure> {
 }
 
 /// Loads the words of a command line as one command.
-pub fn words(view: View, command: &str, words: &[String], kernel: bool) -> Result<(), Failure> {
+pub fn words(view: View, command: &str, words: Vec<String>, kernel: bool) -> Result<(), Failure> {
+    let words = Zeroizing::new(words);
     let mut text = Zeroizing::new(String::with_capacity(16 + words.iter().map(|w| w.len() + 1).sum::<usize>()));
     text.push_str(command);
-    for word in words {
+    for word in words.iter() {
         text.push(' ');
         text.push_str(word);
     }

@@ -231,11 +231,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
             });
             show::spd(&mut Channel::open()?, &mut out, view, direction, sockets)
         }
-        Command::Add { words } => load::words(view, "add", &words, false),
-        Command::Get { words } => load::words(view, "get", &words, false),
-        Command::Delete { all, words } => load::words(view, if all { "deleteall" } else { "delete" }, &words, false),
+        Command::Add { words } => load::words(view, "add", words, false),
+        Command::Get { words } => load::words(view, "get", words, false),
+        Command::Delete { all, words } => load::words(view, if all { "deleteall" } else { "delete" }, words, false),
         Command::Flush { protocol } => Channel::open()?.header_request(MessageType::FLUSH, satype(protocol)),
-        Command::Policy(PolicyCommand::Add { kernel, words }) => load::words(view, "spdadd", &words, kernel),
+        Command::Policy(PolicyCommand::Add { kernel, words }) => load::words(view, "spdadd", words, kernel),
         Command::Policy(PolicyCommand::Get { id }) => show::policy(&mut Channel::open()?, &mut out, view, id),
         Command::Policy(PolicyCommand::Delete { kernel, words }) => match words.as_slice() {
             [id] => {
@@ -243,7 +243,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
                     id.parse().map_err(|_| Failure::Usage(format!("policy delete {id}: not a policy's number")))?;
                 show::policy_request(&mut Channel::open()?, MessageType::X_SPDDELETE2, id).map(|_| ())
             }
-            words => load::words(view, "spddelete", words, kernel),
+            _ => load::words(view, "spddelete", words, kernel),
         },
         Command::Policy(PolicyCommand::Flush) => {
             Channel::open()?.header_request(MessageType::X_SPDFLUSH, SaType::UNSPEC)
