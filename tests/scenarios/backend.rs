@@ -135,7 +135,7 @@ impl Backend for Memory {
     }
 
     fn arrives(&mut self, from: u16) {
-        network::arrived(from, &mut self.hub, self.now, &mut self.queues);
+        network::arrived(from, &mut self.inner.hub, self.now, &mut self.inner.queues);
     }
 
     fn packet(&mut self, packet: &Packet) -> i32 {
@@ -179,6 +179,10 @@ impl Backend for Xfrm {
 
     fn wait(&mut self, seconds: u64) {
         pass_time(seconds);
+    }
+
+    fn arrives(&mut self, from: u16) {
+        network::arrive(from);
     }
 
     fn packet(&mut self, packet: &Packet) -> i32 {
