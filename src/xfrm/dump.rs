@@ -34,11 +34,13 @@ pub struct XfrmDump {
     read: usize,
     /// The kernel said that there are no more.
     ended: bool,
+    /// When it began, as [`super::gone::Gone`] counts.
+    since: u64,
 }
 
 impl XfrmDump {
     /// Gives the next message of the kernel's to `take`; `None` at the end.
-    fn next<R>(&mut self, take: impl FnOnce(&Received<'_>) -> R) -> Result<Option<R>, Errno> {
+    fn next<R>(&mut self, take: impl FnOnce(u64, &Received<'_>) -> R) -> Result<Option<R>, Errno> {
         loop {
             if self.ended {
                 return Ok(None);
@@ -57,7 +59,7 @@ impl XfrmDump {
                         errno => return Err(Errno::from_raw(errno)),
                     }
                 }
-                _ => return Ok(Some(take(&received))),
+                _ => return Ok(Some(take(self.since, &received))),
             }
         }
     }
@@ -90,7 +92,15 @@ impl XfrmEngine {
         self.writer.clear();
         sent?;
         let buffer = vec![0; RECEIVE_BUFFER].into();
-        Ok(XfrmDump { netlink: Some(netlink), listed, buffer, filled: 0, read: 0, ended: false })
+        Ok(XfrmDump {
+            netlink: Some(netlink),
+            listed,
+            buffer,
+            filled: 0,
+            read: 0,
+            ended: false,
+            since: self.gone.begin(),
+        })
     }
 
     fn open_sa_dump(&mut self, proto: u8, filter: Option<&SadbXFilter>) -> Result<XfrmDump, Errno> {
@@ -131,21 +141,21 @@ impl XfrmEngine {
     ) -> Result<DumpStep, Errno> {
         loop {
             let step = match dump.listed {
-                Listed::Sas => dump.next(|received| self.append_sa(received, now, out)),
-                Listed::Policies => dump.next(|received| self.append_policy(received, now, out)),
+                Listed::Sas => dump.next(|since, received| self.append_sa(since, received, now, out)),
+                Listed::Policies => dump.next(|since, received| self.append_policy(since, received, now, out)),
             };
             match step? {
                 None => return Ok(DumpStep::End),
                 Some(Some(())) => return Ok(DumpStep::Entry),
-                // Not for PF_KEY, which would end the dump here.
+                // Gone, or not for PF_KEY: AF_KEY ends a dump at something that it cannot show.
                 Some(None) => {}
             }
         }
     }
 
-    fn append_sa(&mut self, received: &Received<'_>, now: Time, out: &mut Vec<u8>) -> Option<()> {
+    fn append_sa(&mut self, since: u64, received: &Received<'_>, now: Time, out: &mut Vec<u8>) -> Option<()> {
         let (info, attributes) = received.fixed::<UsersaInfo>()?;
-        let mut sa = sa::read(&info, attributes)?;
+        let mut sa = sa::read(&info, attributes).filter(|sa| !self.gone.has_sa(since, &sa.said))?;
         self.shadow.complete(&mut sa, now);
         let header = Header::new(MessageType::DUMP, sa.satype(), 0, 0);
         let message = write_sa(&mut self.buffer, header, &sa, Shown::Whole).ok()?;
@@ -154,9 +164,9 @@ impl XfrmEngine {
         Some(())
     }
 
-    fn append_policy(&mut self, received: &Received<'_>, now: Time, out: &mut Vec<u8>) -> Option<()> {
+    fn append_policy(&mut self, since: u64, received: &Received<'_>, now: Time, out: &mut Vec<u8>) -> Option<()> {
         let (info, attributes) = received.fixed::<UserpolicyInfo>()?;
-        let policy = policy::read(&info, attributes)?;
+        let policy = policy::read(&info, attributes).filter(|policy| !self.gone.has_policy(since, policy.id))?;
         let reserved = self.references(&policy, now);
         let header = Header { reserved, ..Header::new(MessageType::X_SPDDUMP, SaType::UNSPEC, 0, 0) };
         out.extend_from_slice(write_policy(&mut self.buffer, header, &policy).ok()?);
@@ -165,6 +175,7 @@ impl XfrmEngine {
 
     /// Keeps the socket of a dump that came to its end for the next one.
     pub(super) fn end_dump(&mut self, mut dump: XfrmDump) {
+        self.gone.end();
         if dump.ended && self.spare.is_none() {
             self.spare = dump.netlink.take();
         }
@@ -174,7 +185,7 @@ impl XfrmEngine {
     pub(super) fn taken_reqids(&mut self) -> Result<HashSet<u32>, Errno> {
         let mut dump = self.open_policy_dump()?;
         let mut taken = HashSet::new();
-        while let Some(reqids) = dump.next(|received| {
+        while let Some(reqids) = dump.next(|_, received| {
             let attributes = received.fixed::<UserpolicyInfo>().map(|(_, attributes)| attributes)?;
             Some(policy::templates(attributes).map(|tmpl| tmpl.reqid.get()).collect::<Vec<_>>())
         })? {
@@ -188,7 +199,7 @@ impl XfrmEngine {
     pub(super) fn reconcile(&mut self) -> Result<(), Errno> {
         let mut dump = self.open_sa_dump(255, None)?;
         let mut before = self.shadow.start_over();
-        while let Some(sa) = dump.next(|received| {
+        while let Some(sa) = dump.next(|_, received| {
             let (info, attributes) = received.fixed::<UsersaInfo>()?;
             sa::read(&info, attributes)
         })? {

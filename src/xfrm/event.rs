@@ -4,7 +4,9 @@
 use zeroize::Zeroize;
 
 use super::attribute::{Attributes, Received, split};
-use super::layout::{UserExpire, UserMapping, UserpolicyId, UserpolicyInfo, UsersaId, UsersaInfo, attribute, message};
+use super::layout::{
+    UserExpire, UserMapping, UserPolexpire, UserpolicyId, UserpolicyInfo, UsersaId, UsersaInfo, attribute, message,
+};
 use super::sa::{is_v6, read, said_from_xfrm};
 use super::{XfrmEngine, policy};
 use crate::afkey::message::{Shown, sockaddr};
@@ -62,12 +64,14 @@ impl XfrmEngine {
             message::FLUSHSA => self.sas_flushed(event, cx),
             message::EXPIRE => self.sa_expired(event, cx),
             message::ACQUIRE => self.sa_wanted(event, cx),
+            message::POLEXPIRE => self.policy_expired(event),
             message::NEWPOLICY => self.policy_added(event, MessageType::X_SPDADD, cx),
             message::UPDPOLICY => self.policy_added(event, MessageType::X_SPDUPDATE, cx),
             message::DELPOLICY => self.policy_deleted(event, cx),
             message::FLUSHPOLICY => {
                 if policy::is_main(Attributes(event.body)) {
                     self.shadow.flush_policies();
+                    self.gone.policies();
                     self.send_header(cx, Audience::All, notice(event, MessageType::X_SPDFLUSH, SaType::UNSPEC)).ok()?;
                 }
                 Some(())
@@ -109,6 +113,7 @@ impl XfrmEngine {
                 unused.show(&mut sa);
             }
         } else {
+            self.gone.sa(&sa.said);
             self.shadow.add(&sa, own.and_then(|own| own.unused));
             self.shadow.complete(&mut sa, cx.now);
         }
@@ -128,6 +133,7 @@ impl XfrmEngine {
         };
         self.shadow.complete(&mut sa, cx.now);
         self.shadow.remove(&sa.said);
+        self.gone.sa(&sa.said);
         sa.state = State::Dead;
         self.send_sa(cx, Audience::All, notice(event, MessageType::DELETE, sa.satype()), &sa, Shown::Whole).ok()
     }
@@ -135,6 +141,7 @@ impl XfrmEngine {
     fn sas_flushed(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
         let proto = *event.body.first()?;
         self.shadow.flush(proto);
+        self.gone.sas(proto);
         self.send_header(cx, Audience::All, notice(event, MessageType::FLUSH, SaType::from_protocol(proto))).ok()
     }
 
@@ -145,6 +152,7 @@ impl XfrmEngine {
         let hard = expire.hard != 0;
         if hard {
             self.shadow.remove(&sa.said);
+            self.gone.sa(&sa.said);
             self.shadow.larval_gone(sa.seq);
             sa.state = State::Dead;
         } else {
@@ -160,6 +168,8 @@ impl XfrmEngine {
         let (info, attributes) = event.fixed::<UserpolicyInfo>()?;
         let mut policy = policy::read(&info, attributes)?;
         self.shadow.policy_inserted(policy.id, cx.now);
+        // An update takes over the number, not the place.
+        self.gone.policy(policy.id);
         if self.labelled {
             policy.context = self.ask_policy(policy.id).ok().and_then(|told| told.context);
             self.shadow.set_label(policy.id, policy.context.clone());
@@ -171,10 +181,21 @@ impl XfrmEngine {
         let (id, attributes) = event.fixed::<UserpolicyId>()?;
         let mut policy = policy::read(&attributes.read::<UserpolicyInfo>(attribute::POLICY)?, attributes)?;
         policy.context = self.shadow.take_label(policy.id);
+        self.gone.policy(policy.id);
         // By number the kernel says the number only, otherwise the selector only.
         let by_id = id.index.get() != 0;
         let msg_type = if by_id { MessageType::X_SPDDELETE2 } else { MessageType::X_SPDDELETE };
         self.send_policy(cx, Audience::All, spd_notice(event, msg_type, 1), &policy).ok()
+    }
+
+    /// af_key does not tell of it.
+    fn policy_expired(&mut self, event: &Received<'_>) -> Option<()> {
+        let (expire, _) = event.fixed::<UserPolexpire>()?;
+        if expire.hard != 0 {
+            self.shadow.take_label(expire.pol.index.get());
+            self.gone.policy(expire.pol.index.get());
+        }
+        Some(())
     }
 
     fn migrated(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {

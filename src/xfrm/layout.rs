@@ -60,6 +60,8 @@ layouts! {
     }
     /// `struct xfrm_user_expire`.
     UserExpire: 232 { state: UsersaInfo, hard: u8, pad: [u8; 7], }
+    /// `struct xfrm_user_polexpire`.
+    UserPolexpire: 176 { pol: UserpolicyInfo, hard: u8, pad: [u8; 7], }
     /// `struct xfrm_user_tmpl`.
     UserTmpl: 64 {
         id: Id, family: U16, pad1: U16, saddr: Address, reqid: U32, mode: u8, share: u8, optional: u8, pad2: u8,
@@ -103,6 +105,7 @@ pub mod message {
     pub const ACQUIRE: u16 = 0x17;
     pub const EXPIRE: u16 = 0x18;
     pub const UPDPOLICY: u16 = 0x19;
+    pub const POLEXPIRE: u16 = 0x1b;
     pub const UPDSA: u16 = 0x1a;
     pub const FLUSHSA: u16 = 0x1c;
     pub const FLUSHPOLICY: u16 = 0x1d;

@@ -10,6 +10,7 @@ mod algorithm;
 mod attribute;
 mod dump;
 mod event;
+mod gone;
 mod layout;
 mod netlink;
 mod policy;
@@ -30,6 +31,7 @@ use crate::keyd::{Audience, Context, DumpStep, Errno, KeyEngine, Supported, Time
 use crate::wire::{Header, Message, MessageType, Profile, WireError};
 use attribute::{Received, Writer, split};
 pub use dump::XfrmDump;
+use gone::Gone;
 use netlink::{Group, Netlink, RECEIVE_BUFFER};
 use shadow::{Shadow, Unused};
 
@@ -62,6 +64,7 @@ pub struct XfrmEngine {
     /// PF_KEY messages are built here.
     buffer: Box<[u8]>,
     shadow: Shadow,
+    gone: Gone,
     /// The shadow holds every SA, not only those that were added while it watched.
     complete: bool,
     own: Option<Own>,
@@ -94,6 +97,7 @@ impl XfrmEngine {
             event_buffer: vec![0; RECEIVE_BUFFER].into(),
             buffer: vec![0; BUFFER_LEN].into(),
             shadow: Shadow::default(),
+            gone: Gone::default(),
             complete: false,
             own: None,
             labelled: false,
