@@ -29,8 +29,11 @@ static void refuse(int s, const char *what, const void *bytes, size_t len)
 	struct iovec parts[2] = { { (void *)bytes, 1 }, { (char *)bytes + 1, len - 1 } };
 	ssize_t sent = send(s, bytes, len, 0);
 	printf("send, %s: %s", what, sent < 0 ? strerror(errno) : "sent");
-	sent = writev(s, parts, 2);
-	printf("; writev: %s", sent < 0 ? strerror(errno) : "sent");
+	/* What is no length of a message is written to too many things to be looked at. */
+	if (len % 8 == 0 && len >= 16) {
+		sent = writev(s, parts, 2);
+		printf("; writev: %s", sent < 0 ? strerror(errno) : "sent");
+	}
 	/* A refused message has no answer. */
 	printf("; %s\n", recv(s, &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN ? "no answer" : "an answer");
 }

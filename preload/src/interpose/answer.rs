@@ -1,36 +1,94 @@
 //! What follows a sending call: on a descriptor that a pfkeyd serves, the answers have to be there when it returns.
 //!
-//! The message is looked at after the kernel has read it, so a bad pointer gives EFAULT as ever. Only what begins
-//! with PF_KEY's version is looked at, and only then the descriptor is asked for its name.
+//! The message is looked at after the kernel has read it, so a bad pointer gives EFAULT as ever. A socket reads what it
+//! sends; a file may not (/dev/null), so what was written is looked at only once the descriptor is known to be served.
 
-use libc::{c_int, c_void, iovec, ssize_t};
+use libc::{c_int, c_void, iovec, size_t, ssize_t};
 
 use super::quiet::quiet;
-use crate::socket;
-use crate::wire::{HEADER_LEN, PF_KEY_V2};
+use crate::socket::{check_framing_start, is_served, settle};
+use crate::wire::{HEADER_LEN, MAX_MESSAGE_LEN, PF_KEY_V2};
 
-/// After a call sent `sent` bytes of `buffer`. Gives what the call shall return.
+/// After a socket call sent `sent` of the `len` bytes of `buffer`. Gives what the call shall return. Only bytes that
+/// begin with PF_KEY's version lead to a look at the descriptor.
 ///
 /// # Safety
-/// If `sent` is positive, that many bytes of `buffer` are readable.
+/// If `sent` is positive and at most `len`, that many bytes of `buffer` are readable.
 #[inline]
-pub(super) unsafe fn after(fd: c_int, sent: ssize_t, buffer: *const c_void) -> ssize_t {
-    // SAFETY: at least one byte is readable.
-    if sent <= 0 || unsafe { *buffer.cast::<u8>() } != PF_KEY_V2 {
+pub(super) unsafe fn after_send(fd: c_int, sent: ssize_t, buffer: *const c_void, len: size_t) -> ssize_t {
+    // A packet socket with a ring gives the bytes of the ring, and has no buffer.
+    if sent <= 0 || sent as usize > len {
         return sent;
     }
-    let len = sent as usize;
+    // SAFETY: at least one byte is readable.
+    if unsafe { *buffer.cast::<u8>() } != PF_KEY_V2 || !is_served(fd) {
+        return sent;
+    }
     // SAFETY: so many are readable.
-    finish(fd, sent, unsafe { std::slice::from_raw_parts(buffer.cast(), len.min(HEADER_LEN)) })
+    finish(fd, sent, unsafe { start_of(buffer, sent as usize) })
 }
 
-/// As [`after`], for `count` parts.
+/// After `write`. Only a number of bytes that a message can have leads to a look at the descriptor.
 ///
 /// # Safety
-/// `sent` is positive, the parts are readable, and so are their first `sent` bytes.
-pub(super) unsafe fn after_parts(fd: c_int, sent: ssize_t, parts: *const iovec, count: usize) -> ssize_t {
+/// If the descriptor is a served one, `sent` bytes of `buffer` are readable.
+#[inline]
+pub(super) unsafe fn after_write(fd: c_int, sent: ssize_t, buffer: *const c_void) -> ssize_t {
+    if !is_message_len(sent) || !is_served(fd) {
+        return sent;
+    }
+    // SAFETY: the descriptor is served, and a message has more than one byte.
+    finish(fd, sent, unsafe { start_of(buffer, sent as usize) })
+}
+
+/// As [`after_send`], for `count` parts.
+///
+/// # Safety
+/// If `sent` is positive, the parts are readable, and so are their first `sent` bytes.
+pub(super) unsafe fn after_send_parts(fd: c_int, sent: ssize_t, parts: *const iovec, count: usize) -> ssize_t {
+    if sent <= 0 {
+        return sent;
+    }
     let mut start = [0; HEADER_LEN];
-    let wanted = HEADER_LEN.min(sent as usize);
+    // SAFETY: as this function's.
+    let have = unsafe { gather(&mut start, sent as usize, parts, count) };
+    if start[0] != PF_KEY_V2 || !is_served(fd) { sent } else { finish(fd, sent, &start[..have]) }
+}
+
+/// As [`after_write`], for `count` parts.
+///
+/// # Safety
+/// If the descriptor is a served one, the parts are readable, and so are their first `sent` bytes.
+pub(super) unsafe fn after_write_parts(fd: c_int, sent: ssize_t, parts: *const iovec, count: usize) -> ssize_t {
+    if !is_message_len(sent) || !is_served(fd) {
+        return sent;
+    }
+    let mut start = [0; HEADER_LEN];
+    // SAFETY: the descriptor is served.
+    let have = unsafe { gather(&mut start, sent as usize, parts, count) };
+    finish(fd, sent, &start[..have])
+}
+
+/// Whether a whole message can have so many bytes.
+fn is_message_len(sent: ssize_t) -> bool {
+    sent % 8 == 0 && usize::try_from(sent).is_ok_and(|sent| (HEADER_LEN..=MAX_MESSAGE_LEN).contains(&sent))
+}
+
+/// The header, or what there is of it.
+///
+/// # Safety
+/// `len` bytes of `buffer` are readable, as long as the result is used.
+unsafe fn start_of<'a>(buffer: *const c_void, len: usize) -> &'a [u8] {
+    // SAFETY: so many are readable.
+    unsafe { std::slice::from_raw_parts(buffer.cast(), len.min(HEADER_LEN)) }
+}
+
+/// Copies the header, or what there is of it, out of parts; gives its length.
+///
+/// # Safety
+/// The parts are readable, and so are their first `sent` bytes.
+unsafe fn gather(start: &mut [u8; HEADER_LEN], sent: usize, parts: *const iovec, count: usize) -> usize {
+    let wanted = HEADER_LEN.min(sent);
     let mut have = 0;
     for index in 0..count {
         if have == wanted {
@@ -39,28 +97,26 @@ pub(super) unsafe fn after_parts(fd: c_int, sent: ssize_t, parts: *const iovec, 
         // SAFETY: index < count.
         let part = unsafe { &*parts.add(index) };
         let len = part.iov_len.min(wanted - have);
-        // SAFETY: have + len <= wanted <= the array's length, and the kernel has read these bytes. A part of length
-        // 0 may have any pointer; nothing is copied then.
+        if len == 0 {
+            // Such a part may have any pointer.
+            continue;
+        }
+        // SAFETY: have + len <= wanted <= the array's length, and these bytes are readable.
         unsafe { std::ptr::copy_nonoverlapping(part.iov_base.cast::<u8>(), start[have..].as_mut_ptr(), len) };
         have += len;
     }
-    if start[0] != PF_KEY_V2 { sent } else { finish(fd, sent, &start[..have]) }
+    have
 }
 
 /// Refuses what AF_KEY would have refused (pfkeyd has dropped it), and waits for the answers of everything else.
 #[cold]
 fn finish(fd: c_int, sent: ssize_t, start: &[u8]) -> ssize_t {
-    let refused = quiet(|| {
-        if !socket::is_served(fd) {
-            return None;
+    let refused = quiet(|| match check_framing_start(start, sent as usize) {
+        Ok(()) => {
+            settle(fd);
+            None
         }
-        match socket::check_framing_start(start, sent as usize) {
-            Ok(()) => {
-                socket::settle(fd);
-                None
-            }
-            Err(error) => Some(error.raw_os_error().unwrap_or(libc::EINVAL)),
-        }
+        Err(error) => Some(error.raw_os_error().unwrap_or(libc::EINVAL)),
     });
     match refused.flatten() {
         Some(errno) => {

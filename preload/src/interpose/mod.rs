@@ -35,8 +35,8 @@ pub unsafe extern "C-unwind" fn socket(domain: c_int, kind: c_int, protocol: c_i
 pub unsafe extern "C-unwind" fn send(fd: c_int, buffer: *const c_void, len: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the caller's arguments, unchanged.
     let sent = unsafe { next::send(fd, buffer, len, flags) };
-    // SAFETY: the kernel has read `sent` bytes there.
-    unsafe { answer::after(fd, sent, buffer) }
+    // SAFETY: the kernel has read what it sent.
+    unsafe { answer::after_send(fd, sent, buffer, len) }
 }
 
 /// `sendto(2)`; on a served descriptor it returns when the answers wait there.
@@ -51,8 +51,8 @@ pub unsafe extern "C-unwind" fn sendto(
 ) -> ssize_t {
     // SAFETY: the caller's arguments, unchanged.
     let sent = unsafe { next::sendto(fd, buffer, len, flags, address, address_len) };
-    // SAFETY: the kernel has read `sent` bytes there.
-    unsafe { answer::after(fd, sent, buffer) }
+    // SAFETY: the kernel has read what it sent.
+    unsafe { answer::after_send(fd, sent, buffer, len) }
 }
 
 /// `write(2)`; on a served descriptor it returns when the answers wait there.
@@ -60,8 +60,8 @@ pub unsafe extern "C-unwind" fn sendto(
 pub unsafe extern "C-unwind" fn write(fd: c_int, buffer: *const c_void, len: size_t) -> ssize_t {
     // SAFETY: the caller's arguments, unchanged.
     let sent = unsafe { next::write(fd, buffer, len) };
-    // SAFETY: the kernel has read `sent` bytes there.
-    unsafe { answer::after(fd, sent, buffer) }
+    // SAFETY: a socket has read what it sent.
+    unsafe { answer::after_write(fd, sent, buffer) }
 }
 
 /// `sendmsg(2)`; on a served descriptor it returns when the answers wait there.
@@ -78,7 +78,7 @@ pub unsafe extern "C-unwind" fn sendmsg(fd: c_int, message: *const msghdr, flags
     #[allow(clippy::unnecessary_cast)]
     let count = count as usize;
     // SAFETY: the kernel has read the parts, and `sent` bytes in them.
-    unsafe { answer::after_parts(fd, sent, parts, count) }
+    unsafe { answer::after_send_parts(fd, sent, parts, count) }
 }
 
 /// `writev(2)`; on a served descriptor it returns when the answers wait there.
@@ -86,11 +86,8 @@ pub unsafe extern "C-unwind" fn sendmsg(fd: c_int, message: *const msghdr, flags
 pub unsafe extern "C-unwind" fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     // SAFETY: the caller's arguments, unchanged.
     let sent = unsafe { next::writev(fd, parts, count) };
-    if sent <= 0 {
-        return sent;
-    }
-    // SAFETY: the kernel has read the parts, and `sent` bytes in them.
-    unsafe { answer::after_parts(fd, sent, parts, usize::try_from(count).unwrap_or(0)) }
+    // SAFETY: a socket has read the parts, and what it sent of them.
+    unsafe { answer::after_write_parts(fd, sent, parts, usize::try_from(count).unwrap_or(0)) }
 }
 
 /// `setsockopt(2)`, with a socket's own IPsec policy in AF_KEY's form on a kernel without AF_KEY too.
