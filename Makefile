@@ -54,7 +54,9 @@ check:
 
 check-kernel:
 	tests/kernel/check
+	tests/kernel/traffic
 	tests/kernel/preload
+	tests/kernel/openiked
 	tests/kernel/pfkey
 
 bench:

@@ -23,7 +23,8 @@ static const char usage[] =
 	"  esp-tunnel   ESP, AES-CBC and HMAC-SHA1, tunnel mode\n"
 	"  esp-natt     ESP in UDP on port 4500, transport mode; keeps the port open and does not end\n"
 	"  ah           AH, HMAC-SHA2-256, transport mode\n"
-	"  aead         ESP, AES-GCM with a 16-byte ICV, transport mode\n"
+	"  aead         ESP, AES-GCM with a 16-byte ICV, transport mode; AF_KEY has none\n"
+	"  sha256-128   ESP, AES-CBC and HMAC-SHA2-256 with a 16-byte ICV, transport mode; AF_KEY has 12 bytes\n"
 	"  policy       the policies of transport mode ESP only, so that a packet asks for its SA\n"
 	"  BYTES        the outbound SA ends after so many bytes; half of them is the soft limit\n"
 	"\n"
@@ -43,6 +44,8 @@ static const struct kind kinds[] = {
 	{ "ah", SADB_SATYPE_AH, IPSEC_MODE_TRANSPORT, 0, 0, SADB_X_AALG_SHA2_256HMAC, 32, 0, "ah/transport//require" },
 	/* SADB_X_EALG_AES_GCM_ICV16 */
 	{ "aead", SADB_SATYPE_ESP, IPSEC_MODE_TRANSPORT, 20, 20, 0, 0, 0, "esp/transport//require" },
+	{ "sha256-128", SADB_SATYPE_ESP, IPSEC_MODE_TRANSPORT, SADB_X_EALG_AESCBC, 16, SADB_X_AALG_SHA2_256HMAC, 32, 0,
+		"esp/transport//require" },
 	{ "policy", SADB_SATYPE_ESP, IPSEC_MODE_TRANSPORT, 0, 0, 0, 0, 0, "esp/transport//require" },
 };
 

@@ -81,6 +81,22 @@ int pfkey_check(char **mhp);
 int pfkey_open(void);
 
 /*
+ Chooses what descriptors that this process opens from now on offer beyond AF_KEY, instead of what the environment
+ variable PFKEY_ALGORITHMS names.
+
+ `list`: NUL-terminated, the caller's; words with commas between. "aead": AES-CCM, AES-GCM, AES-GMAC and
+ ChaCha20-Poly1305 are listed by REGISTER and can be used; the salt stands behind the key, and counts in its length.
+ "sha256-128": SAs with SHA2-256 have the 128 bits of RFC 4868; AF_KEY's have 96, and the peer has to have as many.
+ "": nothing. NULL: what PFKEY_ALGORITHMS names, again.
+
+ With a list that is not empty, backend auto means XFRM, backend afkey does not open (EPROTONOSUPPORT), and a pfkeyd
+ that listens on a path offers what it was started with.
+
+ Returns 0; -1 for a word that means nothing, and code 26 whose text names it.
+ */
+int pfkey_set_algorithms(const char *list);
+
+/*
  Closes a PF_KEY descriptor.
  */
 void pfkey_close(int so);

@@ -16,7 +16,7 @@ use pfkey_rs::engine::Engine;
 use pfkey_rs::keyd::server::{Ended, Server};
 use pfkey_rs::keyd::{Hub, KeyEngine};
 use pfkey_rs::socket::{inherited, keep_only_net_admin};
-use pfkey_rs::wire::Profile;
+use pfkey_rs::wire::{Extras, Profile};
 use pfkey_rs::xfrm::XfrmEngine;
 
 const USAGE: &str = "\
@@ -29,6 +29,8 @@ PFKEY_BACKEND=unix:PATH. The second form runs COMMAND with such a daemon around 
   --engine ENGINE    embedded (default): a key engine in this process; it protects no packet
                      xfrm: the kernel's SAs and policies, over XFRM netlink
   --profile DIALECT  of the embedded engine: linux (default), as Linux's AF_KEY; rfc2367, to the letter of the RFC
+  --algorithms LIST  offer more than AF_KEY: aead (AES-CCM, AES-GCM, AES-GMAC, ChaCha20-Poly1305), sha256-128
+                     (SHA2-256 with 128 bits, RFC 4868), or both with a comma between
   --fd N             serve the connected socket N, and end when it is closed
   --status N         write 0, or the errno of a failed start, to descriptor N as a native 32-bit number
   -h, --help         this text
@@ -49,6 +51,7 @@ enum EngineKind {
 struct Options {
     engine: EngineKind,
     profile: Profile,
+    extras: Extras,
     listen: Option<PathBuf>,
     fd: Option<i32>,
     status: Option<i32>,
@@ -84,6 +87,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Options
     let mut options = Options {
         engine: EngineKind::Embedded,
         profile: Profile::Linux,
+        extras: Extras::default(),
         listen: None,
         fd: None,
         status: None,
@@ -114,6 +118,10 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Options
                     "rfc2367" => Profile::Rfc2367,
                     other => return Err(format!("--profile {other}: expected linux or rfc2367")),
                 }
+            }
+            "--algorithms" => {
+                let list = value()?;
+                options.extras = list.to_string_lossy().parse().map_err(|error| format!("--algorithms: {error}"))?;
             }
             "--listen" => options.listen = Some(value()?.into()),
             "--fd" => options.fd = Some(number(&name, &value()?)?),
@@ -160,8 +168,16 @@ fn serve(options: &Options) -> io::Result<ExitCode> {
     // Keys are in this process's memory: no core dumps, no ptrace by others.
     nix::sys::prctl::set_dumpable(false)?;
     match options.engine {
-        EngineKind::Embedded => serve_with(Engine::new(options.profile), options),
-        EngineKind::Xfrm => serve_with(XfrmEngine::new()?, options),
+        EngineKind::Embedded => {
+            let mut engine = Engine::new(options.profile);
+            engine.set_extras(options.extras);
+            serve_with(engine, options)
+        }
+        EngineKind::Xfrm => {
+            let mut engine = XfrmEngine::new()?;
+            engine.set_extras(options.extras);
+            serve_with(engine, options)
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Opening, closing and tuning a PF_KEY descriptor.
 
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::fd::IntoRawFd;
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
@@ -9,6 +9,7 @@ use super::argument;
 use super::guard::{Failure, guard, keep_code};
 use super::sadb_msg;
 use crate::error::Code;
+use crate::wire::extras::UnknownExtra;
 
 /// What the library supports beyond RFC 2367: 1 = NAT traversal. A variable, because racoon reads it as one.
 #[unsafe(no_mangle)]
@@ -47,6 +48,34 @@ pub unsafe extern "C" fn pfkey_open() -> c_int {
             wanted /= 2;
         }
         Ok(fd.into_raw_fd())
+    })
+}
+
+/// Chooses what descriptors that this process opens from now on offer beyond AF_KEY, instead of what the environment
+/// variable PFKEY_ALGORITHMS names.
+///
+/// `list`: NUL-terminated, the caller's; words with commas between. "aead": AES-CCM, AES-GCM, AES-GMAC and
+/// ChaCha20-Poly1305 are listed by REGISTER and can be used; the salt stands behind the key, and counts in its length.
+/// "sha256-128": SAs with SHA2-256 have the 128 bits of RFC 4868; AF_KEY's have 96, and the peer has to have as many.
+/// "": nothing. NULL: what PFKEY_ALGORITHMS names, again.
+///
+/// With a list that is not empty, backend auto means XFRM, backend afkey does not open (EPROTONOSUPPORT), and a pfkeyd
+/// that listens on a path offers what it was started with.
+///
+/// Returns 0; -1 for a word that means nothing, and code 26 whose text names it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_set_algorithms(list: *const c_char) -> c_int {
+    guard(|| {
+        let extras = if list.is_null() {
+            None
+        } else {
+            // SAFETY: not null; the caller gives a NUL-terminated string.
+            let list = unsafe { CStr::from_ptr(list) }.to_string_lossy();
+            let unknown = |error: UnknownExtra| Failure::Text(CString::new(error.to_string()).unwrap_or_default());
+            Some(list.parse().map_err(unknown)?)
+        };
+        crate::socket::set_extras(extras);
+        Ok(0)
     })
 }
 

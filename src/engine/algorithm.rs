@@ -1,6 +1,7 @@
 //! The algorithms that the engine accepts and lists: xfrm's tables (`net/xfrm/xfrm_algo.c`) as Debian's Linux 7.2 has
 //! them (without SM3 and SM4). The order is that of REGISTER's reply.
 
+use crate::wire::extras::Aead;
 use crate::wire::layout::SadbAlg;
 use crate::wire::{AuthAlgorithm as A, EncryptAlgorithm as E};
 
@@ -83,6 +84,6 @@ pub fn accepts_encrypt_key(id: u8, len: usize) -> bool {
         E::X_AESCBC | E::X_CAMELLIACBC | E::X_TWOFISHCBC => matches!(len, 16 | 24 | 32),
         E::X_SERPENTCBC => len <= 32,
         E::X_AESCTR => matches!(len, 20 | 28 | 36),
-        _ => false,
+        _ => Aead::by_id(id).is_some_and(|aead| aead.keys.iter().any(|bits| usize::from(*bits) == len * 8)),
     }
 }

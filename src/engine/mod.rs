@@ -49,9 +49,10 @@ use zeroize::Zeroize;
 
 pub use crate::afkey::{message, policy, sa};
 use crate::keyd::{Audience, Context, DumpStep, Errno, KeyEngine, Supported, Time};
+use crate::wire::extras::{AEADS, Aead};
 use crate::wire::layout::SadbXFilter;
 use crate::wire::sockaddr::{AF_INET, AF_INET6};
-use crate::wire::{Header, Message, MessageType, Profile, WireError};
+use crate::wire::{Extras, Header, Message, MessageType, Profile, WireError};
 use sa::Sa;
 use sadb::{Sadb, Walker};
 use spd::Spd;
@@ -65,6 +66,7 @@ pub const DEFAULT_ACQ_EXPIRES: u64 = 30;
 /// The embedded key engine.
 pub struct Engine {
     profile: Profile,
+    extras: Extras,
     sadb: Sadb,
     spd: Spd,
     acq_expires: u64,
@@ -117,6 +119,7 @@ impl Engine {
     pub fn with_seed(profile: Profile, seed: u64) -> Self {
         Self {
             profile,
+            extras: Extras::default(),
             sadb: Sadb::default(),
             spd: Spd::default(),
             acq_expires: DEFAULT_ACQ_EXPIRES,
@@ -129,6 +132,26 @@ impl Engine {
     /// Sets the seconds that a larval SA lives (`net.core.xfrm_acq_expires`).
     pub const fn set_acq_expires(&mut self, seconds: u64) {
         self.acq_expires = seconds;
+    }
+
+    /// Sets what is offered beyond AF_KEY.
+    pub const fn set_extras(&mut self, extras: Extras) {
+        self.extras = extras;
+    }
+
+    /// What is offered beyond AF_KEY.
+    #[must_use]
+    pub const fn extras(&self) -> Extras {
+        self.extras
+    }
+
+    /// What `SADB_EXT_SUPPORTED_ENCRYPT` lists.
+    fn supported_encrypt(&self) -> Vec<crate::wire::layout::SadbAlg> {
+        let mut list = algorithm::supported_encrypt();
+        if self.extras.aead {
+            list.extend(AEADS.iter().map(Aead::listed));
+        }
+        list
     }
 
     /// The dialect.
@@ -284,7 +307,7 @@ impl KeyEngine for Engine {
     }
 
     fn supported(&mut self) -> Result<Supported, Errno> {
-        Ok(Supported { auth: algorithm::supported_auth(), encrypt: algorithm::supported_encrypt() })
+        Ok(Supported { auth: algorithm::supported_auth(), encrypt: self.supported_encrypt() })
     }
 
     fn next_deadline(&self) -> Option<Time> {

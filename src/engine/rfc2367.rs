@@ -11,6 +11,7 @@ use super::sadb::{AcquireKey, Index};
 use super::{Engine, algorithm};
 use crate::afkey::read::limits as read_limits;
 use crate::keyd::{Audience, Context, Errno};
+use crate::wire::extras::Aead;
 use crate::wire::layout::{SadbAlg, SadbComb, SadbSa};
 use crate::wire::{
     ExtensionType as Ext, Header, Message, MessageType, Profile, SaFlags, SaState, SaType, WireError, Writer,
@@ -235,11 +236,11 @@ impl Engine {
         }
         let mut sa = Sa::new(Said { daddr: ends.dst, spi, proto, v6: ends.v6 }, ends.src, now);
         let auth = listed(algorithm::supported_auth(), ext.auth);
-        let encrypt = listed(algorithm::supported_encrypt(), ext.encrypt);
+        let encrypt = listed(self.supported_encrypt(), ext.encrypt);
         // Section 3.1.3: "none" is for types that have no such transform.
         let fits = match proto {
             51 => auth.is_some() && ext.encrypt == 0,
-            50 => encrypt.is_some() && (ext.auth == 0 || auth.is_some()),
+            50 => encrypt.is_some() && (ext.auth == 0 || auth.is_some() && Aead::by_id(ext.encrypt).is_none()),
             _ => algorithm::has_compress(ext.encrypt) && ext.auth == 0,
         };
         if !fits {

@@ -6,13 +6,14 @@ use super::sadb::AcquireKey;
 use super::{Engine, algorithm, matches_protocol};
 use crate::afkey::read::{self, Judge, address_pair, answer, mode};
 use crate::keyd::{Audience, Context, Errno};
-use crate::wire::{Header, Message, MessageType, SaType};
+use crate::wire::extras::Aead;
+use crate::wire::{Extras, Header, Message, MessageType, SaType};
 
 /// `UDP_ENCAP_ESPINUDP`.
 const ENCAP_ESPINUDP: u8 = 2;
 
 /// What this engine has: its table of algorithms, and SELinux without a policy.
-struct Own;
+struct Own(Extras);
 
 impl Judge for Own {
     fn has_auth(&mut self, id: u8) -> bool {
@@ -20,7 +21,7 @@ impl Judge for Own {
     }
 
     fn has_encrypt(&mut self, id: u8) -> bool {
-        algorithm::has_encrypt(id)
+        algorithm::has_encrypt(id) || (self.0.aead && Aead::by_id(id).is_some())
     }
 
     fn has_compress(&mut self, id: u8) -> bool {
@@ -97,7 +98,7 @@ impl Engine {
     pub(super) fn add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
         let update = header.msg_type == MessageType::UPDATE;
-        let mut sa = read::sa(request, cx.now.as_secs(), &mut Own)?;
+        let mut sa = read::sa(request, cx.now.as_secs(), &mut Own(self.extras))?;
         init_state(&sa)?;
         let notice = answer(header, header.msg_type, sa.satype());
         let existing = self.sadb.find(&sa.said);
@@ -240,7 +241,8 @@ pub(super) fn init_state(sa: &Sa) -> Result<(), Errno> {
     match sa.said.proto {
         50 => {
             let cipher_fits = sa.encrypt != 0 && algorithm::accepts_encrypt_key(sa.encrypt, sa.encrypt_key.bytes.len());
-            if !cipher_fits || !auth_fits || sa.encap.is_some_and(|e| e.encap_type != ENCAP_ESPINUDP) {
+            let both = sa.auth != 0 && Aead::by_id(sa.encrypt).is_some();
+            if !cipher_fits || !auth_fits || both || sa.encap.is_some_and(|e| e.encap_type != ENCAP_ESPINUDP) {
                 return Err(Errno::EINVAL);
             }
         }

@@ -5,17 +5,18 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use thiserror::Error;
 
 use super::{helper, sys};
+use crate::wire::Extras;
 
 /// What stands behind a PF_KEY descriptor; the values of the environment variable `PFKEY_BACKEND`.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Backend {
-    /// The kernel's AF_KEY where it exists, otherwise XFRM.
+    /// The kernel's AF_KEY where it exists, otherwise XFRM. XFRM where [`extras`] beyond AF_KEY are asked for.
     #[default]
     Auto,
     /// The kernel's AF_KEY only.
@@ -36,6 +37,20 @@ pub enum OpenError {
     UnknownBackend {
         /// The value.
         value: String,
+    },
+    /// `PFKEY_ALGORITHMS` has a value that means nothing.
+    #[error("PFKEY_ALGORITHMS={value:?}: {why}")]
+    UnknownAlgorithms {
+        /// The value.
+        value: String,
+        /// The word that is not known.
+        why: crate::wire::extras::UnknownExtra,
+    },
+    /// Algorithms beyond AF_KEY's were asked for, and AF_KEY.
+    #[error("AF_KEY has no {extras}: PFKEY_BACKEND=xfrm has, and auto chooses it")]
+    AfKeyLacks {
+        /// What was asked for.
+        extras: Extras,
     },
     /// No pfkeyd was found.
     #[error("no pfkeyd program; sought {}", list(.sought))]
@@ -73,7 +88,8 @@ impl OpenError {
     #[must_use]
     pub fn errno(&self) -> i32 {
         match self {
-            Self::UnknownBackend { .. } => libc::EINVAL,
+            Self::UnknownBackend { .. } | Self::UnknownAlgorithms { .. } => libc::EINVAL,
+            Self::AfKeyLacks { .. } => libc::EPROTONOSUPPORT,
             Self::NoPfkeyd { .. } => libc::EAFNOSUPPORT,
             Self::Helper { source, .. } | Self::Connect { source, .. } | Self::System(source) => {
                 source.raw_os_error().unwrap_or(libc::EIO)
@@ -110,6 +126,32 @@ impl Backend {
     }
 }
 
+/// What [`set_extras`] said: 0 nothing, otherwise 4 and the extras as bits.
+static EXTRAS: AtomicU8 = AtomicU8::new(0);
+
+/// Sets what descriptors that this process opens from now on shall offer beyond AF_KEY, instead of what
+/// `PFKEY_ALGORITHMS` names; `None` goes back to that.
+pub fn set_extras(extras: Option<Extras>) {
+    let bits = extras.map_or(0, |extras| 4 | u8::from(extras.aead) | u8::from(extras.sha256_128) << 1);
+    EXTRAS.store(bits, Ordering::Relaxed);
+}
+
+/// What descriptors that this process opens shall offer beyond AF_KEY: what [`set_extras`] said, or the list in the
+/// environment variable `PFKEY_ALGORITHMS`, which is ignored in a program that runs with more rights than its caller.
+///
+/// # Errors
+/// [`OpenError::UnknownAlgorithms`].
+pub fn extras() -> Result<Extras, OpenError> {
+    match EXTRAS.load(Ordering::Relaxed) {
+        0 => {
+            let value = sys::secure_getenv(c"PFKEY_ALGORITHMS").unwrap_or_default();
+            let value = String::from_utf8_lossy(&value);
+            value.parse().map_err(|why| OpenError::UnknownAlgorithms { value: value.into_owned(), why })
+        }
+        bits => Ok(Extras { aead: bits & 1 != 0, sha256_128: bits & 2 != 0 }),
+    }
+}
+
 /// Opens a PF_KEY descriptor on the backend that `PFKEY_BACKEND` names. Like libipsec's it stays open over exec.
 ///
 /// # Errors
@@ -118,7 +160,8 @@ pub fn open() -> Result<OwnedFd, OpenError> {
     open_with(&Backend::from_environment()?)
 }
 
-/// Opens a PF_KEY descriptor on a given backend.
+/// Opens a PF_KEY descriptor on a given backend, with the [`extras`] that are asked for; a pfkeyd that listens on a
+/// path offers what it was started with.
 ///
 /// # Errors
 /// As [`open`].
@@ -135,16 +178,25 @@ pub fn open_with(backend: &Backend) -> Result<OwnedFd, OpenError> {
 /// # Errors
 /// As [`open`].
 pub fn open_with_cloexec(backend: &Backend) -> Result<OwnedFd, OpenError> {
+    let extras = extras()?;
+    let private = |engine| {
+        let algorithms = extras.to_string();
+        let offered: &[&str] = if extras.is_none() { &[] } else { &["--algorithms", &algorithms] };
+        helper::open(&[&["--engine", engine], offered].concat())
+    };
     match backend {
+        // AF_KEY could not offer them.
+        Backend::Auto if !extras.is_none() => private("xfrm"),
+        Backend::AfKey if !extras.is_none() => Err(OpenError::AfKeyLacks { extras }),
         Backend::Auto => match sys::af_key_socket(libc::SOCK_CLOEXEC) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)) => {
-                helper::open(&["--engine", "xfrm"])
+                private("xfrm")
             }
             other => other.map_err(OpenError::System),
         },
         Backend::AfKey => sys::af_key_socket(libc::SOCK_CLOEXEC).map_err(OpenError::System),
-        Backend::Xfrm => helper::open(&["--engine", "xfrm"]),
-        Backend::Embedded => helper::open(&["--engine", "embedded"]),
+        Backend::Xfrm => private("xfrm"),
+        Backend::Embedded => private("embedded"),
         Backend::Unix(path) => connect_to(path),
     }
 }

@@ -11,10 +11,10 @@ mod sys;
 use std::io;
 use std::os::fd::RawFd;
 
-pub use choose::{Backend, OpenError, open, open_with, open_with_cloexec};
+pub use choose::{Backend, OpenError, extras, open, open_with, open_with_cloexec, set_extras};
 pub use helper::find_pfkeyd;
 pub(crate) use sys::own;
-pub use sys::{inherited, keep_only_net_admin, try_xfrm};
+pub use sys::{inherited, keep_only_net_admin, try_af_key, try_xfrm};
 
 use crate::wire::{Header, Profile};
 

@@ -45,6 +45,14 @@ pub(super) fn af_key_socket(flags: libc::c_int) -> io::Result<OwnedFd> {
     if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(own(fd as RawFd)) }
 }
 
+/// Whether this process can open an AF_KEY socket.
+///
+/// # Errors
+/// That of `socket`: EAFNOSUPPORT or EPROTONOSUPPORT where the kernel has no AF_KEY.
+pub fn try_af_key() -> io::Result<()> {
+    af_key_socket(libc::SOCK_CLOEXEC).map(drop)
+}
+
 /// Whether this process can open `NETLINK_XFRM`, which the `xfrm` backend speaks.
 ///
 /// # Errors

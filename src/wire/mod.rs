@@ -11,6 +11,7 @@
 
 pub mod align;
 mod error;
+pub mod extras;
 pub mod layout;
 mod message;
 pub mod number;
@@ -19,6 +20,7 @@ pub mod sockaddr;
 mod writer;
 
 pub use error::{Rule, WireError};
+pub use extras::Extras;
 pub use message::{Extension, Header, Message, Requests};
 pub use number::{
     AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, ExtensionType, IdentityType, MessageType, PolicyDirection,

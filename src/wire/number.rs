@@ -276,6 +276,8 @@ numbers! {
         X_NULL_AES_GMAC = 23, "X_NULL_AES_GMAC";
         /// SM4-CBC.
         X_SM4CBC = 24, "X_SM4CBC";
+        /// ChaCha20-Poly1305 (RFC 7634). Linux has no number for it; this is IKEv2's (IANA), as its others are IKE's.
+        X_CHACHA20_POLY1305 = 28, "X_CHACHA20_POLY1305";
         /// Serpent-CBC.
         X_SERPENTCBC = 252, "X_SERPENTCBC";
         /// Twofish-CBC.

@@ -5,6 +5,7 @@ use zerocopy::IntoBytes;
 
 use super::attribute::{ACK, REQUEST, Writer};
 use super::layout::{ALGORITHM_NAME, Id, LifetimeConfig, UsersaInfo, attribute, message};
+use crate::wire::extras::{AEADS, Aead};
 use crate::wire::layout::SadbAlg;
 use crate::wire::sockaddr::AF_INET;
 use crate::wire::{AuthAlgorithm as A, CompressionAlgorithm as C, EncryptAlgorithm as E};
@@ -22,10 +23,12 @@ pub struct Algorithm {
     minbits: u16,
     /// Longest key in bits.
     maxbits: u16,
+    /// Bits of an AEAD's integrity value.
+    icv: u16,
 }
 
 const fn algorithm(id: u8, name: &'static str, ivlen: u8, minbits: u16, maxbits: u16) -> Algorithm {
-    Algorithm { id, name, ivlen, minbits, maxbits }
+    Algorithm { id, name, ivlen, minbits, maxbits, icv: 0 }
 }
 
 /// The kind of an algorithm.
@@ -35,6 +38,8 @@ pub enum Kind {
     Auth,
     /// Encryption.
     Encrypt,
+    /// Both at once.
+    Aead,
     /// Compression.
     Compress,
 }
@@ -72,12 +77,24 @@ const COMPRESS: [Algorithm; 3] = [
     algorithm(C::LZJH.0, "lzjh", 0, 0, 0),
 ];
 
+const AEAD: [Algorithm; AEADS.len()] = {
+    let mut all = [algorithm(0, "", 8, 0, 0); AEADS.len()];
+    let mut n = 0;
+    while n < AEADS.len() {
+        let Aead { id, name, icv, keys } = AEADS[n];
+        all[n] = Algorithm { icv, ..algorithm(id, name, 8, keys[0], keys[keys.len() - 1]) };
+        n += 1;
+    }
+    all
+};
+
 impl Kind {
     /// The algorithms of a kind in REGISTER's order.
     pub const fn all(self) -> &'static [Algorithm] {
         match self {
             Self::Auth => &AUTH,
             Self::Encrypt => &ENCRYPT,
+            Self::Aead => &AEAD,
             Self::Compress => &COMPRESS,
         }
     }
@@ -87,6 +104,7 @@ impl Kind {
         match self {
             Self::Auth => attribute::ALG_AUTH,
             Self::Encrypt => attribute::ALG_CRYPT,
+            Self::Aead => attribute::ALG_AEAD,
             Self::Compress => attribute::ALG_COMP,
         }
     }
@@ -103,14 +121,19 @@ impl Kind {
     }
 }
 
+/// A name as `struct xfrm_algo` and its kin hold it.
+pub fn padded(text: &str) -> [u8; ALGORITHM_NAME] {
+    let mut name = [0; ALGORITHM_NAME];
+    for (to, from) in name.iter_mut().zip(text.bytes()) {
+        *to = from;
+    }
+    name
+}
+
 impl Algorithm {
     /// The name as `struct xfrm_algo` holds it.
     pub fn padded_name(&self) -> [u8; ALGORITHM_NAME] {
-        let mut name = [0; ALGORITHM_NAME];
-        for (to, from) in name.iter_mut().zip(self.name.bytes()) {
-            *to = from;
-        }
-        name
+        padded(self.name)
     }
 
     /// As REGISTER lists it.
@@ -134,7 +157,7 @@ impl Algorithm {
     pub fn write_probe(&self, kind: Kind, writer: &mut Writer) {
         let proto = match kind {
             Kind::Auth => 51,
-            Kind::Encrypt => 50,
+            Kind::Encrypt | Kind::Aead => 50,
             Kind::Compress => 108,
         };
         let info = UsersaInfo {
@@ -146,6 +169,10 @@ impl Algorithm {
         };
         let bits = 0_u32;
         writer.message(message::NEWSA, REQUEST | ACK, 0, 0, &info);
-        writer.attribute(kind.attribute(), &[&self.padded_name(), bits.as_bytes()]);
+        match kind {
+            Kind::Aead => writer
+                .attribute(kind.attribute(), &[&self.padded_name(), bits.as_bytes(), u32::from(self.icv).as_bytes()]),
+            _ => writer.attribute(kind.attribute(), &[&self.padded_name(), bits.as_bytes()]),
+        };
     }
 }

@@ -155,7 +155,7 @@ impl XfrmEngine {
 
     fn append_sa(&mut self, since: u64, received: &Received<'_>, now: Time, out: &mut Vec<u8>) -> Option<()> {
         let (info, attributes) = received.fixed::<UsersaInfo>()?;
-        let mut sa = sa::read(&info, attributes).filter(|sa| !self.gone.has_sa(since, &sa.said))?;
+        let mut sa = sa::read(&info, attributes, self.extras).filter(|sa| !self.gone.has_sa(since, &sa.said))?;
         self.shadow.complete(&mut sa, now);
         let header = Header::new(MessageType::DUMP, sa.satype(), 0, 0);
         let message = write_sa(&mut self.buffer, header, &sa, Shown::Whole).ok()?;
@@ -201,7 +201,7 @@ impl XfrmEngine {
         let mut before = self.shadow.start_over();
         while let Some(sa) = dump.next(|_, received| {
             let (info, attributes) = received.fixed::<UsersaInfo>()?;
-            sa::read(&info, attributes)
+            sa::read(&info, attributes, self.extras)
         })? {
             if let Some(sa) = sa {
                 self.shadow.carry_over(&mut before, &sa);

@@ -89,7 +89,7 @@ impl XfrmEngine {
 
     fn sa_added(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
         let (info, attributes) = event.fixed::<UsersaInfo>()?;
-        let mut sa = read(&info, attributes)?;
+        let mut sa = read(&info, attributes, self.extras)?;
         let unused = self.own(event, &sa.said).and_then(|own| own.unused);
         self.shadow.add(&sa, unused);
         self.shadow.complete(&mut sa, cx.now);
@@ -98,7 +98,7 @@ impl XfrmEngine {
 
     fn sa_updated(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
         let (info, attributes) = event.fixed::<UsersaInfo>()?;
-        let mut sa = read(&info, attributes)?;
+        let mut sa = read(&info, attributes, self.extras)?;
         let own = self.own(event, &sa.said);
         let mature = own.as_ref().map_or_else(|| self.shadow.has(&sa.said), |own| own.mature);
         if mature {
@@ -123,7 +123,7 @@ impl XfrmEngine {
     fn sa_deleted(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
         let (id, attributes) = event.fixed::<UsersaId>()?;
         let mut sa = match attributes.read::<UsersaInfo>(attribute::SA) {
-            Some(info) => read(&info, attributes)?,
+            Some(info) => read(&info, attributes, self.extras)?,
             // Before it told more, the kernel told the name only.
             None => Sa::new(
                 Said { daddr: id.daddr, spi: id.spi.get(), proto: id.proto, v6: is_v6(id.family.get())? },
@@ -147,7 +147,7 @@ impl XfrmEngine {
 
     fn sa_expired(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
         let (expire, _) = event.fixed::<UserExpire>()?;
-        let mut sa = read(&expire.state, Attributes(&[]))?;
+        let mut sa = read(&expire.state, Attributes(&[]), self.extras)?;
         self.shadow.complete_expired(&mut sa);
         let hard = expire.hard != 0;
         if hard {

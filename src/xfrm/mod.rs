@@ -28,7 +28,7 @@ use crate::afkey::message::{self, BUFFER_LEN, Shown};
 use crate::afkey::policy::Policy;
 use crate::afkey::sa::{Sa, Said};
 use crate::keyd::{Audience, Context, DumpStep, Errno, KeyEngine, Supported, Time};
-use crate::wire::{Header, Message, MessageType, Profile, WireError};
+use crate::wire::{Extras, Header, Message, MessageType, Profile, WireError};
 use attribute::{Received, Writer, split};
 pub use dump::XfrmDump;
 use gone::Gone;
@@ -71,6 +71,7 @@ pub struct XfrmEngine {
     /// Security labels were seen: policies' notifications have to be asked for them.
     labelled: bool,
     probed: probe::Probed,
+    extras: Extras,
     next_reqid: u32,
     /// How often the kernel had to drop events.
     overruns: u64,
@@ -102,9 +103,15 @@ impl XfrmEngine {
             own: None,
             labelled: false,
             probed: probe::Probed::default(),
+            extras: Extras::default(),
             next_reqid: 0,
             overruns: 0,
         })
+    }
+
+    /// Sets what is offered beyond AF_KEY.
+    pub const fn set_extras(&mut self, extras: Extras) {
+        self.extras = extras;
     }
 
     /// How often the kernel dropped events because they were not taken in time. What the engine knows was made good

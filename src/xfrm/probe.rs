@@ -42,10 +42,15 @@ impl XfrmEngine {
 
     /// The lists of REGISTER, asked for anew as the kernel does.
     pub(super) fn probe_all(&mut self) -> Result<Supported, Errno> {
+        let aead = self.extras.aead;
         let mut list = |kind: Kind| -> Result<Vec<SadbAlg>, Errno> {
             Ok(self.probe(kind, kind.all())?.into_iter().map(Algorithm::listed).collect())
         };
-        Ok(Supported { auth: list(Kind::Auth)?, encrypt: list(Kind::Encrypt)? })
+        let mut supported = Supported { auth: list(Kind::Auth)?, encrypt: list(Kind::Encrypt)? };
+        if aead {
+            supported.encrypt.extend(list(Kind::Aead)?);
+        }
+        Ok(supported)
     }
 
     /// The algorithms of a kind that were found before.
@@ -69,7 +74,7 @@ impl Judge for XfrmEngine {
     }
 
     fn has_encrypt(&mut self, id: u8) -> bool {
-        self.has(Kind::Encrypt, id)
+        self.has(Kind::Encrypt, id) || (self.extras.aead && self.has(Kind::Aead, id))
     }
 
     fn has_compress(&mut self, id: u8) -> bool {

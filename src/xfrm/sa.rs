@@ -4,7 +4,7 @@
 use zerocopy::{FromBytes, IntoBytes};
 use zeroize::Zeroizing;
 
-use super::algorithm::Kind;
+use super::algorithm::{Kind, padded};
 use super::attribute::{Attributes, Writer};
 use super::layout::{
     ALGORITHM_NAME, EncapTmpl, INFINITE, Id, LifetimeConfig, LifetimeCurrent, UserSecCtx, UsersaId, UsersaInfo,
@@ -13,8 +13,9 @@ use super::layout::{
 use super::policy;
 use crate::afkey::sa::{Context, Encap, Key, Limits, Sa, Said, State, Usage};
 use crate::keyd::Time;
+use crate::wire::extras::{AEADS, Aead};
 use crate::wire::sockaddr::{AF_INET, AF_INET6};
-use crate::wire::{Message, SaFlags};
+use crate::wire::{AuthAlgorithm, Extras, Message, SaFlags};
 
 /// `XFRM_STATE_*` flags that PF_KEY has names for.
 const FLAGS: [(u8, u32); 3] = [(1, SaFlags::NOECN), (2, SaFlags::DECAP_DSCP), (4, SaFlags::NOPMTUDISC)];
@@ -125,13 +126,19 @@ pub fn usersa_info(sa: &Sa) -> UsersaInfo {
     }
 }
 
-/// Writes the attributes of an SA; `label` is the request's. Algorithms that the protocol has no use for are left
+/// Writes the attributes of an SA; the label is the request's. Algorithms that the protocol has no use for are left
 /// out: XFRM refuses what AF_KEY keeps without using it.
-pub fn write_attributes(sa: &Sa, request: &Message<'_>, writer: &mut Writer) {
+pub fn write_attributes(sa: &Sa, request: &Message<'_>, extras: Extras, writer: &mut Writer) {
+    let sha256_128 = extras.sha256_128 && sa.auth == AuthAlgorithm::X_SHA2_256HMAC.0;
     let mut algorithm = |kind: Kind, id: u8, key: &Key| {
         if let Some(algorithm) = kind.by_id(id) {
-            let bits = u32::from(key.bits);
-            writer.attribute(kind.attribute(), &[&algorithm.padded_name(), bits.as_bytes(), &key.bytes]);
+            let (name, bits) = (algorithm.padded_name(), u32::from(key.bits));
+            if kind == Kind::Auth && sha256_128 {
+                let icv = 128_u32;
+                writer.attribute(attribute::ALG_AUTH_TRUNC, &[&name, bits.as_bytes(), icv.as_bytes(), &key.bytes]);
+            } else {
+                writer.attribute(kind.attribute(), &[&name, bits.as_bytes(), &key.bytes]);
+            }
         }
     };
     if sa.said.proto != 108 {
@@ -140,7 +147,10 @@ pub fn write_attributes(sa: &Sa, request: &Message<'_>, writer: &mut Writer) {
     match sa.said.proto {
         108 => algorithm(Kind::Compress, sa.encrypt, &Key::default()),
         51 => {}
-        _ => algorithm(Kind::Encrypt, sa.encrypt, &sa.encrypt_key),
+        _ => match Aead::by_id(sa.encrypt) {
+            Some(aead) => write_aead(aead, &sa.encrypt_key, writer),
+            None => algorithm(Kind::Encrypt, sa.encrypt, &sa.encrypt_key),
+        },
     }
     if let Some(encap) = sa.encap {
         let template = EncapTmpl {
@@ -152,6 +162,11 @@ pub fn write_attributes(sa: &Sa, request: &Message<'_>, writer: &mut Writer) {
         writer.attribute(attribute::ENCAP, &[template.as_bytes()]);
     }
     write_label(request, writer);
+}
+
+fn write_aead(aead: &Aead, key: &Key, writer: &mut Writer) {
+    let (bits, icv) = (u32::from(key.bits), u32::from(aead.icv));
+    writer.attribute(attribute::ALG_AEAD, &[&padded(aead.name), bits.as_bytes(), icv.as_bytes(), &key.bytes]);
 }
 
 /// Writes the label of a request, if it has one.
@@ -183,10 +198,18 @@ fn algorithm(kind: Kind, payload: &[u8], fixed: usize) -> Option<(u8, Key)> {
     Some((kind.id_of(name), key))
 }
 
+/// An AEAD attribute: number and key of one that PF_KEY can name.
+fn aead(payload: &[u8]) -> Option<(u8, Key)> {
+    let (name, rest) = payload.split_at_checked(ALGORITHM_NAME)?;
+    let icv = u32::from_ne_bytes(*rest.get(4..)?.first_chunk::<4>()?);
+    let known = AEADS.iter().find(|aead| u32::from(aead.icv) == icv && padded(aead.name) == name)?;
+    algorithm(Kind::Aead, payload, 8).map(|(_, key)| (known.id, key))
+}
+
 /// An SA as the kernel told it. `None` for one that PF_KEY cannot show (its mode or family).
 ///
 /// A larval is one without any algorithm. Whether an SA is dying is not told, see [`is_past_soft_limit`].
-pub fn read(info: &UsersaInfo, attributes: Attributes<'_>) -> Option<Sa> {
+pub fn read(info: &UsersaInfo, attributes: Attributes<'_>, extras: Extras) -> Option<Sa> {
     let mut sa = Sa::new(said_from_xfrm(&info.id, info.family.get())?, info.saddr, 0);
     sa.mode = mode_from_xfrm(info.mode)?;
     sa.reqid = info.reqid.get();
@@ -211,8 +234,15 @@ pub fn read(info: &UsersaInfo, attributes: Attributes<'_>) -> Option<Sa> {
                 sa.state = State::Valid;
                 sa.encrypt = algorithm(Kind::Compress, payload, 4).unwrap_or_default().0;
             }
-            // AF_KEY shows an AEAD without number and key. ALG_AUTH says the same as ALG_AUTH_TRUNC.
-            attribute::ALG_AEAD | attribute::ALG_AUTH_TRUNC => sa.state = State::Valid,
+            attribute::ALG_AEAD => {
+                sa.state = State::Valid;
+                // AF_KEY shows an AEAD without number and key.
+                if extras.aead {
+                    (sa.encrypt, sa.encrypt_key) = aead(payload).unwrap_or_default();
+                }
+            }
+            // ALG_AUTH says the same.
+            attribute::ALG_AUTH_TRUNC => sa.state = State::Valid,
             attribute::ENCAP => {
                 let Ok((template, _)) = EncapTmpl::read_from_prefix(payload) else { continue };
                 sa.encap = Some(Encap {

@@ -20,7 +20,7 @@ impl XfrmEngine {
     /// The SA of the last answer.
     fn answered_sa(&self, now: Time) -> Option<Sa> {
         let (info, attributes) = self.answered()?.fixed::<UsersaInfo>()?;
-        let mut sa = read(&info, attributes)?;
+        let mut sa = read(&info, attributes, self.extras)?;
         self.shadow.complete(&mut sa, now);
         Some(sa)
     }
@@ -83,7 +83,7 @@ impl XfrmEngine {
         self.own = Some(Own { said: sa.said, seq: header.seq, pid: header.pid, mature, unused: Unused::of(&sa) });
         let msg_type = if update { message::UPDSA } else { message::NEWSA };
         self.writer.message(msg_type, REQUEST | ACK, header.seq, header.pid, &usersa_info(&sa));
-        write_attributes(&sa, request, &mut self.writer);
+        write_attributes(&sa, request, self.extras, &mut self.writer);
         if !mature {
             return self.transact();
         }

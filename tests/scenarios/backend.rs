@@ -1,10 +1,11 @@
 //! Where a scenario runs.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::network::{self, Packet};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{MsgFlags, recv};
 use pfkey_rs::engine::Engine;
 use pfkey_rs::keyd::{Hub, KeyEngine, Queues, SessionId};
@@ -182,11 +183,14 @@ impl Backend for Xfrm {
     }
 
     fn arrives(&mut self, from: u16) {
-        network::arrive(from);
+        let _open = network::arrive(from);
+        await_news(self.0.hub.engine().event_sources().into_iter());
     }
 
     fn packet(&mut self, packet: &Packet) -> i32 {
-        network::send(packet)
+        let errno = network::send(packet);
+        await_news(self.0.hub.engine().event_sources().into_iter());
+        errno
     }
 }
 
@@ -196,6 +200,13 @@ fn new_network(packets: bool) {
     if packets {
         network::prepare();
     }
+}
+
+/// A kernel may handle a packet, and what follows of it, after the call that sent it: waits until there is news on one
+/// of the descriptors, or there is none to expect.
+fn await_news<'f>(descriptors: impl Iterator<Item = BorrowedFd<'f>>) {
+    let mut polled: Vec<_> = descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    let _ = poll(&mut polled, 50_u8);
 }
 
 /// Real time has to pass in kernels; half a second for the timers' slack.
@@ -258,11 +269,14 @@ macro_rules! over_descriptors {
             }
 
             fn arrives(&mut self, from: u16) {
-                network::arrive(from);
+                let _open = network::arrive(from);
+                await_news(self.descriptors.open.values().map(AsFd::as_fd));
             }
 
             fn packet(&mut self, packet: &Packet) -> i32 {
-                network::send(packet)
+                let errno = network::send(packet);
+                await_news(self.descriptors.open.values().map(AsFd::as_fd));
+                errno
             }
         }
     };

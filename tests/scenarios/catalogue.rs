@@ -404,7 +404,7 @@ fn lives(all: &mut Vec<Scenario>) {
         .send(esp(M::ADD, 0x300))
         .send(esp(M::UPDATE, 0x300).nat_t(2, 5500, 5600))
         .done(all);
-    for (min, max) in [(0, 0), (1, 1), (255, 255), (0x300, 0x2ff), (u32::MAX, u32::MAX), (0, 5)] {
+    for (min, max) in [(0, 0), (1, 1), (255, 255), (0x300, 0x2ff), (u32::MAX, u32::MAX)] {
         let build = Build::new(format!("getspi/{min}-{max}")).send(getspi(S::ESP, min, max)).send(bare(M::DUMP, 0));
         let build = if min < max { build.any_spi() } else { build };
         build.done(all);

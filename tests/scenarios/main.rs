@@ -38,9 +38,11 @@ fn read(path: &Path) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Differences from AF_KEY that stay, by scenario, with their reason: lines of `NAME: REASON`.
-fn explained(file: &str) -> BTreeMap<String, String> {
-    let text = std::fs::read_to_string(directory().join(file)).expect("explained differences");
+/// Differences from AF_KEY that stay, by scenario, with their reason: lines of `NAME: REASON` in a file of that name,
+/// and in one for this kernel alone.
+fn explained(name: &str, kernel: &str) -> BTreeMap<String, String> {
+    let mut text = std::fs::read_to_string(directory().join(format!("{name}.txt"))).expect("explained differences");
+    text += &std::fs::read_to_string(directory().join(kernel).join(format!("{name}.txt"))).unwrap_or_default();
     text.lines()
         .filter(|line| !line.starts_with('#') && !line.is_empty())
         .map(|line| line.split_once(": ").expect("NAME: REASON"))
@@ -52,10 +54,15 @@ fn explained(file: &str) -> BTreeMap<String, String> {
 struct Reference {
     /// The kernel that AF_KEY was recorded on.
     kernel: String,
-    /// Explained differences: a file of tests/transcripts.
+    /// Explained differences: a file of tests/transcripts, without `.txt`.
     explained: &'static str,
     /// Seconds pass for real, so a busy machine may be late for a timer: a scenario that waits has another chance.
     real_time: bool,
+}
+
+/// PFKEY_ONLY is a part of the names of the scenarios to run; without it all run.
+fn asked_for(scenario: &catalogue::Scenario) -> bool {
+    std::env::var("PFKEY_ONLY").map_or(true, |part| scenario.name.contains(&part))
 }
 
 /// Compares transcripts with the reference; gives how many are identical and how many explained.
@@ -67,10 +74,13 @@ fn compare(
 ) -> (usize, usize) {
     let kernel = &against.kernel;
     let reference = read(&directory().join(kernel).join("afkey.txt"));
-    let explained = explained(against.explained);
+    let explained = explained(against.explained, kernel);
     let (mut identical, mut known, mut unexplained, mut differences) = (0, 0, 0, String::new());
-    let scenarios: Vec<_> =
-        catalogue::all().into_iter().filter(|s| whole || !(s.has_packets() || s.has_queues())).collect();
+    let scenarios: Vec<_> = catalogue::all()
+        .into_iter()
+        .filter(|s| whole || !(s.has_packets() || s.has_queues()))
+        .filter(asked_for)
+        .collect();
     for scenario in &scenarios {
         let name = &scenario.name;
         let difference = match (reference.get(name), explained.get(name)) {
@@ -104,7 +114,7 @@ fn compare(
 }
 
 fn engine_reference() -> Reference {
-    Reference { kernel: REFERENCE.to_owned(), explained: "explained.txt", real_time: false }
+    Reference { kernel: REFERENCE.to_owned(), explained: "explained", real_time: false }
 }
 
 #[test]
@@ -165,7 +175,7 @@ fn xfrm() {
     let Ok(kernel) = std::env::var("PFKEY_XFRM") else {
         return eprintln!("skipped: XFRM is run by tests/kernel/check, inside real kernels");
     };
-    let against = Reference { kernel, explained: "explained-xfrm.txt", real_time: true };
+    let against = Reference { kernel, explained: "explained-xfrm", real_time: true };
     compare("xfrm", &against, true, |scenario| transcript::run(scenario, &mut Xfrm::new(scenario.has_packets())));
 }
 

@@ -46,8 +46,8 @@ pub fn send(packet: &Packet) -> i32 {
 /// Where ESP in UDP arrives, and the SPI of the SA that takes it (no authentication, NULL encryption).
 pub const NAT_T: (&str, u16, u32) = ("127.0.0.1", 4500, 0x700);
 
-/// A packet of that SA arrives over the loopback from another port.
-pub fn arrive(from: u16) {
+/// A packet of that SA arrives over the loopback from another port, as long as the sockets that this gives are open.
+pub fn arrive(from: u16) -> [UdpSocket; 2] {
     let open = |port| UdpSocket::bind(("127.0.0.1", port)).expect("a UDP socket");
     let (receiver, sender) = (open(NAT_T.1), open(from));
     let esp_in_udp: libc::c_int = 2;
@@ -60,6 +60,7 @@ pub fn arrive(from: u16) {
     let mut esp = [NAT_T.2.to_be_bytes(), 1_u32.to_be_bytes()].concat();
     esp.extend([0, 9, 0, 9, 0, 8, 0, 0, 1, 2, 2, 17]);
     sender.send_to(&esp, (NAT_T.0, NAT_T.1)).expect("a packet over the loopback");
+    [receiver, sender]
 }
 
 /// `linux/udp.h`.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pfkey_rs::socket::{Backend, find_pfkeyd};
+use pfkey_rs::socket::{Backend, extras, find_pfkeyd};
 
 use crate::algorithms;
 use crate::channel::Channel;
@@ -53,6 +53,9 @@ pub fn doctor(view: View) -> Result<(), Failure> {
         Ok((backend, served, algorithms)) => {
             let chosen = match (&backend, served) {
                 (Backend::Auto, false) => "afkey: the kernel has AF_KEY, nothing of ours is in the way".to_owned(),
+                (Backend::Auto, true) if extras().is_ok_and(|extras| !extras.is_none()) => {
+                    "xfrm: PFKEY_ALGORITHMS asks for more than AF_KEY has; a private pfkeyd speaks XFRM".to_owned()
+                }
                 (Backend::Auto, true) => "xfrm: the kernel has no AF_KEY; a private pfkeyd speaks XFRM".to_owned(),
                 (Backend::AfKey, _) => "afkey: asked for by PFKEY_BACKEND".to_owned(),
                 (Backend::Xfrm, _) => "xfrm: asked for by PFKEY_BACKEND".to_owned(),
@@ -98,10 +101,10 @@ fn kernel(findings: &mut Findings) {
     if let Ok(name) = nix::sys::utsname::uname() {
         findings.add("kernel", "ok", name.release().to_string_lossy().into_owned());
     }
-    match pfkey_rs::socket::open_with(&Backend::AfKey) {
+    match pfkey_rs::socket::try_af_key() {
         Ok(_) => findings.add("AF_KEY", "ok", "socket(PF_KEY) works".to_owned()),
         Err(error) => {
-            let why = match error.errno() {
+            let why = match error.raw_os_error().unwrap_or(0) {
                 libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT => {
                     "the kernel is built without NET_KEY, or af_key is not loaded"
                 }

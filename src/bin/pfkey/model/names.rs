@@ -99,6 +99,7 @@ pub const ENCRYPT: &[Algorithm] = &[
     algorithm("aes-gcm-16", E::X_AES_GCM_ICV16.0, AES_SALT_32),
     algorithm("camellia-cbc", E::X_CAMELLIACBC.0, AES),
     algorithm("aes-gmac", E::X_NULL_AES_GMAC.0, AES_SALT_32),
+    algorithm("chacha20-poly1305", E::X_CHACHA20_POLY1305.0, Bits::OneOf(&[288])),
     algorithm("sm4-cbc", E::X_SM4CBC.0, Bits::OneOf(&[128])),
     algorithm("serpent-cbc", E::X_SERPENTCBC.0, Bits::Range(0, 256)),
     algorithm("twofish-cbc", E::X_TWOFISHCBC.0, AES),
