@@ -179,8 +179,9 @@ fn xfrm() {
     compare("xfrm", &against, true, |scenario| transcript::run(scenario, &mut Xfrm::new(scenario.has_packets())));
 }
 
-/// Random sequences, PFKEY_RANDOM=FIRST-LAST of them, on AF_KEY here and on the engine in this process. Set by
-/// `tests/kernel/random`, inside a kernel. A difference is shrunk to the steps that it needs.
+/// Random sequences, PFKEY_RANDOM=FIRST-LAST of them, on AF_KEY here and on the engine in this process, or with
+/// PFKEY_RANDOM_XFRM on XFRM here. Set by `tests/kernel/random`, inside a kernel. A difference is shrunk to the steps that
+/// it needs.
 #[test]
 fn random_sequences() {
     let Ok(range) = std::env::var("PFKEY_RANDOM") else {
@@ -188,10 +189,15 @@ fn random_sequences() {
     };
     let (first, last) = range.split_once('-').expect("FIRST-LAST");
     let (first, last): (u64, u64) = (first.parse().expect("a number"), last.parse().expect("a number"));
-    let kernel = random::Kernel { old: std::env::var_os("PFKEY_OLD_KERNEL").is_some() };
+    let over_xfrm = std::env::var_os("PFKEY_RANDOM_XFRM").is_some();
+    let kernel = random::Kernel { old: std::env::var_os("PFKEY_OLD_KERNEL").is_some(), xfrm: over_xfrm };
     let differs = |scenario: &catalogue::Scenario| {
         let theirs = transcript::run(scenario, &mut AfKey::new(scenario.has_packets()));
-        let ours = transcript::run(scenario, &mut Memory::new(scenario.has_packets()));
+        let ours = if over_xfrm {
+            transcript::run(scenario, &mut Xfrm::new(scenario.has_packets()))
+        } else {
+            transcript::run(scenario, &mut Memory::new(scenario.has_packets()))
+        };
         (theirs != ours).then_some((theirs, ours))
     };
     let (mut run, mut different) = (0, 0);
@@ -213,7 +219,7 @@ fn random_sequences() {
                 None => scenario.steps.insert(at, step),
             }
         }
-        println!("{}\n--- AF_KEY\n{}--- engine\n{}", scenario.name, difference.0, difference.1);
+        println!("{}\n--- AF_KEY\n{}--- ours\n{}", scenario.name, difference.0, difference.1);
     }
     println!("{run} sequences, {} identical, {different} different", run - different);
     assert_eq!(different, 0);

@@ -26,11 +26,33 @@ impl Random {
     }
 }
 
-/// What a kernel's version decides.
+/// What is left out, because the two sides are known to differ there.
 #[derive(Clone, Copy)]
 pub struct Kernel {
     /// HMAC-RIPEMD160 exists, and SPIs are unique for each destination only (before 6.12).
     pub old: bool,
+    /// The other side is XFRM: what `explained-xfrm.txt` names.
+    pub xfrm: bool,
+}
+
+/// Makes of a message one that XFRM does not know better than AF_KEY.
+fn as_xfrm_knows(bytes: &mut [u8]) {
+    // A larval of no protocol.
+    if let [_, 1, _, satype @ 0, ..] = bytes {
+        *satype = 3;
+    }
+    let ipcomp = matches!(bytes, [_, 2 | 3, _, 9, ..]);
+    let mut at = 16;
+    while let Some([len @ 1..=255, _, exttype, 0, rest @ ..]) = bytes.get_mut(at..) {
+        match (*exttype, rest) {
+            // IPComp SPIs have 16 bits.
+            (1, [high, next, ..]) if ipcomp => (*high, *next) = (0, 0),
+            // A wrong label is one error among several, which XFRM looks for in another order.
+            (24, [alg, doi, ..]) => (*alg, *doi) = (1, 1),
+            _ => {}
+        }
+        at += usize::from(*len) * 8;
+    }
 }
 
 const V4: [&str; 3] = ["10.0.0.1", "10.0.0.2", "192.0.2.9"];
@@ -196,6 +218,9 @@ pub fn scenario(seed: u64, kernel: Kernel) -> Scenario {
         } else if r.chance(3) {
             let len = r.below(bytes.len());
             bytes.truncate(len);
+        }
+        if kernel.xfrm {
+            as_xfrm_knows(&mut bytes);
         }
         steps.push(Step::Send(name, bytes));
     }
