@@ -55,6 +55,7 @@ check:
 check-kernel:
 	tests/kernel/check
 	tests/kernel/traffic
+	tests/kernel/overrun
 	tests/kernel/preload
 	tests/kernel/openiked
 	tests/kernel/pfkey

@@ -153,6 +153,11 @@ pub trait KeyEngine {
         Vec::new()
     }
 
+    /// A line about the engine itself for the daemon's statistics, if there is something to say.
+    fn statistics(&self) -> Option<String> {
+        None
+    }
+
     /// Takes the news of the event sources.
     fn event(&mut self, cx: &mut Context<'_>) {
         let _ = cx;

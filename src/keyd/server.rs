@@ -231,6 +231,9 @@ impl<E: KeyEngine> Server<E> {
             let _ = writeln!(text, "session {}: {} delivered, {} dropped", id.0, s.delivered, s.dropped);
         }
         let _ = writeln!(text, "malformed requests: {}", self.malformed);
+        if let Some(line) = self.hub.engine().statistics() {
+            let _ = writeln!(text, "{line}");
+        }
         text
     }
 

@@ -127,6 +127,12 @@ impl XfrmEngine {
         self.shadow.len()
     }
 
+    /// Whether it remembers something of an SA.
+    #[must_use]
+    pub fn remembers(&self, said: &Said) -> bool {
+        self.shadow.has(said)
+    }
+
     /// Sends what the writer holds, one request, and takes the answer up to the acknowledgement.
     fn transact(&mut self) -> Result<(), Errno> {
         self.answer.zeroize();
@@ -266,6 +272,10 @@ impl KeyEngine for XfrmEngine {
             self.reconcile()?;
         }
         Ok(())
+    }
+
+    fn statistics(&self) -> Option<String> {
+        Some(format!("the kernel dropped events {} times; SAs remembered: {}", self.overruns, self.remembered()))
     }
 
     fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
