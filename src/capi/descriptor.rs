@@ -83,8 +83,7 @@ pub unsafe extern "C" fn pfkey_set_algorithms(list: *const c_char) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pfkey_close(so: c_int) {
     guard(|| {
-        // SAFETY: close takes any number; the descriptor is the caller's to give up.
-        unsafe { libc::close(so) };
+        crate::socket::close(so);
         Ok(())
     });
 }

@@ -451,7 +451,7 @@ impl<E: KeyEngine> Hub<E> {
             &mut delivery,
             |delivery| delivery.sink.may_dump(id),
             |delivery, message| {
-                if !delivery.sink.deliver(id, message) {
+                if !delivery.sink.deliver_dumped(id, message) {
                     return false;
                 }
                 if let Some(session) = delivery.sessions.get_mut(&id) {

@@ -10,6 +10,7 @@ mod dump;
 mod hub;
 mod queue;
 pub mod server;
+mod stage;
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -48,6 +49,12 @@ pub enum Audience {
 pub trait Sink {
     /// Queues one message for a session. `false` = its queue is full and the message was not taken.
     fn deliver(&mut self, to: SessionId, message: &[u8]) -> bool;
+
+    /// Queues a message of a dump for the session that asked for it. It may be kept for a while, so that several travel
+    /// together; whoever drives the hub sees to it that they do. `false` as for [`Sink::deliver`].
+    fn deliver_dumped(&mut self, to: SessionId, message: &[u8]) -> bool {
+        self.deliver(to, message)
+    }
 
     /// Whether a dump may go on: AF_KEY pauses one while more than two thirds of the receive buffer are used.
     /// A paused dump is resumed by the hub's `writable`.

@@ -16,6 +16,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{MsgFlags, accept4, recv, send, setsockopt, sockopt};
 use zeroize::Zeroize;
 
+use super::stage::Stage;
 use super::{Hub, KeyEngine, SessionId, Sink, Time};
 use crate::wire::MAX_MESSAGE_LEN;
 
@@ -45,6 +46,8 @@ struct Connection {
     fd: OwnedFd,
     /// Whether epoll is asked for writability.
     waits_for_room: bool,
+    /// Messages of a dump that are to be sent.
+    stage: Stage,
 }
 
 /// The clients' descriptors as a hub's sink.
@@ -56,7 +59,11 @@ struct Connections {
 
 impl Sink for Connections {
     fn deliver(&mut self, to: SessionId, message: &[u8]) -> bool {
-        let Some(connection) = self.by_session.get_mut(&to) else { return false };
+        // What was staged comes first.
+        self.flush(to);
+        let Some(connection) = self.by_session.get_mut(&to).filter(|connection| connection.stage.is_empty()) else {
+            return false;
+        };
         loop {
             match send(connection.fd.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
                 Ok(_) => return true,
@@ -67,6 +74,38 @@ impl Sink for Connections {
                     return false;
                 }
             }
+        }
+    }
+
+    fn may_dump(&mut self, to: SessionId) -> bool {
+        self.has_room(to)
+    }
+
+    fn deliver_dumped(&mut self, to: SessionId, message: &[u8]) -> bool {
+        if !self.has_room(to) {
+            return false;
+        }
+        let Some(connection) = self.by_session.get_mut(&to) else { return false };
+        connection.stage.push(message);
+        true
+    }
+}
+
+impl Connections {
+    /// Whether a message can be staged for a session, where necessary after what is staged was sent.
+    fn has_room(&mut self, id: SessionId) -> bool {
+        let has = |connections: &Self| connections.by_session.get(&id).is_some_and(|c| c.stage.has_room());
+        has(self) || {
+            self.flush(id);
+            has(self)
+        }
+    }
+
+    /// Sends what is staged for a session, as far as its socket takes it.
+    fn flush(&mut self, id: SessionId) {
+        let Some(connection) = self.by_session.get_mut(&id).filter(|c| !c.stage.is_empty()) else { return };
+        if connection.stage.flush(connection.fd.as_fd()).is_err() {
+            self.gone.push(id);
         }
     }
 }
@@ -135,7 +174,7 @@ impl<E: KeyEngine> Server<E> {
             self.hub.close(id, now());
             return Err(errno.into());
         }
-        self.connections.by_session.insert(id, Connection { fd, waits_for_room: false });
+        self.connections.by_session.insert(id, Connection { fd, waits_for_room: false, stage: Stage::default() });
         Ok(id)
     }
 
@@ -240,6 +279,7 @@ impl<E: KeyEngine> Server<E> {
     fn session_event(&mut self, id: SessionId, flags: EpollFlags) {
         if flags.contains(EpollFlags::EPOLLOUT) {
             self.hub.writable(id, now(), &mut self.connections);
+            self.connections.flush(id);
         }
         if flags.contains(EpollFlags::EPOLLIN) {
             self.request(id, flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP));
@@ -277,6 +317,7 @@ impl<E: KeyEngine> Server<E> {
         if !taken {
             self.malformed += 1;
         }
+        self.connections.flush(id);
         let used = len.min(self.buffer.len());
         self.buffer[..used].zeroize();
         let _ = recv(fd, &mut [], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC);
@@ -284,8 +325,9 @@ impl<E: KeyEngine> Server<E> {
 
     /// Asks epoll for writability exactly while a dump waits for room.
     fn update_interest(&mut self, id: SessionId) {
-        let waits = self.hub.is_dumping(id);
+        let dumps = self.hub.is_dumping(id);
         let Some(connection) = self.connections.by_session.get_mut(&id) else { return };
+        let waits = dumps || !connection.stage.is_empty();
         if connection.waits_for_room != waits {
             let mut flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
             flags.set(EpollFlags::EPOLLOUT, waits);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use thiserror::Error;
 
-use super::{helper, sys};
+use super::{helper, opened, sys};
 use crate::wire::Extras;
 
 /// What stands behind a PF_KEY descriptor; the values of the environment variable `PFKEY_BACKEND`.
@@ -178,6 +178,16 @@ pub fn open_with(backend: &Backend) -> Result<OwnedFd, OpenError> {
 /// # Errors
 /// As [`open`].
 pub fn open_with_cloexec(backend: &Backend) -> Result<OwnedFd, OpenError> {
+    let fd = open_backend(backend)?;
+    match backend {
+        Backend::AfKey => opened::forget(fd.as_raw_fd()),
+        Backend::Auto if !super::is_served(fd.as_raw_fd()) => opened::forget(fd.as_raw_fd()),
+        _ => opened::remember(fd.as_raw_fd()),
+    }
+    Ok(fd)
+}
+
+fn open_backend(backend: &Backend) -> Result<OwnedFd, OpenError> {
     let extras = extras()?;
     let private = |engine| {
         let algorithms = extras.to_string();

@@ -6,6 +6,7 @@
 
 mod choose;
 mod helper;
+mod opened;
 mod sys;
 
 use std::io;
@@ -34,7 +35,7 @@ pub fn is_served(fd: RawFd) -> bool {
 /// # Errors
 /// That of `send`; EMSGSIZE or EINVAL for a message with broken framing on a served descriptor.
 pub fn send(fd: RawFd, message: &[u8]) -> io::Result<usize> {
-    let served = is_served(fd);
+    let served = opened::is_served(fd) || is_served(fd);
     if served {
         check_framing(message)?;
     }
@@ -64,15 +65,22 @@ pub fn check_framing_start(start: &[u8], len: usize) -> io::Result<()> {
     }
 }
 
+/// Closes a descriptor.
+pub fn close(fd: RawFd) {
+    opened::forget(fd);
+    let _ = nix::unistd::close(fd);
+}
+
 /// Waits until the pfkeyd behind a served descriptor has consumed what was sent, which it does after it has
 /// queued the answers. Returns at once when it is gone.
 pub fn settle(fd: RawFd) {
     // The answer usually comes within microseconds: give the processor away a few times before sleeping.
-    for _ in 0..64 {
-        if !sys::has_unread_output(fd) {
+    for round in 0..64 {
+        std::thread::yield_now();
+        // A descriptor that was closed may be another by now.
+        if !sys::has_unread_output(fd) || round == 8 && !is_served(fd) {
             return;
         }
-        std::thread::yield_now();
     }
     let mut nap = std::time::Duration::from_micros(20);
     while sys::has_unread_output(fd) {

@@ -26,19 +26,24 @@ fn spd_notice(received: &Received<'_>, msg_type: MessageType, references: u16) -
 }
 
 impl XfrmEngine {
-    /// Takes all events that wait.
+    /// Takes all events that wait, or those up to an awaited one.
     pub(super) fn take_events(&mut self, cx: &mut Context<'_>) {
         let mut buffer = std::mem::take(&mut self.event_buffer);
-        let mut lost = false;
+        let (mut lost, awaiting) = (false, self.awaited.is_some());
         loop {
             match self.events.receive(&mut buffer) {
                 Ok(Some(received)) => {
                     let mut rest: &[u8] = received;
                     while let Some((one, next)) = split(rest) {
                         self.tell(&one, cx);
+                        self.awaited.take_if(|awaited| *awaited == (one.seq, one.pid));
                         rest = next;
                     }
                     received.zeroize();
+                    // What comes after a change can wait.
+                    if awaiting && self.awaited.is_none() {
+                        break;
+                    }
                 }
                 // The kernel had to drop events, and goes on when these are taken.
                 Err(Errno::ENOBUFS) => lost = true,

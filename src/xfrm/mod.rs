@@ -68,6 +68,10 @@ pub struct XfrmEngine {
     /// The shadow holds every SA, not only those that were added while it watched.
     complete: bool,
     own: Option<Own>,
+    /// Sequence number and process id of the change whose notification is awaited.
+    awaited: Option<(u32, u32)>,
+    /// The error of that change, when something else was asked of the kernel before it was looked at.
+    failed: Option<Errno>,
     /// Security labels were seen: policies' notifications have to be asked for them.
     labelled: bool,
     probed: probe::Probed,
@@ -101,6 +105,8 @@ impl XfrmEngine {
             gone: Gone::default(),
             complete: false,
             own: None,
+            awaited: None,
+            failed: None,
             labelled: false,
             probed: probe::Probed::default(),
             extras: Extras::default(),
@@ -136,10 +142,37 @@ impl XfrmEngine {
     /// Sends what the writer holds, one request, and takes the answer up to the acknowledgement.
     fn transact(&mut self) -> Result<(), Errno> {
         self.answer.zeroize();
+        if self.awaited.is_some() && self.failed.is_none() {
+            self.failed = self.take_error().err();
+        }
         let sent = self.requests.send(self.writer.bytes());
         self.writer.clear();
         sent?;
         self.take_acknowledgement()
+    }
+
+    /// Sends what the writer holds, one change without `NLM_F_ACK`, and tells of events up to its own. The kernel tells
+    /// every listener of a change before `send` returns, this engine too; an error it tells the requester, so nothing
+    /// else has to be received.
+    fn change(&mut self, header: Header, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.awaited = Some((header.seq, header.pid));
+        let sent = self.requests.send(self.writer.bytes());
+        self.writer.clear();
+        sent?;
+        self.take_events(cx);
+        match self.awaited.take() {
+            None => Ok(()),
+            // It failed, or its event was lost.
+            Some(_) => self.failed.take().map_or_else(|| self.take_error(), Err),
+        }
+    }
+
+    /// The error of a change, if there is one.
+    fn take_error(&mut self) -> Result<(), Errno> {
+        let Some(received) = self.requests.receive(&mut self.receive_buffer)? else { return Ok(()) };
+        let errno = split(received).map_or(0, |(one, _)| one.error());
+        received.zeroize();
+        if errno == 0 { Ok(()) } else { Err(Errno::from_raw(errno)) }
     }
 
     /// Keeps what is answered; gives the errno of the next acknowledgement.
@@ -221,25 +254,38 @@ impl KeyEngine for XfrmEngine {
     type Dump = XfrmDump;
 
     fn request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        // What happened before is told before.
-        self.take_events(cx);
-        let outcome = match request.header().msg_type {
+        let msg_type = request.header().msg_type;
+        // What happened before is told before; of a change it is told with the change.
+        let changes = matches!(
+            msg_type,
+            MessageType::ADD
+                | MessageType::DELETE
+                | MessageType::X_SPDADD
+                | MessageType::X_SPDUPDATE
+                | MessageType::X_SPDDELETE
+                | MessageType::X_SPDDELETE2
+        );
+        if !changes {
+            self.take_events(cx);
+        }
+        let outcome = match msg_type {
             MessageType::GETSPI => self.getspi(request, cx),
             MessageType::UPDATE | MessageType::ADD => self.add(request, cx),
-            MessageType::DELETE => self.delete(request),
+            MessageType::DELETE => self.delete(request, cx),
             MessageType::GET => self.get(request, cx),
             MessageType::ACQUIRE => self.acquire_failed(request),
             MessageType::FLUSH => self.flush(request, cx),
-            MessageType::X_SPDUPDATE | MessageType::X_SPDADD | MessageType::X_SPDSETIDX => self.spd_add(request),
-            MessageType::X_SPDDELETE => self.spd_delete(request),
+            MessageType::X_SPDUPDATE | MessageType::X_SPDADD | MessageType::X_SPDSETIDX => self.spd_add(request, cx),
+            MessageType::X_SPDDELETE => self.spd_delete(request, cx),
             MessageType::X_SPDGET => self.spd_get(request, cx),
-            MessageType::X_SPDDELETE2 => self.spd_delete_by_id(request),
+            MessageType::X_SPDDELETE2 => self.spd_delete_by_id(request, cx),
             MessageType::X_SPDFLUSH => self.spd_flush(request, cx),
             MessageType::X_MIGRATE => self.migrate(request),
             _ => Err(Errno::EOPNOTSUPP),
         };
-        // The kernel told every listener before it acknowledged, this engine too.
-        self.take_events(cx);
+        if !changes || outcome.is_err() {
+            self.take_events(cx);
+        }
         self.own = None;
         outcome
     }

@@ -82,14 +82,14 @@ impl XfrmEngine {
         }
         self.own = Some(Own { said: sa.said, seq: header.seq, pid: header.pid, mature, unused: Unused::of(&sa) });
         let msg_type = if update { message::UPDSA } else { message::NEWSA };
-        self.writer.message(msg_type, REQUEST | ACK, header.seq, header.pid, &usersa_info(&sa));
+        self.writer.message(msg_type, REQUEST, header.seq, header.pid, &usersa_info(&sa));
         write_attributes(&sa, request, self.extras, &mut self.writer);
         if !mature {
-            return self.transact();
+            return self.change(header, cx);
         }
         // New limits: the SA is as young as ever, unless the kernel finds one of them reached and says so.
         let before = self.shadow.set_dying(&sa.said, Some(false));
-        let outcome = self.transact();
+        let outcome = self.change(header, cx);
         if outcome.is_err() {
             self.shadow.set_dying(&sa.said, before);
         }
@@ -97,11 +97,11 @@ impl XfrmEngine {
     }
 
     /// `pfkey_delete`. The notification comes from the kernel.
-    pub(super) fn delete(&mut self, request: &Message<'_>) -> Result<(), Errno> {
+    pub(super) fn delete(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
         let said = named(request)?;
-        self.writer.message(message::DELSA, REQUEST | ACK, header.seq, header.pid, &usersa_id(&said));
-        self.transact()
+        self.writer.message(message::DELSA, REQUEST, header.seq, header.pid, &usersa_id(&said));
+        self.change(header, cx)
     }
 
     /// `pfkey_get`.

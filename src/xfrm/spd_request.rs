@@ -14,7 +14,7 @@ use crate::wire::{ExtensionType as Ext, Header, Message, MessageType, PolicyType
 
 impl XfrmEngine {
     /// `pfkey_spdadd`: SPDADD, SPDUPDATE and SPDSETIDX. The notification comes from the kernel.
-    pub(super) fn spd_add(&mut self, request: &Message<'_>) -> Result<(), Errno> {
+    pub(super) fn spd_add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
         let PolicyHead { v6, selector, policy_type, ext, requests } = policy_head(request)?;
         let templates = if policy_type == PolicyType::IPSEC {
@@ -32,11 +32,11 @@ impl XfrmEngine {
         };
         let update = header.msg_type == MessageType::X_SPDUPDATE;
         let msg_type = if update { message::UPDPOLICY } else { message::NEWPOLICY };
-        self.writer.message(msg_type, REQUEST | ACK, header.seq, header.pid, &userpolicy_info(&wanted));
+        self.writer.message(msg_type, REQUEST, header.seq, header.pid, &userpolicy_info(&wanted));
         write_templates(&templates, v6, &mut self.writer);
         self.labelled |= request.has(Ext::X_SEC_CTX);
         write_label(request, &mut self.writer);
-        self.transact()
+        self.change(header, cx)
     }
 
     /// A reqid that no policy has (`gen_reqid`). AF_KEY counts through all namespaces, this through one process.
@@ -53,7 +53,7 @@ impl XfrmEngine {
     }
 
     /// `pfkey_spddelete`. The notification comes from the kernel.
-    pub(super) fn spd_delete(&mut self, request: &Message<'_>) -> Result<(), Errno> {
+    pub(super) fn spd_delete(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
         let (_, selector) = selector(request)?;
         let (ext, _) = request.policy().ok_or(Errno::EINVAL)?;
@@ -61,9 +61,9 @@ impl XfrmEngine {
             return Err(Errno::EINVAL);
         }
         let id: UserpolicyId = by_selector(&selector, ext.dir);
-        self.writer.message(message::DELPOLICY, REQUEST | ACK, header.seq, header.pid, &id);
+        self.writer.message(message::DELPOLICY, REQUEST, header.seq, header.pid, &id);
         write_label(request, &mut self.writer);
-        self.transact()
+        self.change(header, cx)
     }
 
     /// Asks for one policy.
@@ -84,11 +84,11 @@ impl XfrmEngine {
     }
 
     /// `pfkey_spdget` for SPDDELETE2. The notification comes from the kernel.
-    pub(super) fn spd_delete_by_id(&mut self, request: &Message<'_>) -> Result<(), Errno> {
+    pub(super) fn spd_delete_by_id(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
         let id = existing_id(request)?;
-        self.writer.message(message::DELPOLICY, REQUEST | ACK, header.seq, header.pid, &by_id(id));
-        self.transact()
+        self.writer.message(message::DELPOLICY, REQUEST, header.seq, header.pid, &by_id(id));
+        self.change(header, cx)
     }
 
     /// `pfkey_spdflush`: the answer first; a notification comes from the kernel if something was removed.
