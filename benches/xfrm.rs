@@ -4,11 +4,13 @@
 //! only the ratios mean something.
 
 use std::ffi::c_void;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, recv, send};
 use pfkey_rs::capi::{pfkey_recv, pfkey_send_dump};
+use pfkey_rs::listing::{SaView, for_each_sa};
 use pfkey_rs::socket::{self, Backend};
 use pfkey_rs::wire::layout::{SadbLifetime, SadbSa};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
@@ -188,8 +190,22 @@ fn main() {
     let bare = time(|| assert_eq!(bare_dump(&netlink, &mut buffer), SAS));
     show("netlink dump, thrown away", bare, SAS);
 
+    let mut shown = 0;
+    let fd = socket::open_with(&Backend::Xfrm).expect("a descriptor");
+    let foreach = time(|| {
+        shown = 0;
+        let mut see = |sa: &SaView<'_>| {
+            shown += u32::from(sa.encrypt_key.0 == 128);
+            ControlFlow::Continue(())
+        };
+        for_each_sa(fd.as_fd(), SaType::ESP, &mut see).expect("every SA");
+        assert_eq!(shown, SAS);
+    });
+    show("pfkey_dump_foreach, XFRM", foreach, SAS);
+
     println!("ratios:");
     ratio("ADD and its answer, XFRM / AF_KEY", add_xfrm, add_af_key, 1.5);
     ratio("dump, XFRM / AF_KEY with two receives", ours_xfrm, libipsec, 1.0);
     ratio("dump, XFRM / AF_KEY with pfkey_recv", ours_xfrm, ours_af_key, 1.3);
+    ratio("pfkey_dump_foreach / netlink dump thrown away", foreach, bare, 1.3);
 }

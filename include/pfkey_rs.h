@@ -49,6 +49,118 @@ typedef struct pfkey_engine_sa {
   uint8_t dst[16];
 } pfkey_engine_sa;
 
+/*
+ Limits of an SA, or its use so far.
+ */
+typedef struct pfkey_sa_lifetime {
+  /*
+   Packets; as a limit 0 = none.
+   */
+  uint64_t packets;
+  /*
+   Bytes; as a limit 0 = none.
+   */
+  uint64_t bytes;
+  /*
+   Limits: seconds since creation, 0 = none. Use: Unix time of creation.
+   */
+  uint64_t addtime;
+  /*
+   Limits: seconds since first use, 0 = none. Use: Unix time of first use, 0 = unused.
+   */
+  uint64_t usetime;
+} pfkey_sa_lifetime;
+
+/*
+ An SA as `pfkey_dump_foreach` shows it. It and what it points to are valid during the callback only.
+ */
+typedef struct pfkey_sa_view {
+  /*
+   SADB_SATYPE_AH, SADB_SATYPE_ESP or SADB_X_SATYPE_IPCOMP.
+   */
+  uint8_t satype;
+  /*
+   SADB_SASTATE_LARVAL, SADB_SASTATE_MATURE or SADB_SASTATE_DYING.
+   */
+  uint8_t state;
+  /*
+   `sadb_sa_auth`.
+   */
+  uint8_t auth;
+  /*
+   `sadb_sa_encrypt`.
+   */
+  uint8_t encrypt;
+  /*
+   `sadb_x_sa2_mode`.
+   */
+  uint8_t mode;
+  /*
+   Replay window in packets.
+   */
+  uint8_t replay;
+  /*
+   Bits of authentication key.
+   */
+  uint16_t auth_bits;
+  /*
+   Bits of encryption key.
+   */
+  uint16_t encrypt_bits;
+  /*
+   UDP encapsulation, 0 = none.
+   */
+  uint16_t natt_type;
+  /*
+   UDP source port in host byte order.
+   */
+  uint16_t natt_sport;
+  /*
+   UDP destination port in host byte order.
+   */
+  uint16_t natt_dport;
+  /*
+   SPI in network byte order, as `sadb_sa_spi`.
+   */
+  uint32_t spi;
+  /*
+   `sadb_sa_flags`.
+   */
+  uint32_t flags;
+  /*
+   `sadb_x_sa2_reqid`.
+   */
+  uint32_t reqid;
+  /*
+   Source; a sockaddr_in or sockaddr_in6 without port.
+   */
+  const struct sockaddr *src;
+  /*
+   Destination; a sockaddr_in or sockaddr_in6 without port.
+   */
+  const struct sockaddr *dst;
+  /*
+   Authentication key, (auth_bits + 7) / 8 bytes.
+   */
+  const uint8_t *auth_key;
+  /*
+   Encryption key, (encrypt_bits + 7) / 8 bytes.
+   */
+  const uint8_t *encrypt_key;
+  /*
+   Hard limits.
+   */
+  struct pfkey_sa_lifetime hard;
+  /*
+   Soft limits.
+   */
+  struct pfkey_sa_lifetime soft;
+  /*
+   Use so far.
+   */
+  struct pfkey_sa_lifetime current;
+} pfkey_sa_view;
+
 #ifdef __cplusplus
 extern "C" {
 #endif /* __cplusplus */
@@ -298,6 +410,22 @@ const char *ipsec_strerror(void);
  Sets the text that goes with code 26 on this thread; the code stays. The string is copied; NULL forgets it.
  */
 void __ipsec_set_strerror(const char *text);
+
+/*
+ Calls `callback` once for each SA of a type (SADB_SATYPE_UNSPEC: of all), newest first, with `arg`; a value other
+ than 0 stops it.
+
+ Behind XFRM and AF_KEY the SAs come straight from the kernel by netlink, without a PF_KEY message each; DYING is then
+ judged from limits and counters. Where the program may not (no CAP_NET_ADMIN), or another engine is behind `so`, it
+ is a DUMP over `so`: what else arrives there meanwhile is read and lost, so use a descriptor that is registered for
+ nothing. The callback must not use `so`, nor leave by longjmp or an exception.
+
+ Returns 0, or the callback's value that stopped it; -1 with a code otherwise (10 for an SA type that has no SAs).
+ */
+int pfkey_dump_foreach(int so,
+                       uint32_t satype,
+                       int (*callback)(const struct pfkey_sa_view *sa, void *arg),
+                       void *arg);
 
 /*
  The length in bytes of a policy that `ipsec_set_policy` made; -1 for NULL.

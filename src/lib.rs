@@ -13,6 +13,7 @@
 //! | [`engine`] | the embedded key engine |
 //! | [`xfrm`] | a key engine over XFRM netlink: the kernel's own SAs and policies |
 //! | [`keyd`] | serving PF_KEY sockets from a [`keyd::KeyEngine`] |
+//! | [`listing`] | every SA behind a descriptor, by the shortest way |
 //! | [`capi`] | the C ABI |
 #![deny(unsafe_code)]
 
@@ -21,6 +22,7 @@ pub mod capi;
 pub mod engine;
 pub mod error;
 pub mod keyd;
+pub mod listing;
 pub mod policy;
 pub mod print;
 pub mod request;

@@ -8,7 +8,7 @@
 pub mod interpose;
 pub mod policy;
 // Its servers and its C ABI are not here.
-#[allow(unused_imports)]
+#[allow(unused_imports, dead_code)]
 #[path = "../../src/socket/mod.rs"]
 pub mod socket;
 #[path = "../../src/wire/mod.rs"]

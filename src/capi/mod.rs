@@ -14,6 +14,7 @@ mod descriptor;
 mod dump;
 mod engine;
 mod error;
+mod foreach;
 mod guard;
 mod memory;
 mod policy;
@@ -39,6 +40,7 @@ pub use engine::{
     pfkey_engine_set_acq_expires,
 };
 pub use error::{__ipsec_errcode, __ipsec_set_strerror, ipsec_strerror};
+pub use foreach::{pfkey_dump_foreach, pfkey_sa_lifetime, pfkey_sa_view};
 pub use policy::{ipsec_dump_policy, ipsec_dump_policy_withports, ipsec_get_policylen, ipsec_set_policy};
 pub use receive::pfkey_recv;
 pub use send_header::{

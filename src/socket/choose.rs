@@ -192,7 +192,7 @@ fn open_backend(backend: &Backend) -> Result<OwnedFd, OpenError> {
     let private = |engine| {
         let algorithms = extras.to_string();
         let offered: &[&str] = if extras.is_none() { &[] } else { &["--algorithms", &algorithms] };
-        helper::open(&[&["--engine", engine], offered].concat())
+        helper::open(engine, offered)
     };
     match backend {
         // AF_KEY could not offer them.
@@ -216,7 +216,7 @@ fn connect_to(path: &std::path::Path) -> Result<OwnedFd, OpenError> {
     let failed = |source: io::Error| OpenError::Connect { path: path.to_owned(), source };
     let fd =
         socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(|e| failed(e.into()))?;
-    helper::name(&fd, &COUNT).map_err(failed)?;
+    helper::name(&fd, "unix", &COUNT).map_err(failed)?;
     let address = UnixAddr::new(path).map_err(|e| failed(e.into()))?;
     loop {
         match connect(fd.as_raw_fd(), &address) {

@@ -58,18 +58,18 @@ pub fn find_pfkeyd() -> Result<PathBuf, Vec<PathBuf>> {
 }
 
 /// Makes a pair of connected sockets, the first named so that any process recognises it as served.
-fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+fn pair(engine: &str) -> io::Result<(OwnedFd, OwnedFd)> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-    name(&ours, &COUNT)?;
+    name(&ours, engine, &COUNT)?;
     Ok((ours, theirs))
 }
 
 /// Gives a socket a name with the prefix that [`super::is_served`] knows.
-pub(super) fn name(fd: &OwnedFd, count: &AtomicU32) -> io::Result<()> {
+pub(super) fn name(fd: &OwnedFd, engine: &str, count: &AtomicU32) -> io::Result<()> {
     loop {
         let n = count.fetch_add(1, Ordering::Relaxed);
-        let name = format!("pfkey/{}/{n}", std::process::id());
+        let name = format!("pfkey/{engine}/{}/{n}", std::process::id());
         match bind(fd.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?) {
             Ok(()) => return Ok(()),
             // A process of another pid namespace may have taken it.
@@ -81,16 +81,16 @@ pub(super) fn name(fd: &OwnedFd, count: &AtomicU32) -> io::Result<()> {
 
 /// Starts a pfkeyd that serves one descriptor, and gives that descriptor. It ends when the last copy of the
 /// descriptor is closed.
-pub(super) fn open(arguments: &[&str]) -> Result<OwnedFd, OpenError> {
+pub(super) fn open(engine: &str, arguments: &[&str]) -> Result<OwnedFd, OpenError> {
     let program = find_pfkeyd().map_err(|sought| OpenError::NoPfkeyd { sought })?;
     let failed = |source| OpenError::Helper { program: program.clone(), source };
-    let (ours, theirs) = pair().map_err(OpenError::System)?;
+    let (ours, theirs) = pair(engine).map_err(OpenError::System)?;
     let (status_read, status_write) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| OpenError::System(e.into()))?;
     let path = CString::new(program.as_os_str().as_bytes())
         .map_err(|_| failed(io::Error::from(io::ErrorKind::InvalidInput)))?;
     let mut argv = vec![path.clone(), c"--fd".into(), c"3".into(), c"--status".into(), c"4".into()];
-    for argument in arguments {
+    for argument in ["--engine", engine].iter().chain(arguments) {
         argv.push(CString::new(*argument).map_err(|_| failed(io::Error::from(io::ErrorKind::InvalidInput)))?);
     }
     sys::spawn_detached(&path, &argv, theirs.as_raw_fd(), status_write.as_raw_fd()).map_err(failed)?;

@@ -10,11 +10,12 @@ mod opened;
 mod sys;
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 pub use choose::{Backend, OpenError, extras, open, open_with, open_with_cloexec, set_extras};
 pub use helper::find_pfkeyd;
 pub(crate) use sys::own;
+pub(crate) use sys::same_namespace;
 pub use sys::{inherited, keep_only_net_admin, try_af_key, try_xfrm};
 
 use crate::wire::{Header, Profile};
@@ -22,10 +23,19 @@ use crate::wire::{Header, Profile};
 /// Names of descriptors that a pfkeyd serves begin so, in the abstract namespace of AF_UNIX.
 const NAME_PREFIX: &[u8] = b"\0pfkey/";
 
+/// The names of those among them whose private pfkeyd speaks XFRM.
+const XFRM_PREFIX: &[u8] = b"\0pfkey/xfrm/";
+
 /// Whether a pfkeyd serves this descriptor (it was made by [`open`], here or in another process).
 #[must_use]
 pub fn is_served(fd: RawFd) -> bool {
     sys::has_name_prefix(fd, NAME_PREFIX)
+}
+
+/// Whether what is behind a descriptor is the kernel's XFRM: an AF_KEY socket, or a private pfkeyd over XFRM.
+#[must_use]
+pub fn is_xfrm(fd: BorrowedFd<'_>) -> bool {
+    sys::has_name_prefix(fd.as_raw_fd(), XFRM_PREFIX) || sys::is_af_key(fd.as_raw_fd())
 }
 
 /// Sends one message with one `send`. On a served descriptor it returns when every answer waits there, as

@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -87,6 +87,33 @@ pub(super) fn has_name_prefix(fd: RawFd, prefix: &[u8]) -> bool {
         && libc::c_int::from(name.sun_family) == libc::AF_UNIX
         && len as usize >= size_of::<libc::sa_family_t>() + prefix.len()
         && name.sun_path.iter().zip(prefix).all(|(a, b)| *a as u8 == *b)
+}
+
+/// Whether it is an AF_KEY socket; errno is kept.
+pub(super) fn is_af_key(fd: RawFd) -> bool {
+    let mut domain: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    let errno = nix::errno::Errno::last_raw();
+    // SAFETY: the pointer is that of a live integer of the length that is passed.
+    let status =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, (&raw mut domain).cast(), &raw mut len) };
+    nix::errno::Errno::set_raw(errno);
+    status == 0 && domain == AF_KEY
+}
+
+/// Whether two sockets are of the same network namespace (`SO_NETNS_COOKIE`, Linux 5.14); false if that is not known.
+pub(crate) fn same_namespace(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
+    let cookie = |fd: BorrowedFd<'_>| {
+        let mut cookie = 0_u64;
+        let mut len = size_of::<u64>() as libc::socklen_t;
+        // SAFETY: the pointer is that of a live integer of the length that is passed.
+        let status = unsafe {
+            let name = libc::SO_NETNS_COOKIE;
+            libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, (&raw mut cookie).cast(), &raw mut len)
+        };
+        (status == 0).then_some(cookie)
+    };
+    cookie(a).is_some_and(|a| cookie(b) == Some(a))
 }
 
 /// Whether something that was sent has not been consumed by the peer (`SIOCOUTQ`); false when that cannot be

@@ -7,9 +7,10 @@ use zerocopy::IntoBytes;
 use zeroize::Zeroize;
 
 use super::XfrmEngine;
-use super::attribute::{DUMP, REQUEST, Received, split};
+use super::attribute::{DUMP, REQUEST, Received};
 use super::layout::{AddressFilter, UserpolicyInfo, UsersaInfo, attribute, message};
-use super::netlink::{Netlink, RECEIVE_BUFFER};
+use super::netlink::Netlink;
+use super::parts::Parts;
 use super::{policy, sa};
 use crate::afkey::message::{Shown, write_policy, write_sa};
 use crate::keyd::{DumpStep, Errno, Time};
@@ -25,61 +26,10 @@ enum Listed {
 
 /// A running dump.
 pub struct XfrmDump {
-    /// Given back at the end.
-    netlink: Option<Netlink>,
+    parts: Parts,
     listed: Listed,
-    buffer: Box<[u8]>,
-    /// What of the buffer is filled, and how far it was read.
-    filled: usize,
-    read: usize,
-    /// The kernel said that there are no more.
-    ended: bool,
     /// When it began, as [`super::gone::Gone`] counts.
     since: u64,
-}
-
-impl XfrmDump {
-    /// Gives the next message of the kernel's to `take`; `None` at the end.
-    fn next<R>(&mut self, take: impl FnOnce(u64, &Received<'_>) -> R) -> Result<Option<R>, Errno> {
-        loop {
-            if self.ended {
-                return Ok(None);
-            }
-            let waiting = self.buffer.get(self.read..self.filled).unwrap_or_default();
-            let Some((received, rest)) = split(waiting) else {
-                self.refill()?;
-                continue;
-            };
-            self.read = self.filled - rest.len();
-            match received.msg_type {
-                message::DONE | message::ERROR => {
-                    self.ended = true;
-                    match received.error() {
-                        0 => {}
-                        errno => return Err(Errno::from_raw(errno)),
-                    }
-                }
-                _ => return Ok(Some(take(self.since, &received))),
-            }
-        }
-    }
-
-    fn refill(&mut self) -> Result<(), Errno> {
-        if let Some(used) = self.buffer.get_mut(..self.filled) {
-            used.zeroize();
-        }
-        (self.filled, self.read) = (0, 0);
-        // The kernel puts the next part into the queue when this one is taken out.
-        let netlink = self.netlink.as_ref().ok_or(Errno::EBADF)?;
-        self.filled = netlink.receive(&mut self.buffer)?.ok_or(Errno::ENOBUFS)?.len();
-        Ok(())
-    }
-}
-
-impl Drop for XfrmDump {
-    fn drop(&mut self) {
-        self.buffer.zeroize();
-    }
 }
 
 impl XfrmEngine {
@@ -88,19 +38,9 @@ impl XfrmEngine {
             Some(netlink) => netlink,
             None => Netlink::open()?,
         };
-        let sent = netlink.send(self.writer.bytes());
+        let parts = Parts::start(netlink, self.writer.bytes());
         self.writer.clear();
-        sent?;
-        let buffer = vec![0; RECEIVE_BUFFER].into();
-        Ok(XfrmDump {
-            netlink: Some(netlink),
-            listed,
-            buffer,
-            filled: 0,
-            read: 0,
-            ended: false,
-            since: self.gone.begin(),
-        })
+        Ok(XfrmDump { parts: parts?, listed, since: self.gone.begin() })
     }
 
     fn open_sa_dump(&mut self, proto: u8, filter: Option<&SadbXFilter>) -> Result<XfrmDump, Errno> {
@@ -140,9 +80,10 @@ impl XfrmEngine {
         out: &mut Vec<u8>,
     ) -> Result<DumpStep, Errno> {
         loop {
+            let since = dump.since;
             let step = match dump.listed {
-                Listed::Sas => dump.next(|since, received| self.append_sa(since, received, now, out)),
-                Listed::Policies => dump.next(|since, received| self.append_policy(since, received, now, out)),
+                Listed::Sas => dump.parts.next(|received| self.append_sa(since, received, now, out)),
+                Listed::Policies => dump.parts.next(|received| self.append_policy(since, received, now, out)),
             };
             match step? {
                 None => return Ok(DumpStep::End),
@@ -174,10 +115,10 @@ impl XfrmEngine {
     }
 
     /// Keeps the socket of a dump that came to its end for the next one.
-    pub(super) fn end_dump(&mut self, mut dump: XfrmDump) {
+    pub(super) fn end_dump(&mut self, dump: XfrmDump) {
         self.gone.end();
-        if dump.ended && self.spare.is_none() {
-            self.spare = dump.netlink.take();
+        if self.spare.is_none() {
+            self.spare = dump.parts.into_netlink();
         }
     }
 
@@ -185,7 +126,7 @@ impl XfrmEngine {
     pub(super) fn taken_reqids(&mut self) -> Result<HashSet<u32>, Errno> {
         let mut dump = self.open_policy_dump()?;
         let mut taken = HashSet::new();
-        while let Some(reqids) = dump.next(|_, received| {
+        while let Some(reqids) = dump.parts.next(|received| {
             let attributes = received.fixed::<UserpolicyInfo>().map(|(_, attributes)| attributes)?;
             Some(policy::templates(attributes).map(|tmpl| tmpl.reqid.get()).collect::<Vec<_>>())
         })? {
@@ -199,7 +140,7 @@ impl XfrmEngine {
     pub(super) fn reconcile(&mut self) -> Result<(), Errno> {
         let mut dump = self.open_sa_dump(255, None)?;
         let mut before = self.shadow.start_over();
-        while let Some(sa) = dump.next(|_, received| {
+        while let Some(sa) = dump.parts.next(|received| {
             let (info, attributes) = received.fixed::<UsersaInfo>()?;
             sa::read(&info, attributes, self.extras)
         })? {

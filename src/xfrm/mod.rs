@@ -8,11 +8,13 @@
 mod acquire;
 mod algorithm;
 mod attribute;
+pub mod direct;
 mod dump;
 mod event;
 mod gone;
 mod layout;
 mod netlink;
+mod parts;
 mod policy;
 mod probe;
 mod sa;

@@ -108,6 +108,11 @@ pub fn usersa_id(said: &Said) -> UsersaId {
     }
 }
 
+/// `sadb_sa_flags` of `XFRM_STATE_*`.
+pub fn flags_from_xfrm(flags: u8) -> u32 {
+    FLAGS.iter().filter(|(bit, _)| flags & bit != 0).fold(0, |all, (_, flag)| all | flag)
+}
+
 /// What an SA is beside its attributes.
 pub fn usersa_info(sa: &Sa) -> UsersaInfo {
     let flags = FLAGS.iter().filter(|(_, flag)| sa.flags & flag != 0).fold(0, |flags, (bit, _)| flags | bit);
@@ -198,12 +203,17 @@ fn algorithm(kind: Kind, payload: &[u8], fixed: usize) -> Option<(u8, Key)> {
     Some((kind.id_of(name), key))
 }
 
-/// An AEAD attribute: number and key of one that PF_KEY can name.
-fn aead(payload: &[u8]) -> Option<(u8, Key)> {
+/// The number of an AEAD attribute's algorithm, if PF_KEY can name it.
+pub fn aead_id(payload: &[u8]) -> Option<u8> {
     let (name, rest) = payload.split_at_checked(ALGORITHM_NAME)?;
     let icv = u32::from_ne_bytes(*rest.get(4..)?.first_chunk::<4>()?);
-    let known = AEADS.iter().find(|aead| u32::from(aead.icv) == icv && padded(aead.name) == name)?;
-    algorithm(Kind::Aead, payload, 8).map(|(_, key)| (known.id, key))
+    AEADS.iter().find(|aead| u32::from(aead.icv) == icv && padded(aead.name) == name).map(|aead| aead.id)
+}
+
+/// An AEAD attribute: number and key of one that PF_KEY can name.
+fn aead(payload: &[u8]) -> Option<(u8, Key)> {
+    let id = aead_id(payload)?;
+    algorithm(Kind::Aead, payload, 8).map(|(_, key)| (id, key))
 }
 
 /// An SA as the kernel told it. `None` for one that PF_KEY cannot show (its mode or family).
@@ -214,7 +224,7 @@ pub fn read(info: &UsersaInfo, attributes: Attributes<'_>, extras: Extras) -> Op
     sa.mode = mode_from_xfrm(info.mode)?;
     sa.reqid = info.reqid.get();
     sa.replay = info.replay_window;
-    sa.flags = FLAGS.iter().filter(|(bit, _)| info.flags & bit != 0).fold(0, |flags, (_, flag)| flags | flag);
+    sa.flags = flags_from_xfrm(info.flags);
     (sa.hard, sa.soft) = limits_from_xfrm(&info.lft);
     sa.usage = usage(&info.curlft);
     sa.selector = policy::selector_from_xfrm(&info.sel);
@@ -260,9 +270,8 @@ pub fn read(info: &UsersaInfo, attributes: Attributes<'_>, extras: Extras) -> Op
 
 /// Whether an SA is over a soft limit, judged from outside: true to the second for times; for volumes the kernel
 /// looks only when the next packet comes.
-pub fn is_past_soft_limit(sa: &Sa, now: Time) -> bool {
+pub fn is_past_soft_limit(soft: &Limits, usage: &Usage, now: Time) -> bool {
     let now = now.as_secs();
-    let (soft, usage) = (&sa.soft, &sa.usage);
     let reached = |limit: u64, value: u64| limit != 0 && value >= limit;
     reached(soft.bytes, usage.bytes)
         || reached(soft.packets, usage.packets)

@@ -141,7 +141,7 @@ impl Shadow {
             return;
         }
         let known = self.sas.get(&sa.said);
-        sa.dying = known.and_then(|k| k.dying).unwrap_or_else(|| is_past_soft_limit(sa, now));
+        sa.dying = known.and_then(|k| k.dying).unwrap_or_else(|| is_past_soft_limit(&sa.soft, &sa.usage, now));
         if let Some(unused) = known.and_then(|k| k.unused.as_ref()) {
             unused.show(sa);
         }

@@ -33,6 +33,8 @@ pub struct Kernel {
     pub old: bool,
     /// The other side is XFRM: what `explained-xfrm.txt` names.
     pub xfrm: bool,
+    /// REGISTER takes more than a second, after which policies have another reference count: 6.1 looks for modules.
+    pub slow_register: bool,
 }
 
 /// Makes of a message one that XFRM does not know better than AF_KEY.
@@ -180,7 +182,7 @@ fn message(r: &mut Random, kernel: Kernel) -> Msg {
         14..=16 => about(r, M::DELETE),
         17 | 18 => about(r, M::GET),
         // The algorithms of an old kernel's answer are not the engine's.
-        19 if kernel.old => Msg::new(M::DUMP, satype(r), 1),
+        19 if kernel.old || kernel.slow_register => Msg::new(M::DUMP, satype(r), 1),
         19 => Msg::new(M::REGISTER, satype(r), 1),
         20 => Msg::new(M::FLUSH, satype(r), 1),
         21 => Msg::new(M::DUMP, satype(r), 1),
@@ -212,7 +214,12 @@ pub fn scenario(seed: u64, kernel: Kernel) -> Scenario {
         if r.chance(10) && bytes[1] != M::GETSPI.0 {
             let at = r.below(bytes.len());
             bytes[at] ^= 1 << r.below(8);
-            if kernel.old && matches!(M(bytes[1]), M::REGISTER | M::X_MIGRATE) {
+            let left_out = match M(bytes[1]) {
+                M::REGISTER => kernel.old || kernel.slow_register,
+                M::X_MIGRATE => kernel.old,
+                _ => false,
+            };
+            if left_out {
                 bytes[1] = M::DUMP.0;
             }
         } else if r.chance(3) {

@@ -1,0 +1,72 @@
+//! A netlink dump, message by message.
+#![forbid(unsafe_code)]
+
+use zeroize::Zeroizing;
+
+use super::attribute::{Received, split};
+use super::layout::message;
+use super::netlink::{Netlink, RECEIVE_BUFFER};
+use crate::keyd::Errno;
+
+/// A dump between its request and its end. What was received may hold keys, and is wiped in the end.
+pub struct Parts {
+    netlink: Netlink,
+    buffer: Zeroizing<Box<[u8]>>,
+    /// What of the buffer is filled, and how far it was read.
+    filled: usize,
+    read: usize,
+    /// The kernel said that there are no more.
+    ended: bool,
+}
+
+impl Parts {
+    /// Sends the request of a dump.
+    ///
+    /// # Errors
+    /// That of `send`. What the kernel thinks of the request comes with the first message.
+    pub fn start(netlink: Netlink, request: &[u8]) -> Result<Self, Errno> {
+        netlink.send(request)?;
+        let buffer = Zeroizing::new(vec![0; RECEIVE_BUFFER].into());
+        Ok(Self { netlink, buffer, filled: 0, read: 0, ended: false })
+    }
+
+    /// Gives the next message to `take`; `None` at the end.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn next<R>(&mut self, take: impl FnOnce(&Received<'_>) -> R) -> Result<Option<R>, Errno> {
+        loop {
+            if self.ended {
+                return Ok(None);
+            }
+            let waiting = self.buffer.get(self.read..self.filled).unwrap_or_default();
+            let Some((received, rest)) = split(waiting) else {
+                self.refill()?;
+                continue;
+            };
+            self.read = self.filled - rest.len();
+            match received.msg_type {
+                message::DONE | message::ERROR => {
+                    self.ended = true;
+                    match received.error() {
+                        0 => {}
+                        errno => return Err(Errno::from_raw(errno)),
+                    }
+                }
+                _ => return Ok(Some(take(&received))),
+            }
+        }
+    }
+
+    fn refill(&mut self) -> Result<(), Errno> {
+        (self.filled, self.read) = (0, 0);
+        // The kernel puts the next part into the queue when this one is taken out.
+        self.filled = self.netlink.receive(&mut self.buffer)?.ok_or(Errno::ENOBUFS)?.len();
+        Ok(())
+    }
+
+    /// The socket, if the dump came to its end: it can be used again.
+    pub fn into_netlink(self) -> Option<Netlink> {
+        self.ended.then_some(self.netlink)
+    }
+}
