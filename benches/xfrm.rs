@@ -5,18 +5,20 @@
 
 use std::ffi::c_void;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, recv, send};
+use pfkey_rs::batch::Batch;
 use pfkey_rs::capi::{pfkey_recv, pfkey_send_dump};
 use pfkey_rs::listing::{SaView, for_each_sa};
 use pfkey_rs::socket::{self, Backend};
-use pfkey_rs::wire::layout::{SadbLifetime, SadbSa};
+use pfkey_rs::wire::layout::{SadbLifetime, SadbSa, SadbXPolicy};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
 
 const SAS: u32 = 50_000;
 const ONE_BY_ONE: u32 = 2_000;
+const LOADED: u32 = 10_000;
 const RUNS: usize = 5;
 
 fn median(mut runs: Vec<Duration>) -> Duration {
@@ -25,10 +27,16 @@ fn median(mut runs: Vec<Duration>) -> Duration {
 }
 
 /// The median time of some runs.
-fn time(mut run: impl FnMut()) -> Duration {
+fn time(run: impl FnMut()) -> Duration {
+    time_after(|| (), run)
+}
+
+/// The median time of some runs, each after a preparation that does not count.
+fn time_after(mut prepare: impl FnMut(), mut run: impl FnMut()) -> Duration {
     median(
         (0..RUNS)
             .map(|_| {
+                prepare();
                 let start = Instant::now();
                 run();
                 start.elapsed()
@@ -50,6 +58,31 @@ fn message(buffer: &mut [u8; 512], msg_type: MessageType, n: u32) -> usize {
     w.finish().expect("it fits").len()
 }
 
+fn message_of(msg_type: MessageType, n: u32) -> Vec<u8> {
+    let mut buffer = [0; 512];
+    let len = message(&mut buffer, msg_type, n);
+    buffer[..len].to_vec()
+}
+
+/// A policy for one peer, ESP in transport mode.
+fn policy(n: u32) -> Vec<u8> {
+    let mut buffer = [0; 512];
+    let peer = SockaddrBytes::new(std::net::Ipv4Addr::from(0x0a00_0000 + n).into(), 0);
+    let host = SockaddrBytes::new([192, 0, 2, 1].into(), 0);
+    let mut w = Writer::new(
+        &mut buffer,
+        Header::new(MessageType::X_SPDADD, SaType::UNSPEC, 1, std::process::id()),
+        Profile::Linux,
+    );
+    w.address(Ext::ADDRESS_SRC, 255, 32, host.as_bytes()).address(Ext::ADDRESS_DST, 255, 32, peer.as_bytes());
+    // struct sadb_x_ipsecrequest: 16 bytes, ESP, transport, require.
+    let mut requests = Vec::from(16_u16.to_ne_bytes());
+    requests.extend(50_u16.to_ne_bytes());
+    requests.extend([1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    w.policy(SadbXPolicy { policy_type: 2.into(), dir: 2, ..Default::default() }, &requests);
+    w.finish().expect("it fits").to_vec()
+}
+
 /// Sends and takes the answer.
 fn request(fd: RawFd, bytes: &[u8]) {
     let mut answer = [0; 1024];
@@ -58,11 +91,14 @@ fn request(fd: RawFd, bytes: &[u8]) {
     assert_eq!(Header::read(&answer[..len]).map(|h| h.errno), Some(0));
 }
 
-fn flush(fd: RawFd) {
-    let mut buffer = [0; 16];
-    Writer::new(&mut buffer, Header::new(MessageType::FLUSH, SaType::ESP, 1, 1), Profile::Linux).finish().unwrap();
-    socket::send(fd, &buffer).expect("FLUSH");
-    while recv(fd, &mut [0; 1024], MsgFlags::MSG_DONTWAIT).is_ok() {}
+/// Empties the kernel's SAs and policies, and the descriptor.
+fn flush(fd: &OwnedFd) {
+    for (msg_type, satype) in [(MessageType::FLUSH, SaType::ESP), (MessageType::X_SPDFLUSH, SaType::UNSPEC)] {
+        let mut buffer = [0; 16];
+        Writer::new(&mut buffer, Header::new(msg_type, satype, 1, 1), Profile::Linux).finish().expect("a header");
+        socket::send(fd.as_raw_fd(), &buffer).expect("a request");
+    }
+    while recv(fd.as_raw_fd(), &mut [0; 1024], MsgFlags::MSG_DONTWAIT).is_ok() {}
 }
 
 fn add(fd: RawFd, sas: std::ops::Range<u32>) {
@@ -146,42 +182,58 @@ fn show(what: &str, time: Duration, each: u32) {
     println!("{what:<58} {:>9.2} us", time.as_secs_f64() * 1e6 / f64::from(each));
 }
 
-fn ratio(what: &str, ours: Duration, theirs: Duration, most: f64) {
-    println!("{what:<58} {:>9.2}    (at most {most})", ours.as_secs_f64() / theirs.as_secs_f64());
+fn ratio(what: &str, ours: Duration, theirs: Duration, bound: &str) {
+    println!("{what:<58} {:>9.2}    ({bound})", ours.as_secs_f64() / theirs.as_secs_f64());
+}
+
+/// Loading, in a batch and one by one. Nothing else listens.
+fn load(fd: &OwnedFd, messages: &[Vec<u8>]) -> (Duration, Duration) {
+    let singly = time_after(|| flush(fd), || messages.iter().for_each(|message| request(fd.as_raw_fd(), message)));
+    let together = || {
+        let mut batch = Batch::default();
+        messages.iter().for_each(|message| batch.push(message).expect("a message"));
+        assert_eq!(batch.send(fd.as_fd(), |_, errno| panic!("{errno}")), Ok(0));
+    };
+    (singly, time_after(|| flush(fd), together))
+}
+
+fn open(backend: &Backend) -> OwnedFd {
+    socket::open_with(backend).expect("a descriptor")
 }
 
 fn main() {
-    let (Ok(af_key), Ok(xfrm)) = (socket::open_with(&Backend::AfKey), socket::open_with(&Backend::Xfrm)) else {
+    if socket::try_af_key().is_err() || socket::open_with(&Backend::Xfrm).is_err() {
         println!("needs a kernel with both AF_KEY and XFRM: tests/kernel/bench");
         return;
-    };
-    let (af_key, xfrm) = (af_key.into_raw_fd(), xfrm.into_raw_fd());
-
-    let opening = time(|| drop(socket::open_with(&Backend::Xfrm).expect("a descriptor")));
+    }
+    let opening = time(|| drop(open(&Backend::Xfrm)));
     println!("{:<58} {:>9.2} ms   (at most 5)", "open over XFRM", opening.as_secs_f64() * 1e3);
 
-    let one_by_one = |fd| {
-        let took = time(|| {
-            flush(fd);
-            add(fd, 0..ONE_BY_ONE);
-        });
-        flush(fd);
-        took
-    };
-    let (add_af_key, add_xfrm) = (one_by_one(af_key), one_by_one(xfrm));
+    // One descriptor at a time: every other would hear of every change.
+    let one_by_one = |fd: OwnedFd| time_after(|| flush(&fd), || add(fd.as_raw_fd(), 0..ONE_BY_ONE));
+    let (add_af_key, add_xfrm) = (one_by_one(open(&Backend::AfKey)), one_by_one(open(&Backend::Xfrm)));
     show("ADD and its answer, AF_KEY", add_af_key, ONE_BY_ONE);
     show("ADD and its answer, XFRM", add_xfrm, ONE_BY_ONE);
 
-    flush(af_key);
-    add(af_key, 0..SAS);
-    while recv(xfrm, &mut [0; 1024], MsgFlags::MSG_DONTWAIT).is_ok() {}
-    while recv(af_key, &mut [0; 1024], MsgFlags::MSG_DONTWAIT).is_ok() {}
+    let sas: Vec<Vec<u8>> = (0..LOADED).map(|n| message_of(MessageType::ADD, n)).collect();
+    let policies: Vec<Vec<u8>> = (0..LOADED).map(policy).collect();
+    let (sas_singly, sas_batch) = load(&open(&Backend::Xfrm), &sas);
+    show("SAs one by one, XFRM", sas_singly, LOADED);
+    show("SAs in a batch, XFRM", sas_batch, LOADED);
+    let (policies_singly, policies_batch) = load(&open(&Backend::Xfrm), &policies);
+    show("policies one by one, XFRM", policies_singly, LOADED);
+    show("policies in a batch, XFRM", policies_batch, LOADED);
+
+    let af_key = open(&Backend::AfKey);
+    flush(&af_key);
+    add(af_key.as_raw_fd(), 0..SAS);
     println!("{SAS} SAs, for each:");
-    let libipsec = time(|| assert_eq!(dump_as_libipsec(af_key), SAS));
+    let libipsec = time(|| assert_eq!(dump_as_libipsec(af_key.as_raw_fd()), SAS));
     show("dump, AF_KEY, two receives as libipsec", libipsec, SAS);
-    let ours_af_key = time(|| assert_eq!(dump(af_key), SAS));
+    let ours_af_key = time(|| assert_eq!(dump(af_key.as_raw_fd()), SAS));
     show("dump, AF_KEY, pfkey_recv", ours_af_key, SAS);
-    let ours_xfrm = time(|| assert_eq!(dump(xfrm), SAS));
+    let xfrm = open(&Backend::Xfrm);
+    let ours_xfrm = time(|| assert_eq!(dump(xfrm.as_raw_fd()), SAS));
     show("dump, XFRM, pfkey_recv", ours_xfrm, SAS);
     let netlink = open_netlink();
     let mut buffer = vec![0; 32 * 1024];
@@ -189,23 +241,23 @@ fn main() {
     bare_dump(&netlink, &mut buffer);
     let bare = time(|| assert_eq!(bare_dump(&netlink, &mut buffer), SAS));
     show("netlink dump, thrown away", bare, SAS);
-
     let mut shown = 0;
-    let fd = socket::open_with(&Backend::Xfrm).expect("a descriptor");
     let foreach = time(|| {
         shown = 0;
         let mut see = |sa: &SaView<'_>| {
             shown += u32::from(sa.encrypt_key.0 == 128);
             ControlFlow::Continue(())
         };
-        for_each_sa(fd.as_fd(), SaType::ESP, &mut see).expect("every SA");
+        for_each_sa(xfrm.as_fd(), SaType::ESP, &mut see).expect("every SA");
         assert_eq!(shown, SAS);
     });
     show("pfkey_dump_foreach, XFRM", foreach, SAS);
 
     println!("ratios:");
-    ratio("ADD and its answer, XFRM / AF_KEY", add_xfrm, add_af_key, 1.5);
-    ratio("dump, XFRM / AF_KEY with two receives", ours_xfrm, libipsec, 1.0);
-    ratio("dump, XFRM / AF_KEY with pfkey_recv", ours_xfrm, ours_af_key, 1.3);
-    ratio("pfkey_dump_foreach / netlink dump thrown away", foreach, bare, 1.3);
+    ratio("SAs one by one / in a batch", sas_singly, sas_batch, "at least 3");
+    ratio("policies one by one / in a batch", policies_singly, policies_batch, "at least 3");
+    ratio("ADD and its answer, XFRM / AF_KEY", add_xfrm, add_af_key, "at most 1.5");
+    ratio("dump, XFRM / AF_KEY with two receives", ours_xfrm, libipsec, "at most 1.0");
+    ratio("dump, XFRM / AF_KEY with pfkey_recv", ours_xfrm, ours_af_key, "at most 1.3");
+    ratio("pfkey_dump_foreach / netlink dump thrown away", foreach, bare, "at most 1.3");
 }

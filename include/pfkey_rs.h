@@ -182,6 +182,32 @@ int pfkey_align(struct sadb_msg *msg, char **mhp);
 int pfkey_check(char **mhp);
 
 /*
+ Begins a batch: what this thread sends on `so` from now on with any of the pfkey_send functions is kept, in order,
+ until pfkey_batch_end sends it. Those functions return as if it had been sent.
+
+ Returns 0; -1 with a code otherwise (2 if this thread has begun a batch already).
+ */
+int pfkey_batch_begin(int so);
+
+/*
+ Does all requests of this thread's batch, in order, and reads their answers. `failed`, if not NULL, is called with
+ `arg` for each request that the key engine refused: its place in the batch, from 0, and the errno. The others are done
+ all the same. The batch is over then, however it ended; keys in it are wiped.
+
+ What else arrives on the descriptor meanwhile is read and lost, so use one that is registered for nothing.
+
+ Returns the number of requests that failed; -1 with a code if there is no batch (2) or sending or receiving failed
+ (26): how many requests were done is not known then.
+ */
+int pfkey_batch_end(void (*failed)(size_t place, int errno_of_it, void *arg),
+                    void *arg);
+
+/*
+ Throws this thread's batch away, if there is one.
+ */
+void pfkey_batch_drop(void);
+
+/*
  Opens a PF_KEY socket and enlarges its buffers.
 
  Which backend serves it is chosen by the environment variable PFKEY_BACKEND: auto (the default: the kernel's

@@ -13,11 +13,13 @@
 //! | [`engine`] | the embedded key engine |
 //! | [`xfrm`] | a key engine over XFRM netlink: the kernel's own SAs and policies |
 //! | [`keyd`] | serving PF_KEY sockets from a [`keyd::KeyEngine`] |
+//! | [`batch`] | many requests at once |
 //! | [`listing`] | every SA behind a descriptor, by the shortest way |
 //! | [`capi`] | the C ABI |
 #![deny(unsafe_code)]
 
 pub mod afkey;
+pub mod batch;
 pub mod capi;
 pub mod engine;
 pub mod error;

@@ -10,6 +10,7 @@
 
 mod align;
 mod argument;
+mod batch;
 mod descriptor;
 mod dump;
 mod engine;
@@ -28,6 +29,7 @@ mod stdio;
 mod supported;
 
 pub use align::{pfkey_align, pfkey_check};
+pub use batch::{pfkey_batch_begin, pfkey_batch_drop, pfkey_batch_end};
 pub use descriptor::{libipsec_opt, pfkey_close, pfkey_open, pfkey_send, pfkey_set_buffer_size};
 pub use dump::{
     ipsec_bindump, ipsec_hexdump, kdebug_sadb, pfkey_sadump, pfkey_sadump_withports, pfkey_spdump,

@@ -30,5 +30,8 @@ pub(super) fn send(so: c_int, write: impl Fn(u32, &mut [u8]) -> Result<usize, Co
 
 fn transmit(so: c_int, buffer: &[u8], len: usize) -> Result<c_int, Failure> {
     let Some(message) = buffer.get(..len) else { return Err(Code::NoBuffers.into()) };
-    Ok(crate::socket::send(so, message)? as c_int)
+    match super::batch::keep(so, message) {
+        Some(kept) => kept,
+        None => Ok(crate::socket::send(so, message)? as c_int),
+    }
 }

@@ -6,7 +6,7 @@ use super::dump::{DumpRun, Progress};
 use super::{Audience, Context, Errno, KeyEngine, Outbox, SessionId, Sink, Supported, Time};
 use zerocopy::IntoBytes as _;
 
-use crate::wire::{ExtensionType, Header, Message, MessageType, Profile, SaType, WireError, Writer};
+use crate::wire::{ExtensionType, Header, Message, MessageType, Profile, SaType, WireError, Writer, several};
 
 /// `SADB_SATYPE_MAX`.
 const MAX_SATYPE: u8 = 9;
@@ -108,6 +108,20 @@ impl<D, S: Sink> Outbox for Delivery<'_, D, S> {
 /// The bit of a registration.
 fn registration(satype: SaType) -> u16 {
     if satype == SaType::UNSPEC { 0 } else { 1_u16.checked_shl(satype.0.into()).unwrap_or(0) }
+}
+
+/// A request that is the engine's alone and changes SAs or policies.
+const fn is_change(msg_type: MessageType) -> bool {
+    matches!(
+        msg_type,
+        MessageType::ADD
+            | MessageType::UPDATE
+            | MessageType::DELETE
+            | MessageType::X_SPDADD
+            | MessageType::X_SPDUPDATE
+            | MessageType::X_SPDDELETE
+            | MessageType::X_SPDDELETE2
+    )
 }
 
 /// What a promiscuous session gets instead of a message: by RFC 2367 section 3.1.11 the message behind a PROMISC
@@ -220,6 +234,31 @@ impl<E: KeyEngine> Hub<E> {
             self.report(id, header, errno, malformed, sink);
         }
         Ok(())
+    }
+
+    /// Takes several messages that came from a session together. Gives the number of those that were no messages.
+    pub fn receive_all(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> u64 {
+        let mut malformed = 0;
+        let mut together: Vec<Message<'_>> = Vec::new();
+        for one in several(bytes) {
+            let plain = Header::check(one, self.profile).is_ok_and(|header| is_change(header.msg_type));
+            match Message::parse(one, self.profile) {
+                Ok(message) if plain && self.profile == Profile::Linux => {
+                    self.delivery(Some(id), sink).broadcast(Audience::Promiscuous, None, one);
+                    if let Some(session) = self.sessions.get_mut(&id) {
+                        session.pid = message.header().pid;
+                    }
+                    together.push(message);
+                }
+                _ => {
+                    self.with_engine(now, Some(id), sink, |engine, cx| engine.request_all(&together, cx));
+                    together.clear();
+                    malformed += u64::from(self.receive(id, one, now, sink).is_err());
+                }
+            }
+        }
+        self.with_engine(now, Some(id), sink, |engine, cx| engine.request_all(&together, cx));
+        malformed
     }
 
     /// Goes on with a session's dump after its queue has room again.

@@ -20,7 +20,7 @@ pub use nix::errno::Errno;
 pub use queue::{Queues, truesize};
 
 use crate::wire::layout::SadbAlg;
-use crate::wire::{Message, SaType};
+use crate::wire::{Header, Message, Profile, SaType, Writer};
 
 /// A point in time: the duration since the Unix epoch. Whoever drives a hub supplies it.
 pub type Time = Duration;
@@ -98,6 +98,16 @@ pub enum DumpStep {
     End,
 }
 
+/// Delivers the error report of a request, as Linux's `pfkey_error` does: its header with an errno.
+pub fn report(request: Header, errno: Errno, cx: &mut Context<'_>) {
+    // Linux reports what does not fit the byte as EINVAL; no errno of ours is that large.
+    let errno = u8::try_from(errno as i32).unwrap_or(libc::EINVAL as u8);
+    let mut bytes = [0; crate::wire::HEADER_LEN];
+    if let Ok(message) = Writer::new(&mut bytes, request.error_report(errno), Profile::Linux).finish() {
+        cx.out.deliver(Audience::One, message);
+    }
+}
+
 /// What stands behind PF_KEY sockets.
 ///
 /// The hub has already made the checks common to all messages; it also answers REGISTER, X_PROMISC, types
@@ -113,6 +123,16 @@ pub trait KeyEngine {
     /// # Errors
     /// The errno of the error report.
     fn request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno>;
+
+    /// Handles several requests of a session in order, as if each came alone. The error report of one that fails is
+    /// delivered to the requester.
+    fn request_all(&mut self, requests: &[Message<'_>], cx: &mut Context<'_>) {
+        for request in requests {
+            if let Err(errno) = self.request(request, cx) {
+                report(request.header(), errno, cx);
+            }
+        }
+    }
 
     /// Starts a DUMP or X_SPDDUMP.
     ///

@@ -18,7 +18,7 @@ use zeroize::Zeroize;
 
 use super::stage::Stage;
 use super::{Hub, KeyEngine, SessionId, Sink, Time};
-use crate::wire::MAX_MESSAGE_LEN;
+use crate::wire::{HEADER_LEN, Header, MAX_MESSAGE_LEN, SEVERAL};
 
 /// Bytes of answers that may wait for one client; its own `SO_RCVBUF` does not matter on such a socket.
 const SEND_BUFFER: usize = 4 << 20;
@@ -55,10 +55,15 @@ struct Connections {
     by_session: HashMap<SessionId, Connection>,
     /// Sessions that a send found gone.
     gone: Vec<SessionId>,
+    /// The session whose answers are staged, because many follow each other.
+    together: Option<SessionId>,
 }
 
 impl Sink for Connections {
     fn deliver(&mut self, to: SessionId, message: &[u8]) -> bool {
+        if self.together == Some(to) {
+            return self.deliver_dumped(to, message);
+        }
         // What was staged comes first.
         self.flush(to);
         let Some(connection) = self.by_session.get_mut(&to).filter(|connection| connection.stage.is_empty()) else {
@@ -140,7 +145,7 @@ impl<E: KeyEngine> Server<E> {
         Ok(Self {
             hub,
             epoll,
-            connections: Connections { by_session: HashMap::new(), gone: Vec::new() },
+            connections: Connections { by_session: HashMap::new(), gone: Vec::new(), together: None },
             listener: None,
             full: false,
             signals: None,
@@ -310,13 +315,18 @@ impl<E: KeyEngine> Server<E> {
         if len == 0 && hung_up {
             return self.close(id);
         }
-        let taken = match self.buffer.get(..len) {
-            Some(bytes) => self.hub.receive(id, bytes, now(), &mut self.connections).is_ok(),
-            None => false,
+        self.malformed += match self.buffer.get(..len) {
+            None => 1,
+            Some(bytes) => match bytes.split_at_checked(HEADER_LEN) {
+                Some((head, messages)) if Header::read(head).is_some_and(|h| h.msg_type == SEVERAL) => {
+                    self.connections.together = Some(id);
+                    let malformed = self.hub.receive_all(id, messages, now(), &mut self.connections);
+                    self.connections.together = None;
+                    malformed
+                }
+                _ => u64::from(self.hub.receive(id, bytes, now(), &mut self.connections).is_err()),
+            },
         };
-        if !taken {
-            self.malformed += 1;
-        }
         self.connections.flush(id);
         let used = len.min(self.buffer.len());
         self.buffer[..used].zeroize();

@@ -26,6 +26,9 @@ const NAME_PREFIX: &[u8] = b"\0pfkey/";
 /// The names of those among them whose private pfkeyd speaks XFRM.
 const XFRM_PREFIX: &[u8] = b"\0pfkey/xfrm/";
 
+/// And of those with an embedded engine.
+const EMBEDDED_PREFIX: &[u8] = b"\0pfkey/embedded/";
+
 /// Whether a pfkeyd serves this descriptor (it was made by [`open`], here or in another process).
 #[must_use]
 pub fn is_served(fd: RawFd) -> bool {
@@ -54,6 +57,23 @@ pub fn send(fd: RawFd, message: &[u8]) -> io::Result<usize> {
         settle(fd);
     }
     Ok(sent)
+}
+
+/// Whether a private pfkeyd of this library's version serves it: others may not take several messages at once.
+#[must_use]
+pub fn is_private(fd: BorrowedFd<'_>) -> bool {
+    let fd = fd.as_raw_fd();
+    sys::has_name_prefix(fd, XFRM_PREFIX) || sys::has_name_prefix(fd, EMBEDDED_PREFIX)
+}
+
+/// Sends several messages behind a header of type [`crate::wire::SEVERAL`], and returns when every answer waits.
+///
+/// # Errors
+/// That of `send`.
+pub fn send_several(fd: RawFd, messages: &[u8]) -> io::Result<()> {
+    sys::send(fd, messages)?;
+    settle(fd);
+    Ok(())
 }
 
 /// What AF_KEY's `send` itself would refuse.

@@ -37,6 +37,20 @@ pub const HEADER_LEN: usize = 16;
 /// The largest message that the 16-bit length field can express, in bytes.
 pub const MAX_MESSAGE_LEN: usize = 65535 * 8;
 
+/// The message type of a 16-byte header in front of several messages in one datagram: a library of ours sends them so to
+/// its pfkeyd. AF_KEY has no such type.
+pub const SEVERAL: MessageType = MessageType(255);
+
+/// The messages behind such a header. Ends where a length does not fit.
+pub fn several(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let len = usize::from(Header::read(bytes)?.len) * 8;
+        let (message, rest) = bytes.split_at_checked(len).filter(|_| len >= HEADER_LEN)?;
+        bytes = rest;
+        Some(message)
+    })
+}
+
 /// Rounds a length up to the next multiple of 8 (`PFKEY_ALIGN8`, but without its overflow).
 #[must_use]
 pub const fn round8(n: usize) -> usize {

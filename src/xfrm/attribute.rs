@@ -33,6 +33,14 @@ impl Writer {
         self.start = 0;
     }
 
+    /// Takes what another wrote, which is then empty. Room is made once for all that may come, so that no copy of keys
+    /// stays behind.
+    pub fn append(&mut self, other: &mut Self) {
+        self.bytes.reserve(if self.bytes.is_empty() { super::together::BYTES + 64 * 1024 } else { other.bytes.len() });
+        self.bytes.extend_from_slice(&other.bytes);
+        other.clear();
+    }
+
     /// Begins a message with a fixed part. `seq` and `pid` come back in the notification that it causes.
     pub fn message(
         &mut self,

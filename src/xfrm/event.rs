@@ -1,8 +1,6 @@
 //! What the kernel tells its listeners, as af_key's notifications.
 #![forbid(unsafe_code)]
 
-use zeroize::Zeroize;
-
 use super::attribute::{Attributes, Received, split};
 use super::layout::{
     UserExpire, UserMapping, UserPolexpire, UserpolicyId, UserpolicyInfo, UsersaId, UsersaInfo, attribute, message,
@@ -28,29 +26,27 @@ fn spd_notice(received: &Received<'_>, msg_type: MessageType, references: u16) -
 impl XfrmEngine {
     /// Takes all events that wait, or those up to an awaited one.
     pub(super) fn take_events(&mut self, cx: &mut Context<'_>) {
-        let mut buffer = std::mem::take(&mut self.event_buffer);
+        let Some(mut inbox) = self.inbox.take() else { return };
         let (mut lost, awaiting) = (false, self.awaited.is_some());
         loop {
-            match self.events.receive(&mut buffer) {
-                Ok(Some(received)) => {
-                    let mut rest: &[u8] = received;
-                    while let Some((one, next)) = split(rest) {
-                        self.tell(&one, cx);
-                        self.awaited.take_if(|awaited| *awaited == (one.seq, one.pid));
-                        rest = next;
-                    }
-                    received.zeroize();
-                    // What comes after a change can wait.
-                    if awaiting && self.awaited.is_none() {
-                        break;
-                    }
+            let told = inbox.next(|received| {
+                let mut rest = received;
+                while let Some((one, next)) = split(rest) {
+                    self.tell(&one, cx);
+                    self.awaited.take_if(|awaited| *awaited == (one.seq, one.pid));
+                    rest = next;
                 }
+            });
+            match told {
+                // What comes after a change can wait.
+                Ok(Some(())) if awaiting && self.awaited.is_none() => break,
+                Ok(Some(())) => {}
                 // The kernel had to drop events, and goes on when these are taken.
                 Err(Errno::ENOBUFS) => lost = true,
                 Ok(None) | Err(_) => break,
             }
         }
-        self.event_buffer = buffer;
+        self.inbox = Some(inbox);
         if lost {
             self.overruns += 1;
             if self.complete {

@@ -12,6 +12,7 @@ pub mod direct;
 mod dump;
 mod event;
 mod gone;
+mod inbox;
 mod layout;
 mod netlink;
 mod parts;
@@ -21,6 +22,7 @@ mod sa;
 mod sa_request;
 mod shadow;
 mod spd_request;
+mod together;
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -34,6 +36,7 @@ use crate::wire::{Extras, Header, Message, MessageType, Profile, WireError};
 use attribute::{Received, Writer, split};
 pub use dump::XfrmDump;
 use gone::Gone;
+use inbox::Inbox;
 use netlink::{Group, Netlink, RECEIVE_BUFFER};
 use shadow::{Shadow, Unused};
 
@@ -54,15 +57,16 @@ struct Own {
 pub struct XfrmEngine {
     /// Requests and their answers; hears no group, so that no answer is lost.
     requests: Netlink,
-    /// Hears the groups.
-    events: Netlink,
+    /// Hears the groups; absent only while an event is looked at.
+    inbox: Option<Inbox>,
     /// A dump's socket that is free: the kernel fills large datagrams on one that was used.
     spare: Option<Netlink>,
     writer: Writer,
+    /// Changes that travel together.
+    gathered: Writer,
     /// The messages that answered the last request.
     answer: Vec<u8>,
     receive_buffer: Box<[u8]>,
-    event_buffer: Box<[u8]>,
     /// PF_KEY messages are built here.
     buffer: Box<[u8]>,
     shadow: Shadow,
@@ -96,12 +100,12 @@ impl XfrmEngine {
         events.set_receive_buffer(EVENT_BUFFER);
         Ok(Self {
             requests: Netlink::open()?,
-            events,
+            inbox: Some(Inbox::new(events)),
             spare: None,
             writer: Writer::default(),
+            gathered: Writer::default(),
             answer: Vec::new(),
             receive_buffer: vec![0; RECEIVE_BUFFER].into(),
-            event_buffer: vec![0; RECEIVE_BUFFER].into(),
             buffer: vec![0; BUFFER_LEN].into(),
             shadow: Shadow::default(),
             gone: Gone::default(),
@@ -285,11 +289,14 @@ impl KeyEngine for XfrmEngine {
             MessageType::X_MIGRATE => self.migrate(request),
             _ => Err(Errno::EOPNOTSUPP),
         };
-        if !changes || outcome.is_err() {
-            self.take_events(cx);
-        }
         self.own = None;
+        // What was received with the notification waits in no socket any more.
+        self.take_events(cx);
         outcome
+    }
+
+    fn request_all(&mut self, requests: &[Message<'_>], cx: &mut Context<'_>) {
+        self.change_together(requests, cx);
     }
 
     fn dump(&mut self, request: &Message<'_>, now: Time) -> Result<XfrmDump, Errno> {
@@ -309,13 +316,14 @@ impl KeyEngine for XfrmEngine {
     }
 
     fn set_registered(&mut self, registered: bool, _now: Time) -> Result<(), Errno> {
+        let events = self.inbox.as_ref().ok_or(Errno::EBUSY)?.netlink();
         if !registered {
-            self.events.leave(Group::Acquire);
-            self.events.leave(Group::Mapping);
+            events.leave(Group::Acquire);
+            events.leave(Group::Mapping);
             return Ok(());
         }
-        self.events.join(Group::Acquire)?;
-        self.events.join(Group::Mapping)?;
+        events.join(Group::Acquire)?;
+        events.join(Group::Mapping)?;
         if !self.complete {
             self.reconcile()?;
         }
@@ -327,7 +335,7 @@ impl KeyEngine for XfrmEngine {
     }
 
     fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.events.as_fd()]
+        self.inbox.iter().map(AsFd::as_fd).collect()
     }
 
     fn event(&mut self, cx: &mut Context<'_>) {

@@ -1,10 +1,13 @@
 //! A NETLINK_XFRM socket (`linux/netlink.h`): the only system calls of this room.
 #![allow(unsafe_code)]
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, NetlinkAddr, bind, recvfrom, send, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, MultiHeaders, NetlinkAddr, bind, recvfrom, recvmmsg, send, setsockopt, sockopt};
+
+use super::attribute::split;
 
 /// `NETLINK_XFRM`.
 const PROTOCOL: libc::c_int = 6;
@@ -27,6 +30,15 @@ pub enum Group {
     Migrate = 7,
     /// A NAT-T peer moved.
     Mapping = 8,
+}
+
+/// What was received into one of several buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// Bytes.
+    pub len: usize,
+    /// It did not fit.
+    pub truncated: bool,
 }
 
 /// A socket of its own netlink address.
@@ -101,6 +113,41 @@ impl Netlink {
                 Err(Errno::EINTR) => {}
                 other => return other.map(|_| ()),
             }
+        }
+    }
+
+    /// Receives acknowledgements that wait, `most` of them at most and 64 at once: the errno of each, 0 for success.
+    ///
+    /// # Errors
+    /// Those of `recvmmsg`; EAGAIN if none waits.
+    pub fn acknowledgements(&self, most: usize) -> Result<Vec<i32>, Errno> {
+        // A header, an errno, the header that it is about.
+        let mut buffers = [[0; 64]; 64];
+        let mut slices: Vec<_> = buffers.iter_mut().take(most).map(|buffer| [IoSliceMut::new(buffer)]).collect();
+        let mut headers = MultiHeaders::<NetlinkAddr>::preallocate(slices.len(), None);
+        let results = recvmmsg(self.fd.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
+        let lens: Vec<usize> = results.map(|result| result.bytes).collect();
+        let errno = |(buffer, len): (&[u8; 64], usize)| split(&buffer[..len.min(64)]).map_or(0, |(one, _)| one.error());
+        Ok(buffers.iter().zip(lens).map(errno).collect())
+    }
+
+    /// Receives as many datagrams as wait and as there are buffers; none if none waits.
+    ///
+    /// # Errors
+    /// ENOBUFS once after messages were lost.
+    pub fn receive_many(&self, buffers: &mut [Box<[u8]>]) -> Result<Vec<Datagram>, Errno> {
+        let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
+        let mut headers = MultiHeaders::<NetlinkAddr>::preallocate(slices.len(), None);
+        match recvmmsg(self.fd.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
+            Ok(results) => Ok(results
+                .map(|one| Datagram {
+                    // Only the kernel is heard.
+                    len: if one.address.is_some_and(|from| from.pid() == 0) { one.bytes } else { 0 },
+                    truncated: one.flags.contains(MsgFlags::MSG_TRUNC),
+                })
+                .collect()),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(Vec::new()),
+            Err(errno) => Err(errno),
         }
     }
 

@@ -68,40 +68,54 @@ impl XfrmEngine {
         self.send_sa(cx, Audience::One, reply, &sa, Shown::Whole)
     }
 
-    /// `pfkey_add`: ADD and UPDATE. The notification comes from the kernel.
-    pub(super) fn add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+    /// Writes the change that an ADD or UPDATE asks for.
+    pub(super) fn write_add(&mut self, request: &Message<'_>, flags: u16, now: Time) -> Result<Own, Errno> {
         let header = request.header();
         let update = header.msg_type == MessageType::UPDATE;
-        let sa = request_as::sa(request, cx.now.as_secs(), self)?;
+        let sa = request_as::sa(request, now.as_secs(), self)?;
         if sa.said.proto == 255 {
             return Err(Errno::EPROTONOSUPPORT);
         }
         let mut mature = false;
         if update {
-            mature = self.ask(&sa.said).is_ok() && self.answered_sa(cx.now).is_some_and(|sa| sa.state == State::Valid);
+            mature = self.ask(&sa.said).is_ok() && self.answered_sa(now).is_some_and(|sa| sa.state == State::Valid);
         }
-        self.own = Some(Own { said: sa.said, seq: header.seq, pid: header.pid, mature, unused: Unused::of(&sa) });
         let msg_type = if update { message::UPDSA } else { message::NEWSA };
-        self.writer.message(msg_type, REQUEST, header.seq, header.pid, &usersa_info(&sa));
+        self.writer.message(msg_type, flags, header.seq, header.pid, &usersa_info(&sa));
         write_attributes(&sa, request, self.extras, &mut self.writer);
+        Ok(Own { said: sa.said, seq: header.seq, pid: header.pid, mature, unused: Unused::of(&sa) })
+    }
+
+    /// `pfkey_add`: ADD and UPDATE. The notification comes from the kernel.
+    pub(super) fn add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let header = request.header();
+        let own = self.write_add(request, REQUEST, cx.now)?;
+        let (said, mature) = (own.said, own.mature);
+        self.own = Some(own);
         if !mature {
             return self.change(header, cx);
         }
         // New limits: the SA is as young as ever, unless the kernel finds one of them reached and says so.
-        let before = self.shadow.set_dying(&sa.said, Some(false));
+        let before = self.shadow.set_dying(&said, Some(false));
         let outcome = self.change(header, cx);
         if outcome.is_err() {
-            self.shadow.set_dying(&sa.said, before);
+            self.shadow.set_dying(&said, before);
         }
         outcome
     }
 
-    /// `pfkey_delete`. The notification comes from the kernel.
-    pub(super) fn delete(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+    /// Writes the change that a DELETE asks for.
+    pub(super) fn write_delete(&mut self, request: &Message<'_>, flags: u16) -> Result<(), Errno> {
         let header = request.header();
         let said = named(request)?;
-        self.writer.message(message::DELSA, REQUEST, header.seq, header.pid, &usersa_id(&said));
-        self.change(header, cx)
+        self.writer.message(message::DELSA, flags, header.seq, header.pid, &usersa_id(&said));
+        Ok(())
+    }
+
+    /// `pfkey_delete`. The notification comes from the kernel.
+    pub(super) fn delete(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.write_delete(request, REQUEST)?;
+        self.change(request.header(), cx)
     }
 
     /// `pfkey_get`.

@@ -13,8 +13,8 @@ use crate::keyd::{Audience, Context, Errno};
 use crate::wire::{ExtensionType as Ext, Header, Message, MessageType, PolicyType};
 
 impl XfrmEngine {
-    /// `pfkey_spdadd`: SPDADD, SPDUPDATE and SPDSETIDX. The notification comes from the kernel.
-    pub(super) fn spd_add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+    /// Writes the change of [`Self::spd_add`].
+    pub(super) fn write_spd_add(&mut self, request: &Message<'_>, flags: u16) -> Result<(), Errno> {
         let header = request.header();
         let PolicyHead { v6, selector, policy_type, ext, requests } = policy_head(request)?;
         let templates = if policy_type == PolicyType::IPSEC {
@@ -32,11 +32,17 @@ impl XfrmEngine {
         };
         let update = header.msg_type == MessageType::X_SPDUPDATE;
         let msg_type = if update { message::UPDPOLICY } else { message::NEWPOLICY };
-        self.writer.message(msg_type, REQUEST, header.seq, header.pid, &userpolicy_info(&wanted));
+        self.writer.message(msg_type, flags, header.seq, header.pid, &userpolicy_info(&wanted));
         write_templates(&templates, v6, &mut self.writer);
         self.labelled |= request.has(Ext::X_SEC_CTX);
         write_label(request, &mut self.writer);
-        self.change(header, cx)
+        Ok(())
+    }
+
+    /// `pfkey_spdadd`: SPDADD, SPDUPDATE and SPDSETIDX. The notification comes from the kernel.
+    pub(super) fn spd_add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.write_spd_add(request, REQUEST)?;
+        self.change(request.header(), cx)
     }
 
     /// A reqid that no policy has (`gen_reqid`). AF_KEY counts through all namespaces, this through one process.
@@ -52,8 +58,8 @@ impl XfrmEngine {
         None
     }
 
-    /// `pfkey_spddelete`. The notification comes from the kernel.
-    pub(super) fn spd_delete(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+    /// Writes the change of [`Self::spd_delete`].
+    pub(super) fn write_spd_delete(&mut self, request: &Message<'_>, flags: u16) -> Result<(), Errno> {
         let header = request.header();
         let (_, selector) = selector(request)?;
         let (ext, _) = request.policy().ok_or(Errno::EINVAL)?;
@@ -61,9 +67,15 @@ impl XfrmEngine {
             return Err(Errno::EINVAL);
         }
         let id: UserpolicyId = by_selector(&selector, ext.dir);
-        self.writer.message(message::DELPOLICY, REQUEST, header.seq, header.pid, &id);
+        self.writer.message(message::DELPOLICY, flags, header.seq, header.pid, &id);
         write_label(request, &mut self.writer);
-        self.change(header, cx)
+        Ok(())
+    }
+
+    /// `pfkey_spddelete`. The notification comes from the kernel.
+    pub(super) fn spd_delete(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.write_spd_delete(request, REQUEST)?;
+        self.change(request.header(), cx)
     }
 
     /// Asks for one policy.
@@ -83,12 +95,18 @@ impl XfrmEngine {
         self.send_policy(cx, Audience::One, reply, &policy)
     }
 
-    /// `pfkey_spdget` for SPDDELETE2. The notification comes from the kernel.
-    pub(super) fn spd_delete_by_id(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+    /// Writes the change of [`Self::spd_delete_by_id`].
+    pub(super) fn write_spd_delete_by_id(&mut self, request: &Message<'_>, flags: u16) -> Result<(), Errno> {
         let header = request.header();
         let id = existing_id(request)?;
-        self.writer.message(message::DELPOLICY, REQUEST, header.seq, header.pid, &by_id(id));
-        self.change(header, cx)
+        self.writer.message(message::DELPOLICY, flags, header.seq, header.pid, &by_id(id));
+        Ok(())
+    }
+
+    /// `pfkey_spdget` for SPDDELETE2. The notification comes from the kernel.
+    pub(super) fn spd_delete_by_id(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.write_spd_delete_by_id(request, REQUEST)?;
+        self.change(request.header(), cx)
     }
 
     /// `pfkey_spdflush`: the answer first; a notification comes from the kernel if something was removed.

@@ -1,0 +1,192 @@
+//! Many requests at once: what loads thousands of SAs or policies need not wait for each answer.
+#![forbid(unsafe_code)]
+
+use std::io::IoSliceMut;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, MultiHeaders, UnixAddr, recvmmsg};
+use zeroize::Zeroizing;
+
+use crate::socket;
+use crate::wire::{HEADER_LEN, Header, MAX_MESSAGE_LEN, MessageType, Profile, SEVERAL, SaType, WireError, Writer};
+
+/// Messages that travel together.
+const MESSAGES: usize = 64;
+/// Bytes after which no more are added.
+const BYTES: usize = 48 * 1024;
+
+/// Requests in order. They may hold keys, and are wiped.
+#[derive(Default)]
+pub struct Batch {
+    bytes: Zeroizing<Vec<u8>>,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Batch({} requests)", self.ends.len())
+    }
+}
+
+/// A request whose answer is awaited.
+#[derive(PartialEq, Eq)]
+struct Awaited {
+    msg_type: MessageType,
+    seq: u32,
+    pid: u32,
+}
+
+impl Awaited {
+    const fn of(header: &Header) -> Self {
+        Self { msg_type: header.msg_type, seq: header.seq, pid: header.pid }
+    }
+}
+
+impl Batch {
+    /// Number of requests.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Adds a request.
+    ///
+    /// # Errors
+    /// What AF_KEY's `send` would refuse.
+    pub fn push(&mut self, message: &[u8]) -> Result<(), WireError> {
+        Header::check(message, Profile::Linux)?;
+        if self.bytes.capacity() - self.bytes.len() < message.len() {
+            // Growing in place would leave copies of keys behind.
+            let mut bytes = Zeroizing::new(Vec::with_capacity((self.bytes.len() * 2).max(64 * 1024) + message.len()));
+            bytes.extend_from_slice(&self.bytes);
+            self.bytes = bytes;
+        }
+        self.bytes.extend_from_slice(message);
+        self.ends.push(self.bytes.len());
+        Ok(())
+    }
+
+    /// The requests, each with its header.
+    fn requests(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).filter_map(|(start, end)| self.bytes.get(start..*end))
+    }
+
+    /// Does all requests in order and reads their answers. `failed` is told the place of each that the key engine
+    /// refused, and why; the others are done all the same. Gives the number of those that failed.
+    ///
+    /// A request's answer is the first message with its type, sequence number and process id. What else arrives on
+    /// the descriptor meanwhile is read and lost.
+    ///
+    /// # Errors
+    /// Sending or receiving failed, or an answer is missing (ENOBUFS: the descriptor was full of unread messages). How
+    /// many requests were done is not known then.
+    pub fn send(self, fd: BorrowedFd<'_>, mut failed: impl FnMut(usize, Errno)) -> Result<usize, Errno> {
+        let mut answers = Answers::new(fd);
+        let (mut place, mut failures) = (0, 0);
+        let mut take = |awaited: &[Awaited], answers: &mut Answers<'_>| -> Result<(), Errno> {
+            for request in awaited {
+                match answers.next(request)? {
+                    0 => {}
+                    errno => {
+                        failures += 1;
+                        failed(place, Errno::from_raw(errno.into()));
+                    }
+                }
+                place += 1;
+            }
+            Ok(())
+        };
+        let mut together = Zeroizing::new(Vec::with_capacity(BYTES + MAX_MESSAGE_LEN));
+        let mut awaited = Vec::new();
+        let several = socket::is_private(fd);
+        for request in self.requests() {
+            let Some(header) = Header::read(request) else { continue };
+            if !several {
+                send(fd, request)?;
+                take(&[Awaited::of(&header)], &mut answers)?;
+                continue;
+            }
+            if together.is_empty() {
+                let mut marker = [0; HEADER_LEN];
+                let header = Header::new(SEVERAL, SaType::UNSPEC, 0, header.pid);
+                Writer::new(&mut marker, header, Profile::Linux).finish().map_err(|_| Errno::EINVAL)?;
+                together.extend_from_slice(&marker);
+            }
+            together.extend_from_slice(request);
+            awaited.push(Awaited::of(&header));
+            if awaited.len() == MESSAGES || together.len() > BYTES {
+                socket::send_several(fd.as_raw_fd(), &together).map_err(raw)?;
+                together.clear();
+                take(&awaited, &mut answers)?;
+                awaited.clear();
+            }
+        }
+        if !awaited.is_empty() {
+            socket::send_several(fd.as_raw_fd(), &together).map_err(raw)?;
+            take(&awaited, &mut answers)?;
+        }
+        Ok(failures)
+    }
+}
+
+fn raw(error: std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+fn send(fd: BorrowedFd<'_>, message: &[u8]) -> Result<(), Errno> {
+    socket::send(fd.as_raw_fd(), message).map(drop).map_err(raw)
+}
+
+/// The headers of what arrives on a descriptor.
+struct Answers<'fd> {
+    fd: BorrowedFd<'fd>,
+    arrived: std::vec::IntoIter<Header>,
+}
+
+impl<'fd> Answers<'fd> {
+    fn new(fd: BorrowedFd<'fd>) -> Self {
+        Self { fd, arrived: Vec::new().into_iter() }
+    }
+
+    /// The errno of an answer, 0 for success.
+    fn next(&mut self, request: &Awaited) -> Result<u8, Errno> {
+        loop {
+            match self.arrived.next() {
+                Some(header) if Awaited::of(&header) == *request => return Ok(header.errno),
+                Some(_) => {}
+                None => self.receive()?,
+            }
+        }
+    }
+
+    /// Answers wait when `send` returns, so none that does not wait will come.
+    fn receive(&mut self) -> Result<(), Errno> {
+        let mut buffers = [[0; HEADER_LEN]; MESSAGES];
+        let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
+        let mut headers = MultiHeaders::<UnixAddr>::preallocate(slices.len(), None);
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let lens: Vec<usize> = match recvmmsg(self.fd.as_raw_fd(), &mut headers, slices.iter_mut(), flags, None) {
+            Ok(results) => results.map(|result| result.bytes).collect(),
+            // The caller comes again.
+            Err(Errno::EINTR) => return Ok(()),
+            Err(Errno::EAGAIN) => return Err(Errno::ENOBUFS),
+            Err(errno) => return Err(errno),
+        };
+        if lens.first() == Some(&0) {
+            // pfkeyd is gone.
+            return Err(Errno::EPIPE);
+        }
+        let read = |(buffer, len): (&[u8; HEADER_LEN], usize)| Header::read(buffer).filter(|_| len >= HEADER_LEN);
+        self.arrived = buffers.iter().zip(lens).filter_map(read).collect::<Vec<_>>().into_iter();
+        Ok(())
+    }
+}

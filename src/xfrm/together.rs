@@ -1,0 +1,90 @@
+//! Several changes at once: many messages for the kernel with one system call, answered as if each had come alone.
+#![forbid(unsafe_code)]
+
+use super::attribute::{ACK, REQUEST};
+use super::{Own, XfrmEngine};
+use crate::keyd::{Context, Errno, KeyEngine, report};
+use crate::wire::{Header, Message, MessageType};
+
+/// Changes that travel together at most.
+const CHANGES: usize = 64;
+/// Bytes after which no more are added.
+pub(super) const BYTES: usize = 96 * 1024;
+
+/// A request whose change was written, or why it was not.
+pub(super) struct Pending {
+    header: Header,
+    outcome: Result<Option<Own>, Errno>,
+}
+
+impl XfrmEngine {
+    /// [`KeyEngine::request_all`].
+    pub(super) fn change_together(&mut self, requests: &[Message<'_>], cx: &mut Context<'_>) {
+        let mut pending = Vec::new();
+        for request in requests {
+            let header = request.header();
+            let flags = REQUEST | ACK;
+            let outcome = match header.msg_type {
+                MessageType::ADD => self.write_add(request, flags, cx.now).map(Some),
+                MessageType::DELETE => self.write_delete(request, flags).map(|()| None),
+                MessageType::X_SPDADD | MessageType::X_SPDUPDATE => self.write_spd_add(request, flags).map(|()| None),
+                MessageType::X_SPDDELETE => self.write_spd_delete(request, flags).map(|()| None),
+                MessageType::X_SPDDELETE2 => self.write_spd_delete_by_id(request, flags).map(|()| None),
+                // What asks before it changes has to see what was changed before.
+                _ => {
+                    self.change_pending(&mut pending, cx);
+                    if let Err(errno) = self.request(request, cx) {
+                        report(header, errno, cx);
+                    }
+                    continue;
+                }
+            };
+            if outcome.is_ok() {
+                self.gathered.append(&mut self.writer);
+            }
+            self.writer.clear();
+            pending.push(Pending { header, outcome });
+            if pending.len() == CHANGES || self.gathered.bytes().len() > BYTES {
+                self.change_pending(&mut pending, cx);
+            }
+        }
+        self.change_pending(&mut pending, cx);
+    }
+
+    /// Sends what was gathered and tells what came of it, in order.
+    fn change_pending(&mut self, pending: &mut Vec<Pending>, cx: &mut Context<'_>) {
+        let sent = match self.gathered.bytes() {
+            [] => Ok(()),
+            messages => self.requests.send(messages),
+        };
+        self.gathered.clear();
+        let mut left = pending.iter().filter(|pending| pending.outcome.is_ok()).count();
+        let mut answers = Vec::new().into_iter();
+        for Pending { header, outcome } in pending.drain(..) {
+            let outcome = outcome.and_then(|own| {
+                sent?;
+                let answer = answers.next().map_or_else(
+                    || {
+                        answers = self.requests.acknowledgements(left)?.into_iter();
+                        answers.next().ok_or(Errno::ENOBUFS)
+                    },
+                    Ok,
+                );
+                left = left.saturating_sub(1);
+                match answer? {
+                    0 => Ok(own),
+                    errno => Err(Errno::from_raw(errno)),
+                }
+            });
+            match outcome {
+                Ok(own) => {
+                    (self.own, self.awaited) = (own, Some((header.seq, header.pid)));
+                    self.take_events(cx);
+                    (self.own, self.awaited) = (None, None);
+                }
+                Err(errno) => report(header, errno, cx),
+            }
+        }
+        self.take_events(cx);
+    }
+}
