@@ -83,6 +83,18 @@ fn output_interleaves_with_printf() {
     assert_eq!(text, "one 01020304 two threekdebug_sadb: NULL pointer was passed.\nfour\n");
 }
 
+/// Many requests at once, one of which fails, and a listing that stops when it is told to.
+#[test]
+fn many_at_once() {
+    let dir = c::scratch("many");
+    let sources = c::root().join("c-tests");
+    let program = c::compile(&dir, "many", &[sources.join("many.c"), sources.join("common.c")], &[]);
+    let output =
+        c::run(Command::new(program).env("PFKEY_BACKEND", "embedded").env("PFKEYD", env!("CARGO_BIN_EXE_pfkeyd")));
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(text, "request 500: File exists\nstopped with 7 after 10, at 0x13de\n999 SAs\n999 SAs\n");
+}
+
 /// An engine in the program's own process: the program checks what it is told, and prints what its key manager heard.
 #[test]
 fn an_engine_embedded_in_a_program() {
