@@ -7,3 +7,4 @@ pub mod migrate;
 pub mod policy;
 pub mod read;
 pub mod sa;
+pub mod shown;

@@ -124,7 +124,7 @@ impl Engine {
 
     /// The SAs that fit a template, newest first, whatever their state: those of its source, then, unless one
     /// is on its way, those of any.
-    fn candidates(&self, key: &AcquireKey) -> impl Iterator<Item = &Sa> {
+    pub(super) fn candidates(&self, key: &AcquireKey) -> impl Iterator<Item = &Sa> {
         let route = Route { daddr: key.daddr, saddr: key.saddr, reqid: key.reqid, v6: key.v6 };
         let fits = {
             let key = *key;
@@ -245,7 +245,7 @@ fn host_address(writer: &mut Writer<'_>, ext: Ext, addr: &Address, v6: bool) {
 }
 
 /// `xfrm_selector_match`; a selector without a family takes every packet.
-fn selector_covers(s: &Selector, flow: &Flow) -> bool {
+pub(super) fn selector_covers(s: &Selector, flow: &Flow) -> bool {
     s.v6.is_none_or(|v6| {
         v6 == flow.v6
             && super::prefix_equal(&s.saddr, &flow.saddr, s.splen)

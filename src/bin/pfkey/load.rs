@@ -13,7 +13,7 @@ use crate::channel::Channel;
 use crate::execute::execute;
 use crate::failure::Failure;
 use crate::output::{Out, View};
-use crate::setkey::{Command, Complaint, Lines, parse};
+use crate::setkey::{Action, Command, Complaint, Lines, parse};
 use crate::undo::Undo;
 
 /// Commands from which on a bar shows how far the load is.
@@ -67,6 +67,29 @@ pub fn file(view: View, path: &Path, options: Options) -> Result<(), Failure> {
     let name = if path == Path::new("-") { "-".to_owned() } else { path.display().to_string() };
     let text = read(path).map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
     load(view, &name, &text, options)
+}
+
+/// Carries out a file's commands on an engine that is a copy: nothing is shown, and the first refusal ends it.
+pub fn into(channel: &mut Channel, view: View, path: &Path) -> Result<(), Failure> {
+    let name = if path == Path::new("-") { "-".to_owned() } else { path.display().to_string() };
+    let text = read(path).map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
+    let parsed = parse(&text, false);
+    let lines = Lines::new(&text);
+    let place = |at| {
+        let (line, column) = lines.locate(at);
+        format!("{name}:{line}:{column}")
+    };
+    if !parsed.errors.is_empty() {
+        let all: Vec<_> = parsed.errors.iter().map(|e| format!("{}: {}", place(e.at), e.text)).collect();
+        return Err(Failure::Usage(all.join("\n")));
+    }
+    for Command { at, action } in &parsed.commands {
+        if matches!(action, Action::Dump(_) | Action::SpdDump | Action::Get(_)) {
+            continue;
+        }
+        execute(channel, &mut Out::new(), view, action).map_err(|f| Failure::Told(format!("{}: {f}", place(*at))))?;
+    }
+    Ok(())
 }
 
 /// Loads the words of a command line as one command.

@@ -6,6 +6,7 @@
 //! | `load`, `execute`, `undo`, `setkey/` | load, add, delete, flush, policy add and delete |
 //! | `save` | save |
 //! | `monitor` | monitor |
+//! | `explain` | explain |
 //! | `types`, `algorithms`, `doctor` | the same |
 //! | `model/` | SAs and policies: from messages, to messages, as text |
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@ mod algorithms;
 mod channel;
 mod doctor;
 mod execute;
+mod explain;
 mod failure;
 mod json;
 mod load;
@@ -146,6 +148,18 @@ enum Command {
     },
     /// Print SAs (with their keys) and policies as a file for 'load'
     Save,
+    /// Tell which policy and SAs an outbound packet takes and what MTU is left, or why it is dropped
+    Explain {
+        /// SRC → DST [PROTOCOL] [sport N] [dport N]; the arrow may be "to", or be left out
+        #[arg(required = true)]
+        words: Vec<String>,
+        /// Ask a file that 'save' made or 'load' reads, not what is live
+        #[arg(short, long)]
+        file: Option<PathBuf>,
+        /// MTU of the path in bytes
+        #[arg(long, default_value_t = 1500, value_name = "N")]
+        mtu: u32,
+    },
     /// List the numbers of messages and extensions
     Types {
         /// Whose numbers
@@ -253,6 +267,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
             load::file(view, &file, load::Options { check, all_or_nothing, kernel })
         }
         Command::Save => save::save(),
+        Command::Explain { words, file, mtu } => {
+            explain::explain(view, &explain::Options { words: &words, file: file.as_deref(), mtu })
+        }
         Command::Types { profile } => types::types(
             view,
             match profile {

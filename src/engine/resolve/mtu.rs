@@ -56,7 +56,8 @@ pub const fn cipher_lengths(algorithm: EncryptAlgorithm) -> Option<(u32, u32)> {
         | EncryptAlgorithm::X_AES_GCM_ICV8
         | EncryptAlgorithm::X_AES_GCM_ICV12
         | EncryptAlgorithm::X_AES_GCM_ICV16
-        | EncryptAlgorithm::X_NULL_AES_GMAC => (8, 1),
+        | EncryptAlgorithm::X_NULL_AES_GMAC
+        | EncryptAlgorithm::X_CHACHA20_POLY1305 => (8, 1),
         _ => return None,
     })
 }
@@ -83,7 +84,10 @@ pub const fn aead_icv_length(algorithm: EncryptAlgorithm) -> u32 {
     match algorithm {
         EncryptAlgorithm::X_AES_CCM_ICV8 | EncryptAlgorithm::X_AES_GCM_ICV8 => 8,
         EncryptAlgorithm::X_AES_CCM_ICV12 | EncryptAlgorithm::X_AES_GCM_ICV12 => 12,
-        EncryptAlgorithm::X_AES_CCM_ICV16 | EncryptAlgorithm::X_AES_GCM_ICV16 | EncryptAlgorithm::X_NULL_AES_GMAC => 16,
+        EncryptAlgorithm::X_AES_CCM_ICV16
+        | EncryptAlgorithm::X_AES_GCM_ICV16
+        | EncryptAlgorithm::X_NULL_AES_GMAC
+        | EncryptAlgorithm::X_CHACHA20_POLY1305 => 16,
         _ => 0,
     }
 }
@@ -128,6 +132,17 @@ impl Transform {
             50 => self.esp_align() + 1 + self.icv_len,
             _ => 0,
         }
+    }
+
+    /// The least and the most bytes that are added to a packet: ESP pads to its block, and adds the length of the padding
+    /// and the next header.
+    #[must_use]
+    pub fn overhead(&self) -> (u32, u32) {
+        let least = match self.protocol {
+            50 => self.header_len() + self.icv_len + 2,
+            _ => self.header_len(),
+        };
+        (least, least + if self.protocol == 50 { self.esp_align() - 1 } else { 0 })
     }
 
     /// `xfrm_state_mtu`: what is left of `mtu` for the packet inside. Never below 1.

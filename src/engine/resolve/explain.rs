@@ -1,0 +1,183 @@
+//! What would become of an outbound packet, and why: the resolution of [`Engine::outbound`] without its effects. Nobody is
+//! asked for an SA, nothing is counted.
+
+use std::cmp::Reverse;
+
+use super::mtu::{Transform, aead_icv_length, chain_mtu, cipher_lengths, icv_length};
+use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
+use crate::afkey::sa::{Sa, Said, State};
+use crate::engine::sadb::AcquireKey;
+use crate::engine::traffic::selector_covers;
+use crate::engine::{Engine, Flow};
+use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, PolicyDirection, PolicyMode};
+
+/// Why a template has no SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lack {
+    /// There is none of its protocol, mode and reqid between the two addresses.
+    #[error("no such SA")]
+    None,
+    /// A key manager was asked for one.
+    #[error("being negotiated")]
+    Acquiring,
+    /// A key manager gave up.
+    #[error("given up by a key manager")]
+    GivenUp,
+    /// There is one, but its selector does not take the packet.
+    #[error("its selector does not take the packet")]
+    Selector,
+}
+
+/// What a policy asks of one SA, and which it gets.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// What is asked.
+    pub template: Template,
+    /// Where from: the tunnel's source, or the packet's.
+    pub saddr: [u8; 16],
+    /// Where to.
+    pub daddr: [u8; 16],
+    /// Whether these are IPv6.
+    pub v6: bool,
+    /// How many SAs would do.
+    pub candidates: usize,
+    /// The one that is taken: not dying before dying, then the newest.
+    pub chosen: Result<Said, Lack>,
+}
+
+/// What becomes of the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes out as it is.
+    Pass,
+    /// It goes out through the SAs.
+    Transform,
+    /// An SA is missing: key managers are asked, and the packet is dropped, or held.
+    Wait,
+    /// The policy discards it (EPERM).
+    Discard,
+    /// The policy asks for more SAs than can be applied (ENOBUFS).
+    TooManyTemplates,
+}
+
+/// What would become of a packet.
+#[derive(Clone, Debug)]
+pub struct Explanation<'e> {
+    /// The policy that takes it.
+    pub policy: Option<&'e Policy>,
+    /// What the policy asks for, in the order of application, up to the first SA that is missing.
+    pub steps: Vec<Step>,
+    /// The outcome.
+    pub verdict: Verdict,
+    /// What is left of the path's MTU for the packet, IP header included.
+    pub mtu: u32,
+    /// The least and the most bytes that are added to a packet.
+    pub overhead: (u32, u32),
+}
+
+impl Engine {
+    /// Takes over an SA as it is; for an engine that is a copy of another.
+    pub fn know_sa(&mut self, sa: Sa) {
+        self.sadb.insert(sa, None);
+    }
+
+    /// Takes over a policy as it is. Of equal priority the one that is taken over first is the stronger.
+    pub fn know_policy(&mut self, policy: Policy) {
+        self.spd.insert(policy);
+    }
+
+    /// What would become of an outbound packet whose path has this MTU in bytes.
+    #[must_use]
+    pub fn explain(&self, flow: &Flow, path_mtu: u32) -> Explanation<'_> {
+        let policy = self.spd.lookup(PolicyDirection::OUTBOUND.0, flow);
+        let mut explanation =
+            Explanation { policy, steps: Vec::new(), verdict: Verdict::Pass, mtu: path_mtu, overhead: (0, 0) };
+        let Some(policy) = policy else { return explanation };
+        if policy.block {
+            explanation.verdict = Verdict::Discard;
+            return explanation;
+        }
+        if policy.templates.len() >= MAX_TEMPLATES {
+            explanation.verdict = Verdict::TooManyTemplates;
+            return explanation;
+        }
+        let mut chain = Vec::new();
+        let (mut saddr, mut daddr, mut v6) = (flow.saddr, flow.daddr, flow.v6);
+        let mut inner_v6 = flow.v6;
+        for template in &policy.templates {
+            if PolicyMode(template.mode) != PolicyMode::TRANSPORT {
+                (daddr, v6) = (template.daddr, template.v6);
+                if template.saddr != [0; 16] {
+                    saddr = template.saddr;
+                }
+            }
+            let key =
+                AcquireKey { daddr, saddr, proto: template.proto, v6, mode: template.mode, reqid: template.reqid };
+            let step = self.step(template, &key, flow);
+            if let Some(sa) = step.chosen.ok().and_then(|said| self.sadb.get(self.sadb.find(&said)?)) {
+                chain.push(transform(sa, inner_v6, self.extras()));
+                inner_v6 = sa.said.v6;
+            }
+            let missing = step.chosen.is_err() && !template.optional;
+            explanation.steps.push(step);
+            if missing {
+                explanation.verdict = Verdict::Wait;
+                return explanation;
+            }
+        }
+        if !chain.is_empty() {
+            explanation.verdict = Verdict::Transform;
+            explanation.mtu = chain_mtu(&chain, path_mtu);
+            let sum = |(a, b): (u32, u32), (c, d): (u32, u32)| (a + c, b + d);
+            explanation.overhead = chain.iter().map(Transform::overhead).fold((0, 0), sum);
+        }
+        explanation
+    }
+
+    fn step(&self, template: &Template, key: &AcquireKey, flow: &Flow) -> Step {
+        let usable: Vec<&Sa> =
+            self.candidates(key).filter(|sa| sa.state == State::Valid && selector_covers(&sa.selector, flow)).collect();
+        let best = usable.iter().min_by_key(|sa| (sa.saddr != key.saddr, sa.dying, Reverse(sa.usage.add_time)));
+        let lack = || {
+            let any = |state| self.candidates(key).any(|sa| sa.state == state);
+            if any(State::Acquire) {
+                Lack::Acquiring
+            } else if any(State::Error) {
+                Lack::GivenUp
+            } else if any(State::Valid) {
+                Lack::Selector
+            } else {
+                Lack::None
+            }
+        };
+        Step {
+            template: *template,
+            saddr: key.saddr,
+            daddr: key.daddr,
+            v6: key.v6,
+            candidates: usable.len(),
+            chosen: best.map(|sa| sa.said).ok_or_else(lack),
+        }
+    }
+}
+
+/// What an SA does to a packet's length. An algorithm that is not known counts nothing.
+fn transform(sa: &Sa, inner_v6: bool, extras: Extras) -> Transform {
+    let (encrypt, auth) = (EncryptAlgorithm(sa.encrypt), AuthAlgorithm(sa.auth));
+    let (iv_len, block_len) = if sa.said.proto == 50 { cipher_lengths(encrypt).unwrap_or((0, 1)) } else { (0, 1) };
+    let icv_len = match (aead_icv_length(encrypt), auth) {
+        (0, AuthAlgorithm::X_SHA2_256HMAC) if extras.sha256_128 => 16,
+        (0, auth) => icv_length(auth).unwrap_or(0),
+        (aead, _) => aead,
+    };
+    Transform {
+        protocol: sa.said.proto,
+        mode: PolicyMode(sa.mode),
+        outer_v6: sa.said.v6,
+        inner_v6,
+        udp_encap: sa.encap.is_some(),
+        iv_len,
+        block_len,
+        icv_len,
+    }
+}
