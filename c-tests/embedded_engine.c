@@ -61,8 +61,17 @@ static int outbound(struct pfkey_engine_sa *sa)
 	return pfkey_engine_outbound(engine, (struct sockaddr *)&src, (struct sockaddr *)&dst, IPPROTO_UDP, sa, 1, now);
 }
 
+/* What would become of a packet between two hosts; nobody is asked for an SA. */
+static int resolve(const char *from, const char *to, struct pfkey_resolution *resolution)
+{
+	struct sockaddr_in src = udp(from, 1111), dst = udp(to, 2222);
+
+	return pfkey_resolve(engine, (struct sockaddr *)&src, (struct sockaddr *)&dst, IPPROTO_UDP, 1500, resolution);
+}
+
 int main(int argc, char **argv)
 {
+	struct pfkey_resolution resolution;
 	static unsigned char key[20] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20 };
 	struct pfkey_engine_sa sa;
 	struct builder b;
@@ -93,6 +102,11 @@ int main(int argc, char **argv)
 	transmit(manager, &b);
 	receive(manager);
 
+	/* A look ahead asks nobody. */
+	check(resolve("10.0.0.1", "10.0.0.2", &resolution) == -1 && errno == EAGAIN && resolution.policy != 0, "no SA yet");
+	check(resolve("10.0.0.1", "10.0.0.3", &resolution) == 0 && resolution.policy == 0, "no policy");
+	check(pfkey_engine_pending(engine, manager) == 0, "nobody was asked");
+
 	/* The data plane has a packet; there is no SA yet, so the key manager is asked. */
 	check(outbound(&sa) == -1 && errno == EAGAIN, "a packet without an SA");
 	uint32_t seq = receive(manager)->sadb_msg_seq;
@@ -111,6 +125,11 @@ int main(int argc, char **argv)
 	add_key(&b, SADB_EXT_KEY_AUTH, key, sizeof key);
 	transmit(manager, &b);
 	receive(manager);
+
+	/* AH with HMAC-SHA1 takes 24 bytes. */
+	check(resolve("10.0.0.1", "10.0.0.2", &resolution) == 1 && resolution.sas == 1, "pfkey_resolve");
+	check(resolution.sa[0].spi == htonl(0x1000) && resolution.mtu == 1476, "its SA, and the MTU that is left");
+	check(resolution.least_overhead == 24 && resolution.most_overhead == 24, "what it adds");
 
 	/* Two packets of 500 bytes pass; at the third the soft limit is reached. */
 	for (i = 0; i < 3; i++) {

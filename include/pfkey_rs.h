@@ -161,6 +161,36 @@ typedef struct pfkey_sa_view {
   struct pfkey_sa_lifetime current;
 } pfkey_sa_view;
 
+/*
+ What would become of a packet.
+ */
+typedef struct pfkey_resolution {
+  /*
+   Id of the policy that takes it; 0 = none does.
+   */
+  uint32_t policy;
+  /*
+   What is left of the path's MTU for the packet in bytes, IP header included.
+   */
+  uint32_t mtu;
+  /*
+   The least bytes that the SAs add to a packet.
+   */
+  uint32_t least_overhead;
+  /*
+   The most bytes that the SAs add to a packet.
+   */
+  uint32_t most_overhead;
+  /*
+   Number of SAs that were found.
+   */
+  uint32_t sas;
+  /*
+   The SAs, in the order in which they are applied.
+   */
+  struct pfkey_engine_sa sa[6];
+} pfkey_resolution;
+
 #ifdef __cplusplus
 extern "C" {
 #endif /* __cplusplus */
@@ -475,6 +505,23 @@ char *ipsec_dump_policy_withports(void *policy, const char *delimiter);
  - code 3: the header says less than 16 bytes.
  */
 struct sadb_msg *pfkey_recv(int so);
+
+/*
+ Tells which policy and SAs an outbound packet from `src` to `dst` would take, and what would be left of its path's
+ MTU, `path_mtu` bytes. Ports and `proto` are as for pfkey_engine_outbound; but nobody is asked for an SA, and nothing
+ changes.
+
+ Fills in `resolution`, which is the caller's, also where it returns -1 for what is found out about the packet. Returns
+ the number of SAs; 0 = the packet passes as it is. Returns -1 with errno EAGAIN if an SA is missing, EPERM if the
+ policy discards the packet, ENOBUFS if the policy asks for more SAs than can be applied, EAFNOSUPPORT for addresses of
+ other or different families, EFAULT for NULL.
+ */
+int pfkey_resolve(struct pfkey_engine *engine,
+                  const struct sockaddr *src,
+                  const struct sockaddr *dst,
+                  uint8_t proto,
+                  uint32_t path_mtu,
+                  struct pfkey_resolution *resolution);
 
 /*
  Registers for ACQUIRE and EXPIRE messages of an SA type (0, AH, ESP or IPComp), and forgets the algorithms that

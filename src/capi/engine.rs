@@ -42,7 +42,10 @@ fn fail<T>(errno: Errno) -> Result<T, Failure> {
 }
 
 /// Calls `body` with the engine; a failure is -1 with errno and code 26.
-unsafe fn with(engine: *mut pfkey_engine, body: impl FnOnce(&mut pfkey_engine) -> Result<c_int, Errno>) -> c_int {
+pub(super) unsafe fn with(
+    engine: *mut pfkey_engine,
+    body: impl FnOnce(&mut pfkey_engine) -> Result<c_int, Errno>,
+) -> c_int {
     // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
     let engine = unsafe { engine.as_mut() };
     keep_code(|| engine.ok_or(Errno::EINVAL).and_then(body).or_else(fail))
@@ -300,20 +303,31 @@ pub unsafe extern "C" fn pfkey_engine_outbound(
                 return Err(Errno::ENOSPC);
             }
             for (i, (said, mode)) in chain.iter().enumerate() {
-                sas.add(i).write(pfkey_engine_sa {
-                    spi: said.spi.to_be(),
-                    satype: SaType::from_protocol(said.proto).0,
-                    mode: *mode,
-                    family: if said.v6 { AF_INET6 } else { AF_INET },
-                    dst: said.daddr,
-                });
+                sas.add(i).write(named(said, *mode));
             }
             Ok(chain.len() as c_int)
         })
     }
 }
 
-fn address(sockaddr: Sockaddr<'_>) -> Result<(bool, [u8; 16]), Errno> {
+/// An SA as C names it.
+pub(super) fn named(said: &Said, mode: u8) -> pfkey_engine_sa {
+    pfkey_engine_sa {
+        spi: said.spi.to_be(),
+        satype: SaType::from_protocol(said.proto).0,
+        mode,
+        family: if said.v6 { AF_INET6 } else { AF_INET },
+        dst: said.daddr,
+    }
+}
+
+impl pfkey_engine {
+    pub(super) const fn engine(&self) -> &Engine {
+        self.hub.engine()
+    }
+}
+
+pub(super) fn address(sockaddr: Sockaddr<'_>) -> Result<(bool, [u8; 16]), Errno> {
     crate::engine::policy::address(sockaddr).ok_or(Errno::EAFNOSUPPORT)
 }
 

@@ -20,6 +20,7 @@ mod guard;
 mod memory;
 mod policy;
 mod receive;
+mod resolve;
 mod send_header;
 mod send_sa;
 mod send_spd;
@@ -45,6 +46,7 @@ pub use error::{__ipsec_errcode, __ipsec_set_strerror, ipsec_strerror};
 pub use foreach::{pfkey_dump_foreach, pfkey_sa_lifetime, pfkey_sa_view};
 pub use policy::{ipsec_dump_policy, ipsec_dump_policy_withports, ipsec_get_policylen, ipsec_set_policy};
 pub use receive::pfkey_recv;
+pub use resolve::{pfkey_resolution, pfkey_resolve};
 pub use send_header::{
     pfkey_send_dump, pfkey_send_flush, pfkey_send_promisc_toggle, pfkey_send_register, pfkey_send_spddump,
     pfkey_send_spdflush,

@@ -1,0 +1,164 @@
+//! Which policy takes a packet, and with which SA, at 100 000 policies and as many SAs: address pairs, a mix of prefix
+//! lengths, and port-specific policies; against looking at every policy. `cargo bench --bench resolve`
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use pfkey_rs::afkey::policy::{Policy, Template};
+use pfkey_rs::afkey::sa::{Limits, Sa, Said, Selector, Usage};
+use pfkey_rs::engine::resolve::flow_cache::FlowCache;
+use pfkey_rs::engine::resolve::policy_index::{FlowKey, Pattern};
+use pfkey_rs::engine::{Engine, Flow};
+use pfkey_rs::wire::Profile;
+
+const N: u32 = 100_000;
+const LOOKUPS: u32 = 200_000;
+const LINEAR: u32 = 200;
+
+fn v4(address: u32) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&address.to_be_bytes());
+    bytes
+}
+
+/// Where the packets of policy `n` go; spread, so that neighbours are not alike.
+fn peer(n: u32) -> u32 {
+    0x0a00_0000 | (n.wrapping_mul(0x9e37_79b1) >> 8)
+}
+
+fn policy(n: u32, selector: Selector) -> Policy {
+    let template =
+        Template { proto: 50, mode: 1, optional: false, reqid: 0, v6: false, saddr: [0; 16], daddr: [0; 16] };
+    Policy {
+        id: 8 * n + 1,
+        dir: 2,
+        v6: false,
+        priority: 0x8000_0000,
+        block: false,
+        selector,
+        context: None,
+        templates: vec![template],
+        hard: Limits::default(),
+        soft: Limits::default(),
+        usage: Usage::default(),
+        position: 0,
+        inserted: 0,
+    }
+}
+
+struct Case {
+    name: &'static str,
+    selector: fn(u32) -> Selector,
+    flow: fn(u32) -> Flow,
+}
+
+fn flow(n: u32) -> Flow {
+    Flow { v6: false, saddr: v4(0xc000_0201), daddr: v4(peer(n)), proto: 17, sport: 1000, dport: 2000 }
+}
+
+const CASES: [Case; 3] = [
+    Case {
+        name: "address pairs",
+        selector: |n| Selector {
+            saddr: v4(0xc000_0201),
+            daddr: v4(peer(n)),
+            splen: 32,
+            dplen: 32,
+            v6: Some(false),
+            ..Selector::default()
+        },
+        flow,
+    },
+    Case {
+        name: "mixed prefix lengths",
+        selector: |n| Selector {
+            saddr: v4(0xc000_0200),
+            daddr: v4(peer(n)),
+            splen: 8 + (n % 25) as u8,
+            dplen: 16 + (n / 25 % 17) as u8,
+            v6: Some(false),
+            ..Selector::default()
+        },
+        flow,
+    },
+    Case {
+        name: "ports",
+        selector: |n| Selector {
+            saddr: v4(0xc000_0201),
+            daddr: v4(peer(n / 100)),
+            splen: 32,
+            dplen: 32,
+            proto: 17,
+            dport: 1 + (n % 100) as u16,
+            v6: Some(false),
+            ..Selector::default()
+        },
+        flow: |n| Flow { daddr: v4(peer(n / 100)), dport: 1 + (n % 100) as u16, ..flow(n) },
+    },
+];
+
+fn each(took: Duration, n: u32) -> f64 {
+    took.as_secs_f64() * 1e9 / f64::from(n)
+}
+
+fn main() {
+    println!("{N} policies, {N} SAs; nanoseconds for each packet");
+    println!("{:<24} {:>12} {:>12} {:>12} {:>10}", "", "policy", "and SA, MTU", "cache hit", "linear");
+    for case in CASES {
+        let mut engine = Engine::new(Profile::Linux);
+        let mut patterns = Vec::new();
+        for n in 0..N {
+            let selector = (case.selector)(n);
+            patterns.push(Pattern {
+                v6: false,
+                saddr: selector.saddr,
+                daddr: selector.daddr,
+                splen: selector.splen,
+                dplen: selector.dplen,
+                proto: selector.proto,
+                sport: selector.sport,
+                dport: selector.dport,
+            });
+            engine.know_policy(policy(n, selector));
+            let said = Said { daddr: (case.flow)(n).daddr, spi: 0x1000 + n, proto: 50, v6: false };
+            let mut sa = Sa::new(said, v4(0xc000_0201), 1);
+            (sa.auth, sa.encrypt) = (3, 12);
+            engine.know_sa(sa);
+        }
+        let flows: Vec<FlowKey> = (0..LOOKUPS).map(|n| (case.flow)(n.wrapping_mul(7919) % N)).collect();
+        let start = Instant::now();
+        let found = flows.iter().filter(|flow| black_box(engine.spd().lookup(2, flow)).is_some()).count();
+        let policy_only = start.elapsed();
+        assert_eq!(found, flows.len(), "every packet has a policy");
+        let start = Instant::now();
+        for flow in &flows {
+            black_box(engine.explain(flow, 1500).mtu);
+        }
+        let whole = start.elapsed();
+
+        let mut cache: FlowCache<FlowKey, u32> = FlowCache::new(2048, 4096);
+        let hot = &flows[..1000];
+        for flow in hot {
+            let _ = cache.get_or_resolve::<()>(*flow, |_| true, || Ok(Some(1)));
+        }
+        let start = Instant::now();
+        for n in 0..LOOKUPS as usize {
+            let _ = black_box(cache.get_or_resolve::<()>(hot[n % hot.len()], |_| true, || Ok(None)));
+        }
+        let hit = start.elapsed();
+
+        let start = Instant::now();
+        for flow in flows.iter().take(LINEAR as usize) {
+            black_box(patterns.iter().position(|pattern| pattern.matches(flow)));
+        }
+        let linear = start.elapsed();
+        println!(
+            "{:<24} {:>12.0} {:>12.0} {:>12.0} {:>10.0}",
+            case.name,
+            each(policy_only, LOOKUPS),
+            each(whole, LOOKUPS),
+            each(hit, LOOKUPS),
+            each(linear, LINEAR)
+        );
+    }
+}
