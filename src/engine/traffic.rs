@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Engine;
 use super::message::Shown;
-use super::policy::Policy;
+use super::policy::{Policy, Template};
 use super::resolve::policy_index::FlowKey;
 use super::sa::{Address, Context as SecurityContext, Sa, Said, Selector, State};
 use super::sadb::{AcquireKey, Route};
@@ -99,18 +99,11 @@ impl Engine {
             return Err(TrafficError::TooManyTemplates);
         }
         let mut chain = Vec::new();
-        let (mut saddr, mut daddr, mut v6) = (flow.saddr, flow.daddr, flow.v6);
+        let mut ends = Ends::of(flow);
         for template in &policy.templates {
-            if PolicyMode(template.mode) != PolicyMode::TRANSPORT {
-                (daddr, v6) = (template.daddr, template.v6);
-                if template.saddr != [0; 16] {
-                    saddr = template.saddr;
-                }
-            }
-            let key =
-                AcquireKey { daddr, saddr, proto: template.proto, v6, mode: template.mode, reqid: template.reqid };
-            match self.best_sa(&key, flow) {
-                Some(said) => chain.push((said, template.mode)),
+            let key = ends.key(template);
+            match best(self.usable(&key, flow), &key) {
+                Some(sa) => chain.push((sa.said, template.mode)),
                 None => {
                     self.acquire(&key, flow, &policy, cx);
                     if !template.optional {
@@ -135,13 +128,10 @@ impl Engine {
         self.sadb.on_route(route).chain(second.into_iter().flatten()).map(|(_, sa)| sa).filter(fits)
     }
 
-    /// The SA for a template (`xfrm_state_look_at`): not dying before dying, then the newest.
-    fn best_sa(&self, key: &AcquireKey, flow: &Flow) -> Option<Said> {
-        // Of equals min_by_key takes the first, which is the one inserted last.
-        self.candidates(key)
-            .filter(|sa| sa.state == State::Valid && selector_covers(&sa.selector, flow))
-            .min_by_key(|sa| (sa.saddr != key.saddr, sa.dying, std::cmp::Reverse(sa.usage.add_time)))
-            .map(|sa| sa.said)
+    /// Those among them that a packet can take.
+    pub(super) fn usable(&self, key: &AcquireKey, flow: &Flow) -> impl Iterator<Item = &Sa> {
+        let flow = *flow;
+        self.candidates(key).filter(move |sa| sa.state == State::Valid && selector_covers(&sa.selector, &flow))
     }
 
     /// Makes a larval and asks the key managers, unless that was done already.
@@ -236,6 +226,38 @@ impl Engine {
     }
 }
 
+/// Between which addresses the next template of a policy wants its SA.
+pub(super) struct Ends {
+    saddr: Address,
+    daddr: Address,
+    v6: bool,
+}
+
+impl Ends {
+    /// Those of the packet.
+    pub(super) const fn of(flow: &Flow) -> Self {
+        Self { saddr: flow.saddr, daddr: flow.daddr, v6: flow.v6 }
+    }
+
+    /// What the next template wants. A tunnel leads elsewhere; one without a source starts where the packet is.
+    pub(super) fn key(&mut self, template: &Template) -> AcquireKey {
+        if PolicyMode(template.mode) != PolicyMode::TRANSPORT {
+            (self.daddr, self.v6) = (template.daddr, template.v6);
+            if template.saddr != [0; 16] {
+                self.saddr = template.saddr;
+            }
+        }
+        let Self { saddr, daddr, v6 } = *self;
+        AcquireKey { daddr, saddr, proto: template.proto, v6, mode: template.mode, reqid: template.reqid }
+    }
+}
+
+/// The SA for a template (`xfrm_state_look_at`): not dying before dying, then the newest.
+pub(super) fn best<'e>(usable: impl Iterator<Item = &'e Sa>, key: &AcquireKey) -> Option<&'e Sa> {
+    // Of equals min_by_key takes the first, which is the one inserted last.
+    usable.min_by_key(|sa| (sa.saddr != key.saddr, sa.dying, std::cmp::Reverse(sa.usage.add_time)))
+}
+
 /// An address of an outer header: full prefix, no port.
 fn host_address(writer: &mut Writer<'_>, ext: Ext, addr: &Address, v6: bool) {
     let [a, b, c, d, ..] = *addr;
@@ -245,7 +267,7 @@ fn host_address(writer: &mut Writer<'_>, ext: Ext, addr: &Address, v6: bool) {
 }
 
 /// `xfrm_selector_match`; a selector without a family takes every packet.
-pub(super) fn selector_covers(s: &Selector, flow: &Flow) -> bool {
+fn selector_covers(s: &Selector, flow: &Flow) -> bool {
     s.v6.is_none_or(|v6| {
         v6 == flow.v6
             && super::prefix_equal(&s.saddr, &flow.saddr, s.splen)

@@ -1,13 +1,11 @@
 //! What would become of an outbound packet, and why: the resolution of [`Engine::outbound`] without its effects. Nobody is
 //! asked for an SA, nothing is counted.
 
-use std::cmp::Reverse;
-
 use super::mtu::{Transform, aead_icv_length, chain_mtu, cipher_lengths, icv_length};
 use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
 use crate::afkey::sa::{Sa, Said, State};
 use crate::engine::sadb::AcquireKey;
-use crate::engine::traffic::selector_covers;
+use crate::engine::traffic::{Ends, best};
 use crate::engine::{Engine, Flow};
 use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, PolicyDirection, PolicyMode};
 
@@ -102,18 +100,9 @@ impl Engine {
             return explanation;
         }
         let mut chain = Vec::new();
-        let (mut saddr, mut daddr, mut v6) = (flow.saddr, flow.daddr, flow.v6);
-        let mut inner_v6 = flow.v6;
+        let (mut ends, mut inner_v6) = (Ends::of(flow), flow.v6);
         for template in &policy.templates {
-            if PolicyMode(template.mode) != PolicyMode::TRANSPORT {
-                (daddr, v6) = (template.daddr, template.v6);
-                if template.saddr != [0; 16] {
-                    saddr = template.saddr;
-                }
-            }
-            let key =
-                AcquireKey { daddr, saddr, proto: template.proto, v6, mode: template.mode, reqid: template.reqid };
-            let step = self.step(template, &key, flow);
+            let step = self.step(template, &ends.key(template), flow);
             if let Some(sa) = step.chosen.ok().and_then(|said| self.sadb.get(self.sadb.find(&said)?)) {
                 chain.push(transform(sa, inner_v6, self.extras()));
                 inner_v6 = sa.said.v6;
@@ -135,9 +124,6 @@ impl Engine {
     }
 
     fn step(&self, template: &Template, key: &AcquireKey, flow: &Flow) -> Step {
-        let usable: Vec<&Sa> =
-            self.candidates(key).filter(|sa| sa.state == State::Valid && selector_covers(&sa.selector, flow)).collect();
-        let best = usable.iter().min_by_key(|sa| (sa.saddr != key.saddr, sa.dying, Reverse(sa.usage.add_time)));
         let lack = || {
             let any = |state| self.candidates(key).any(|sa| sa.state == state);
             if any(State::Acquire) {
@@ -155,8 +141,8 @@ impl Engine {
             saddr: key.saddr,
             daddr: key.daddr,
             v6: key.v6,
-            candidates: usable.len(),
-            chosen: best.map(|sa| sa.said).ok_or_else(lack),
+            candidates: self.usable(key, flow).count(),
+            chosen: best(self.usable(key, flow), key).map(|sa| sa.said).ok_or_else(lack),
         }
     }
 }
