@@ -9,61 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::sys::socket::{MsgFlags, recv};
 use zeroize::Zeroizing;
 
-use crate::afkey::policy::address;
-use crate::afkey::read::limits;
-use crate::afkey::sa::{Address, Encap, Limits, Usage};
+pub use crate::afkey::view::SaView;
 use crate::keyd::{Errno, Time};
-use crate::wire::{
-    ExtensionType as Ext, Header, MAX_MESSAGE_LEN, Message, MessageType, Profile, SaState, SaType, Writer,
-};
+use crate::wire::{Header, MAX_MESSAGE_LEN, Message, MessageType, Profile, SaType, Writer};
 use crate::{socket, xfrm};
-
-/// An SA, valid as long as it is looked at.
-#[derive(Clone, Copy)]
-pub struct SaView<'a> {
-    /// AH, ESP or IPComp.
-    pub satype: SaType,
-    /// Larval, mature or dying.
-    pub state: SaState,
-    /// `sadb_sa_auth`.
-    pub auth: u8,
-    /// `sadb_sa_encrypt`.
-    pub encrypt: u8,
-    /// `sadb_x_sa2_mode`.
-    pub mode: u8,
-    /// Replay window in packets.
-    pub replay: u8,
-    /// `sadb_sa_flags`.
-    pub flags: u32,
-    /// SPI in host byte order.
-    pub spi: u32,
-    /// `sadb_x_sa2_reqid`.
-    pub reqid: u32,
-    /// Whether the addresses are IPv6.
-    pub v6: bool,
-    /// Source address.
-    pub src: Address,
-    /// Destination address.
-    pub dst: Address,
-    /// Authentication key: bits, bytes.
-    pub auth_key: (u16, &'a [u8]),
-    /// Encryption key: bits, bytes.
-    pub encrypt_key: (u16, &'a [u8]),
-    /// Hard limits.
-    pub hard: Limits,
-    /// Soft limits.
-    pub soft: Limits,
-    /// Use so far.
-    pub usage: Usage,
-    /// UDP encapsulation.
-    pub encap: Option<Encap>,
-}
-
-impl std::fmt::Debug for SaView<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SaView({:?}, {:#x}, keys hidden)", self.satype, self.spi)
-    }
-}
 
 /// Shows every SA of a type (UNSPEC: of all) to `visit`, newest first, until it breaks.
 ///
@@ -126,7 +75,7 @@ fn by_dump(
         }
         // A dump cannot be stopped: its rest is read unseen.
         if flow.is_continue()
-            && let Some(view) = view(&message)
+            && let Some(view) = SaView::of(&message)
         {
             flow = visit(&view);
         }
@@ -134,42 +83,4 @@ fn by_dump(
             return Ok(());
         }
     }
-}
-
-/// The SA of a message.
-fn view<'a>(message: &Message<'a>) -> Option<SaView<'a>> {
-    let sa = message.sa()?;
-    let (src_v6, src) = message.address(Ext::ADDRESS_SRC).and_then(|(_, sockaddr)| address(sockaddr))?;
-    let (_, dst) = message.address(Ext::ADDRESS_DST).and_then(|(_, sockaddr)| address(sockaddr))?;
-    let current = message.lifetime(Ext::LIFETIME_CURRENT).unwrap_or_default();
-    let sa2 = message.sa2().unwrap_or_default();
-    Some(SaView {
-        satype: message.header().satype,
-        state: SaState(sa.state),
-        auth: sa.auth,
-        encrypt: sa.encrypt,
-        mode: sa2.mode,
-        replay: sa.replay,
-        flags: sa.flags.get(),
-        spi: sa.spi.get(),
-        reqid: sa2.reqid.get(),
-        v6: src_v6,
-        src,
-        dst,
-        auth_key: message.key(Ext::KEY_AUTH).unwrap_or_default(),
-        encrypt_key: message.key(Ext::KEY_ENCRYPT).unwrap_or_default(),
-        hard: limits(message.lifetime(Ext::LIFETIME_HARD)),
-        soft: limits(message.lifetime(Ext::LIFETIME_SOFT)),
-        usage: Usage {
-            packets: current.allocations.get().into(),
-            bytes: current.bytes.get(),
-            add_time: current.addtime.get(),
-            use_time: current.usetime.get(),
-        },
-        encap: message.nat_t_type().map(|encap_type| Encap {
-            encap_type,
-            sport: message.nat_t_port(Ext::X_NAT_T_SPORT).unwrap_or(0),
-            dport: message.nat_t_port(Ext::X_NAT_T_DPORT).unwrap_or(0),
-        }),
-    })
 }

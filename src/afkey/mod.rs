@@ -8,3 +8,4 @@ pub mod policy;
 pub mod read;
 pub mod sa;
 pub mod shown;
+pub mod view;

@@ -6,7 +6,7 @@ use super::sa::{Context, Encap, Key, Sa, Said, Selector, State, Usage};
 use crate::wire::layout::SadbLifetime;
 use crate::wire::{ExtensionType as Ext, Message, PolicyType, SaState};
 
-fn usage(current: Option<SadbLifetime>) -> Usage {
+pub(super) fn usage(current: Option<SadbLifetime>) -> Usage {
     current.map_or_else(Usage::default, |current| Usage {
         packets: current.allocations.get().into(),
         bytes: current.bytes.get(),

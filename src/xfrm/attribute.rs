@@ -33,10 +33,13 @@ impl Writer {
         self.start = 0;
     }
 
-    /// Takes what another wrote, which is then empty. Room is made once for all that may come, so that no copy of keys
-    /// stays behind.
+    /// Makes room for so many bytes at once, so that growing leaves no copy of keys behind.
+    pub fn with_room(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), start: 0 }
+    }
+
+    /// Takes what another wrote, which is then empty.
     pub fn append(&mut self, other: &mut Self) {
-        self.bytes.reserve(if self.bytes.is_empty() { super::together::BYTES + 64 * 1024 } else { other.bytes.len() });
         self.bytes.extend_from_slice(&other.bytes);
         other.clear();
     }

@@ -15,8 +15,8 @@ use super::sa::{
     aead_id, flags_from_xfrm, is_past_soft_limit, limits_from_xfrm, mode_from_xfrm, said_from_xfrm, usage,
 };
 use crate::afkey::sa::Encap;
+use crate::afkey::view::SaView;
 use crate::keyd::{Errno, Time};
-use crate::listing::SaView;
 use crate::socket::same_namespace;
 use crate::wire::{SaState, SaType};
 

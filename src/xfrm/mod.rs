@@ -103,7 +103,8 @@ impl XfrmEngine {
             inbox: Some(Inbox::new(events)),
             spare: None,
             writer: Writer::default(),
-            gathered: Writer::default(),
+            // Pages that are not written to are not there.
+            gathered: Writer::with_room(2 * together::BYTES),
             answer: Vec::new(),
             receive_buffer: vec![0; RECEIVE_BUFFER].into(),
             buffer: vec![0; BUFFER_LEN].into(),
