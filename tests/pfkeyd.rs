@@ -121,6 +121,17 @@ fn a_socket_file_is_removed_taken_over_and_never_stolen() {
     assert!(!path.exists());
 }
 
+/// The command decides what a signal means; pfkeyd passes it on, and ends as the command does.
+#[test]
+fn a_signal_goes_to_the_command() {
+    let script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done";
+    let mut child = pfkeyd().args(["--", "sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    out.read_exact(&mut [0; 6]).expect("the command runs");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+}
+
 #[test]
 fn a_thousand_sessions() {
     // Descriptors of this process and of pfkeyd; what the system gives is enough almost everywhere.

@@ -124,7 +124,8 @@ pub mod attribute {
     pub const POLICY: u16 = 7;
     pub const SEC_CTX: u16 = 8;
     pub const POLICY_TYPE: u16 = 16;
-    pub const MIGRATE: u16 = 17;
+    /// `XFRMA_MIGRATE`.
+    pub const MIGRATION: u16 = 17;
     pub const ALG_AEAD: u16 = 18;
     pub const KMADDRESS: u16 = 19;
     pub const ALG_AUTH_TRUNC: u16 = 20;

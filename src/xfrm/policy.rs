@@ -196,7 +196,7 @@ pub fn write_moves(migration: &Migration, writer: &mut Writer) {
             ..Default::default()
         })
         .collect();
-    writer.attribute(attribute::MIGRATE, &[moves.as_bytes()]);
+    writer.attribute(attribute::MIGRATION, &[moves.as_bytes()]);
 }
 
 fn read_move(one: &UserMigrate) -> Option<Move> {
@@ -219,7 +219,7 @@ pub fn read_migration(id: &UserpolicyId, attributes: Attributes<'_>) -> Option<M
         .read::<UserKmaddress>(attribute::KMADDRESS)
         .and_then(|k| Some(Endpoints { v6: is_v6(k.family.get())?, saddr: k.local, daddr: k.remote }));
     let moves = attributes
-        .filter(|(attr_type, _)| *attr_type == attribute::MIGRATE)
+        .filter(|(attr_type, _)| *attr_type == attribute::MIGRATION)
         .flat_map(|(_, payload)| payload.chunks_exact(size_of::<UserMigrate>()))
         .map(|bytes| read_move(&UserMigrate::read_from_bytes(bytes).ok()?))
         .collect::<Option<Vec<_>>>()?;
