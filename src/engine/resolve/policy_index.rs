@@ -4,8 +4,8 @@
 //! SIGCOMM 1999). Policies that leave the same bits open form a tuple: (source prefix length, destination
 //! prefix length, protocol?, source port?, destination port?). Within a tuple a policy is found by one hash
 //! look-up. Before that, each address is asked which prefix lengths occur for it at all, so that only tuples
-//! that can match are tried; they are tried strongest first, and the search ends when no tuple left can hold a
-//! stronger policy than the one found.
+//! that can match are tried, and with which strength at best; they are tried strongest first, and the search ends when no
+//! tuple left can hold a stronger policy than the one found.
 //!
 //! A policy is stronger when its priority value is smaller; among equals the one inserted earlier wins
 //! (`xfrm_policy_lookup_bytype`).
@@ -128,10 +128,17 @@ struct Tuple {
 /// Which prefix lengths occur on one side, and for which prefixes.
 #[derive(Debug)]
 struct Side {
-    /// Number of policies with each prefix.
-    prefixes: HashMap<(u8, [u8; 16]), u32, Hasher>,
+    prefixes: HashMap<(u8, [u8; 16]), Prefix, Hasher>,
     /// Number of distinct prefixes of each length.
     lengths: [u32; 129],
+}
+
+/// The policies with a prefix on one side.
+#[derive(Clone, Copy, Debug)]
+struct Prefix {
+    policies: u32,
+    /// None of them is stronger. It may be too strong after a removal, which costs time and no more.
+    bound: Rank,
 }
 
 impl Default for Side {
@@ -140,48 +147,35 @@ impl Default for Side {
     }
 }
 
-/// A set of prefix lengths, 0 to 128.
-#[derive(Clone, Copy, Default)]
-struct Lengths([u64; 3]);
-
-impl Lengths {
-    fn set(&mut self, len: u8) {
-        self.0[usize::from(len / 64)] |= 1 << (len % 64);
-    }
-
-    fn has(self, len: u8) -> bool {
-        self.0.get(usize::from(len / 64)).is_some_and(|word| word >> (len % 64) & 1 != 0)
-    }
-}
-
 impl Side {
-    fn add(&mut self, addr: [u8; 16], plen: u8) {
-        let count = self.prefixes.entry((plen, masked(addr, plen))).or_insert(0);
-        if *count == 0 {
-            self.lengths[usize::from(plen.min(128))] += 1;
-        }
-        *count += 1;
+    fn add(&mut self, addr: [u8; 16], plen: u8, rank: Rank) {
+        let lengths = &mut self.lengths;
+        let prefix = self.prefixes.entry((plen, masked(addr, plen))).or_insert_with(|| {
+            lengths[usize::from(plen.min(128))] += 1;
+            Prefix { policies: 0, bound: rank }
+        });
+        prefix.policies += 1;
+        prefix.bound = prefix.bound.min(rank);
     }
 
     fn remove(&mut self, addr: [u8; 16], plen: u8) {
         let key = (plen, masked(addr, plen));
-        if let Some(count) = self.prefixes.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(prefix) = self.prefixes.get_mut(&key) {
+            prefix.policies -= 1;
+            if prefix.policies == 0 {
                 self.prefixes.remove(&key);
                 self.lengths[usize::from(plen.min(128))] -= 1;
             }
         }
     }
 
-    fn matching(&self, addr: [u8; 16], width: u8) -> Lengths {
-        let mut found = Lengths::default();
-        for plen in 0..=width {
-            if self.lengths[usize::from(plen)] != 0 && self.prefixes.contains_key(&(plen, masked(addr, plen))) {
-                found.set(plen);
-            }
-        }
-        found
+    /// For each prefix length that occurs for an address, the bound of its policies.
+    fn matching(&self, addr: [u8; 16], width: u8) -> Vec<Option<Rank>> {
+        let bound = |plen: u8| {
+            let occurs = self.lengths[usize::from(plen.min(128))] != 0;
+            occurs.then(|| self.prefixes.get(&(plen, masked(addr, plen)))).flatten().map(|prefix| prefix.bound)
+        };
+        (0..=width).map(bound).collect()
     }
 }
 
@@ -235,8 +229,8 @@ impl PolicyIndex {
         tuple.ranks.insert(rank);
         let after = tuple.ranks.first().copied();
         family.reorder(shape, before, after);
-        family.src.add(pattern.saddr, pattern.splen);
-        family.dst.add(pattern.daddr, pattern.dplen);
+        family.src.add(pattern.saddr, pattern.splen, rank);
+        family.dst.add(pattern.daddr, pattern.dplen, rank);
         self.len += 1;
     }
 
@@ -285,8 +279,13 @@ impl PolicyIndex {
             if best.is_some_and(|(rank, _)| rank < bound) {
                 break;
             }
-            if sides.is_some_and(|(src, dst)| !src.has(shape.splen) || !dst.has(shape.dplen)) {
-                continue;
+            if let Some((src, dst)) = &sides {
+                let bound = |side: &[Option<Rank>], plen: u8| side.get(usize::from(plen)).copied().flatten();
+                let (Some(src), Some(dst)) = (bound(src, shape.splen), bound(dst, shape.dplen)) else { continue };
+                // Whatever has both prefixes is weaker than what was found.
+                if best.is_some_and(|(rank, _)| rank < src.max(dst)) {
+                    continue;
+                }
             }
             let Some(same) = family.tuples.get(&shape).and_then(|t| t.policies.get(&shape.apply(flow))) else {
                 continue;
