@@ -19,6 +19,7 @@ mod explain;
 mod failure;
 mod json;
 mod load;
+mod meaning;
 mod model;
 mod monitor;
 mod output;
@@ -160,7 +161,7 @@ enum Command {
         #[arg(long, default_value_t = 1500, value_name = "N")]
         mtu: u32,
     },
-    /// List the numbers of messages and extensions
+    /// List messages, extensions and SA types: their numbers and what they are for
     Types {
         /// Whose numbers
         #[arg(long, default_value = "linux")]

@@ -1,8 +1,9 @@
-//! `types`: the numbers of messages and extensions in a dialect.
+//! `types`: the numbers of messages, extensions and SA types in a dialect, and what they are for.
 
 use pfkey_rs::wire::{ExtensionType, MessageType, Profile};
 
 use crate::failure::Failure;
+use crate::meaning;
 use crate::output::{Out, Record, Value, View, show};
 
 /// KLIPS's messages above RFC 2367's (Openswan 2.6 `pfkeyv2.h`).
@@ -23,10 +24,8 @@ const KLIPS_EXTENSIONS: &[&str] = &[
     "X_NAT_T_DPORT",
     "X_NAT_T_OA",
 ];
-/// The last message and the last extension that the dialects share.
+/// RFC 2367's last message and extension, up to which the dialects agree.
 const LAST_SHARED: (u8, u16) = (12, 17);
-/// RFC 2367's own last message and extension.
-const LAST_OF_RFC: (u8, u16) = (11, 16);
 
 fn message(profile: Profile, number: u8) -> Option<&'static str> {
     match (profile, number.checked_sub(LAST_SHARED.0 + 1)) {
@@ -49,25 +48,40 @@ pub fn types(view: View, profile: Profile) -> Result<(), Failure> {
     let mut records: Vec<Record> = Vec::new();
     for number in 1..=profile.max_message_type() {
         let Some(name) = message(profile, number) else { continue };
+        let (direction, meaning) = meaning::message(profile, name).unwrap_or_default();
         records.push(vec![
             ("kind", text("message")),
             ("number", Value::Number(number.into())),
             ("name", text(name)),
-            ("origin", origin(number <= LAST_OF_RFC.0)),
+            ("direction", text(direction)),
+            ("meaning", text(meaning)),
+            ("origin", origin(number <= LAST_SHARED.0)),
         ]);
     }
     for number in 1..=profile.max_extension_type() {
         let Some(name) = extension(profile, number) else { continue };
+        let (structure, meaning) = meaning::extension(profile, name).unwrap_or_default();
         let bytes = profile.min_extension_len(number).unwrap_or_default();
         records.push(vec![
             ("kind", text("extension")),
             ("number", Value::Number(number.into())),
             ("name", text(name)),
-            ("origin", origin(number <= LAST_OF_RFC.1)),
+            ("structure", text(structure)),
             ("fixed_bytes", Value::Number(bytes as u64)),
+            ("meaning", text(meaning)),
+            ("origin", origin(number <= LAST_SHARED.1)),
         ]);
     }
-    let columns = &["kind", "number", "name", "fixed_bytes", "origin"];
+    for (number, name, meaning, rfc) in meaning::satypes(profile) {
+        records.push(vec![
+            ("kind", text("satype")),
+            ("number", Value::Number(number.into())),
+            ("name", text(name)),
+            ("meaning", text(meaning)),
+            ("origin", origin(rfc)),
+        ]);
+    }
+    let columns = &["kind", "number", "name", "direction", "structure", "fixed_bytes", "meaning"];
     Ok(show(&mut Out::new(), view, "types", columns, &records)?)
 }
 
@@ -76,13 +90,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_of_a_dialect_has_a_name() {
+    fn every_number_of_a_dialect_has_a_name_and_a_meaning() {
         for profile in [Profile::Linux, Profile::Rfc2367, Profile::Klips] {
             for number in 1..=profile.max_message_type() {
-                assert!(message(profile, number).is_some(), "{profile:?} message {number}");
+                let name = message(profile, number);
+                let meaning = name.and_then(|name| meaning::message(profile, name));
+                assert!(meaning.is_some(), "{profile:?} message {number}");
             }
             for number in 1..=profile.max_extension_type() {
-                assert!(extension(profile, number).is_some(), "{profile:?} extension {number}");
+                let name = extension(profile, number);
+                let meaning = name.and_then(|name| meaning::extension(profile, name));
+                assert!(meaning.is_some(), "{profile:?} extension {number}");
             }
         }
     }
