@@ -77,6 +77,20 @@ fn what_af_key_refuses_is_refused() {
     assert_same(&text(c::run(&mut preloaded(&refusals))), &source("preload/refusals.txt"));
 }
 
+/// The flags that AF_KEY takes do the same; those that it refuses are the recorded ones from OOB on.
+#[test]
+fn a_receivers_flags_do_what_they_do_on_af_key() {
+    let receive = program("preload_receive", "receive");
+    let printed = text(c::run(&mut preloaded(&receive)));
+    let recorded = std::fs::read_to_string(source("preload/receive.txt")).expect("what a kernel answered");
+    let taken: Vec<&str> = recorded.lines().take_while(|line| !line.starts_with("OOB")).collect();
+    assert_eq!(taken.len(), 12);
+    assert_eq!(printed.lines().take(12).collect::<Vec<_>>(), taken);
+    // A served descriptor is an AF_UNIX socket, which passes over flags that it does not know.
+    assert!(recorded.lines().skip(12).all(|line| line.ends_with(": Invalid argument, stays")));
+    assert!(printed.contains("OOB, room for 8: Operation not supported, stays"), "{printed}");
+}
+
 #[test]
 fn other_descriptors_get_what_they_always_got() {
     let foreign = program("preload_foreign", "foreign");

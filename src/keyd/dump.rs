@@ -40,6 +40,10 @@ impl<D> DumpRun<D> {
         self.header
     }
 
+    pub(super) const fn taken(&self) -> u32 {
+        self.seq
+    }
+
     pub(super) fn into_cursor(self) -> D {
         self.cursor
     }

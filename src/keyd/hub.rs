@@ -18,6 +18,8 @@ pub struct SessionStatistics {
     pub delivered: u64,
     /// Messages that were lost because its queue was full.
     pub dropped: u64,
+    /// Times that a dump of its went on after it had waited for room.
+    pub resumed: u64,
 }
 
 /// An open PF_KEY socket as the hub knows it.
@@ -212,6 +214,12 @@ impl<E: KeyEngine> Hub<E> {
         self.sessions.get(&id).is_some_and(|s| s.dump.is_some())
     }
 
+    /// Where a session's dump stands: how many messages it has taken from the engine, the one that it holds back
+    /// included. `None` when no dump is running.
+    pub fn dump_position(&self, id: SessionId) -> Option<u32> {
+        self.sessions.get(&id)?.dump.as_ref().map(|run| run.taken())
+    }
+
     /// Takes one message from a session and delivers everything that it causes.
     ///
     /// # Errors
@@ -263,6 +271,9 @@ impl<E: KeyEngine> Hub<E> {
 
     /// Goes on with a session's dump after its queue has room again.
     pub fn writable(&mut self, id: SessionId, now: Time, sink: &mut impl Sink) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.statistics.resumed += u64::from(session.dump.is_some());
+        }
         self.pump(id, now, sink);
     }
 

@@ -2,16 +2,23 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{SessionId, Sink};
+use zeroize::Zeroize as _;
+
+use super::{Errno, SessionId, Sink};
 
 /// One session's queue.
 #[derive(Debug)]
 struct Queue {
     messages: VecDeque<Vec<u8>>,
     charged: usize,
+    most_charged: usize,
     limit: usize,
     dropped: u64,
 }
+
+/// The flags that `recv` on an AF_KEY socket takes; any other is EINVAL (`pfkey_recvmsg`; `MSG_CMSG_COMPAT` is set by the
+/// kernel itself for 32-bit callers).
+const RECV_FLAGS: i32 = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_TRUNC;
 
 /// A receive queue for each session; a [`Sink`].
 #[derive(Debug)]
@@ -52,6 +59,28 @@ impl Queues {
         Some(message)
     }
 
+    /// `recv` on an AF_KEY socket that does not wait: copies the oldest message into `buffer`, and gives its length and
+    /// whether it was cut (`MSG_TRUNC` of `recvmsg`). What does not fit is lost. With `MSG_TRUNC` the length is the whole
+    /// message's, otherwise what was copied; with `MSG_PEEK` the message stays. Afterwards, also after a peek, call the
+    /// hub's `writable` if [`Queues::may_resume`].
+    ///
+    /// # Errors
+    /// EINVAL for any flag but `MSG_PEEK`, `MSG_DONTWAIT` and `MSG_TRUNC`; EAGAIN without a message.
+    pub fn recv(&mut self, id: SessionId, buffer: &mut [u8], flags: i32) -> Result<(usize, bool), Errno> {
+        if flags & !RECV_FLAGS != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let message = self.first(id).ok_or(Errno::EAGAIN)?;
+        let (whole, copied) = (message.len(), message.len().min(buffer.len()));
+        if let (Some(to), Some(from)) = (buffer.get_mut(..copied), message.get(..copied)) {
+            to.copy_from_slice(from);
+        }
+        if flags & libc::MSG_PEEK == 0 {
+            self.pop(id).zeroize();
+        }
+        Ok((if flags & libc::MSG_TRUNC == 0 { copied } else { whole }, copied < whole))
+    }
+
     /// The oldest message of a session, which stays.
     #[must_use]
     pub fn first(&self, id: SessionId) -> Option<&[u8]> {
@@ -83,6 +112,12 @@ impl Queues {
         self.queues.get(&id).map_or(0, |q| q.dropped)
     }
 
+    /// The most bytes that were ever charged to a session's queue at once.
+    #[must_use]
+    pub fn most_charged(&self, id: SessionId) -> usize {
+        self.queues.get(&id).map_or(0, |q| q.most_charged)
+    }
+
     /// Forgets a closed session's queue.
     pub fn close(&mut self, id: SessionId) {
         self.queues.remove(&id);
@@ -90,7 +125,13 @@ impl Queues {
 
     fn queue(&mut self, id: SessionId) -> &mut Queue {
         let limit = self.default_limit;
-        self.queues.entry(id).or_insert_with(|| Queue { messages: VecDeque::new(), charged: 0, limit, dropped: 0 })
+        self.queues.entry(id).or_insert_with(|| Queue {
+            messages: VecDeque::new(),
+            charged: 0,
+            most_charged: 0,
+            limit,
+            dropped: 0,
+        })
     }
 }
 
@@ -113,6 +154,7 @@ impl Sink for Queues {
             return false;
         }
         queue.charged += truesize(message.len());
+        queue.most_charged = queue.most_charged.max(queue.charged);
         queue.messages.push_back(message.to_vec());
         true
     }

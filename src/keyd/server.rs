@@ -272,7 +272,9 @@ impl<E: KeyEngine> Server<E> {
         let mut text = String::new();
         for id in self.hub.sessions() {
             let s = self.hub.statistics(id).unwrap_or_default();
-            let _ = writeln!(text, "session {}: {} delivered, {} dropped", id.0, s.delivered, s.dropped);
+            let (delivered, dropped, resumed) = (s.delivered, s.dropped, s.resumed);
+            let _ =
+                writeln!(text, "session {}: {delivered} delivered, {dropped} dropped, {resumed} dumps resumed", id.0);
         }
         let _ = writeln!(text, "malformed requests: {}", self.malformed);
         if let Some(line) = self.hub.engine().statistics() {
