@@ -89,11 +89,15 @@ fn listen(path: &Path) -> (Daemon, [u8; 4]) {
 }
 
 fn listen_with(path: &Path, arguments: &[&str]) -> (Daemon, [u8; 4]) {
+    listen_and_say(path, arguments, Stdio::null())
+}
+
+fn listen_and_say(path: &Path, arguments: &[&str], stderr: Stdio) -> (Daemon, [u8; 4]) {
     let (ready, started) = nix::unistd::pipe().unwrap();
     let child = pfkeyd()
         .args(["--listen", path.to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
         .args(arguments)
-        .stderr(Stdio::null())
+        .stderr(stderr)
         .spawn()
         .unwrap();
     drop(started);
@@ -130,6 +134,26 @@ fn a_signal_goes_to_the_command() {
     out.read_exact(&mut [0; 6]).expect("the command runs");
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(7));
+}
+
+#[test]
+fn statistics_on_a_signal() {
+    let path = c::scratch("pfkeyd_statistics").join("s");
+    let (mut daemon, _) = listen_and_say(&path, &[], Stdio::piped());
+    let session = open_with(&Backend::Unix(path)).unwrap();
+    // An ADD without anything is read, and has nothing that an SA needs.
+    let mut add = [0; 16];
+    add[..6].copy_from_slice(&[2, 3, 0, 3, 2, 0]);
+    pfkey_rs::socket::send(session.as_raw_fd(), &add).unwrap();
+    // What is no message is counted, and that is all.
+    nix::sys::socket::send(session.as_raw_fd(), &add[..8], nix::sys::socket::MsgFlags::empty()).unwrap();
+    pfkey_rs::socket::settle(session.as_raw_fd());
+    kill(Pid::from_raw(daemon.0.id() as i32), Signal::SIGUSR1).unwrap();
+    let expected = "session 0: 1 delivered, 0 dropped, 0 dumps resumed\nmalformed requests: 1\n\
+                    SAs: 1 requests, 0 allocated, 0 added\n";
+    let mut said = vec![0; expected.len()];
+    daemon.0.stderr.take().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!(String::from_utf8_lossy(&said), expected);
 }
 
 #[test]

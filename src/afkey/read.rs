@@ -26,6 +26,9 @@ pub trait Judge {
     /// # Errors
     /// That of the security module.
     fn context(&mut self, request: &Message<'_>) -> Result<Option<Context>, Errno>;
+    /// The request has what an SA needs, so that Linux allocates one (`xfrm_state_alloc`). Algorithms, mode and label are
+    /// looked at afterwards.
+    fn allocated(&mut self) {}
 }
 
 /// Source and destination of a message (`present_and_same_family`).
@@ -111,6 +114,7 @@ pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa,
         return Err(Errno::EINVAL);
     }
     let said = Said { daddr, spi: ext.spi.get(), proto, v6 };
+    judge.allocated();
     let mut sa = Sa::new(said, saddr, now);
     sa.context = judge.context(request)?;
     sa.replay = ext.replay.min(MAX_REPLAY);

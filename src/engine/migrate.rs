@@ -59,6 +59,7 @@ impl Engine {
             return Err(Errno::ENODATA);
         }
         for (index, sa) in moved {
+            self.counts.allocated += 1;
             self.sadb.remove(index);
             let timer = sa.next_check(cx.now.as_secs());
             self.sadb.insert(sa, timer);

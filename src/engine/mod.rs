@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 pub mod algorithm;
+mod counts;
 mod lifetime;
 mod migrate;
 pub mod resolve;
@@ -57,6 +58,7 @@ use sa::Sa;
 use sadb::{Sadb, Walker};
 use spd::Spd;
 
+pub use counts::SaCounts;
 pub use sa::{Address, Said};
 pub use traffic::{Flow, Outbound, TrafficError};
 
@@ -73,6 +75,8 @@ pub struct Engine {
     /// The sequence number of the last ACQUIRE.
     acquire_seq: u32,
     random: Random,
+    /// `added` is counted by the SADB.
+    counts: SaCounts,
     buffer: Box<[u8]>,
 }
 
@@ -125,6 +129,7 @@ impl Engine {
             acq_expires: DEFAULT_ACQ_EXPIRES,
             acquire_seq: 0,
             random: Random(seed),
+            counts: SaCounts::default(),
             buffer: vec![0; message::BUFFER_LEN].into_boxed_slice(),
         }
     }
@@ -164,6 +169,12 @@ impl Engine {
     #[must_use]
     pub const fn sadb(&self) -> &Sadb {
         &self.sadb
+    }
+
+    /// How far requests for SAs came since the engine was made.
+    #[must_use]
+    pub const fn sa_counts(&self) -> SaCounts {
+        SaCounts { added: self.sadb.inserted(), ..self.counts }
     }
 
     /// Its policies.
@@ -316,6 +327,10 @@ impl KeyEngine for Engine {
             (a, b) => a.or(b),
         }?;
         Some(Time::from_secs(seconds))
+    }
+
+    fn statistics(&self) -> Option<String> {
+        Some(self.sa_counts().to_string())
     }
 
     fn advance(&mut self, cx: &mut Context<'_>) {

@@ -160,6 +160,7 @@ impl Engine {
             None => {
                 let (now, said) = (cx.now.as_secs(), Said { daddr: ends.dst, spi, proto, v6: ends.v6 });
                 let larval = Sa::larval(said, ends.src, mode, reqid, now, self.acq_expires);
+                self.counts.allocated += 1;
                 self.sadb.insert(larval, Some(now.saturating_add(self.acq_expires)))
             }
         };
@@ -177,7 +178,7 @@ impl Engine {
         if request.has(Ext::LIFETIME_CURRENT) {
             return Err(Errno::EINVAL);
         }
-        let sa = self.rfc_read_sa(request, cx.now.as_secs())?;
+        let sa = self.rfc_counted_sa(request, cx.now.as_secs())?;
         if self.sadb.find(&sa.said).is_some() {
             return Err(Errno::EEXIST);
         }
@@ -197,7 +198,7 @@ impl Engine {
         let state = self.sadb.get(index).ok_or(Errno::ESRCH)?.state;
         let index = match state {
             State::Acquire => {
-                let sa = self.rfc_read_sa(request, now)?;
+                let sa = self.rfc_counted_sa(request, now)?;
                 self.sadb.remove(index);
                 let timer = sa.next_check(now);
                 self.sadb.insert(sa, timer)
@@ -222,6 +223,13 @@ impl Engine {
             _ => return Err(Errno::EINVAL),
         };
         self.show(index, reply(request.header()), Audience::All, Shown::Reply, cx)
+    }
+
+    fn rfc_counted_sa(&mut self, request: &Message<'_>, now: u64) -> Result<Sa, Errno> {
+        let read = self.rfc_read_sa(request, now);
+        self.counts.requests += 1;
+        self.counts.allocated += u64::from(read.is_ok());
+        read
     }
 
     /// An SA of an ADD, or of an UPDATE that completes a larval.

@@ -13,7 +13,10 @@ use crate::wire::{Extras, Header, Message, MessageType, SaType};
 const ENCAP_ESPINUDP: u8 = 2;
 
 /// What this engine has: its table of algorithms, and SELinux without a policy.
-struct Own(Extras);
+struct Own {
+    extras: Extras,
+    allocated: u64,
+}
 
 impl Judge for Own {
     fn has_auth(&mut self, id: u8) -> bool {
@@ -21,7 +24,7 @@ impl Judge for Own {
     }
 
     fn has_encrypt(&mut self, id: u8) -> bool {
-        algorithm::has_encrypt(id) || (self.0.aead && Aead::by_id(id).is_some())
+        algorithm::has_encrypt(id) || (self.extras.aead && Aead::by_id(id).is_some())
     }
 
     fn has_compress(&mut self, id: u8) -> bool {
@@ -30,6 +33,10 @@ impl Judge for Own {
 
     fn context(&mut self, request: &Message<'_>) -> Result<Option<SecurityContext>, Errno> {
         SecurityContext::of(request)
+    }
+
+    fn allocated(&mut self) {
+        self.allocated += 1;
     }
 }
 
@@ -52,6 +59,7 @@ impl Engine {
             None => {
                 let said = Said { daddr, spi: 0, proto, v6 };
                 let larval = Sa::larval(said, saddr, mode, reqid, now, self.acq_expires);
+                self.counts.allocated += 1;
                 let end = now.saturating_add(self.acq_expires);
                 self.sadb.insert(larval, Some(end))
             }
@@ -98,7 +106,11 @@ impl Engine {
     pub(super) fn add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
         let update = header.msg_type == MessageType::UPDATE;
-        let mut sa = read::sa(request, cx.now.as_secs(), &mut Own(self.extras))?;
+        let mut own = Own { extras: self.extras, allocated: 0 };
+        let read = read::sa(request, cx.now.as_secs(), &mut own);
+        self.counts.requests += 1;
+        self.counts.allocated += own.allocated;
+        let mut sa = read?;
         init_state(&sa)?;
         let notice = answer(header, header.msg_type, sa.satype());
         let existing = self.sadb.find(&sa.said);

@@ -159,6 +159,7 @@ pub struct Sadb {
     /// What each parked dump looks at next.
     walkers: HashMap<u32, Index>,
     next_walker: u32,
+    inserted: u64,
 }
 
 impl Default for Sadb {
@@ -175,6 +176,7 @@ impl Default for Sadb {
             timers: TimerWheel::default(),
             walkers: HashMap::new(),
             next_walker: 0,
+            inserted: 0,
         }
     }
 }
@@ -199,6 +201,12 @@ impl Sadb {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Number of SAs that were ever inserted.
+    #[must_use]
+    pub const fn inserted(&self) -> u64 {
+        self.inserted
     }
 
     /// An SA by its place.
@@ -265,6 +273,7 @@ impl Sadb {
             before.all.newer = index;
         }
         self.newest = index;
+        self.inserted += 1;
         self.index(index);
         self.timers.set(index, timer);
         index

@@ -183,6 +183,7 @@ impl Engine {
             writer.finish()
         });
         if taken.is_ok_and(|takers| takers > 0) {
+            self.counts.allocated += 1;
             self.sadb.insert(larval, timer);
         }
     }

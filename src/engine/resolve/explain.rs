@@ -76,6 +76,7 @@ pub struct Explanation<'e> {
 impl Engine {
     /// Takes over an SA as it is; for an engine that is a copy of another.
     pub fn know_sa(&mut self, sa: Sa) {
+        self.counts.allocated += 1;
         self.sadb.insert(sa, None);
     }
 
