@@ -3,26 +3,32 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 static const char usage[] =
-	"usage: sadb_dump [-t unspec|ah|esp|ipcomp]\n"
+	"usage: sadb_dump [-t unspec|ah|esp|ipcomp] [-r BYTES]\n"
 	"\n"
 	"Sends SADB_DUMP and prints every answer up to the one with sequence number 0.\n"
+	"\n"
+	"  -r BYTES   receive buffer (SO_RCVBUF): a dump waits while it is full\n"
 	"\n"
 	"exit status: 0; 1 if the dump failed (an empty SADB is no failure), 2 for bad usage\n";
 
 int main(int argc, char **argv)
 {
-	int satype = SADB_SATYPE_UNSPEC, option, s;
+	int satype = SADB_SATYPE_UNSPEC, room = 0, option, s;
 	struct builder b;
 
 	if (argc == 2 && strcmp(argv[1], "--help") == 0) {
 		fputs(usage, stdout);
 		return 0;
 	}
-	while ((option = getopt(argc, argv, "t:")) != -1) {
+	while ((option = getopt(argc, argv, "t:r:")) != -1) {
+		if (option == 'r' && (room = atoi(optarg)) > 0)
+			continue;
 		if (option != 't') {
 			fputs(usage, stderr);
 			return 2;
@@ -38,6 +44,8 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	s = open_pfkey();
+	if (room && setsockopt(s, SOL_SOCKET, SO_RCVBUF, &room, sizeof room) < 0)
+		die("SO_RCVBUF: %s", strerror(errno));
 	begin_message(&b, SADB_DUMP, satype, 0);
 	end_message(&b);
 	printf("Sending dump message:\n");

@@ -323,6 +323,18 @@ unsigned long pfkey_spdump_filtered_count(void);
 void kdebug_sadb(struct sadb_msg *base);
 
 /*
+ Prints a message of `len` bytes on stdout as `print_sadb_msg` of "Unix Network Programming", chapter 19, does, keys
+ included. With `as_printed` not 0 it keeps that program's slips: the SPI is the number that its bytes are in memory,
+ and no separator stands between a limit's bytes and its times.
+
+ Returns 0; -1 with the reason as code, and on stderr, if `len` is not the message's length or the version is not
+ PF_KEY_V2. Extensions that are malformed are named and end the listing.
+ */
+int pfkey_print_sadb_msg(const struct sadb_msg *msg,
+                         size_t len,
+                         int as_printed);
+
+/*
  Prints bytes in hexadecimal on stdout: a space before every four, a new line before every further 32.
  */
 void ipsec_hexdump(const void *buf, int len);

@@ -3,6 +3,8 @@
 
 #[path = "support/c.rs"]
 mod c;
+#[path = "support/daemon.rs"]
+mod daemon;
 
 use std::process::Command;
 
@@ -21,19 +23,100 @@ fn expected() -> String {
     std::fs::read_to_string(c::root().join("c-tests/expected.txt")).expect("the recorded output")
 }
 
+/// Compares what programs of a directory printed with what they printed on a real kernel.
+#[track_caller]
+fn assert_as_recorded(printed: &[u8], recording: &str) {
+    let printed = String::from_utf8_lossy(printed);
+    let expected = std::fs::read_to_string(c::root().join(recording)).expect("the recorded output");
+    let (ours, theirs): (Vec<&str>, Vec<&str>) = (printed.lines().collect(), expected.lines().collect());
+    for (number, (our, their)) in ours.iter().zip(&theirs).enumerate() {
+        assert_eq!(our, their, "line {} of {recording}", number + 1);
+    }
+    assert_eq!(ours.len(), theirs.len());
+}
+
 #[test]
 fn as_on_a_real_kernel() {
     let dir = c::scratch("c_programs");
     build_all(&dir, "", &[]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_pfkeyd"));
     command.arg("--").arg(c::root().join("c-tests/run-all")).arg(&dir);
-    let printed = String::from_utf8(c::run(&mut command).stdout).expect("text");
-    let expected = expected();
-    let (ours, theirs): (Vec<&str>, Vec<&str>) = (printed.lines().collect(), expected.lines().collect());
-    for (number, (our, their)) in ours.iter().zip(&theirs).enumerate() {
-        assert_eq!(our, their, "line {} of c-tests/expected.txt", number + 1);
+    assert_as_recorded(&c::run(&mut command).stdout, "c-tests/expected.txt");
+}
+
+/// The programs of chapter 19 of Unix Network Programming (`c-tests/unp/expected.txt` was recorded on Linux 7.2.7).
+#[test]
+#[cfg(target_endian = "little")]
+fn the_books_programs_as_on_a_real_kernel() {
+    let dir = c::scratch("unp");
+    let sources = c::root().join("c-tests");
+    for program in ["dump", "add", "register"] {
+        let files = [format!("unp/{program}.c"), "unp/name.c".to_owned(), "common.c".to_owned()];
+        c::compile(&dir, program, &files.map(|file| sources.join(file)), &[]);
     }
-    assert_eq!(ours.len(), theirs.len());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pfkeyd"));
+    command.arg("--").arg(sources.join("unp/run-all")).arg(&dir);
+    assert_as_recorded(&c::run(&mut command).stdout, "c-tests/unp/expected.txt");
+}
+
+#[test]
+fn the_books_listing_refuses_what_is_no_message() {
+    let dir = c::scratch("unp_refused");
+    let program = c::compile_text(
+        &dir,
+        "refused",
+        r#"
+        #include <stdio.h>
+        #include <pfkey_rs.h>
+        int main(void)
+        {
+            struct sadb_msg both[2] = { { .sadb_msg_version = 2, .sadb_msg_type = SADB_FLUSH, .sadb_msg_len = 2 } };
+            struct sadb_msg *msg = both;
+            printf("%d\n", pfkey_print_sadb_msg(msg, sizeof *msg, 0));
+            printf("%d", pfkey_print_sadb_msg(msg, 24, 0));
+            printf(" %s\n", ipsec_strerror());
+            msg->sadb_msg_version = 1;
+            printf("%d", pfkey_print_sadb_msg(msg, sizeof *msg, 0));
+            printf(" %s\n", ipsec_strerror());
+            printf("%d", pfkey_print_sadb_msg(NULL, sizeof *msg, 0));
+            printf(" %s\n", ipsec_strerror());
+            return 0;
+        }"#,
+        &[],
+    );
+    let output = c::run(&mut Command::new(program));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "SADB Message Flush, errno 0, satype Unspecified, seq 0, pid 0\n0\n\
+         -1 Invalid sadb message\n-1 Invalid version\n-1 Invalid argument\n"
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "SADB Message length (16) doesn't match msglen (24)\nSADB Message version not PF_KEY_V2\n"
+    );
+}
+
+/// A dump of ten thousand SAs with the smallest receive buffer is complete and in order.
+#[test]
+fn a_dump_with_a_small_buffer_is_complete() {
+    let dir = c::scratch("small_buffer");
+    let daemon = daemon::Daemon::start(&dir);
+    let file: String = (0..10_000).map(|n| format!("add 10.0.0.1 10.0.0.2 esp {} -E null;\n", 0x1000 + n)).collect();
+    std::fs::write(dir.join("sas"), file).expect("a file");
+    daemon.ok(&["load", dir.join("sas").to_str().expect("a path")]);
+    let sources = ["sadb_dump.c", "common.c"].map(|name| c::root().join("c-tests").join(name));
+    let program = c::compile(&dir, "sadb_dump", &sources, &[]);
+    let output = c::run(Command::new(program).args(["-r", "4096"]).env("PFKEY_BACKEND", daemon.backend()));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let seqs: Vec<u32> = text
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.strip_prefix("DUMP, satype esp, seq ")?.split(',').next()?.parse().ok())
+        .collect();
+    assert_eq!(seqs, (1..10_000).chain([0]).collect::<Vec<u32>>());
+    let spis = text.lines().filter_map(|line| line.strip_prefix("  SA: spi 0x")?.split(',').next());
+    let spis: std::collections::BTreeSet<&str> = spis.collect();
+    assert_eq!(spis.len(), 10_000);
 }
 
 #[test]

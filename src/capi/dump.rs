@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_int, c_ulong, c_void};
 use std::sync::{Mutex, PoisonError};
 
-use super::guard::keep_code;
+use super::guard::{Failure, guard, keep_code};
 use super::stdio::{self, CLibrary};
 use super::{argument, error, sadb_msg};
 use crate::error::Code;
@@ -92,6 +92,34 @@ pub unsafe extern "C" fn kdebug_sadb(base: *mut sadb_msg) {
         }
         Ok(())
     });
+}
+
+/// Prints a message of `len` bytes on stdout as `print_sadb_msg` of "Unix Network Programming", chapter 19, does, keys
+/// included. With `as_printed` not 0 it keeps that program's slips: the SPI is the number that its bytes are in memory,
+/// and no separator stands between a limit's bytes and its times.
+///
+/// Returns 0; -1 with the reason as code, and on stderr, if `len` is not the message's length or the version is not
+/// PF_KEY_V2. Extensions that are malformed are named and end the listing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_print_sadb_msg(msg: *const sadb_msg, len: usize, as_printed: c_int) -> c_int {
+    guard(|| {
+        // SAFETY: the caller gives `len` bytes.
+        let message = unsafe { argument::bytes(msg.cast(), len) }?;
+        let style = if as_printed == 0 { print::Style::Corrected } else { print::Style::Book };
+        match print::listing(message, style, &CLibrary) {
+            Ok(text) => {
+                stdio::out(&text);
+                Ok(0)
+            }
+            Err(error) => {
+                stdio::err(format!("{error}\n").as_bytes());
+                Err(Failure::Code(match error {
+                    print::ListingError::Length { .. } => Code::InvalidMessage,
+                    print::ListingError::Version => Code::InvalidVersion,
+                }))
+            }
+        }
+    })
 }
 
 /// Prints bytes in hexadecimal on stdout: a space before every four, a new line before every further 32.
