@@ -1,6 +1,8 @@
 //! One running dump: messages numbered 1, 2, …, the last one 0, one held back so that the last is known
 //! (af_key's `pfkey_do_dump` and `dump_sa`).
 
+use zeroize::{Zeroize as _, Zeroizing};
+
 use super::{DumpStep, Errno, KeyEngine, Time};
 use crate::wire::Header;
 
@@ -22,18 +24,18 @@ pub(super) struct DumpRun<D> {
     /// Messages taken from the engine so far.
     seq: u32,
     /// The message held back.
-    pending: Option<Vec<u8>>,
+    pending: Option<Zeroizing<Vec<u8>>>,
     /// The engine has no more; with the errno that ended it.
     ended: Option<Option<Errno>>,
     /// A message taken from the engine that waits for `pending` to be delivered.
-    next: Option<Vec<u8>>,
+    next: Option<Zeroizing<Vec<u8>>>,
     /// A buffer to write the next message into.
-    spare: Vec<u8>,
+    spare: Zeroizing<Vec<u8>>,
 }
 
 impl<D> DumpRun<D> {
     pub(super) fn new(cursor: D, header: Header) -> Self {
-        Self { cursor, header, seq: 0, pending: None, ended: None, next: None, spare: Vec::new() }
+        Self { cursor, header, seq: 0, pending: None, ended: None, next: None, spare: Zeroizing::default() }
     }
 
     pub(super) const fn header(&self) -> Header {
@@ -88,7 +90,8 @@ impl<D> DumpRun<D> {
                 return Progress::Suspended;
             }
             let mut message = std::mem::take(&mut self.spare);
-            message.clear();
+            // Also what is beyond its length: a buffer that grows leaves its old place as it is.
+            message.zeroize();
             match engine.dump_next(&mut self.cursor, now, &mut message) {
                 Ok(DumpStep::Entry) => {
                     self.seq = self.seq.wrapping_add(1);

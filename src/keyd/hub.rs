@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::dump::{DumpRun, Progress};
 use super::{Audience, Context, Errno, KeyEngine, Outbox, SessionId, Sink, Supported, Time};
 use zerocopy::IntoBytes as _;
+use zeroize::Zeroizing;
 
 use crate::wire::{ExtensionType, Header, Message, MessageType, Profile, SaType, WireError, Writer, several};
 
@@ -79,7 +80,10 @@ impl<D, S: Sink> Delivery<'_, D, S> {
         let wrapped = if self.promiscuous { wrap(message, self.profile) } else { None };
         for (&id, session) in others.into_iter().flatten() {
             if session.promiscuous {
-                count(&mut session.statistics, self.sink.deliver(id, wrapped.as_deref().unwrap_or(message)));
+                count(
+                    &mut session.statistics,
+                    self.sink.deliver(id, wrapped.as_ref().map_or(message, |wrapped| wrapped.as_slice())),
+                );
             }
             let hears = match audience {
                 Audience::All => true,
@@ -128,11 +132,11 @@ const fn is_change(msg_type: MessageType) -> bool {
 
 /// What a promiscuous session gets instead of a message: by RFC 2367 section 3.1.11 the message behind a PROMISC
 /// header; on Linux the message itself.
-fn wrap(message: &[u8], profile: Profile) -> Option<Vec<u8>> {
+fn wrap(message: &[u8], profile: Profile) -> Option<Zeroizing<Vec<u8>>> {
     let inner = Header::read(message).filter(|_| profile == Profile::Rfc2367)?;
     let len = u16::try_from(2 + message.len() / 8).ok()?;
     let header = Header { len, ..Header::new(MessageType::X_PROMISC, inner.satype, 0, inner.pid) };
-    Some([header.to_layout().as_bytes(), message].concat())
+    Some(Zeroizing::new([header.to_layout().as_bytes(), message].concat()))
 }
 
 fn count(statistics: &mut SessionStatistics, taken: bool) {

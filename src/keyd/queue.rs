@@ -2,14 +2,15 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use zeroize::Zeroize as _;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{Errno, SessionId, Sink};
 
 /// One session's queue.
 #[derive(Debug)]
 struct Queue {
-    messages: VecDeque<Vec<u8>>,
+    /// They may hold keys.
+    messages: VecDeque<Zeroizing<Vec<u8>>>,
     charged: usize,
     most_charged: usize,
     limit: usize,
@@ -51,10 +52,10 @@ impl Queues {
         self.queue(id).limit = limit;
     }
 
-    /// The oldest message of a session. After taking one, call the hub's `writable` if [`Queues::may_resume`].
+    /// The oldest message of a session; it may hold keys. After taking one, call the hub's `writable` if [`Queues::may_resume`].
     pub fn pop(&mut self, id: SessionId) -> Option<Vec<u8>> {
         let queue = self.queues.get_mut(&id)?;
-        let message = queue.messages.pop_front()?;
+        let message = std::mem::take(&mut *queue.messages.pop_front()?);
         queue.charged = queue.charged.saturating_sub(truesize(message.len()));
         Some(message)
     }
@@ -84,7 +85,7 @@ impl Queues {
     /// The oldest message of a session, which stays.
     #[must_use]
     pub fn first(&self, id: SessionId) -> Option<&[u8]> {
-        self.queues.get(&id)?.messages.front().map(Vec::as_slice)
+        self.queues.get(&id)?.messages.front().map(|message| message.as_slice())
     }
 
     /// Whether a paused dump of this session goes on: at most one third of the queue is used
@@ -155,7 +156,7 @@ impl Sink for Queues {
         }
         queue.charged += truesize(message.len());
         queue.most_charged = queue.most_charged.max(queue.charged);
-        queue.messages.push_back(message.to_vec());
+        queue.messages.push_back(Zeroizing::new(message.to_vec()));
         true
     }
 
