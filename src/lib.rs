@@ -13,6 +13,7 @@
 //! | [`engine`] | the embedded key engine |
 //! | [`xfrm`] | a key engine over XFRM netlink: the kernel's own SAs and policies |
 //! | [`keyd`] | serving PF_KEY sockets from a [`keyd::KeyEngine`] |
+//! | [`klips`] | another PF_KEY stack: Openswan KLIPS's SAs, groups and eroutes |
 //! | [`batch`] | many requests at once |
 //! | [`listing`] | every SA behind a descriptor, by the shortest way |
 //! | [`capi`] | the C ABI |
@@ -24,6 +25,7 @@ pub mod capi;
 pub mod engine;
 pub mod error;
 pub mod keyd;
+pub mod klips;
 pub mod listing;
 pub mod policy;
 pub mod print;

@@ -1,0 +1,159 @@
+//! Sessions in front of KLIPS's engine (`pfkey_sendmsg`, `pfkey_upmsg`): bytes and a time go in, messages come out.
+
+use std::collections::BTreeMap;
+
+use super::number::SATYPE_MAX;
+use super::parse::check_framing;
+use super::{Context, Engine, Sockets};
+use crate::keyd::{Errno, SessionId, SessionStatistics, Sink, Time};
+use crate::wire::{Profile, SaType, Writer};
+
+/// Sessions by id; ids grow.
+type Sessions = BTreeMap<SessionId, SessionStatistics>;
+/// The registered sessions of each SA type, as often as they registered, the first one first.
+type Registered = [Vec<SessionId>; SATYPE_MAX as usize + 1];
+
+/// Sessions in front of one engine. Unlike [`crate::keyd::Hub`], KLIPS's tells everybody of errors, knows neither dumps
+/// nor promiscuous sockets, and registers for one SA type at a time.
+#[derive(Default)]
+pub struct Hub {
+    engine: Engine,
+    sessions: Sessions,
+    registered: Registered,
+    next_id: u32,
+}
+
+/// The sockets as the engine sees them.
+struct Delivery<'a, S> {
+    sessions: &'a mut Sessions,
+    registered: &'a mut Registered,
+    requester: Option<SessionId>,
+    sink: &'a mut S,
+}
+
+impl<S: Sink> Delivery<'_, S> {
+    fn to(&mut self, id: SessionId, message: &[u8]) {
+        let taken = self.sink.deliver(id, message);
+        if let Some(statistics) = self.sessions.get_mut(&id) {
+            if taken {
+                statistics.delivered += 1;
+            } else {
+                statistics.dropped += 1;
+            }
+        }
+    }
+}
+
+impl<S: Sink> Sockets for Delivery<'_, S> {
+    fn tell_all(&mut self, message: &[u8]) {
+        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for id in ids {
+            self.to(id, message);
+        }
+    }
+
+    fn tell_requester(&mut self, message: &[u8]) {
+        if let Some(id) = self.requester {
+            self.to(id, message);
+        }
+    }
+
+    fn tell_registered(&mut self, satype: SaType, message: &[u8]) -> bool {
+        let ids = self.registered.get(usize::from(satype.0)).cloned().unwrap_or_default();
+        for id in &ids {
+            self.to(*id, message);
+        }
+        !ids.is_empty()
+    }
+
+    fn register(&mut self, satype: SaType) {
+        if let (Some(list), Some(id)) = (self.registered.get_mut(usize::from(satype.0)), self.requester) {
+            list.push(id);
+        }
+    }
+}
+
+impl Hub {
+    /// A hub without sessions in front of an engine.
+    #[must_use]
+    pub fn new(engine: Engine) -> Self {
+        Self { engine, ..Self::default() }
+    }
+
+    /// The engine.
+    #[must_use]
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The engine, to change its settings.
+    pub const fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// Opens a session.
+    pub fn open(&mut self) -> SessionId {
+        let id = SessionId(self.next_id);
+        self.next_id = self.next_id.wrapping_add(1);
+        self.sessions.insert(id, SessionStatistics::default());
+        id
+    }
+
+    /// Closes a session, and ends its registrations.
+    pub fn close(&mut self, id: SessionId) {
+        self.sessions.remove(&id);
+        for list in &mut self.registered {
+            list.retain(|registered| *registered != id);
+        }
+    }
+
+    /// The ids of the open sessions, oldest first.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.sessions.keys().copied()
+    }
+
+    /// The sessions registered for an SA type, as often as they registered.
+    #[must_use]
+    pub fn registered(&self, satype: SaType) -> &[SessionId] {
+        self.registered.get(usize::from(satype.0)).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// What was delivered to a session and what it lost.
+    #[must_use]
+    pub fn statistics(&self, id: SessionId) -> Option<SessionStatistics> {
+        self.sessions.get(&id).copied()
+    }
+
+    /// Takes one message from a session and delivers everything that it causes.
+    ///
+    /// # Errors
+    /// The errno of KLIPS's `write`. Of what is no message nobody else hears; of any other error every session does, by
+    /// the request's header with the errno.
+    pub fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
+        let header = check_framing(bytes).map_err(|error| Errno::from_raw(error.rule.errno()))?;
+        let mut delivery =
+            Delivery { sessions: &mut self.sessions, registered: &mut self.registered, requester: Some(id), sink };
+        let outcome = self.engine.request(bytes, header, &mut Context { now, sockets: &mut delivery });
+        if let Err(errno) = outcome {
+            // No errno of ours is beyond a byte.
+            let report = header.error_report(u8::try_from(errno as i32).unwrap_or(libc::EINVAL as u8));
+            let mut bytes = [0; crate::wire::HEADER_LEN];
+            if let Ok(message) = Writer::new(&mut bytes, report, Profile::Klips).finish() {
+                delivery.tell_all(message);
+            }
+        }
+        outcome
+    }
+
+    /// Calls the engine with the sessions at hand, for what a data plane asks and tells.
+    pub fn with_engine<R>(
+        &mut self,
+        now: Time,
+        sink: &mut impl Sink,
+        call: impl FnOnce(&mut Engine, &mut Context<'_>) -> R,
+    ) -> R {
+        let mut delivery =
+            Delivery { sessions: &mut self.sessions, registered: &mut self.registered, requester: None, sink };
+        call(&mut self.engine, &mut Context { now, sockets: &mut delivery })
+    }
+}

@@ -1,0 +1,15 @@
+//! The profile klips: what Openswan's PF_KEY stack does, message by message. docs/klips.md says what is meant and what is
+//! decided otherwise.
+#![forbid(unsafe_code)]
+
+mod eroutes;
+mod fields;
+mod flows;
+mod framing;
+mod groups;
+mod listeners;
+mod parsers;
+mod sas;
+mod tables;
+mod text;
+mod world;
