@@ -37,6 +37,8 @@ fn usage_errors_are_2_and_say_what_is_wrong() {
         &["--engine", "kernel", "--", "true"],
         &["--profile", "bsd", "--", "true"],
         &["--engine", "xfrm", "--profile", "rfc2367", "--", "true"],
+        &["--engine", "xfrm", "--profile", "klips", "--", "true"],
+        &["--profile", "klips", "--algorithms", "aead", "--", "true"],
         &["--fd", "x"],
         &["--"],
         &["--listen", "/x", "--", "true"],

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
@@ -10,11 +11,12 @@ use std::process::{Child, Command, ExitCode};
 
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen, socket};
 use nix::unistd::Pid;
 use pfkey_rs::engine::Engine;
 use pfkey_rs::keyd::server::{Ended, Server};
-use pfkey_rs::keyd::{Hub, KeyEngine};
+use pfkey_rs::keyd::{Hub, Service};
+use pfkey_rs::klips;
 use pfkey_rs::socket::{inherited, keep_only_net_admin};
 use pfkey_rs::wire::{Extras, Profile};
 use pfkey_rs::xfrm::XfrmEngine;
@@ -28,7 +30,8 @@ PFKEY_BACKEND=unix:PATH. The second form runs COMMAND with such a daemon around 
 
   --engine ENGINE    embedded (default): a key engine in this process; it protects no packet
                      xfrm: the kernel's SAs and policies, over XFRM netlink
-  --profile DIALECT  of the embedded engine: linux (default), as Linux's AF_KEY; rfc2367, to the letter of the RFC
+  --profile DIALECT  of the embedded engine: linux (default), as Linux's AF_KEY; rfc2367, to the letter of the RFC;
+                     klips, as Openswan's KLIPS, with its own numbers and eroutes
   --algorithms LIST  offer more than AF_KEY: aead (AES-CCM, AES-GCM, AES-GMAC, ChaCha20-Poly1305), sha256-128
                      (SHA2-256 with 128 bits, RFC 4868), or both with a comma between
   --fd N             serve the connected socket N, and end when it is closed
@@ -116,7 +119,8 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Options
                 options.profile = match value()?.to_string_lossy().as_ref() {
                     "linux" => Profile::Linux,
                     "rfc2367" => Profile::Rfc2367,
-                    other => return Err(format!("--profile {other}: expected linux or rfc2367")),
+                    "klips" => Profile::Klips,
+                    other => return Err(format!("--profile {other}: expected linux, rfc2367 or klips")),
                 }
             }
             "--algorithms" => {
@@ -141,6 +145,9 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Options
         + usize::from(!options.command.is_empty());
     if options.engine == EngineKind::Xfrm && options.profile != Profile::Linux {
         return Err("--profile is for the embedded engine".into());
+    }
+    if options.profile == Profile::Klips && !options.extras.is_none() {
+        return Err("--algorithms is not for --profile klips, whose algorithms are KLIPS's".into());
     }
     match forms {
         1 => Ok(Some(options)),
@@ -168,27 +175,32 @@ fn serve(options: &Options) -> io::Result<ExitCode> {
     // Keys are in this process's memory: no core dumps, no ptrace by others.
     nix::sys::prctl::set_dumpable(false)?;
     match options.engine {
+        EngineKind::Embedded if options.profile == Profile::Klips => {
+            let mut engine = klips::Engine::new();
+            engine.set_local(local_addresses());
+            serve_with(klips::Hub::new(engine), options)
+        }
         EngineKind::Embedded => {
             let mut engine = Engine::new(options.profile);
             engine.set_extras(options.extras);
-            serve_with(engine, options)
+            serve_with(Hub::new(engine, options.profile), options)
         }
         EngineKind::Xfrm => {
             let mut engine = XfrmEngine::new()?;
             engine.set_extras(options.extras);
-            serve_with(engine, options)
+            serve_with(Hub::new(engine, options.profile), options)
         }
     }
 }
 
-fn serve_with<E: KeyEngine>(engine: E, options: &Options) -> io::Result<ExitCode> {
+fn serve_with<H: Service>(hub: H, options: &Options) -> io::Result<ExitCode> {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGCHLD] {
         signals.add(signal);
     }
     // The signalfd takes them; the command starts with an empty mask, as std gives it.
     signals.thread_block()?;
-    let mut server = Server::new(Hub::new(engine, options.profile))?;
+    let mut server = Server::new(hub)?;
     server.signals(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)?;
 
     if let Some(fd) = options.fd {
@@ -207,6 +219,15 @@ fn serve_with<E: KeyEngine>(engine: E, options: &Options) -> io::Result<ExitCode
     run_command(&mut server, &options.command)
 }
 
+/// The addresses of this host now. None where they cannot be read: then no SA is inbound.
+fn local_addresses() -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let addresses = interfaces.filter_map(|interface| interface.address);
+    let v4 = |a: &SockaddrStorage| a.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+    let v6 = |a: &SockaddrStorage| a.as_sockaddr_in6().map(|a| IpAddr::from(a.ip()));
+    addresses.filter_map(|address| v4(&address).or_else(|| v6(&address))).collect()
+}
+
 /// What is left is the right to change SAs and policies, and nothing that this process might execute can gain more.
 fn drop_privileges() -> io::Result<()> {
     nix::sys::prctl::set_no_new_privs()?;
@@ -219,7 +240,7 @@ struct Listening {
 }
 
 impl Listening {
-    fn start<E: KeyEngine>(server: &mut Server<E>, path: &Path) -> io::Result<Self> {
+    fn start<H: Service>(server: &mut Server<H>, path: &Path) -> io::Result<Self> {
         let fd =
             socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
         let address = UnixAddr::new(path)?;
@@ -270,7 +291,7 @@ impl Drop for PrivateDirectory {
     }
 }
 
-fn run_command<E: KeyEngine>(server: &mut Server<E>, command: &[OsString]) -> io::Result<ExitCode> {
+fn run_command<H: Service>(server: &mut Server<H>, command: &[OsString]) -> io::Result<ExitCode> {
     let directory = PrivateDirectory::new()?;
     let path = directory.0.join("pfkeyd.sock");
     let _socket = Listening::start(server, &path)?;

@@ -10,6 +10,7 @@ mod dump;
 mod hub;
 mod queue;
 pub mod server;
+mod service;
 mod stage;
 
 use std::os::fd::BorrowedFd;
@@ -18,6 +19,7 @@ use std::time::Duration;
 pub use hub::{Hub, SessionStatistics};
 pub use nix::errno::Errno;
 pub use queue::{Queues, truesize};
+pub use service::Service;
 
 use crate::wire::layout::SadbAlg;
 use crate::wire::{Header, Message, Profile, SaType, Writer};

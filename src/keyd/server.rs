@@ -17,7 +17,7 @@ use nix::sys::socket::{MsgFlags, accept4, recv, send, setsockopt, sockopt};
 use zeroize::Zeroize;
 
 use super::stage::Stage;
-use super::{Hub, KeyEngine, SessionId, Sink, Time};
+use super::{Service, SessionId, Sink, Time};
 use crate::wire::{HEADER_LEN, Header, MAX_MESSAGE_LEN, SEVERAL};
 
 /// Bytes of answers that may wait for one client; its own `SO_RCVBUF` does not matter on such a socket.
@@ -116,8 +116,8 @@ impl Connections {
 }
 
 /// Serves the sessions of one hub.
-pub struct Server<E: KeyEngine> {
-    hub: Hub<E>,
+pub struct Server<H: Service> {
+    hub: H,
     epoll: Epoll,
     connections: Connections,
     listener: Option<OwnedFd>,
@@ -132,14 +132,14 @@ fn now() -> Time {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
 }
 
-impl<E: KeyEngine> Server<E> {
+impl<H: Service> Server<H> {
     /// A server without sessions.
     ///
     /// # Errors
     /// That of `epoll_create1`, or of adding the engine's event sources.
-    pub fn new(hub: Hub<E>) -> io::Result<Self> {
+    pub fn new(hub: H) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        for (index, source) in hub.engine().event_sources().into_iter().enumerate() {
+        for (index, source) in hub.event_sources().into_iter().enumerate() {
             epoll.add(source, EpollEvent::new(EpollFlags::EPOLLIN, ENGINE + index as u64))?;
         }
         Ok(Self {
@@ -270,14 +270,13 @@ impl<E: KeyEngine> Server<E> {
     /// What each session received and lost, as text.
     pub fn statistics(&self) -> String {
         let mut text = String::new();
-        for id in self.hub.sessions() {
-            let s = self.hub.statistics(id).unwrap_or_default();
+        for (id, s) in self.hub.all_statistics() {
             let (delivered, dropped, resumed) = (s.delivered, s.dropped, s.resumed);
             let _ =
                 writeln!(text, "session {}: {delivered} delivered, {dropped} dropped, {resumed} dumps resumed", id.0);
         }
         let _ = writeln!(text, "malformed requests: {}", self.malformed);
-        if let Some(line) = self.hub.engine().statistics() {
+        if let Some(line) = self.hub.engine_statistics() {
             let _ = writeln!(text, "{line}");
         }
         text
@@ -326,7 +325,7 @@ impl<E: KeyEngine> Server<E> {
                     self.connections.together = None;
                     malformed
                 }
-                _ => u64::from(self.hub.receive(id, bytes, now(), &mut self.connections).is_err()),
+                _ => u64::from(!self.hub.receive(id, bytes, now(), &mut self.connections)),
             },
         };
         self.connections.flush(id);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::number::SATYPE_MAX;
 use super::parse::check_framing;
 use super::{Context, Engine, Sockets};
-use crate::keyd::{Errno, SessionId, SessionStatistics, Sink, Time};
+use crate::keyd::{Errno, Service, SessionId, SessionStatistics, Sink, Time};
 use crate::wire::{Profile, SaType, Writer};
 
 /// Sessions by id; ids grow.
@@ -155,5 +155,30 @@ impl Hub {
         let mut delivery =
             Delivery { sessions: &mut self.sessions, registered: &mut self.registered, requester: None, sink };
         call(&mut self.engine, &mut Context { now, sockets: &mut delivery })
+    }
+}
+
+impl Service for Hub {
+    fn open(&mut self) -> SessionId {
+        Self::open(self)
+    }
+
+    fn close(&mut self, id: SessionId, _: Time) {
+        Self::close(self, id);
+    }
+
+    fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> bool {
+        // What a socket's `write` cannot say, the report to everybody says.
+        let _ = Self::receive(self, id, bytes, now, sink);
+        check_framing(bytes).is_ok()
+    }
+
+    fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)> {
+        self.sessions.iter().map(|(id, statistics)| (*id, *statistics)).collect()
+    }
+
+    fn engine_statistics(&self) -> Option<String> {
+        let (sas, eroutes) = (self.engine.sadb().iter().count(), self.engine.eroutes().len());
+        Some(format!("{sas} SAs, {eroutes} eroutes"))
     }
 }

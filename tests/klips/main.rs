@@ -2,6 +2,10 @@
 //! decided otherwise.
 #![forbid(unsafe_code)]
 
+#[path = "../support/c.rs"]
+mod c;
+
+mod daemon;
 mod eroutes;
 mod fields;
 mod flows;

@@ -1,0 +1,113 @@
+//! What a server serves, whatever the dialect.
+
+use std::os::fd::BorrowedFd;
+
+use super::{Hub, KeyEngine, SessionId, SessionStatistics, Sink, Time};
+use crate::wire::several;
+
+/// Sessions in front of an engine, without I/O and without a clock: [`Hub`], or a hub of another stack whose rules are its
+/// own. What has a default is of no concern to stacks without dumps, timers, or news of their own.
+pub trait Service {
+    /// Opens a session.
+    fn open(&mut self) -> SessionId;
+
+    /// Closes a session.
+    fn close(&mut self, id: SessionId, now: Time);
+
+    /// Takes one message from a session and delivers everything that it causes. False: it was no message.
+    fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> bool;
+
+    /// Takes several messages that came from a session together. Gives the number of those that were no messages.
+    fn receive_all(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> u64 {
+        several(bytes).map(|one| u64::from(!self.receive(id, one, now, sink))).sum()
+    }
+
+    /// Goes on with a session's dump after its queue has room again.
+    fn writable(&mut self, id: SessionId, now: Time, sink: &mut impl Sink) {
+        let _ = (id, now, sink);
+    }
+
+    /// Whether a session has a dump that waits for [`Service::writable`].
+    fn is_dumping(&self, id: SessionId) -> bool {
+        let _ = id;
+        false
+    }
+
+    /// When [`Service::advance`] has to be called next.
+    fn next_deadline(&self) -> Option<Time> {
+        None
+    }
+
+    /// Does what is due.
+    fn advance(&mut self, now: Time, sink: &mut impl Sink) {
+        let _ = (now, sink);
+    }
+
+    /// Descriptors that become readable when there is news; [`Service::event`] takes it.
+    fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+
+    /// Takes the news of the event sources.
+    fn event(&mut self, now: Time, sink: &mut impl Sink) {
+        let _ = (now, sink);
+    }
+
+    /// The open sessions, oldest first, with what was delivered to each and what it lost.
+    fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)>;
+
+    /// A line about the engine itself, if there is something to say.
+    fn engine_statistics(&self) -> Option<String> {
+        None
+    }
+}
+
+impl<E: KeyEngine> Service for Hub<E> {
+    fn open(&mut self) -> SessionId {
+        Self::open(self)
+    }
+
+    fn close(&mut self, id: SessionId, now: Time) {
+        Self::close(self, id, now);
+    }
+
+    fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> bool {
+        Self::receive(self, id, bytes, now, sink).is_ok()
+    }
+
+    fn receive_all(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> u64 {
+        Self::receive_all(self, id, bytes, now, sink)
+    }
+
+    fn writable(&mut self, id: SessionId, now: Time, sink: &mut impl Sink) {
+        Self::writable(self, id, now, sink);
+    }
+
+    fn is_dumping(&self, id: SessionId) -> bool {
+        Self::is_dumping(self, id)
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        Self::next_deadline(self)
+    }
+
+    fn advance(&mut self, now: Time, sink: &mut impl Sink) {
+        Self::advance(self, now, sink);
+    }
+
+    fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
+        self.engine().event_sources()
+    }
+
+    fn event(&mut self, now: Time, sink: &mut impl Sink) {
+        Self::event(self, now, sink);
+    }
+
+    fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)> {
+        self.sessions().map(|id| (id, self.statistics(id).unwrap_or_default())).collect()
+    }
+
+    fn engine_statistics(&self) -> Option<String> {
+        self.engine().statistics()
+    }
+}
