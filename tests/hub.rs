@@ -14,12 +14,14 @@ struct Fake {
     entries: u32,
     dumps_open: i32,
     registered: Vec<bool>,
+    requests: Vec<MessageType>,
 }
 
 impl KeyEngine for Fake {
     type Dump = u32;
 
     fn request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.requests.push(request.header().msg_type);
         match request.header().msg_type {
             MessageType::FLUSH => cx.out.deliver(Audience::All, request.bytes()),
             MessageType::GET => cx.out.deliver(Audience::One, request.bytes()),
@@ -106,6 +108,34 @@ fn all_one_and_registered_reach_whom_they_name() {
     assert_eq!(seqs(w.drain(a)), [2, 3]);
     assert_eq!(seqs(w.drain(b)), [2, 4]);
     assert_eq!(seqs(w.drain(c)), [2]);
+}
+
+/// Linux's table of handlers, `pfkey_funcs`: what the engine handles, what the hub does itself, and what nobody may send.
+#[test]
+fn every_type_goes_to_its_handler() {
+    use MessageType as M;
+    let engines = [
+        [M::GETSPI, M::UPDATE, M::ADD, M::DELETE, M::GET, M::ACQUIRE, M::FLUSH],
+        [M::X_SPDUPDATE, M::X_SPDADD, M::X_SPDDELETE, M::X_SPDGET, M::X_SPDFLUSH, M::X_SPDSETIDX, M::X_SPDDELETE2],
+    ];
+    let hubs = [M::REGISTER, M::DUMP, M::X_PROMISC, M::X_SPDDUMP];
+    let nobodys = [M::EXPIRE, M::X_PCHANGE, M::X_SPDACQUIRE, M::X_SPDEXPIRE, M::X_NAT_T_NEW_MAPPING];
+    for number in 1..=Profile::Linux.max_message_type() {
+        let msg_type = MessageType(number);
+        let mut w = World::new(1, 1 << 20);
+        let a = w.hub.open();
+        w.send(a, &bytes(msg_type, 0, 1, 1));
+        let asked = w.hub.engine().requests.clone();
+        let errno = w.drain(a).first().map(|answer| i32::from(answer.1));
+        if engines.concat().contains(&msg_type) || msg_type == M::X_MIGRATE {
+            assert_eq!(asked, [msg_type]);
+        } else if hubs.contains(&msg_type) {
+            assert_eq!((asked, errno), (vec![], Some(0)), "{msg_type:?}");
+        } else {
+            assert!(nobodys.contains(&msg_type), "{msg_type:?}");
+            assert_eq!((asked, errno), (vec![], Some(libc::EOPNOTSUPP)), "{msg_type:?}");
+        }
+    }
 }
 
 #[test]

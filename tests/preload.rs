@@ -91,6 +91,25 @@ fn a_receivers_flags_do_what_they_do_on_af_key() {
     assert!(printed.contains("OOB, room for 8: Operation not supported, stays"), "{printed}");
 }
 
+/// What a PF_KEY socket has no use for is refused with another errno than AF_KEY's, or works as on any AF_UNIX socket; poll
+/// is the same, and after a shutdown sending fails with EPIPE.
+#[test]
+fn operations_that_pf_key_has_no_use_for() {
+    let operations = program("preload_operations", "operations");
+    let printed = text(c::run(&mut preloaded(&operations)));
+    let recorded = std::fs::read_to_string(source("preload/operations.txt")).expect("what a kernel answered");
+    assert_eq!(printed.lines().count(), recorded.lines().count());
+    let different: Vec<(&str, &str)> = recorded
+        .lines()
+        .zip(printed.lines())
+        .filter(|(af_key, ours)| af_key != ours)
+        .map(|(_, ours)| ours.split_once(": ").expect("OPERATION: OUTCOME"))
+        .collect();
+    let refused = ["bind", "listen", "accept", "connect"].map(|what| (what, "Invalid argument"));
+    let done = ["getsockname", "getpeername", "FIONREAD", "shutdown"].map(|what| (what, "done"));
+    assert_eq!(different, [&refused[..], &done, &[("send afterwards", "Broken pipe")]].concat());
+}
+
 #[test]
 fn other_descriptors_get_what_they_always_got() {
     let foreign = program("preload_foreign", "foreign");

@@ -1,0 +1,79 @@
+//! docs/coverage.md names tests, scenarios, files and commands that exist.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// Whether a file has a test of a name: a function behind an attribute that is none but a test's.
+fn has_test(file: &str, name: &str) -> bool {
+    let Ok(text) = std::fs::read_to_string(root().join(file)) else { return false };
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let head = format!("fn {name}()");
+    lines.iter().enumerate().any(|(at, line)| {
+        line.starts_with(&head) && lines[..at].iter().rev().take_while(|l| l.starts_with("#[")).any(|l| *l == "#[test]")
+    })
+}
+
+/// What stands between backquotes in a file of docs/, tables and text.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn everything_named_exists() {
+    let text = read("docs/coverage.md");
+    let scenarios: BTreeSet<String> = read("tests/transcripts/7.2/afkey.txt")
+        .lines()
+        .filter_map(|line| line.strip_prefix("== "))
+        .map(str::to_owned)
+        .collect();
+    let groups: BTreeSet<&str> =
+        scenarios.iter().filter_map(|name| name.split_once('/')).map(|(group, _)| group).collect();
+    let folders = ["src", "tests", "c-tests", "docs", "include", "preload", "man", "benches"];
+    let (mut tests, mut missing) = (0, Vec::new());
+    for name in quoted(&text) {
+        let (first, rest) = name.split_once('/').unwrap_or((name, ""));
+        let exists = if let Some((file, test)) = name.split_once(".rs::") {
+            tests += 1;
+            has_test(&format!("{file}.rs"), test)
+        } else if !rest.is_empty() && folders.contains(&first) {
+            root().join(name).exists()
+        } else if !rest.is_empty() && groups.contains(first) && !name.contains(' ') {
+            scenarios.contains(name)
+        } else if let Some(command) = name.strip_prefix("pfkey ") {
+            let arguments = command.split(' ');
+            Command::new(env!("CARGO_BIN_EXE_pfkey")).args(arguments).arg("--help").output().unwrap().status.success()
+        } else if let Some(bench) = name.strip_prefix("cargo bench --bench ") {
+            root().join(format!("benches/{bench}.rs")).exists()
+        } else {
+            continue;
+        };
+        if !exists {
+            missing.push(name);
+        }
+    }
+    assert!(tests > 100, "{tests} tests are named");
+    assert!(missing.is_empty(), "named in docs/coverage.md and not there: {missing:#?}");
+}
+
+/// Every row shows something, or says that the feature is not there.
+#[test]
+fn every_row_is_shown() {
+    let text = read("docs/coverage.md");
+    for row in text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Feature")) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let last = cells.last().expect("a cell");
+        let absent = cells.iter().any(|cell| cell.starts_with("not there: "));
+        let is_heading = last.starts_with("Shown by") || *last == "klips is shown by";
+        assert!(is_heading || absent || last.contains('`'), "nothing shows: {row}");
+    }
+}
