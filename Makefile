@@ -54,6 +54,7 @@ check:
 
 check-kernel:
 	tests/kernel/check
+	tests/kernel/verdicts
 	tests/kernel/traffic
 	tests/kernel/overrun
 	tests/kernel/preload

@@ -1,7 +1,12 @@
 //! One policy of the embedded engine.
 
+use zerocopy::FromBytes as _;
+
 use super::sa::{Context, Limits, Selector, Usage};
+use crate::keyd::Errno;
 pub use crate::policy::template::{MANUAL_REQID_MAX, MAX_TEMPLATES, Template, address, address_pair, parse_requests};
+use crate::wire::layout::SadbXPolicy;
+use crate::wire::{PolicyDirection, PolicyType};
 
 /// A policy.
 #[derive(Clone, Debug)]
@@ -16,6 +21,8 @@ pub struct Policy {
     pub priority: u32,
     /// Discard.
     pub block: bool,
+    /// Takes ICMP errors about packets that it covers as well (`XFRM_POLICY_ICMP`); PF_KEY cannot say so.
+    pub icmp: bool,
     /// Which packets; addresses as given, host bits included.
     pub selector: Selector,
     /// Its security label.
@@ -35,6 +42,44 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// A socket's own policy, as IP_IPSEC_POLICY and IPV6_IPSEC_POLICY take it (`pfkey_compile_policy`): a
+    /// `sadb_x_policy` with its requests. It takes every packet of its socket.
+    ///
+    /// # Errors
+    /// EINVAL, or what [`parse_requests`] says. A request of level unique gets no reqid of its own; it has to have one
+    /// (ENOBUFS).
+    pub fn of_socket(bytes: &[u8], v6: bool) -> Result<Self, Errno> {
+        let (fixed, behind) = SadbXPolicy::read_from_prefix(bytes).map_err(|_| Errno::EINVAL)?;
+        let len = (usize::from(fixed.len.get()) * 8).checked_sub(size_of::<SadbXPolicy>()).ok_or(Errno::EINVAL)?;
+        let requests = behind.get(..len).ok_or(Errno::EINVAL)?;
+        let policy_type = PolicyType(fixed.policy_type.get());
+        let dir = PolicyDirection(fixed.dir);
+        if policy_type.0 > PolicyType::BYPASS.0 || !matches!(dir, PolicyDirection::INBOUND | PolicyDirection::OUTBOUND)
+        {
+            return Err(Errno::EINVAL);
+        }
+        let templates = match policy_type {
+            PolicyType::IPSEC => parse_requests(requests, dir.0, v6, || None)?,
+            _ => Vec::new(),
+        };
+        Ok(Self {
+            id: 0,
+            dir: dir.0,
+            v6,
+            priority: 0,
+            block: policy_type == PolicyType::DISCARD,
+            icmp: false,
+            selector: Selector::default(),
+            context: None,
+            templates,
+            hard: Limits::default(),
+            soft: Limits::default(),
+            usage: Usage::default(),
+            position: 0,
+            inserted: 0,
+        })
+    }
+
     /// When it ends, Unix time in seconds (`xfrm_policy_timer`).
     #[must_use]
     pub fn ends(&self) -> Option<u64> {

@@ -196,6 +196,12 @@ impl Sa {
         sa
     }
 
+    /// The family of the packets that it takes: its selector's, and without one its own (`pfkey_msg2xfrm_state`).
+    #[must_use]
+    pub fn inner_v6(&self) -> bool {
+        self.selector.v6.unwrap_or(self.said.v6)
+    }
+
     /// A valid SA without algorithms, limits or selector, in transport mode.
     #[must_use]
     pub fn new(said: Said, saddr: Address, now: u64) -> Self {

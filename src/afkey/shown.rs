@@ -73,6 +73,7 @@ pub fn policy(message: &Message<'_>) -> Option<Policy> {
         dir: ext.dir,
         v6,
         priority: ext.priority.get(),
+        icmp: false,
         block: policy_type == PolicyType::DISCARD,
         selector,
         context: Context::of(message).ok().flatten(),

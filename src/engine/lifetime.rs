@@ -59,6 +59,7 @@ impl Engine {
         let over = |used: u64, limit: u64| limit != 0 && used >= limit;
         if over(sa.usage.bytes, sa.hard.bytes) || over(sa.usage.packets, sa.hard.packets) {
             sa.state = State::Expired;
+            self.sadb.changed(index);
             self.expire_hard(index, cx);
             return false;
         }
@@ -73,6 +74,7 @@ impl Engine {
         let Some(sa) = self.sadb.get_mut(index) else { return };
         sa.dying = true;
         let sa = sa.clone();
+        self.sadb.changed(index);
         self.expire_message(&sa, false, cx);
     }
 

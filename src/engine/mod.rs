@@ -71,6 +71,8 @@ pub struct Engine {
     extras: Extras,
     sadb: Sadb,
     spd: Spd,
+    /// Policies of type SUB, which come before those of the SPD; PF_KEY knows none.
+    sub_policies: Spd,
     acq_expires: u64,
     /// The sequence number of the last ACQUIRE.
     acquire_seq: u32,
@@ -126,6 +128,7 @@ impl Engine {
             extras: Extras::default(),
             sadb: Sadb::default(),
             spd: Spd::default(),
+            sub_policies: Spd::default(),
             acq_expires: DEFAULT_ACQ_EXPIRES,
             acquire_seq: 0,
             random: Random(seed),
@@ -181,6 +184,12 @@ impl Engine {
     #[must_use]
     pub const fn spd(&self) -> &Spd {
         &self.spd
+    }
+
+    /// Its policies of type SUB. Their ids must differ from those of the SPD.
+    #[must_use]
+    pub const fn sub_policies(&mut self) -> &mut Spd {
+        &mut self.sub_policies
     }
 
     /// Hands a message that `write` builds to an audience. The buffer is wiped, it may have held keys.
@@ -322,10 +331,8 @@ impl KeyEngine for Engine {
     }
 
     fn next_deadline(&self) -> Option<Time> {
-        let seconds = match (self.sadb.next_timer(), self.spd.next_end()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }?;
+        let ends = [self.sadb.next_timer(), self.spd.next_end(), self.sub_policies.next_end()];
+        let seconds = ends.into_iter().flatten().min()?;
         Some(Time::from_secs(seconds))
     }
 
@@ -336,6 +343,7 @@ impl KeyEngine for Engine {
     fn advance(&mut self, cx: &mut Context<'_>) {
         self.run_timers(cx);
         self.spd.expire(cx.now.as_secs());
+        self.sub_policies.expire(cx.now.as_secs());
     }
 }
 

@@ -182,6 +182,7 @@ impl Engine {
         sa.dying = false;
         let used = sa.usage.use_time != 0;
         let timer = sa.next_check(cx.now.as_secs());
+        self.sadb.changed(index);
         self.sadb.set_timer(index, timer);
         if used {
             self.check_volume(index, cx);

@@ -80,6 +80,16 @@ impl Route {
     }
 }
 
+/// Whether a template would still get the SA that it got: see [`Sadb::change`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    bucket: usize,
+    count: u32,
+}
+
+/// How many destinations are told apart when changes are counted. Two that fall together only cost a look-up.
+const CHANGE_BUCKETS: usize = 4096;
+
 /// Neighbours in a list; `NONE` = no more.
 #[derive(Clone, Copy)]
 struct Links {
@@ -156,6 +166,8 @@ pub struct Sadb {
     larvals: HashMap<AcquireKey, Larvals, Hasher>,
     by_seq: HashMap<u32, Vec<Index>, Hasher>,
     timers: TimerWheel,
+    /// How often SAs changed, by destination and reqid (the kernel's `genid`, without a field in each SA).
+    changes: Box<[u32]>,
     /// What each parked dump looks at next.
     walkers: HashMap<u32, Index>,
     next_walker: u32,
@@ -174,6 +186,7 @@ impl Default for Sadb {
             larvals: HashMap::default(),
             by_seq: HashMap::default(),
             timers: TimerWheel::default(),
+            changes: vec![0; CHANGE_BUCKETS].into(),
             walkers: HashMap::new(),
             next_walker: 0,
             inserted: 0,
@@ -232,6 +245,28 @@ impl Sadb {
     #[must_use]
     pub const fn spis(&self) -> &SpiSet {
         &self.spis
+    }
+
+    /// How the SAs to a destination with a reqid are now. What a template got stays right while they
+    /// [are unchanged](Sadb::is_unchanged).
+    #[must_use]
+    pub fn change(&self, daddr: &Address, reqid: u32) -> Change {
+        let bucket = self.hasher.hash_one((daddr, reqid)) as usize % CHANGE_BUCKETS;
+        Change { bucket, count: self.changes.get(bucket).copied().unwrap_or(0) }
+    }
+
+    /// Whether no SA came, went or began to die there since.
+    #[must_use]
+    pub fn is_unchanged(&self, change: &Change) -> bool {
+        self.changes.get(change.bucket) == Some(&change.count)
+    }
+
+    /// Notes a change of an SA that its indexes do not show: it is dying, or is not any more.
+    pub fn changed(&mut self, index: Index) {
+        if let Some(sa) = self.get(index) {
+            let Change { bucket, count } = self.change(&sa.said.daddr, sa.reqid);
+            self.changes[bucket] = count.wrapping_add(1);
+        }
     }
 
     /// A larval that waits for an SPI (`__find_acq_core`).
@@ -366,6 +401,7 @@ impl Sadb {
     }
 
     fn index(&mut self, index: Index) {
+        self.changed(index);
         let Self { slots, hasher, by_said, by_route, .. } = self;
         let Some(sa) = slots.get(index).map(|slot| &slot.sa) else { return };
         let (said, route, seq, state) = (sa.said, Route::of(sa), sa.seq, sa.state);
@@ -401,6 +437,7 @@ impl Sadb {
     }
 
     fn unindex(&mut self, index: Index) {
+        self.changed(index);
         let Self { slots, hasher, by_said, by_route, .. } = self;
         let Some(slot) = slots.get(index) else { return };
         let (sa, links) = (&slot.sa, slot.route);

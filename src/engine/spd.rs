@@ -56,6 +56,8 @@ pub struct Spd {
     id_counter: u32,
     last_reqid: u32,
     position: u64,
+    /// Grows with every change.
+    generation: u64,
 }
 
 impl Spd {
@@ -69,6 +71,18 @@ impl Spd {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.policies.is_empty()
+    }
+
+    /// A number that is another one after every change.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether there is a policy for a direction.
+    #[must_use]
+    pub fn has(&self, dir: u8) -> bool {
+        self.index.get(usize::from(dir.wrapping_sub(1))).is_some_and(|index| !index.is_empty())
     }
 
     /// A policy by its id.
@@ -118,6 +132,7 @@ impl Spd {
     /// Adds a policy as the newest; its position is given here.
     pub fn insert(&mut self, mut policy: Policy) {
         self.position += 1;
+        self.generation += 1;
         policy.position = self.position;
         let id = policy.id;
         self.by_identity.insert(Identity::new(policy.dir, policy.v6, &policy.selector, policy.context.as_ref()), id);
@@ -136,12 +151,14 @@ impl Spd {
 
     /// The templates of a policy; reqids must stay, they are counted.
     pub fn templates_mut(&mut self, id: u32) -> &mut [super::policy::Template] {
+        self.generation += 1;
         self.policies.get_mut(&id).map_or(&mut [], |policy| &mut policy.templates)
     }
 
     /// Removes a policy.
     pub fn remove(&mut self, id: u32) -> Option<Policy> {
         let policy = self.policies.remove(&id)?;
+        self.generation += 1;
         self.by_identity.remove(&Identity::new(policy.dir, policy.v6, &policy.selector, policy.context.as_ref()));
         self.order.remove(&policy.position);
         if let Some(at) = policy.ends() {

@@ -40,6 +40,7 @@ impl Engine {
             dir: ext.dir,
             v6,
             priority: ext.priority.get(),
+            icmp: false,
             block: policy_type == PolicyType::DISCARD,
             selector,
             context,

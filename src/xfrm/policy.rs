@@ -136,6 +136,9 @@ pub fn is_main(attributes: Attributes<'_>) -> bool {
     attributes.payload(attribute::POLICY_TYPE).and_then(|payload| payload.first()).is_none_or(|t| *t == 0)
 }
 
+/// `XFRM_POLICY_ICMP`.
+const ICMP: u8 = 2;
+
 /// A policy as the kernel told it. `None` for one that PF_KEY cannot show.
 pub fn read(info: &UserpolicyInfo, attributes: Attributes<'_>) -> Option<Policy> {
     if !is_main(attributes) {
@@ -148,6 +151,7 @@ pub fn read(info: &UserpolicyInfo, attributes: Attributes<'_>) -> Option<Policy>
         v6: is_v6(info.sel.family.get())?,
         priority: info.priority.get(),
         block: info.action == BLOCK,
+        icmp: info.flags & ICMP != 0,
         selector: selector_from_xfrm(&info.sel),
         context: label(attributes),
         templates: templates(attributes).map(|tmpl| template(&tmpl)).collect::<Option<_>>()?,

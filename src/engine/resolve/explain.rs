@@ -1,13 +1,13 @@
 //! What would become of an outbound packet, and why: the resolution of [`Engine::outbound`] without its effects. Nobody is
 //! asked for an SA, nothing is counted.
 
-use super::mtu::{Transform, aead_icv_length, chain_mtu, cipher_lengths, icv_length};
+use super::mtu::{Transform, chain_mtu};
+use super::template::Ends;
 use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
 use crate::afkey::sa::{Sa, Said, State};
 use crate::engine::sadb::AcquireKey;
-use crate::engine::traffic::{Ends, best};
 use crate::engine::{Engine, Flow};
-use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, PolicyDirection, PolicyMode};
+use crate::wire::PolicyDirection;
 
 /// Why a template has no SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,12 +101,13 @@ impl Engine {
             return explanation;
         }
         let mut chain = Vec::new();
-        let (mut ends, mut inner_v6) = (Ends::of(flow), flow.v6);
+        let mut ends = Ends::of(flow);
         for template in &policy.templates {
-            let step = self.step(template, &ends.key(template), flow);
+            let key = ends.key(template);
+            let step = self.step(template, &key, flow);
             if let Some(sa) = step.chosen.ok().and_then(|said| self.sadb.get(self.sadb.find(&said)?)) {
-                chain.push(transform(sa, inner_v6, self.extras()));
-                inner_v6 = sa.said.v6;
+                chain.push(Transform::of(sa, self.extras()));
+                ends.reached(&key);
             }
             let missing = step.chosen.is_err() && !template.optional;
             explanation.steps.push(step);
@@ -126,7 +127,7 @@ impl Engine {
 
     fn step(&self, template: &Template, key: &AcquireKey, flow: &Flow) -> Step {
         let lack = || {
-            let any = |state| self.candidates(key).any(|sa| sa.state == state);
+            let any = |state| self.candidates(key).any(|(_, sa)| sa.state == state);
             if any(State::Acquire) {
                 Lack::Acquiring
             } else if any(State::Error) {
@@ -143,28 +144,7 @@ impl Engine {
             daddr: key.daddr,
             v6: key.v6,
             candidates: self.usable(key, flow).count(),
-            chosen: best(self.usable(key, flow), key).map(|sa| sa.said).ok_or_else(lack),
+            chosen: self.best(key, flow).map(|(_, sa)| sa.said).ok_or_else(lack),
         }
-    }
-}
-
-/// What an SA does to a packet's length. An algorithm that is not known counts nothing.
-fn transform(sa: &Sa, inner_v6: bool, extras: Extras) -> Transform {
-    let (encrypt, auth) = (EncryptAlgorithm(sa.encrypt), AuthAlgorithm(sa.auth));
-    let (iv_len, block_len) = if sa.said.proto == 50 { cipher_lengths(encrypt).unwrap_or((0, 1)) } else { (0, 1) };
-    let icv_len = match (aead_icv_length(encrypt), auth) {
-        (0, AuthAlgorithm::X_SHA2_256HMAC) if extras.sha256_128 => 16,
-        (0, auth) => icv_length(auth).unwrap_or(0),
-        (aead, _) => aead,
-    };
-    Transform {
-        protocol: sa.said.proto,
-        mode: PolicyMode(sa.mode),
-        outer_v6: sa.said.v6,
-        inner_v6,
-        udp_encap: sa.encap.is_some(),
-        iv_len,
-        block_len,
-        icv_len,
     }
 }

@@ -29,6 +29,15 @@ struct Entry<V> {
     value: Option<V>,
 }
 
+/// What a cache knows of a flow.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found<'c, V> {
+    /// This; `None` = that there is nothing for it.
+    Known(Option<&'c V>),
+    /// Nothing, or nothing that still holds.
+    Unknown,
+}
+
 /// A cache from flows to what they resolve to.
 #[derive(Debug)]
 pub struct FlowCache<K, V> {
@@ -81,50 +90,31 @@ impl<K: Copy + Eq + Hash, V> FlowCache<K, V> {
         self.statistics
     }
 
-    /// The value of a flow. A remembered one is taken if it is of this generation and `usable` agrees; otherwise
-    /// `resolve` is asked and its answer remembered, unless it is an error.
-    ///
-    /// # Errors
-    /// Those of `resolve`.
-    pub fn get_or_resolve<E>(
-        &mut self,
-        key: K,
-        usable: impl FnOnce(&V) -> bool,
-        resolve: impl FnOnce() -> Result<Option<V>, E>,
-    ) -> Result<Option<&V>, E> {
-        let current = match self.entries.get(&key) {
-            None => {
-                self.statistics.misses += 1;
-                false
-            }
-            Some(entry) if entry.generation != self.generation => {
-                self.statistics.stale += 1;
-                false
-            }
-            Some(Entry { value: None, .. }) => {
-                self.statistics.negative_hits += 1;
-                true
-            }
-            Some(Entry { value: Some(value), .. }) if usable(value) => {
-                self.statistics.hits += 1;
-                true
-            }
-            Some(_) => {
-                self.statistics.stale += 1;
-                false
-            }
+    /// What is remembered of a flow, if it is of this generation and `usable` agrees.
+    pub fn find(&mut self, key: &K, usable: impl FnOnce(&V) -> bool) -> Found<'_, V> {
+        let Some(entry) = self.entries.get(key) else {
+            self.statistics.misses += 1;
+            return Found::Unknown;
         };
-        if !current {
-            // An old value must not outlive a failed look-up.
-            self.entries.remove(&key);
-            let value = resolve()?;
-            self.remember(key, value);
+        match &entry.value {
+            _ if entry.generation != self.generation => {}
+            None => {
+                self.statistics.negative_hits += 1;
+                return Found::Known(None);
+            }
+            Some(value) if usable(value) => {
+                self.statistics.hits += 1;
+                return Found::Known(Some(value));
+            }
+            Some(_) => {}
         }
-        Ok(self.entries.get(&key).and_then(|entry| entry.value.as_ref()))
+        self.statistics.stale += 1;
+        Found::Unknown
     }
 
-    fn remember(&mut self, key: K, value: Option<V>) {
-        if self.entries.len() >= self.high {
+    /// Remembers what a flow was resolved to; `None` = there is nothing for it. Errors are not to be remembered.
+    pub fn remember(&mut self, key: K, value: Option<V>) {
+        if self.entries.len() > self.high && !self.entries.contains_key(&key) {
             self.shrink();
         }
         self.clock += 1;
@@ -135,6 +125,12 @@ impl<K: Copy + Eq + Hash, V> FlowCache<K, V> {
             let entries = &self.entries;
             self.order.retain(|(inserted, key)| entries.get(key).is_some_and(|e| e.inserted == *inserted));
         }
+    }
+
+    /// Forgets everything and hashes with another seed, so that nobody can learn which flows fall together.
+    pub fn reseed(&mut self) {
+        self.entries = HashMap::default();
+        self.order.clear();
     }
 
     fn shrink(&mut self) {
@@ -152,40 +148,50 @@ impl<K: Copy + Eq + Hash, V> FlowCache<K, V> {
 mod tests {
     use super::*;
 
-    fn get(cache: &mut FlowCache<u32, u32>, key: u32) -> Option<u32> {
-        cache.get_or_resolve(key, |_| true, || Ok::<_, ()>(Some(key))).unwrap().copied()
+    fn fill(cache: &mut FlowCache<u32, u32>, keys: std::ops::Range<u32>) {
+        for key in keys {
+            assert_eq!(cache.find(&key, |_| true), Found::Unknown);
+            cache.remember(key, Some(key));
+        }
     }
 
     #[test]
-    fn the_high_watermark_shrinks_once() {
+    fn above_the_high_watermark_it_shrinks_once() {
         let mut cache = FlowCache::new(2048, 4096);
-        for key in 0..4096 {
-            assert_eq!(get(&mut cache, key), Some(key));
-        }
-        assert_eq!((cache.statistics().shrinks, cache.len()), (0, 4096));
-        get(&mut cache, 4096);
+        fill(&mut cache, 0..4097);
+        assert_eq!((cache.statistics().shrinks, cache.len()), (0, 4097));
+        fill(&mut cache, 4097..4098);
         assert_eq!((cache.statistics().shrinks, cache.len()), (1, 2049));
-        get(&mut cache, 4095);
-        assert_eq!(cache.statistics().hits, 1, "the youngest stay");
+        assert_eq!(cache.find(&4096, |_| true), Found::Known(Some(&4096)), "the youngest stay");
+        assert_eq!(cache.find(&0, |_| true), Found::Unknown, "the oldest go");
     }
 
     #[test]
     fn a_change_makes_every_entry_stale() {
         let mut cache = FlowCache::new(8, 16);
-        get(&mut cache, 1);
+        fill(&mut cache, 1..2);
         cache.invalidate();
-        assert_eq!(cache.get_or_resolve(1, |_| true, || Ok::<_, ()>(Some(7))), Ok(Some(&7)));
-        assert_eq!(cache.statistics().stale, 1);
+        assert_eq!(cache.find(&1, |_| true), Found::Unknown);
+        cache.remember(1, Some(7));
+        assert_eq!(cache.find(&1, |_| true), Found::Known(Some(&7)));
+        assert_eq!(cache.find(&1, |_| false), Found::Unknown, "no longer usable");
+        assert_eq!(cache.statistics(), CacheStatistics { hits: 1, misses: 1, stale: 2, ..Default::default() });
     }
 
     #[test]
-    fn no_policy_is_remembered_and_an_error_is_not() {
+    fn that_there_is_nothing_is_remembered() {
         let mut cache: FlowCache<u32, u32> = FlowCache::new(8, 16);
-        assert_eq!(cache.get_or_resolve(1, |_| true, || Err("no")), Err("no"));
-        assert!(cache.is_empty());
-        assert_eq!(cache.get_or_resolve(1, |_| true, || Ok::<_, ()>(None)), Ok(None));
-        assert_eq!(cache.get_or_resolve(1, |_| true, || Err("not asked")), Ok(None));
+        cache.remember(1, None);
+        assert_eq!(cache.find(&1, |_| false), Found::Known(None));
         assert_eq!(cache.statistics().negative_hits, 1);
+    }
+
+    #[test]
+    fn another_seed_empties_it() {
+        let mut cache = FlowCache::new(8, 16);
+        fill(&mut cache, 0..9);
+        cache.reseed();
+        assert!(cache.is_empty());
     }
 
     #[test]
@@ -193,7 +199,7 @@ mod tests {
         let mut cache = FlowCache::new(8, 16);
         for _ in 0..1000 {
             cache.invalidate();
-            get(&mut cache, 1);
+            cache.remember(1, Some(1));
         }
         assert!(cache.order.len() <= 33 && cache.len() == 1);
     }

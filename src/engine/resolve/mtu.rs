@@ -1,7 +1,8 @@
 //! What a chain of SAs adds to a packet, and what it leaves of the path's MTU
 //! (`esp_init_state`, `ah_init_state`, `ipcomp4_init_state`, `xfrm_state_mtu`, `xfrm_init_pmtu`).
 
-use crate::wire::{AuthAlgorithm, EncryptAlgorithm, PolicyMode};
+use crate::afkey::sa::Sa;
+use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, PolicyMode};
 
 /// Bytes of an IPv4 header without options.
 const IPV4_HEADER: u32 = 20;
@@ -93,6 +94,28 @@ pub const fn aead_icv_length(algorithm: EncryptAlgorithm) -> u32 {
 }
 
 impl Transform {
+    /// What an SA does to the packets inside. An algorithm that is not known counts nothing.
+    #[must_use]
+    pub fn of(sa: &Sa, extras: Extras) -> Self {
+        let (encrypt, auth) = (EncryptAlgorithm(sa.encrypt), AuthAlgorithm(sa.auth));
+        let (iv_len, block_len) = if sa.said.proto == 50 { cipher_lengths(encrypt).unwrap_or((0, 1)) } else { (0, 1) };
+        let icv_len = match (aead_icv_length(encrypt), auth) {
+            (0, AuthAlgorithm::X_SHA2_256HMAC) if extras.sha256_128 => 16,
+            (0, auth) => icv_length(auth).unwrap_or(0),
+            (aead, _) => aead,
+        };
+        Self {
+            protocol: sa.said.proto,
+            mode: PolicyMode(sa.mode),
+            outer_v6: sa.said.v6,
+            inner_v6: sa.inner_v6(),
+            udp_encap: sa.encap.is_some(),
+            iv_len,
+            block_len,
+            icv_len,
+        }
+    }
+
     const fn outer_header(&self) -> u32 {
         if self.outer_v6 { IPV6_HEADER } else { IPV4_HEADER }
     }
@@ -143,6 +166,19 @@ impl Transform {
             _ => self.header_len(),
         };
         (least, least + if self.protocol == 50 { self.esp_align() - 1 } else { 0 })
+    }
+
+    /// How long a packet of `len` bytes, IP header included, comes out. IPComp is counted as if nothing shrank.
+    #[must_use]
+    pub fn output_len(&self, len: u32) -> u32 {
+        if self.protocol != 50 {
+            return len.saturating_add(self.header_len());
+        }
+        // The IP header in front of a transport or BEET packet is not part of the payload.
+        let kept = if matches!(self.mode, PolicyMode::TUNNEL) { 0 } else { self.outer_header().min(len) };
+        // Behind the payload come the length of the padding and the next header.
+        let padded = (len - kept).saturating_add(2).next_multiple_of(self.esp_align());
+        padded.saturating_add(kept + self.header_len() + self.icv_len)
     }
 
     /// `xfrm_state_mtu`: what is left of `mtu` for the packet inside. Never below 1.

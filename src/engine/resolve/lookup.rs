@@ -1,0 +1,348 @@
+//! What becomes of an outbound packet (`xfrm_lookup`, `xfrm_bundle_lookup`), with its effects: SAs are asked for,
+//! policies are marked as used, counters count, and what was found is remembered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::bundle::Bundle;
+use super::flow_cache::{CacheStatistics, FlowCache, Found};
+use super::held::Held;
+use super::path::{Path, Routes};
+use super::statistics::{Counter, Statistics};
+use super::template::{Settled, Taken, selector_covers};
+use crate::afkey::policy::Policy;
+use crate::afkey::sa::{Said, State};
+use crate::engine::{Engine, Flow};
+use crate::keyd::{Context, KeyEngine as _, Time};
+
+/// A packet that is to go out.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'p> {
+    /// Its addresses, protocol and ports.
+    pub flow: &'p Flow,
+    /// Its ordinary route.
+    pub path: Path,
+    /// The outbound policy of the socket that it comes from.
+    pub socket: Option<&'p Policy>,
+    /// Whether it can wait for an SA (`XFRM_LOOKUP_QUEUE`).
+    pub queue: bool,
+    /// Whether it is looked up for an ICMP error about another packet (`XFRM_LOOKUP_ICMP`): only policies that take those
+    /// apply, and without one it does not pass.
+    pub icmp: bool,
+}
+
+/// What becomes of it, if it is not refused.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// It takes its ordinary route as it is.
+    Pass(Path),
+    /// It goes through SAs.
+    Bundle(Arc<Bundle>),
+    /// It is to wait in [`Held`] under the id of this policy.
+    Queued(u32),
+    /// It is discarded and the sender is not told; the ordinary route, for whoever looks at its fields.
+    Blackhole(Path),
+}
+
+/// What a look-up finds out about a flow.
+#[derive(Clone, Debug)]
+struct Decision {
+    taken: Taken,
+    what: What,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Clear,
+    Block,
+    Through(Arc<Bundle>),
+    /// An SA is missing.
+    Wait,
+}
+
+/// How often the flow cache gets another seed and starts anew (`flow_cache_new_hashrnd`).
+const RESEED: Duration = Duration::from_secs(600);
+
+/// Finds out what becomes of packets; one for each thread that sends them. It remembers what it found for a flow, and
+/// takes it that a flow has the same route as long as [`Routes::generation`] is the same.
+pub struct Resolver {
+    cache: Option<FlowCache<Flow, Decision>>,
+    /// What the cache holds was found with these.
+    generations: (u64, u64),
+    reseed: Time,
+    statistics: Statistics,
+    larval_drop: bool,
+    default_block: bool,
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self { cache: Some(FlowCache::new(2048, 4096)), ..Self::without_cache() }
+    }
+}
+
+impl Resolver {
+    /// One that remembers nothing.
+    #[must_use]
+    pub fn without_cache() -> Self {
+        Self {
+            cache: None,
+            generations: (0, 0),
+            reseed: Time::ZERO,
+            statistics: Statistics::default(),
+            larval_drop: true,
+            default_block: false,
+        }
+    }
+
+    /// Whether a packet that lacks an SA is discarded (`net.core.xfrm_larval_drop`, which is on unless set) or kept.
+    pub const fn set_larval_drop(&mut self, drop: bool) {
+        self.larval_drop = drop;
+    }
+
+    /// Whether packets that no policy takes are refused, but for those over a loopback (`ip xfrm policy setdefault out
+    /// block`).
+    pub const fn set_default_block(&mut self, block: bool) {
+        self.default_block = block;
+    }
+
+    /// What was counted; its `Display` has the form of `/proc/net/xfrm_stat`.
+    #[must_use]
+    pub const fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// For what a data plane counts itself: transforms that fail, sequence numbers that are used up.
+    pub const fn statistics_mut(&mut self) -> &mut Statistics {
+        &mut self.statistics
+    }
+
+    /// What the flow cache did.
+    #[must_use]
+    pub fn cache_statistics(&self) -> CacheStatistics {
+        self.cache.as_ref().map(FlowCache::statistics).unwrap_or_default()
+    }
+
+    /// A packet from its addresses to its outcome (`ip_route_output_flow`): its route, then [`Resolver::lookup_route`].
+    /// One without an upper-layer protocol meets no policy.
+    ///
+    /// # Errors
+    /// The route's own, or those of [`Resolver::lookup_route`].
+    pub fn route_output(
+        &mut self,
+        engine: &mut Engine,
+        flow: &Flow,
+        socket: Option<&Policy>,
+        routes: &dyn Routes,
+        cx: &mut Context<'_>,
+    ) -> Result<Outcome, Errno> {
+        let path = routes.route(flow.v6, Some(&flow.saddr), &flow.daddr)?;
+        if flow.proto == 0 {
+            return Ok(Outcome::Pass(path));
+        }
+        let packet = Packet { flow, path, socket, queue: true, icmp: false };
+        self.lookup_route(engine, &packet, routes, cx)
+    }
+
+    /// [`Resolver::lookup`] as a sender sees it (`xfrm_lookup_route`): a packet that lacks an SA vanishes, unless it
+    /// waits or its socket's own policy wants the SA.
+    ///
+    /// # Errors
+    /// Those of [`Resolver::lookup`] but EREMOTE.
+    pub fn lookup_route(
+        &mut self,
+        engine: &mut Engine,
+        packet: &Packet<'_>,
+        routes: &dyn Routes,
+        cx: &mut Context<'_>,
+    ) -> Result<Outcome, Errno> {
+        match self.lookup(engine, &Packet { queue: true, ..*packet }, routes, cx) {
+            Err(Errno::EREMOTE) => Ok(Outcome::Blackhole(packet.path)),
+            outcome => outcome,
+        }
+    }
+
+    /// What becomes of a packet (`xfrm_lookup`).
+    ///
+    /// # Errors
+    /// EPERM: a policy, or the lack of one, forbids it. EREMOTE, EAGAIN: an SA is missing and the packet is dropped.
+    /// ENOENT: an ICMP look-up without a policy for it. ENOBUFS: too many templates. ENODEV, EHOSTUNREACH and what
+    /// `routes` says: a tunnel's other end cannot be reached.
+    pub fn lookup(
+        &mut self,
+        engine: &mut Engine,
+        packet: &Packet<'_>,
+        routes: &dyn Routes,
+        cx: &mut Context<'_>,
+    ) -> Result<Outcome, Errno> {
+        engine.advance(cx);
+        if let Some(policy) = packet.socket.filter(|policy| selector_covers(&policy.selector, packet.flow)) {
+            let decision = self.decide(engine, &[policy], packet, routes, cx)?.0;
+            // What a socket asks for itself and lacks is an error, not a black hole.
+            return match decision.what {
+                What::Wait => Err(Errno::EAGAIN),
+                _ => self.conclude(engine, &decision, packet, cx),
+            };
+        }
+        if packet.path.untransformed || !engine.has_outbound() {
+            return self.no_policy(packet);
+        }
+        match self.cached(engine, packet, routes, cx)? {
+            None => self.no_policy(packet),
+            Some(Decision { what: What::Wait, .. }) if self.larval_drop || !packet.queue => {
+                self.statistics.count(Counter::OutNoStates);
+                Err(if self.larval_drop { Errno::EREMOTE } else { Errno::EAGAIN })
+            }
+            Some(decision) => self.conclude(engine, &decision, packet, cx),
+        }
+    }
+
+    /// What the SPD says of it, remembered or found out (`flow_cache_lookup`).
+    fn cached(
+        &mut self,
+        engine: &mut Engine,
+        packet: &Packet<'_>,
+        routes: &dyn Routes,
+        cx: &mut Context<'_>,
+    ) -> Result<Option<Decision>, Errno> {
+        let generations = (engine.policy_generation(), routes.generation());
+        if let Some(cache) = &mut self.cache {
+            if generations != self.generations {
+                cache.invalidate();
+                self.generations = generations;
+            }
+            if cx.now >= self.reseed {
+                cache.reseed();
+                self.reseed = cx.now + RESEED;
+            }
+            let usable = |decision: &Decision| match &decision.what {
+                What::Through(bundle) => bundle.is_current(engine),
+                What::Clear | What::Block => true,
+                What::Wait => false,
+            };
+            if let Found::Known(decision) = cache.find(packet.flow, usable) {
+                return Ok(decision.cloned());
+            }
+        }
+        let policies = engine.policies_for(packet.flow);
+        let (decision, lasting) = match policies.as_slice() {
+            [] => (None, true),
+            policies => {
+                let owned: Vec<Policy> = policies.iter().map(|&policy| policy.clone()).collect();
+                let refs: Vec<&Policy> = owned.iter().collect();
+                let (decision, lasting) = self.decide(engine, &refs, packet, routes, cx)?;
+                (Some(decision), lasting)
+            }
+        };
+        // What may change with every SA is not remembered: that a packet waits, or that optional SAs are missing.
+        if let Some(cache) = self.cache.as_mut().filter(|_| lasting) {
+            cache.remember(*packet.flow, decision.clone());
+        }
+        Ok(decision)
+    }
+
+    /// What these policies ask for and get, and whether that lasts (`xfrm_resolve_and_create_bundle`).
+    fn decide(
+        &mut self,
+        engine: &mut Engine,
+        policies: &[&Policy],
+        packet: &Packet<'_>,
+        routes: &dyn Routes,
+        cx: &mut Context<'_>,
+    ) -> Result<(Decision, bool), Errno> {
+        let settled = engine.settle(policies, packet.flow, Some(routes), cx);
+        let settled = settled.inspect_err(|_| self.statistics.count(Counter::OutPolError))?;
+        let (what, lasting) = match settled {
+            Settled::Clear { lasting } => (What::Clear, lasting),
+            Settled::Block => (What::Block, true),
+            Settled::Wait => (What::Wait, false),
+            Settled::Through { links, lasting } => {
+                let bundle = Bundle::create(engine, &links, &packet.path, routes);
+                let bundle = bundle.inspect_err(|_| self.statistics.count(Counter::OutBundleGenError))?;
+                (What::Through(Arc::new(bundle)), lasting)
+            }
+        };
+        Ok((Decision { taken: Taken::by(policies), what }, lasting))
+    }
+
+    /// `no_transform` of `xfrm_lookup`.
+    fn conclude(
+        &mut self,
+        engine: &mut Engine,
+        decision: &Decision,
+        packet: &Packet<'_>,
+        cx: &Context<'_>,
+    ) -> Result<Outcome, Errno> {
+        if packet.icmp && !decision.taken.icmp {
+            return Err(Errno::ENOENT);
+        }
+        engine.touch(&decision.taken, cx.now);
+        Ok(match &decision.what {
+            What::Clear => Outcome::Pass(packet.path),
+            What::Through(bundle) => Outcome::Bundle(Arc::clone(bundle)),
+            What::Wait => Outcome::Queued(decision.taken.ids[0]),
+            What::Block => {
+                self.statistics.count(Counter::OutPolBlock);
+                return Err(Errno::EPERM);
+            }
+        })
+    }
+
+    /// `nopol` of `xfrm_lookup`.
+    fn no_policy(&self, packet: &Packet<'_>) -> Result<Outcome, Errno> {
+        if self.default_block && !packet.path.loopback {
+            return Err(Errno::EPERM);
+        }
+        if packet.icmp { Err(Errno::ENOENT) } else { Ok(Outcome::Pass(packet.path)) }
+    }
+
+    /// Counts a packet for an SA of a bundle before the SA is applied to it (`xfrm_output_one`); `bytes` is what the
+    /// transform gets.
+    ///
+    /// # Errors
+    /// EINVAL: the SA is gone, or this packet finds it over a hard limit. The packet is to be dropped.
+    pub fn output(&mut self, engine: &mut Engine, said: &Said, bytes: u64, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let sadb = engine.sadb();
+        let valid = sadb.find(said).and_then(|index| sadb.get(index)).is_some_and(|sa| sa.state == State::Valid);
+        engine.count_traffic(said, 1, bytes, cx).map_err(|_| {
+            self.statistics.count(if valid { Counter::OutStateExpired } else { Counter::OutStateInvalid });
+            Errno::EINVAL
+        })
+    }
+
+    /// Tries again for the packets whose time it is; `Held::next_retry` says when. Each packet that waited long enough, or
+    /// whose SA is there, is given to `send` with what becomes of it: in the order in which they came.
+    pub fn retry<P>(
+        &mut self,
+        engine: &mut Engine,
+        held: &mut Held<P>,
+        routes: &dyn Routes,
+        cx: &mut Context<'_>,
+        mut send: impl FnMut(Flow, P, Result<Outcome, Errno>),
+    ) {
+        for (policy, flow) in held.due(cx.now) {
+            let packets = match self.retry_one(engine, &flow, true, routes, cx) {
+                Ok(Outcome::Queued(_)) => held.wait_on(policy, cx.now),
+                _ => held.take(policy),
+            };
+            for (flow, packet) in packets {
+                let outcome = self.retry_one(engine, &flow, false, routes, cx);
+                send(flow, packet, outcome);
+            }
+        }
+    }
+
+    fn retry_one(
+        &mut self,
+        engine: &mut Engine,
+        flow: &Flow,
+        queue: bool,
+        routes: &dyn Routes,
+        cx: &mut Context<'_>,
+    ) -> Result<Outcome, Errno> {
+        let path = routes.route(flow.v6, Some(&flow.saddr), &flow.daddr)?;
+        self.lookup(engine, &Packet { flow, path, socket: None, queue, icmp: false }, routes, cx)
+    }
+}
