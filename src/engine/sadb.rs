@@ -228,7 +228,7 @@ impl Sadb {
         self.slots.get(index).map(|slot| &slot.sa)
     }
 
-    /// Changes an SA; what it is indexed by (name, source, mode, reqid, seq, state) must stay, see
+    /// Changes an SA; what it is indexed by (name, source, mode, reqid, seq, state, time of adding) must stay, see
     /// [`Sadb::reindex`].
     pub fn get_mut(&mut self, index: Index) -> Option<&mut Sa> {
         self.slots.get_mut(index).map(|slot| &mut slot.sa)
@@ -287,7 +287,7 @@ impl Sadb {
         self.by_seq.get(&seq)?.last().copied()
     }
 
-    /// The SAs of a route, newest first.
+    /// The SAs of a route: those added in the latest second first, and of one second the one that came last.
     pub fn on_route(&self, route: Route) -> impl Iterator<Item = (Index, &Sa)> {
         let hash = self.hasher.hash_one(route);
         let mut next =
@@ -404,25 +404,38 @@ impl Sadb {
         self.changed(index);
         let Self { slots, hasher, by_said, by_route, .. } = self;
         let Some(sa) = slots.get(index).map(|slot| &slot.sa) else { return };
-        let (said, route, seq, state) = (sa.said, Route::of(sa), sa.seq, sa.state);
+        let (said, route, seq, state, add_time) = (sa.said, Route::of(sa), sa.seq, sa.state, sa.usage.add_time);
         let acquire = AcquireKey::of(sa);
         if said.spi != 0 {
             by_said.insert_unique(hasher.hash_one(said), index, |&i| hash_of(hasher, slots, i, |sa| sa.said));
             self.spis.insert(said.spi, said.proto);
         }
         let hash = hasher.hash_one(route);
-        let older = match by_route.find_mut(hash, |&i| key_of(slots, i, Route::of) == Some(route)) {
-            Some(head) => std::mem::replace(head, index),
+        // Sorted by the time of adding, so that the first that will do is the one to take. That of a new SA is the latest;
+        // one that takes another's place may be older than those that came meanwhile.
+        let (mut newer, mut older) = (NONE, NONE);
+        match by_route.find_mut(hash, |&i| key_of(slots, i, Route::of) == Some(route)) {
+            Some(head) => {
+                older = *head;
+                while let Some(slot) = slots.get(older).filter(|slot| slot.sa.usage.add_time > add_time) {
+                    (newer, older) = (older, slot.route.older);
+                }
+                if newer == NONE {
+                    *head = index;
+                }
+            }
             None => {
                 by_route.insert_unique(hash, index, |&i| hash_of(hasher, slots, i, Route::of));
-                NONE
             }
-        };
-        if let Some(slot) = slots.get_mut(index) {
-            slot.route = Links { newer: NONE, older };
         }
-        if let Some(before) = slots.get_mut(older) {
-            before.route.newer = index;
+        if let Some(slot) = slots.get_mut(index) {
+            slot.route = Links { newer, older };
+        }
+        if let Some(slot) = slots.get_mut(newer) {
+            slot.route.older = index;
+        }
+        if let Some(slot) = slots.get_mut(older) {
+            slot.route.newer = index;
         }
         if state == State::Acquire {
             let larvals = self.larvals.entry(acquire).or_default();

@@ -2,7 +2,6 @@
 
 use super::Engine;
 use super::message::Shown;
-use super::policy::Policy;
 use super::resolve::policy_index::FlowKey;
 use super::resolve::template::{Settled, Taken, host_address};
 use super::sa::{Address, Said, State};
@@ -82,11 +81,12 @@ impl Engine {
     /// The policy discards the packet, or asks for more SAs than Linux would apply.
     pub fn outbound(&mut self, flow: &Flow, cx: &mut Context<'_>) -> Result<Outbound, TrafficError> {
         self.advance(cx);
-        let policies: Vec<Policy> = self.policies_for(flow).into_iter().cloned().collect();
-        let policies: Vec<&Policy> = policies.iter().collect();
-        let settled = self.settle(&policies, flow, None, cx).map_err(|_| TrafficError::TooManyTemplates)?;
+        let policies = self.policies_for(flow);
+        let (settled, wanted) = self.settle(&policies, flow, None).map_err(|_| TrafficError::TooManyTemplates)?;
+        let taken = Taken::by(&policies);
+        self.ask_for(&wanted, flow, cx);
         if !matches!(settled, Settled::Wait) {
-            self.touch(&Taken::by(&policies), cx.now);
+            self.touch(&taken, cx.now);
         }
         match settled {
             Settled::Clear { .. } => Ok(Outbound::Pass),

@@ -11,7 +11,7 @@ use super::flow_cache::{CacheStatistics, FlowCache, Found};
 use super::held::Held;
 use super::path::{Path, Routes};
 use super::statistics::{Counter, Statistics};
-use super::template::{Settled, Taken, selector_covers};
+use super::template::{Settled, Taken, Wanted, selector_covers};
 use crate::afkey::policy::Policy;
 use crate::afkey::sa::{Said, State};
 use crate::engine::{Engine, Flow};
@@ -179,7 +179,8 @@ impl Resolver {
     ) -> Result<Outcome, Errno> {
         engine.advance(cx);
         if let Some(policy) = packet.socket.filter(|policy| selector_covers(&policy.selector, packet.flow)) {
-            let decision = self.decide(engine, &[policy], packet, routes, cx)?.0;
+            let settled = engine.settle(&[policy], packet.flow, Some(routes));
+            let decision = self.decide(engine, Taken::by(&[policy]), settled, packet, routes, cx)?.0;
             // What a socket asks for itself and lacks is an error, not a black hole.
             return match decision.what {
                 What::Wait => Err(Errno::EAGAIN),
@@ -227,33 +228,33 @@ impl Resolver {
             }
         }
         let policies = engine.policies_for(packet.flow);
-        let (decision, lasting) = match policies.as_slice() {
-            [] => (None, true),
-            policies => {
-                let owned: Vec<Policy> = policies.iter().map(|&policy| policy.clone()).collect();
-                let refs: Vec<&Policy> = owned.iter().collect();
-                let (decision, lasting) = self.decide(engine, &refs, packet, routes, cx)?;
-                (Some(decision), lasting)
+        if policies.is_empty() {
+            if let Some(cache) = &mut self.cache {
+                cache.remember(*packet.flow, None);
             }
-        };
+            return Ok(None);
+        }
+        let (taken, settled) = (Taken::by(&policies), engine.settle(&policies, packet.flow, Some(routes)));
+        let (decision, lasting) = self.decide(engine, taken, settled, packet, routes, cx)?;
         // What may change with every SA is not remembered: that a packet waits, or that optional SAs are missing.
         if let Some(cache) = self.cache.as_mut().filter(|_| lasting) {
-            cache.remember(*packet.flow, decision.clone());
+            cache.remember(*packet.flow, Some(decision.clone()));
         }
-        Ok(decision)
+        Ok(Some(decision))
     }
 
-    /// What these policies ask for and get, and whether that lasts (`xfrm_resolve_and_create_bundle`).
+    /// What policies come to, and whether that lasts (`xfrm_resolve_and_create_bundle`). Missing SAs are asked for.
     fn decide(
         &mut self,
         engine: &mut Engine,
-        policies: &[&Policy],
+        taken: Taken,
+        settled: Result<(Settled, Vec<Wanted>), Errno>,
         packet: &Packet<'_>,
         routes: &dyn Routes,
         cx: &mut Context<'_>,
     ) -> Result<(Decision, bool), Errno> {
-        let settled = engine.settle(policies, packet.flow, Some(routes), cx);
-        let settled = settled.inspect_err(|_| self.statistics.count(Counter::OutPolError))?;
+        let (settled, wanted) = settled.inspect_err(|_| self.statistics.count(Counter::OutPolError))?;
+        engine.ask_for(&wanted, packet.flow, cx);
         let (what, lasting) = match settled {
             Settled::Clear { lasting } => (What::Clear, lasting),
             Settled::Block => (What::Block, true),
@@ -264,7 +265,7 @@ impl Resolver {
                 (What::Through(Arc::new(bundle)), lasting)
             }
         };
-        Ok((Decision { taken: Taken::by(policies), what }, lasting))
+        Ok((Decision { taken, what }, lasting))
     }
 
     /// `no_transform` of `xfrm_lookup`.

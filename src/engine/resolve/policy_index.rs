@@ -3,14 +3,15 @@
 //! Pruned tuple space search (Srinivasan, Suri, Varghese: "Packet Classification using Tuple Space Search",
 //! SIGCOMM 1999). Policies that leave the same bits open form a tuple: (source prefix length, destination
 //! prefix length, protocol?, source port?, destination port?). Within a tuple a policy is found by one hash
-//! look-up. Before that, each address is asked which prefix lengths occur for it at all, so that only tuples
-//! that can match are tried, and with which strength at best; they are tried strongest first, and the search ends when no
-//! tuple left can hold a stronger policy than the one found.
+//! look-up. Where there are many tuples, each address is first asked which prefix lengths occur for it at all, with
+//! which strength at best, and in which tuple the strongest is. So the search begins where the strongest policy probably
+//! is, and leaves out whatever can hold nothing stronger than what it found.
 //!
 //! A policy is stronger when its priority value is smaller; among equals the one inserted earlier wins
 //! (`xfrm_policy_lookup_bytype`).
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{Hash, Hasher};
 
 /// The part of a selector that the index looks at. A prefix may have host bits set: they are ignored here, as in
 /// matching, though they tell policies apart in the SPD.
@@ -59,8 +60,8 @@ impl Pattern {
             && (self.proto == 0 || self.proto == flow.proto)
             && (self.sport == 0 || self.sport == flow.sport)
             && (self.dport == 0 || self.dport == flow.dport)
-            && masked(self.saddr, self.splen) == masked(flow.saddr, self.splen)
-            && masked(self.daddr, self.dplen) == masked(flow.daddr, self.dplen)
+            && masked(bits(self.saddr), self.splen) == masked(bits(flow.saddr), self.splen)
+            && masked(bits(self.daddr), self.dplen) == masked(bits(flow.daddr), self.dplen)
     }
 }
 
@@ -74,7 +75,7 @@ pub struct Rank {
 }
 
 /// The bits that a tuple leaves open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Shape {
     splen: u8,
     dplen: u8,
@@ -83,16 +84,32 @@ struct Shape {
     dport: bool,
 }
 
+/// One number is hashed faster than five.
+impl Hash for Shape {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u32(u32::from_ne_bytes([self.splen, self.dplen, self.upper(), 0]));
+    }
+}
+
+/// What a tuple looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Masked {
-    saddr: [u8; 16],
-    daddr: [u8; 16],
-    sport: u16,
-    dport: u16,
-    proto: u8,
+    saddr: u128,
+    daddr: u128,
+    /// Protocol and ports.
+    upper: u64,
 }
 
 impl Shape {
+    /// Which of protocol and ports it looks at, as a number below 8.
+    fn upper(self) -> u8 {
+        u8::from(self.proto) | u8::from(self.sport) << 1 | u8::from(self.dport) << 2
+    }
+
+    fn with_upper(splen: u8, dplen: u8, upper: u8) -> Self {
+        Self { splen, dplen, proto: upper & 1 != 0, sport: upper & 2 != 0, dport: upper & 4 != 0 }
+    }
+
     fn of(pattern: &Pattern) -> Self {
         Self {
             splen: pattern.splen,
@@ -104,23 +121,23 @@ impl Shape {
     }
 
     fn apply(self, flow: &FlowKey) -> Masked {
+        let (sport, dport) = (if self.sport { flow.sport } else { 0 }, if self.dport { flow.dport } else { 0 });
+        let proto = if self.proto { flow.proto } else { 0 };
         Masked {
-            saddr: masked(flow.saddr, self.splen),
-            daddr: masked(flow.daddr, self.dplen),
-            sport: if self.sport { flow.sport } else { 0 },
-            dport: if self.dport { flow.dport } else { 0 },
-            proto: if self.proto { flow.proto } else { 0 },
+            saddr: masked(bits(flow.saddr), self.splen),
+            daddr: masked(bits(flow.daddr), self.dplen),
+            upper: u64::from(proto) << 32 | u64::from(sport) << 16 | u64::from(dport),
         }
     }
 }
 
-type Hasher = foldhash::quality::RandomState;
+type RandomState = foldhash::quality::RandomState;
 
 /// Policies that leave the same bits open.
 #[derive(Debug, Default)]
 struct Tuple {
     /// Policies with the same masked selector (they differ in host bits), strongest first.
-    policies: HashMap<Masked, Vec<(Rank, u32)>, Hasher>,
+    policies: HashMap<Masked, Vec<(Rank, u32)>, RandomState>,
     /// Every rank in the tuple; the first bounds what the tuple can hold.
     ranks: BTreeSet<Rank>,
 }
@@ -128,7 +145,7 @@ struct Tuple {
 /// Which prefix lengths occur on one side, and for which prefixes.
 #[derive(Debug)]
 struct Side {
-    prefixes: HashMap<(u8, [u8; 16]), Prefix, Hasher>,
+    prefixes: HashMap<(u128, u8), Prefix, RandomState>,
     /// Number of distinct prefixes of each length.
     lengths: [u32; 129],
 }
@@ -139,6 +156,8 @@ struct Prefix {
     policies: u32,
     /// None of them is stronger. It may be too strong after a removal, which costs time and no more.
     bound: Rank,
+    /// Where one of that strength is, or was.
+    strongest: Shape,
 }
 
 impl Default for Side {
@@ -148,18 +167,20 @@ impl Default for Side {
 }
 
 impl Side {
-    fn add(&mut self, addr: [u8; 16], plen: u8, rank: Rank) {
+    fn add(&mut self, addr: [u8; 16], plen: u8, rank: Rank, shape: Shape) {
         let lengths = &mut self.lengths;
-        let prefix = self.prefixes.entry((plen, masked(addr, plen))).or_insert_with(|| {
+        let prefix = self.prefixes.entry((masked(bits(addr), plen), plen)).or_insert_with(|| {
             lengths[usize::from(plen.min(128))] += 1;
-            Prefix { policies: 0, bound: rank }
+            Prefix { policies: 0, bound: rank, strongest: shape }
         });
         prefix.policies += 1;
-        prefix.bound = prefix.bound.min(rank);
+        if rank < prefix.bound {
+            (prefix.bound, prefix.strongest) = (rank, shape);
+        }
     }
 
     fn remove(&mut self, addr: [u8; 16], plen: u8) {
-        let key = (plen, masked(addr, plen));
+        let key = (masked(bits(addr), plen), plen);
         if let Some(prefix) = self.prefixes.get_mut(&key) {
             prefix.policies -= 1;
             if prefix.policies == 0 {
@@ -169,22 +190,23 @@ impl Side {
         }
     }
 
-    /// For each prefix length that occurs for an address, the bound of its policies.
-    fn matching(&self, addr: [u8; 16], width: u8) -> Vec<Option<Rank>> {
-        let bound = |plen: u8| {
-            let occurs = self.lengths[usize::from(plen.min(128))] != 0;
-            occurs.then(|| self.prefixes.get(&(plen, masked(addr, plen)))).flatten().map(|prefix| prefix.bound)
-        };
-        (0..=width).map(bound).collect()
+    /// The prefixes of an address, by their length.
+    fn matching(&self, addr: [u8; 16], width: u8) -> Vec<(u8, Prefix)> {
+        let occurs = |plen: &u8| self.lengths[usize::from((*plen).min(128))] != 0;
+        let addr = bits(addr);
+        let prefix = |plen| Some((plen, *self.prefixes.get(&(masked(addr, plen), plen))?));
+        (0..=width).filter(occurs).filter_map(prefix).collect()
     }
 }
 
 /// The policies of one family.
 #[derive(Debug, Default)]
 struct Family {
-    tuples: HashMap<Shape, Tuple, Hasher>,
+    tuples: HashMap<Shape, Tuple, RandomState>,
     /// Every tuple by its strongest policy.
     order: BTreeSet<(Rank, Shape)>,
+    /// For each pair of prefix lengths that has tuples, a bit for each `Shape::upper`.
+    uppers: HashMap<(u8, u8), u8, RandomState>,
     src: Side,
     dst: Side,
 }
@@ -221,6 +243,7 @@ impl PolicyIndex {
         let pattern = clamp(pattern);
         let family = &mut self.families[usize::from(pattern.v6)];
         let shape = Shape::of(&pattern);
+        *family.uppers.entry((shape.splen, shape.dplen)).or_insert(0) |= 1 << shape.upper();
         let tuple = family.tuples.entry(shape).or_default();
         let before = tuple.ranks.first().copied();
         let same = tuple.policies.entry(shape.apply(&as_flow(&pattern))).or_default();
@@ -229,8 +252,8 @@ impl PolicyIndex {
         tuple.ranks.insert(rank);
         let after = tuple.ranks.first().copied();
         family.reorder(shape, before, after);
-        family.src.add(pattern.saddr, pattern.splen, rank);
-        family.dst.add(pattern.daddr, pattern.dplen, rank);
+        family.src.add(pattern.saddr, pattern.splen, rank, shape);
+        family.dst.add(pattern.daddr, pattern.dplen, rank, shape);
         self.len += 1;
     }
 
@@ -252,6 +275,12 @@ impl PolicyIndex {
         let after = tuple.ranks.first().copied();
         if after.is_none() {
             family.tuples.remove(&shape);
+            if let Some(uppers) = family.uppers.get_mut(&(shape.splen, shape.dplen)) {
+                *uppers &= !(1 << shape.upper());
+                if *uppers == 0 {
+                    family.uppers.remove(&(shape.splen, shape.dplen));
+                }
+            }
         }
         family.reorder(shape, before, after);
         family.src.remove(pattern.saddr, pattern.splen);
@@ -270,37 +299,73 @@ impl PolicyIndex {
     /// (interface, mark, security context).
     pub fn lookup_where(&self, flow: &FlowKey, mut accept: impl FnMut(u32) -> bool) -> Option<(Rank, u32)> {
         let family = &self.families[usize::from(flow.v6)];
-        let width = if flow.v6 { 128 } else { 32 };
-        // Asking the sides first pays only where there are more tuples than prefix lengths to ask for.
-        let sides = (family.order.len() > 8)
-            .then(|| (family.src.matching(flow.saddr, width), family.dst.matching(flow.daddr, width)));
         let mut best: Option<(Rank, u32)> = None;
-        for &(bound, shape) in &family.order {
-            if best.is_some_and(|(rank, _)| rank < bound) {
-                break;
+        // Asking the sides first pays only where there are many tuples.
+        if family.order.len() <= 8 {
+            for &(bound, shape) in &family.order {
+                if is_beaten(best, bound) {
+                    break;
+                }
+                family.probe(shape, flow, &mut accept, &mut best);
             }
-            if let Some((src, dst)) = &sides {
-                let bound = |side: &[Option<Rank>], plen: u8| side.get(usize::from(plen)).copied().flatten();
-                let (Some(src), Some(dst)) = (bound(src, shape.splen), bound(dst, shape.dplen)) else { continue };
-                // Whatever has both prefixes is weaker than what was found.
-                if best.is_some_and(|(rank, _)| rank < src.max(dst)) {
+            return best;
+        }
+        let width = if flow.v6 { 128 } else { 32 };
+        let mut dst = family.dst.matching(flow.daddr, width);
+        if dst.is_empty() {
+            return None;
+        }
+        let mut src = None;
+        // The strongest first: most often it is the one, and nothing else has to be looked at.
+        if let Some(first) = (0..dst.len()).min_by_key(|&at| dst[at].1.bound) {
+            dst.swap(0, first);
+        }
+        for (dplen, to) in dst {
+            if is_beaten(best, to.bound) {
+                continue;
+            }
+            family.probe(to.strongest, flow, &mut accept, &mut best);
+            if best.is_some_and(|(rank, _)| rank <= to.bound) {
+                continue;
+            }
+            for &(splen, from) in src.get_or_insert_with(|| family.src.matching(flow.saddr, width)).iter() {
+                if is_beaten(best, from.bound) {
                     continue;
                 }
-            }
-            let Some(same) = family.tuples.get(&shape).and_then(|t| t.policies.get(&shape.apply(flow))) else {
-                continue;
-            };
-            if let Some(&found) = same.iter().find(|(_, policy)| accept(*policy))
-                && best.is_none_or(|(rank, _)| found.0 < rank)
-            {
-                best = Some(found);
+                let uppers = family.uppers.get(&(splen, dplen)).copied().unwrap_or(0);
+                for upper in (0..8).filter(|upper| uppers >> upper & 1 != 0) {
+                    family.probe(Shape::with_upper(splen, dplen, upper), flow, &mut accept, &mut best);
+                }
             }
         }
         best
     }
 }
 
+/// Whether what was found is stronger than anything of this bound.
+fn is_beaten(best: Option<(Rank, u32)>, bound: Rank) -> bool {
+    best.is_some_and(|(rank, _)| rank < bound)
+}
+
 impl Family {
+    /// Looks for a flow's policy in one tuple, and takes it for the best if it is.
+    fn probe(
+        &self,
+        shape: Shape,
+        flow: &FlowKey,
+        accept: &mut impl FnMut(u32) -> bool,
+        best: &mut Option<(Rank, u32)>,
+    ) {
+        let Some(same) = self.tuples.get(&shape).and_then(|tuple| tuple.policies.get(&shape.apply(flow))) else {
+            return;
+        };
+        if let Some(&found) = same.iter().find(|(_, policy)| accept(*policy))
+            && best.is_none_or(|(rank, _)| found.0 < rank)
+        {
+            *best = Some(found);
+        }
+    }
+
     fn reorder(&mut self, shape: Shape, before: Option<Rank>, after: Option<Rank>) {
         if before != after {
             if let Some(rank) = before {
@@ -313,15 +378,17 @@ impl Family {
     }
 }
 
+fn bits(addr: [u8; 16]) -> u128 {
+    u128::from_be_bytes(addr)
+}
+
 /// The first `plen` bits of an address, the rest zero.
-fn masked(addr: [u8; 16], plen: u8) -> [u8; 16] {
-    let bits = u128::from_be_bytes(addr);
-    let mask = match plen {
+fn masked(addr: u128, plen: u8) -> u128 {
+    match plen {
         0 => 0,
-        1..=127 => u128::MAX << (128 - plen),
-        _ => u128::MAX,
-    };
-    (bits & mask).to_be_bytes()
+        1..=127 => addr & u128::MAX << (128 - plen),
+        _ => addr,
+    }
 }
 
 fn clamp(pattern: &Pattern) -> Pattern {

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::path::Routes;
 use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
-use crate::afkey::sa::{Address, Sa, Said, Selector, State};
+use crate::afkey::sa::{Address, Context as SecurityContext, Sa, Said, Selector, State};
 use crate::engine::sadb::{AcquireKey, Change, Route};
 use crate::engine::{Engine, Flow, prefix_equal};
 use crate::keyd::{Context, Time};
@@ -30,11 +30,13 @@ pub struct Link {
 }
 
 /// An SA that was not found, so that key managers may be asked.
-#[derive(Clone, Copy, Debug)]
-struct Wanted {
+#[derive(Clone, Debug)]
+pub(in crate::engine) struct Wanted {
     key: AcquireKey,
-    /// Which of the policies wants it.
-    policy: usize,
+    /// Of the policy that wants it.
+    id: u32,
+    priority: u32,
+    context: Option<SecurityContext>,
 }
 
 /// The outcome for all templates.
@@ -112,41 +114,43 @@ impl Engine {
         }
     }
 
-    /// What policies come to for a packet. Missing SAs are asked for.
+    /// What policies come to for a packet, and which SAs are missing: [`Engine::ask_for`] asks for them.
     ///
     /// # Errors
     /// Those of [`Engine::find_links`].
     pub(in crate::engine) fn settle(
-        &mut self,
+        &self,
         policies: &[&Policy],
         flow: &Flow,
         routes: Option<&dyn Routes>,
-        cx: &mut Context<'_>,
-    ) -> Result<Settled, Errno> {
+    ) -> Result<(Settled, Vec<Wanted>), Errno> {
         if policies.iter().any(|policy| policy.block) {
-            return Ok(Settled::Block);
+            return Ok((Settled::Block, Vec::new()));
         }
         let Found { links, wanted, missing } = self.find_links(policies, flow, routes)?;
-        for Wanted { key, policy } in &wanted {
-            if let Some(policy) = policies.get(*policy) {
-                self.acquire(key, flow, policy, cx);
-            }
-        }
         let lasting = wanted.is_empty();
-        Ok(match links.as_slice() {
+        let settled = match links.as_slice() {
             _ if missing => Settled::Wait,
             [] => Settled::Clear { lasting },
             _ => Settled::Through { links, lasting },
-        })
+        };
+        Ok((settled, wanted))
     }
 
-    /// Looks for an SA for each template of these policies. Nothing changes, nobody is asked.
+    /// Asks key managers for SAs that are missing.
+    pub(in crate::engine) fn ask_for(&mut self, wanted: &[Wanted], flow: &Flow, cx: &mut Context<'_>) {
+        for wanted in wanted {
+            self.acquire(wanted, flow, cx);
+        }
+    }
+
+    /// Looks for an SA for each template of these policies.
     ///
     /// # Errors
     /// ENOBUFS: more templates than can be applied; or no route to a tunnel's other end.
     fn find_links(&self, policies: &[&Policy], flow: &Flow, routes: Option<&dyn Routes>) -> Result<Found, Errno> {
         let mut found = Found::default();
-        for (at, policy) in policies.iter().enumerate() {
+        for policy in policies {
             // Six can be installed, but the sixth is never looked for (`xfrm_tmpl_resolve`).
             if found.links.len() + policy.templates.len() >= MAX_TEMPLATES {
                 return Err(Errno::ENOBUFS);
@@ -161,7 +165,8 @@ impl Engine {
                         ends.reached(&key);
                     }
                     None => {
-                        found.wanted.push(Wanted { key, policy: at });
+                        let (id, priority) = (policy.id, policy.priority);
+                        found.wanted.push(Wanted { key, id, priority, context: policy.context.clone() });
                         if !template.optional {
                             found.missing = true;
                             return Ok(found);
@@ -202,13 +207,22 @@ impl Engine {
 
     /// The SA for a template (`xfrm_state_look_at`): not dying before dying, then the newest.
     pub(super) fn best(&self, key: &AcquireKey, flow: &Flow) -> Option<(u32, &Sa)> {
-        // Of equals min_by_key takes the first, which is the one inserted last.
-        let order = |(_, sa): &(u32, &Sa)| (sa.saddr != key.saddr, sa.dying, std::cmp::Reverse(sa.usage.add_time));
-        self.usable(key, flow).min_by_key(order)
+        let mut best: Option<(u32, &Sa)> = None;
+        for (index, sa) in self.usable(key, flow) {
+            // They come newest first, and those of any source last.
+            match best {
+                Some((_, found)) if found.saddr != sa.saddr => break,
+                _ if !sa.dying => return Some((index, sa)),
+                None => best = Some((index, sa)),
+                Some(_) => {}
+            }
+        }
+        best
     }
 
     /// Makes a larval and asks the key managers, unless that was done already.
-    fn acquire(&mut self, key: &AcquireKey, flow: &Flow, policy: &Policy, cx: &mut Context<'_>) {
+    fn acquire(&mut self, wanted: &Wanted, flow: &Flow, cx: &mut Context<'_>) {
+        let Wanted { key, id, priority, context } = wanted;
         let any_source = AcquireKey { saddr: [0; 16], ..*key };
         if self.sadb.is_acquiring(key) || self.sadb.is_acquiring(&any_source) || !cx.registered {
             return;
@@ -222,7 +236,7 @@ impl Engine {
         let said = Said { daddr: key.daddr, spi: 0, proto: key.proto, v6: key.v6 };
         let mut larval = Sa::larval(said, key.saddr, key.mode, key.reqid, now, self.acq_expires);
         larval.selector = exact_selector(flow);
-        larval.context.clone_from(&policy.context);
+        larval.context.clone_from(context);
         self.acquire_seq = self.acquire_seq.wrapping_add(1).max(1);
         larval.seq = self.acquire_seq;
         let timer = larval.next_check(now);
@@ -231,8 +245,8 @@ impl Engine {
         let ext = SadbXPolicy {
             policy_type: PolicyType::IPSEC.0.into(),
             dir: PolicyDirection::OUTBOUND.0,
-            id: policy.id.into(),
-            priority: policy.priority.into(),
+            id: (*id).into(),
+            priority: (*priority).into(),
             ..Default::default()
         };
         let profile = self.profile;
@@ -251,7 +265,7 @@ impl Engine {
                 writer.proposal(32, &[]);
             }
             if let Some(context) = &larval.context {
-                writer.sec_ctx(crate::afkey::sa::Context::DOI, crate::afkey::sa::Context::ALG, &context.text);
+                writer.sec_ctx(SecurityContext::DOI, SecurityContext::ALG, &context.text);
             }
             writer.finish()
         });
