@@ -1,17 +1,26 @@
 //! Which policy takes a packet, and with which SA, at 100 000 policies and as many SAs: address pairs, a mix of prefix
 //! lengths, and port-specific policies; against looking at every policy. `cargo bench --bench resolve`
+//!
+//! With PFKEY_BENCH_KERNEL, inside a kernel that may be changed (`tests/kernel/bench`), the same policies are given to
+//! that kernel too: what they add to the time that a packet takes to be sent stands beside.
 
 use std::hint::black_box;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsFd as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use pfkey_rs::afkey::message::write_policy;
 use pfkey_rs::afkey::policy::{Policy, Template};
 use pfkey_rs::afkey::sa::{Limits, Sa, Said, Selector, Usage};
+use pfkey_rs::batch::Batch;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use pfkey_rs::engine::resolve::path::Path;
 use pfkey_rs::engine::resolve::policy_index::Pattern;
 use pfkey_rs::engine::{Engine, Flow};
 use pfkey_rs::keyd::{Audience, Context, Outbox};
-use pfkey_rs::wire::Profile;
+use pfkey_rs::socket::Backend;
+use pfkey_rs::wire::{Header, MessageType, Profile, SaType};
 
 /// This host.
 const OWN: [u8; 16] = [192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -87,7 +96,7 @@ const CASES: [Case; 3] = [
     Case {
         name: "mixed prefix lengths",
         selector: |n| Selector {
-            saddr: v4(0xc000_0200),
+            saddr: v4(0xc000_0200 | (n.wrapping_mul(37) & 0xff)),
             daddr: v4(peer(n)),
             splen: 8 + (n % 25) as u8,
             dplen: 16 + (n / 25 % 17) as u8,
@@ -116,7 +125,44 @@ fn each(took: Duration, n: u32) -> f64 {
     took.as_secs_f64() * 1e9 / f64::from(n)
 }
 
+/// What sending takes in this kernel: the time of `sendto` for these packets, without policies and with those of the case.
+fn kernel(case: &Case, flows: &[Flow]) -> (f64, f64) {
+    let sh = |script: &str| assert!(Command::new("sh").args(["-ec", script]).status().is_ok_and(|s| s.success()));
+    sh("ip link show out0 >/dev/null 2>&1 || {
+          ip link add name out0 type dummy && ip link set lo up && ip link set out0 up
+          ip addr add 192.0.2.1/32 dev out0 && ip route add default dev out0; }
+        ip xfrm policy flush");
+    let socket = UdpSocket::bind(("192.0.2.1", 1000)).expect("a UDP socket");
+    let send = || {
+        let start = Instant::now();
+        for flow in flows {
+            let [a, b, c, d, ..] = flow.daddr;
+            socket.send_to(&[0], (Ipv4Addr::new(a, b, c, d), flow.dport)).expect("a packet");
+        }
+        each(start.elapsed(), flows.len() as u32)
+    };
+    send();
+    let without = send();
+    let fd = pfkey_rs::socket::open_with(&Backend::AfKey).expect("AF_KEY");
+    let mut batch = Batch::default();
+    let mut buffer = vec![0; 4096];
+    for n in 0..N {
+        let header = Header::new(MessageType::X_SPDADD, SaType::UNSPEC, n + 1, std::process::id());
+        let policy = Policy { templates: Vec::new(), ..policy(n, (case.selector)(n)) };
+        batch.push(write_policy(&mut buffer, header, &policy).expect("room")).expect("a message");
+    }
+    let mut refused = 0;
+    batch.send(fd.as_fd(), |_, _| refused += 1).expect("AF_KEY");
+    // Two policies of the same selector: the kernel keeps one.
+    assert!(refused < N / 10, "{refused} policies refused");
+    send();
+    let with = send();
+    sh("ip xfrm policy flush");
+    (without, with)
+}
+
 fn main() {
+    let with_kernel = std::env::var_os("PFKEY_BENCH_KERNEL").is_some();
     println!("{N} policies, {N} SAs; nanoseconds for each packet");
     println!("{:<24} {:>12} {:>12} {:>12} {:>10}", "", "policy", "cache miss", "cache hit", "linear");
     for case in CASES {
@@ -186,5 +232,9 @@ fn main() {
             each(hit, LOOKUPS),
             each(linear, LINEAR)
         );
+        if with_kernel {
+            let (without, with) = kernel(&case, &flows[..20_000]);
+            println!("{:<24} sendto {without:.0} without policies, {with:.0} with them", "");
+        }
     }
 }
