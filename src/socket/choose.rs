@@ -58,6 +58,9 @@ pub enum OpenError {
         /// Where it was sought.
         sought: Vec<PathBuf>,
     },
+    /// The kernel cannot be spoken to: it has no AF_KEY, or that was not asked for, and this neither.
+    #[error("this kernel has no XFRM over netlink (CONFIG_XFRM_USER, or the module xfrm_user)")]
+    NoXfrm,
     /// The private pfkeyd did not start.
     #[error("{}: {source}", program.display())]
     Helper {
@@ -90,7 +93,7 @@ impl OpenError {
         match self {
             Self::UnknownBackend { .. } | Self::UnknownAlgorithms { .. } => libc::EINVAL,
             Self::AfKeyLacks { .. } => libc::EPROTONOSUPPORT,
-            Self::NoPfkeyd { .. } => libc::EAFNOSUPPORT,
+            Self::NoPfkeyd { .. } | Self::NoXfrm => libc::EAFNOSUPPORT,
             Self::Helper { source, .. } | Self::Connect { source, .. } | Self::System(source) => {
                 source.raw_os_error().unwrap_or(libc::EIO)
             }

@@ -100,6 +100,7 @@ pub(super) fn open(engine: &str, arguments: &[&str]) -> Result<OwnedFd, OpenErro
     match File::from(status_read).read_exact(&mut errno) {
         Ok(()) => match i32::from_ne_bytes(errno) {
             0 => Ok(ours),
+            libc::EAFNOSUPPORT => Err(OpenError::NoXfrm),
             errno => Err(failed(io::Error::from_raw_os_error(errno))),
         },
         Err(_) => Err(failed(io::Error::from_raw_os_error(libc::ECHILD))),
