@@ -277,6 +277,36 @@ fn the_numbers_in_the_documentation() {
     }
 }
 
+/// The last tables of the documentation are what `--diff` prints.
+#[test]
+fn the_comparison_in_the_documentation() {
+    let (daemon, _) = start("pfkey_diff");
+    let text = std::fs::read_to_string(c::root().join("docs/numbers.md")).unwrap();
+    let section = |name: &str| {
+        let (_, rest) = text.split_once(&format!("\n## {name}\n")).unwrap();
+        let rows = rest.split("\n## ").next().unwrap().lines().filter(|l| l.starts_with("| ")).skip(1);
+        let cells = |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+        rows.map(cells).collect::<Vec<_>>()
+    };
+    let types = json(&daemon.ok(&["--json", "types", "--diff"]));
+    let types = types["types"].as_array().unwrap();
+    let cell = |entry: &serde_json::Value, name: &str| entry[name].as_str().unwrap_or("–").to_owned();
+    let handlers = types.iter().filter(|t| t["kind"] == "message");
+    let handlers: Vec<_> =
+        handlers.map(|t| vec![t["number"].to_string(), cell(t, "linux_handler"), cell(t, "klips_handler")]).collect();
+    assert_eq!(section("Handlers"), handlers);
+    let others = types.iter().filter(|t| t["kind"] != "message" && t["kind"] != "extension");
+    let others: Vec<_> = others
+        .map(|t| vec![format!("{} {}", t["kind"].as_str().unwrap(), t["number"]), cell(t, "linux"), cell(t, "klips")])
+        .collect();
+    assert_eq!(section("Other numbers"), others);
+    let same = |kind: &str, number: u64| {
+        types.iter().find(|t| t["kind"] == kind && t["number"] == number).unwrap()["same"].clone()
+    };
+    assert_eq!((same("message", 12), same("message", 13)), ("yes".into(), "no".into()));
+    assert_eq!((same("extension", 1), same("extension", 5)), ("no".into(), "yes".into()), "an SA's length differs");
+}
+
 #[test]
 fn exit_statuses() {
     let (daemon, _) = start("pfkey_status");

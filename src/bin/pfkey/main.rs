@@ -161,11 +161,14 @@ enum Command {
         #[arg(long, default_value_t = 1500, value_name = "N")]
         mtu: u32,
     },
-    /// List messages, extensions and SA types: their numbers and what they are for
+    /// List messages, extensions, SA types and flags: their numbers and what they are for
     Types {
         /// Whose numbers
         #[arg(long, default_value = "linux")]
         profile: Dialect,
+        /// KLIPS's beside them (beside Linux's, for klips)
+        #[arg(long)]
+        diff: bool,
     },
     /// List the key engine's algorithms
     Algorithms,
@@ -271,14 +274,14 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Explain { words, file, mtu } => {
             explain::explain(view, &explain::Options { words: &words, file: file.as_deref(), mtu })
         }
-        Command::Types { profile } => types::types(
-            view,
-            match profile {
+        Command::Types { profile, diff } => {
+            let profile = match profile {
                 Dialect::Linux => Profile::Linux,
                 Dialect::Klips => Profile::Klips,
                 Dialect::Rfc2367 => Profile::Rfc2367,
-            },
-        ),
+            };
+            if diff { types::diff(view, profile) } else { types::types(view, profile) }
+        }
         Command::Algorithms => algorithms::algorithms(view),
         Command::Doctor => doctor::doctor(view),
         Command::Completion { shell } => {

@@ -82,7 +82,7 @@ pub fn extension(profile: Profile, name: &str) -> Option<(&'static str, &'static
         "X_ADDRESS_SRC_MASK" => ("sadb_address", "mask of a flow's source"),
         "X_ADDRESS_DST_MASK" => ("sadb_address", "mask of a flow's destination"),
         "X_DEBUG" => ("sadb_x_debug", "what is logged"),
-        "X_PROTOCOL" => ("sadb_x_protocol", "protocol of a flow"),
+        "X_PROTOCOL" => ("sadb_protocol", "protocol of a flow"),
         _ => return None,
     })
 }
