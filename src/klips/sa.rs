@@ -136,6 +136,16 @@ pub struct InboundFlow {
     pub dst_mask: Ipv4Addr,
 }
 
+impl InboundFlow {
+    /// Whether a packet between these two is of the flow.
+    #[must_use]
+    pub fn has(&self, src: Ipv4Addr, dst: Ipv4Addr) -> bool {
+        let within =
+            |ip: Ipv4Addr, net: Ipv4Addr, mask: Ipv4Addr| (u32::from(ip) ^ u32::from(net)) & u32::from(mask) == 0;
+        within(src, self.src, self.src_mask) && within(dst, self.dst, self.dst_mask)
+    }
+}
+
 /// One SA. It has no `Debug`, because it holds keys.
 pub struct Sa {
     /// What names it.

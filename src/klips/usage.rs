@@ -1,5 +1,7 @@
 //! What packets do to SAs: counters, limits, a peer that moves.
 
+use std::net::Ipv4Addr;
+
 use super::number::*;
 use super::parse::Endpoint;
 use super::reply::Reply;
@@ -17,6 +19,13 @@ impl Engine {
             self.count(said, bytes, cx);
         }
         usable
+    }
+
+    /// Whether a packet between these two may come out of a tunnel SA: it is of the flow that X_ADDFLOW with INFLOW gave the
+    /// SA, or the SA has none.
+    #[must_use]
+    pub fn lets_in(&self, tunnel: &Said, src: Ipv4Addr, dst: Ipv4Addr) -> bool {
+        self.sadb.get(tunnel).is_some_and(|sa| sa.flow.is_none_or(|flow| flow.has(src, dst)))
     }
 
     /// Tells those registered for ESP that the peer of an encapsulated SA has another address or port

@@ -60,7 +60,12 @@ fn addflow_with_inflow_sets_what_a_tunnel_lets_in() {
     w.ask_clear(&tunnel(SPI));
     w.ask_clear(&group(X_SATYPE_IPIP, SPI, S::ESP, SPI));
     assert_eq!(inflow(&mut w, S::ESP, SPI), Ok(()));
-    let tunnel = w.engine().sadb().get(&Said { dst: B.parse().unwrap(), spi: SPI, proto: 4 }).unwrap();
+    let said = Said { dst: B.parse().unwrap(), spi: SPI, proto: 4 };
+    let lets_in =
+        |w: &mut World, src: &str, dst: &str| w.engine().lets_in(&said, src.parse().unwrap(), dst.parse().unwrap());
+    assert!(lets_in(&mut w, "10.255.0.1", "11.0.0.1"));
+    assert!(!lets_in(&mut w, "12.0.0.1", "11.0.0.1") && !lets_in(&mut w, "10.0.0.1", "12.0.0.1"));
+    let tunnel = w.engine().sadb().get(&said).unwrap();
     let flow = tunnel.flow.unwrap();
     assert_eq!((flow.src, flow.dst_mask), ([10, 0, 0, 0].into(), [255, 0, 0, 0].into()));
     assert_eq!(tunnel.flags & 8, 8);

@@ -5,6 +5,7 @@
 #[path = "../support/c.rs"]
 mod c;
 
+mod anything;
 mod daemon;
 mod eroutes;
 mod fields;

@@ -15,7 +15,7 @@ pub const SPI: u32 = 0x1000;
 pub const START: u64 = 1_000_000;
 
 /// A message under construction.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Msg {
     pub head: [u8; 16],
     pub extensions: Vec<(u16, Vec<u8>)>,
