@@ -5,6 +5,10 @@
 #[allow(dead_code)]
 mod build;
 
+#[path = "klips/world.rs"]
+#[allow(dead_code)]
+mod klips_world;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
@@ -172,6 +176,34 @@ fn requests_answers_and_dumps() {
         world.handle("ADD", &sa(M::ADD, 0x1001));
         looking("the end", move || drop(world));
     }
+}
+
+#[test]
+fn klips() {
+    use klips_world::{esp, named};
+    let mut world = klips_world::World::new(2);
+    let keyed = |spi| {
+        let mut message = esp(spi);
+        for (_, body) in message.extensions.iter_mut().filter(|(ext, _)| matches!(ext, 8 | 9)) {
+            body[4..].iter_mut().zip(KEY.iter().cycle()).for_each(|(byte, key)| *byte = *key);
+        }
+        message
+    };
+    let mut handle = |what: &str, message: klips_world::Msg| {
+        let (bytes, id) = (message.bytes(), world.ids[0]);
+        let outcome = looking(what, || world.hub.receive(id, &bytes, NOW, &mut world.queues));
+        (0..2).for_each(|socket| drop(world.heard(socket)));
+        outcome
+    };
+    assert_eq!(handle("ADD", keyed(0x1001)), Ok(()));
+    assert!(handle("ADD of what exists", keyed(0x1001)).is_err());
+    let mut update = keyed(0x1001);
+    update.head[1] = M::UPDATE.0;
+    assert_eq!(handle("UPDATE", update), Ok(()));
+    assert_eq!(handle("GET", named(M::GET, S::ESP, 0x1001)), Ok(()));
+    assert_eq!(handle("DELETE", named(M::DELETE, S::ESP, 0x1001)), Ok(()));
+    assert_eq!(handle("ADD", keyed(0x1002)), Ok(()));
+    looking("the end", move || drop(world));
 }
 
 #[test]

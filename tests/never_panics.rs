@@ -3,7 +3,11 @@
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
+use pfkey_rs::engine::Engine;
+use pfkey_rs::keyd::{Hub, Queues, SessionId};
+use pfkey_rs::klips;
 use pfkey_rs::policy::{self, PolicySpec, RequestSpec};
 use pfkey_rs::print::{self, SocketPolicyFilter, Style, Utc};
 use pfkey_rs::wire::{
@@ -84,6 +88,64 @@ fn request() -> impl Strategy<Value = RequestSpec> {
     )
 }
 
+const NOW: Duration = Duration::from_secs(1_700_000_000);
+
+/// Everything that a session was told is a message of its dialect.
+fn well_formed(queues: &mut Queues, ids: &[SessionId], profile: Profile) {
+    for &id in ids {
+        while let Some(message) = queues.pop(id) {
+            // A copy for a promiscuous listener is whatever was sent.
+            let parsed = Message::parse(&message, profile);
+            assert!(parsed.is_ok() || message.get(1) == Some(&11), "{profile:?}: {message:02x?}");
+        }
+    }
+}
+
+/// Sends messages to an engine of each dialect, one after the other, and lets time pass.
+fn told(messages: &[Vec<u8>]) {
+    for profile in [Profile::Linux, Profile::Rfc2367] {
+        let mut hub = Hub::new(Engine::with_seed(profile, 1), profile);
+        let (ids, mut queues) = ([hub.open(), hub.open()], Queues::new());
+        for message in messages {
+            let _ = hub.receive(ids[0], message, NOW, &mut queues);
+        }
+        hub.receive_all(ids[1], &messages.concat(), NOW, &mut queues);
+        hub.advance(NOW + Duration::from_secs(100), &mut queues);
+        ids.iter().for_each(|&id| hub.close(id, NOW));
+        if !messages.iter().any(|m| m.get(1) == Some(&11)) {
+            well_formed(&mut queues, &ids, profile);
+        }
+    }
+    let mut hub = klips::Hub::new(klips::Engine::with_seed(1));
+    let (ids, mut queues) = ([hub.open(), hub.open()], Queues::new());
+    for message in messages {
+        let _ = hub.receive(ids[0], message, NOW, &mut queues);
+    }
+    ids.iter().for_each(|&id| hub.close(id));
+    well_formed(&mut queues, &ids, Profile::Klips);
+}
+
+/// The longest message that the length field allows: one extension, as many as fit, and one that is as long as that.
+#[test]
+fn the_longest_messages() {
+    let words = u16::MAX;
+    for msg_type in 0..=25 {
+        let mut header = [2, msg_type, 0, 3, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0];
+        header[4..6].copy_from_slice(&words.to_ne_bytes());
+        let body = usize::from(words) * 8 - 16;
+        let mut one = vec![0; body];
+        one[..2].copy_from_slice(&(words - 2).to_ne_bytes());
+        let extension = [1_u16.to_ne_bytes(), 99_u16.to_ne_bytes(), [0; 2], [0; 2]].concat();
+        // A key, and a security label.
+        for ext in [8_u16, 24] {
+            one[2..4].copy_from_slice(&ext.to_ne_bytes());
+            told(&[[&header[..], &one].concat()]);
+        }
+        told(&[[&header[..], &extension.repeat(body / 8)].concat()]);
+        told(&[[&header[..], &vec![0; body]].concat()]);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() })]
 
@@ -107,6 +169,11 @@ proptest! {
         for at in slots.iter().flatten() {
             prop_assert!(*at <= bytes.len());
         }
+    }
+
+    #[test]
+    fn any_sequence_of_messages_is_answered(messages in prop::collection::vec(message(), 1..8)) {
+        told(&messages);
     }
 
     #[test]

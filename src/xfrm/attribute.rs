@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::layout::{AttributeHeader, Header};
 
@@ -21,7 +21,7 @@ const fn round4(n: usize) -> usize {
 /// One or more messages under construction.
 #[derive(Default)]
 pub struct Writer {
-    bytes: Vec<u8>,
+    bytes: Zeroizing<Vec<u8>>,
     /// Where the last message starts.
     start: usize,
 }
@@ -35,7 +35,7 @@ impl Writer {
 
     /// Makes room for so many bytes at once, so that growing leaves no copy of keys behind.
     pub fn with_room(bytes: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes), start: 0 }
+        Self { bytes: Zeroizing::new(Vec::with_capacity(bytes)), start: 0 }
     }
 
     /// Takes what another wrote, which is then empty.
@@ -82,7 +82,8 @@ impl Writer {
     }
 
     fn pad(&mut self) -> &mut Self {
-        self.bytes.resize(round4(self.bytes.len()), 0);
+        let padded = round4(self.bytes.len());
+        self.bytes.resize(padded, 0);
         let len = (self.bytes.len() - self.start) as u32;
         if let Some(field) = self.bytes.get_mut(self.start..self.start + 4) {
             field.copy_from_slice(&len.to_ne_bytes());

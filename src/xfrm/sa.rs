@@ -278,3 +278,86 @@ pub fn is_past_soft_limit(soft: &Limits, usage: &Usage, now: Time) -> bool {
         || reached(soft.add_seconds, now.saturating_sub(usage.add_time))
         || (usage.use_time != 0 && reached(soft.use_seconds, now.saturating_sub(usage.use_time)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::attribute::{REQUEST, split};
+    use super::super::layout::message;
+    use super::*;
+    use crate::engine::Engine;
+    use crate::keyd::{Hub, Queues};
+    use crate::wire::{ExtensionType as Ext, Header, MessageType as M, Profile, SaType, SockaddrBytes};
+    use crate::wire::{Writer as Request, layout::SadbLifetime, layout::SadbSa};
+
+    const NOW: Time = Time::from_secs(1_700_000_000);
+
+    fn add(satype: SaType, sa: SadbSa, ends: [&str; 2], more: impl FnOnce(&mut Request<'_>)) -> Vec<u8> {
+        let mut buffer = [0; 1024];
+        let mut request = Request::new(&mut buffer, Header::new(M::ADD, satype, 7, 1), Profile::Linux);
+        request.sa(SadbSa { spi: 0x1234.into(), state: 1, ..sa });
+        for (ext, end) in [Ext::ADDRESS_SRC, Ext::ADDRESS_DST].into_iter().zip(ends) {
+            let prefix = if end.contains(':') { 128 } else { 32 };
+            request.address(ext, 0, prefix, SockaddrBytes::new(end.parse().unwrap(), 0).as_bytes());
+        }
+        more(&mut request);
+        request.finish().unwrap().to_vec()
+    }
+
+    /// What an engine says to a DUMP.
+    fn dumped(hub: &mut Hub<Engine>) -> Vec<Vec<u8>> {
+        let (id, mut queues) = (hub.open(), Queues::new());
+        let mut buffer = [0; 16];
+        let dump = Request::new(&mut buffer, Header::new(M::DUMP, SaType::UNSPEC, 1, 1), Profile::Linux);
+        hub.receive(id, dump.finish().unwrap(), NOW, &mut queues).unwrap();
+        std::iter::from_fn(|| queues.pop(id)).collect()
+    }
+
+    /// An SA that a program adds is the same SA when it has gone through netlink's NEWSA.
+    #[test]
+    fn netlinks_bytes_yield_the_same_sa() {
+        let (v4, v6) = (["192.0.2.1", "198.51.100.2"], ["2001:db8::1", "2001:db8::2"]);
+        let lifetime = |n: u64| SadbLifetime { bytes: (n * 9).into(), addtime: n.into(), ..Default::default() };
+        let requests = [
+            add(SaType::AH, SadbSa { auth: 3, replay: 32, ..Default::default() }, v4, |r| {
+                r.key(Ext::KEY_AUTH, 160, &[7; 20]);
+            }),
+            add(SaType::ESP, SadbSa { auth: 5, encrypt: 12, replay: 4, ..Default::default() }, v6, |r| {
+                r.lifetime(Ext::LIFETIME_HARD, lifetime(3600)).lifetime(Ext::LIFETIME_SOFT, lifetime(3000));
+                r.key(Ext::KEY_AUTH, 256, &[1; 32]).key(Ext::KEY_ENCRYPT, 128, &[2; 16]).sa2(2, 77);
+            }),
+            add(SaType::ESP, SadbSa { encrypt: 11, ..Default::default() }, v4, |r| {
+                r.key(Ext::KEY_ENCRYPT, 0, &[]).nat_t(2, 4500, 4501);
+            }),
+            add(SaType::ESP, SadbSa { encrypt: 3, flags: SaFlags::NOECN.into(), ..Default::default() }, v4, |r| {
+                r.key(Ext::KEY_ENCRYPT, 192, &[3; 24]);
+                let proxy = SockaddrBytes::new("10.0.0.0".parse().unwrap(), 0);
+                r.address(Ext::ADDRESS_PROXY, 0, 8, proxy.as_bytes());
+            }),
+            add(SaType::X_IPCOMP, SadbSa { encrypt: 2, ..Default::default() }, v4, |_| {}),
+        ];
+        for bytes in requests {
+            let mut direct = Hub::new(Engine::with_seed(Profile::Linux, 1), Profile::Linux);
+            let id = direct.open();
+            direct.receive(id, &bytes, NOW, &mut Queues::new()).unwrap();
+            let request = Message::parse(&bytes, Profile::Linux).unwrap();
+            let header = request.header();
+            let sadb = direct.engine().sadb();
+            let sa = sadb.select(|_| true).into_iter().next().and_then(|i| sadb.get(i)).expect("it was added").clone();
+
+            let mut netlink = Writer::default();
+            netlink.message(message::NEWSA, REQUEST, header.seq, header.pid, &usersa_info(&sa));
+            write_attributes(&sa, &request, Extras::default(), &mut netlink);
+            let (received, _) = split(netlink.bytes()).unwrap();
+            let (info, attributes) = received.fixed::<UsersaInfo>().unwrap();
+            let mut decoded = read(&info, attributes, Extras::default()).unwrap();
+            // The kernel's clock, which a request does not have.
+            decoded.usage.add_time = NOW.as_secs();
+
+            let mut other = Hub::new(Engine::with_seed(Profile::Linux, 1), Profile::Linux);
+            other.engine_mut().know_sa(decoded);
+            let (shown, expected) = (dumped(&mut other), dumped(&mut direct));
+            assert_eq!(shown, expected, "{request:?}");
+            assert_eq!(shown.len(), 1);
+        }
+    }
+}
