@@ -17,7 +17,8 @@ fn read(path: &str) -> String {
 fn has_test(file: &str, name: &str) -> bool {
     let Ok(text) = std::fs::read_to_string(root().join(file)) else { return false };
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let head = format!("fn {name}()");
+    // proptest's tests have arguments.
+    let head = format!("fn {name}(");
     lines.iter().enumerate().any(|(at, line)| {
         line.starts_with(&head) && lines[..at].iter().rev().take_while(|l| l.starts_with("#[")).any(|l| *l == "#[test]")
     })
