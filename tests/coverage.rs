@@ -37,6 +37,7 @@ fn everything_named_exists() {
         .filter_map(|line| line.strip_prefix("== "))
         .map(str::to_owned)
         .collect();
+    let verdicts = read("tests/transcripts/7.2/verdicts.txt");
     let groups: BTreeSet<&str> =
         scenarios.iter().filter_map(|name| name.split_once('/')).map(|(group, _)| group).collect();
     let folders = ["src", "tests", "c-tests", "docs", "include", "preload", "man", "benches"];
@@ -50,6 +51,8 @@ fn everything_named_exists() {
             root().join(name).exists()
         } else if !rest.is_empty() && groups.contains(first) && !name.contains(' ') {
             scenarios.contains(name)
+        } else if let Some(case) = name.strip_prefix("verdicts: ") {
+            verdicts.lines().any(|line| line.strip_prefix("== ") == Some(case))
         } else if let Some(command) = name.strip_prefix("pfkey ") {
             let arguments = command.split(' ');
             Command::new(env!("CARGO_BIN_EXE_pfkey")).args(arguments).arg("--help").output().unwrap().status.success()
