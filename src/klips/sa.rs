@@ -98,15 +98,20 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// An identity of a request. KLIPS does not keep one of type 0 or without text.
-    pub(super) fn read(request: &Request<'_>, ext: Ext) -> Option<Self> {
+    /// An identity of a request.
+    fn read(request: &Request<'_>, ext: Ext) -> Option<Self> {
         let (fixed, text) = request.identity(ext)?;
-        let identity_type = fixed.ident_type.get();
-        (identity_type != 0 && !text.is_empty()).then(|| Self {
-            identity_type,
-            id: fixed.id.get(),
-            text: text.to_vec(),
-        })
+        Some(Self { identity_type: fixed.ident_type.get(), id: fixed.id.get(), text: text.to_vec() })
+    }
+
+    /// An identity as SAs keep it: one with a text.
+    fn of_sa(request: &Request<'_>, ext: Ext) -> Option<Self> {
+        Self::read(request, ext).filter(|identity| !identity.text.is_empty())
+    }
+
+    /// An identity as eroutes keep it: one with a type.
+    pub(super) fn of_eroute(request: &Request<'_>, ext: Ext) -> Option<Self> {
+        Self::read(request, ext).filter(|identity| identity.identity_type != 0)
     }
 }
 
@@ -225,8 +230,8 @@ impl Sa {
             current: Amounts::default(),
             key_auth: key(Ext::KEY_AUTH),
             key_encrypt: key(Ext::KEY_ENCRYPT),
-            identity_src: Identity::read(request, Ext::IDENTITY_SRC),
-            identity_dst: Identity::read(request, Ext::IDENTITY_DST),
+            identity_src: Identity::of_sa(request, Ext::IDENTITY_SRC),
+            identity_dst: Identity::of_sa(request, Ext::IDENTITY_DST),
             nat_t: NatT {
                 encapsulation: request.nat_t_type().unwrap_or_default(),
                 sport: request.nat_t_port(X_EXT_NAT_T_SPORT).unwrap_or_default(),

@@ -7,6 +7,7 @@ mod c;
 
 mod anything;
 mod daemon;
+mod dialects;
 mod eroutes;
 mod fields;
 mod flows;

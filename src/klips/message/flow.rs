@@ -91,8 +91,8 @@ pub(super) fn addflow(engine: &mut Engine, request: &Request<'_>, cx: &mut Conte
         let selector = flow.selector();
         let replaced = if asked & flags::REPLACEFLOW != 0 { Some(engine.eroutes.remove(&selector)?) } else { None };
         let mut eroute = Eroute::new(said, request.header().pid, cx.now);
-        eroute.identity_src = Identity::read(request, Ext::IDENTITY_SRC);
-        eroute.identity_dst = Identity::read(request, Ext::IDENTITY_DST);
+        eroute.identity_src = Identity::of_eroute(request, Ext::IDENTITY_SRC);
+        eroute.identity_dst = Identity::of_eroute(request, Ext::IDENTITY_DST);
         engine.eroutes.insert(selector, eroute)?;
         let held = replaced.into_iter().flat_map(|old| [old.first, old.last]).flatten();
         engine.released.extend(held.map(Released::Resend));
