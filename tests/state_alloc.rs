@@ -67,6 +67,12 @@ fn rows() -> Vec<Row> {
         ("no source", ah(M::ADD).without(1), EINVAL, Nothing),
         ("no destination", ah(M::ADD).without(2), EINVAL, Nothing),
         ("two families", ah(M::ADD).without(2).address(Ext::ADDRESS_DST, "2001:db8::1", 0, 0, 128), EINVAL, Nothing),
+        (
+            "a prefix longer than its address",
+            ah(M::ADD).without(1).address(Ext::ADDRESS_SRC, A, 0, 0, 33),
+            EINVAL,
+            Nothing,
+        ),
         ("ESP without a key for encryption", esp().without(4), EINVAL, Nothing),
         ("AH without a key for authentication", ah(M::ADD).without(3), EINVAL, Nothing),
         ("hard limits without soft ones", lifetime(Ext::LIFETIME_HARD), EINVAL, Nothing),
