@@ -57,6 +57,7 @@ check-kernel:
 	tests/kernel/verdicts
 	tests/kernel/traffic
 	tests/kernel/overrun
+	tests/kernel/programs
 	tests/kernel/preload
 	tests/kernel/openiked
 	tests/kernel/pfkey
