@@ -134,9 +134,11 @@ impl FromStr for Said {
         let (spi, v6) = match number.split_at_checked(1) {
             Some((".", digits)) => (read(digits, 16)?, Some(false)),
             Some((":", digits)) => (read(digits, 16)?, Some(true)),
-            _ => match number.strip_prefix("0x") {
-                Some(digits) => (read(digits, 16)?, None),
-                None => (read(number, 10)?, None),
+            // As C reads a number: 0x1f, 037, 31.
+            _ => match (number.strip_prefix("0x"), number.strip_prefix('0')) {
+                (Some(digits), _) => (read(digits, 16)?, None),
+                (None, Some(digits)) if !digits.is_empty() => (read(digits, 8)?, None),
+                _ => (read(number, 10)?, None),
             },
         };
         if v6.is_some_and(|v6| v6 != dst.is_ipv6()) {

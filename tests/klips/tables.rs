@@ -81,7 +81,7 @@ const ROWS: [(u8, &str, &str, &str, &str); 17] = [
 ];
 
 /// A well-formed body of an extension.
-fn sample(ext: u16) -> Vec<u8> {
+pub fn sample(ext: u16) -> Vec<u8> {
     match ext {
         1 | 19 => Sa { state: 1, auth: 2, encrypt: 3, ..Sa::spi(SPI) }.body(),
         2..=4 => lifetime(0, 0, 60, 0, 0),

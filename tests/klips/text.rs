@@ -41,6 +41,12 @@ fn an_sa_is_written_and_read() {
     }
     assert_eq!("%passthrough".parse(), Ok(said("0.0.0.0", 0, 4)));
     assert_eq!("int256@0.0.0.0".parse(), Ok(Said::magic(256)));
+    // What Openswan's own ttosa makes of these.
+    assert_eq!("esp010@1.2.3.4".parse(), Ok(said("1.2.3.4", 8, 50)));
+    assert_eq!("esp0@1.2.3.4".parse(), Ok(said("1.2.3.4", 0, 50)));
+    assert_eq!("tun0@0.0.0.0".parse(), Ok(said("0.0.0.0", 0, 4)));
+    assert_eq!("esp5@::1".parse(), Ok(said("::1", 5, 50)));
+    assert_eq!(said("1.2.3.4", 256, 61).to_string(), "%pass", "whatever the address");
     assert_eq!(said("1.2.3.4", 7, 77).to_string(), "unk77.7@1.2.3.4");
 }
 
@@ -51,7 +57,7 @@ fn what_names_no_sa_is_refused() {
     assert_eq!(read(""), SaidError::Protocol("".into()));
     assert_eq!(read("esp.101"), SaidError::Address(".101".into()));
     assert_eq!(read("esp.101@host"), SaidError::Address("host".into()));
-    for spi in [".", ".x", ".123456789", "0x", "", "+5", ".+5", "0x-1", "1a"] {
+    for spi in [".", ".x", ".123456789", "0x", "", "08", "+5", ".+5", "0x-1", "1a"] {
         assert_eq!(read(&format!("esp{spi}@1.2.3.4")), SaidError::Spi(spi.into()));
     }
     assert_eq!(read("esp.101@::1"), SaidError::Family);
