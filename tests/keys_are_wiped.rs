@@ -178,6 +178,56 @@ fn requests_answers_and_dumps() {
     }
 }
 
+/// A pfkeyd's loop over a real socket: requests of all sizes, several at once, dumps that wait for their reader.
+#[test]
+fn a_served_descriptor() {
+    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+    use std::os::fd::AsRawFd as _;
+    let (ours, theirs) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).expect("two sockets");
+    let server = std::thread::spawn(move || {
+        let hub = Hub::new(Engine::with_seed(Profile::Linux, 1), Profile::Linux);
+        looking("serving", || {
+            let mut server = pfkey_rs::keyd::server::Server::new(hub).expect("a server");
+            server.add(theirs).expect("a session");
+            server.run().expect("it ends with its session");
+        });
+    });
+    let mut answers = vec![0; 1 << 20];
+    let mut ask = |bytes: &[u8], wanted: usize| {
+        send(ours.as_raw_fd(), bytes, MsgFlags::empty()).expect("it takes a message");
+        for _ in 0..wanted {
+            recv(ours.as_raw_fd(), &mut answers, MsgFlags::empty()).expect("an answer");
+        }
+    };
+    for spi in 0x1000..0x1040 {
+        ask(&sa(M::ADD, spi).bytes(), 1);
+    }
+    // A request that no first buffer holds: extensions of no type that is known make it long.
+    let mut long = sa(M::ADD, 0x2000).bytes();
+    for _ in 0..40 {
+        let mut extension = vec![0; 4096];
+        extension[..2].copy_from_slice(&512_u16.to_ne_bytes());
+        extension[2..4].copy_from_slice(&200_u16.to_ne_bytes());
+        long.extend(extension);
+    }
+    let words = (long.len() / 8) as u16;
+    long[4..6].copy_from_slice(&words.to_ne_bytes());
+    ask(&long, 1);
+    // Several at once, behind a header of their own.
+    let mut batch = vec![2, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    batch[4..6].copy_from_slice(&2_u16.to_ne_bytes());
+    for spi in 0x3000..0x3020 {
+        batch.extend(sa(M::ADD, spi).bytes());
+    }
+    ask(&batch, 32);
+    ask(&Msg::new(M::DUMP, S::UNSPEC, 1).bytes(), 64 + 1 + 32);
+    // A reader that goes away in the middle.
+    ask(&Msg::new(M::DUMP, S::UNSPEC, 1).bytes(), 3);
+    drop(ours);
+    server.join().expect("no key was freed");
+}
+
 #[test]
 fn klips() {
     use klips_world::{esp, named};
