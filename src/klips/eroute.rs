@@ -1,9 +1,9 @@
 //! The eroutes: which SA, or which verdict, a flow of outbound packets meets (KLIPS's radij tree).
 //!
 //! KLIPS's tree compares bits in the order source, destination, protocol, source port, destination port. So the eroute
-//! whose mask is longest in that order wins: first the source's prefix, then the destination's, then the rest (the tree
-//! itself departs from that where masks overlap crosswise: docs/klips.md). The same is reached here with one table for each mask in use, the strongest mask first: a look-up takes one step for each mask,
-//! however many eroutes there are.
+//! whose mask is longest in that order wins: first the source's prefix, then the destination's, then the rest. (The tree
+//! itself departs from that where masks overlap crosswise: docs/klips.md.) The same is reached here with one table for
+//! each mask in use, the strongest mask first: a look-up takes one step for each mask, however many eroutes there are.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
