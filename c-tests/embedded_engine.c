@@ -138,6 +138,13 @@ int main(int argc, char **argv)
 	}
 	receive(manager);
 
+	/* What was decided is counted as Linux counts: twice there was no SA. */
+	char counters[2048];
+	check(pfkey_engine_statistics(engine, counters, sizeof counters) < (int)sizeof counters, "pfkey_engine_statistics");
+	check(strncmp(counters, "XfrmInError             \t0\n", 26) == 0, "the form of /proc/net/xfrm_stat");
+	check(strstr(counters, "\nXfrmOutNoStates         \t2\n") != NULL, "packets without an SA are counted");
+	check(pfkey_engine_statistics(engine, counters, 9) > 9 && strcmp(counters, "XfrmInEr") == 0, "as much as there is room");
+
 	/* Its time is over. */
 	uint64_t deadline = pfkey_engine_next_deadline(engine);
 	check(deadline != UINT64_MAX, "a deadline");

@@ -443,6 +443,17 @@ int pfkey_engine_outbound(struct pfkey_engine *engine,
                           uint64_t now);
 
 /*
+ Writes the counters of what pfkey_engine_outbound decided, in the form of Linux's `/proc/net/xfrm_stat`, as
+ `snprintf` would: `room` bytes of `text` at most, a NUL included. `text` is the caller's, and may be NULL where `room` is
+ 0.
+
+ Returns the number of bytes that there are, without the NUL; -1 with errno EFAULT for NULL.
+ */
+int pfkey_engine_statistics(struct pfkey_engine *engine,
+                            char *text,
+                            size_t room);
+
+/*
  Counts `packets` of together `bytes` bytes for an SA, inbound or outbound, after its limits were tested; what they
  cause (EXPIRE) is delivered.
 

@@ -37,9 +37,9 @@ fn everything_named_exists() {
         .filter_map(|line| line.strip_prefix("== "))
         .map(str::to_owned)
         .collect();
-    let verdicts = read("tests/transcripts/7.2/verdicts.txt");
     let groups: BTreeSet<&str> =
         scenarios.iter().filter_map(|name| name.split_once('/')).map(|(group, _)| group).collect();
+    let verdicts = read("tests/transcripts/7.2/verdicts.txt");
     let folders = ["src", "tests", "c-tests", "docs", "include", "preload", "man", "benches"];
     let (mut tests, mut missing) = (0, Vec::new());
     for name in quoted(&text) {

@@ -7,7 +7,9 @@ use nix::errno::Errno;
 
 use super::argument;
 use super::guard::{Failure, keep_code};
-use crate::engine::{Engine, Flow, Outbound, Said, TrafficError};
+use crate::engine::resolve::lookup::{Outcome, Packet, Resolver};
+use crate::engine::resolve::path::Path;
+use crate::engine::{Engine, Flow, Said, TrafficError};
 use crate::keyd::{Hub, Queues, SessionId};
 use crate::wire::sockaddr::{AF_INET, AF_INET6, Sockaddr};
 use crate::wire::{Profile, SaType};
@@ -18,6 +20,7 @@ use crate::wire::{Profile, SaType};
 pub struct pfkey_engine {
     hub: Hub<Engine>,
     queues: Queues,
+    resolver: Resolver,
 }
 
 /// What names an SA of an engine.
@@ -90,7 +93,7 @@ pub unsafe extern "C" fn pfkey_engine_new(profile: *const c_char) -> *mut pfkey_
             return fail(Errno::EINVAL);
         };
         let hub = Hub::new(Engine::new(profile), profile);
-        Ok(Box::into_raw(Box::new(pfkey_engine { hub, queues: Queues::new() })))
+        Ok(Box::into_raw(Box::new(pfkey_engine { hub, queues: Queues::new(), resolver: Resolver::default() })))
     })
 }
 
@@ -293,19 +296,49 @@ pub unsafe extern "C" fn pfkey_engine_outbound(
             }
             let flow = Flow { v6, saddr, daddr, proto, sport: src.port(), dport: dst.port() };
             let now = Duration::from_nanos(now);
-            let outcome = e.hub.with_engine(now, None, &mut e.queues, |engine, cx| engine.outbound(&flow, cx));
-            let chain = match outcome.map_err(TrafficError::errno)? {
-                Outbound::Pass => return Ok(0),
-                Outbound::Wait => return Err(Errno::EAGAIN),
-                Outbound::Apply(chain) => chain,
+            // The caller knows its routes, and asks pfkey_resolve for MTUs. A tunnel without a source starts at the packet's.
+            let path = Path { v6, device: 1, mtu: 1500, saddr, gateway: None, loopback: false, untransformed: false };
+            let packet = Packet { flow: &flow, path, socket: None, queue: false, icmp: false };
+            let pfkey_engine { hub, queues, resolver } = e;
+            let outcome = hub.with_engine(now, None, queues, |engine, cx| resolver.lookup(engine, &packet, &path, cx));
+            let bundle = match outcome {
+                Ok(Outcome::Bundle(bundle)) => bundle,
+                Ok(Outcome::Pass(_)) => return Ok(0),
+                Ok(Outcome::Queued(_) | Outcome::Blackhole(_)) | Err(Errno::EREMOTE) => return Err(Errno::EAGAIN),
+                Err(errno) => return Err(errno),
             };
-            if chain.len() > room || sas.is_null() {
+            let nodes = bundle.nodes();
+            if nodes.len() > room || sas.is_null() {
                 return Err(Errno::ENOSPC);
             }
-            for (i, (said, mode)) in chain.iter().enumerate() {
-                sas.add(i).write(named(said, *mode));
+            for (i, node) in nodes.iter().enumerate() {
+                sas.add(i).write(named(&node.said, node.mode.0));
             }
-            Ok(chain.len() as c_int)
+            Ok(nodes.len() as c_int)
+        })
+    }
+}
+
+/// Writes the counters of what pfkey_engine_outbound decided, in the form of Linux's `/proc/net/xfrm_stat`, as
+/// `snprintf` would: `room` bytes of `text` at most, a NUL included. `text` is the caller's, and may be NULL where `room` is
+/// 0.
+///
+/// Returns the number of bytes that there are, without the NUL; -1 with errno EFAULT for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pfkey_engine_statistics(engine: *mut pfkey_engine, text: *mut c_char, room: usize) -> c_int {
+    // SAFETY: as above; `text` has room for `room` bytes.
+    unsafe {
+        with(engine, |e| {
+            let lines = e.resolver.statistics().to_string();
+            if room > 0 {
+                if text.is_null() {
+                    return Err(Errno::EFAULT);
+                }
+                let len = lines.len().min(room - 1);
+                text.copy_from_nonoverlapping(lines.as_ptr().cast(), len);
+                text.add(len).write(0);
+            }
+            c_int::try_from(lines.len()).map_err(|_| Errno::EOVERFLOW)
         })
     }
 }
