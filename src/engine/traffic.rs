@@ -81,9 +81,9 @@ impl Engine {
     /// The policy discards the packet, or asks for more SAs than Linux would apply.
     pub fn outbound(&mut self, flow: &Flow, cx: &mut Context<'_>) -> Result<Outbound, TrafficError> {
         self.advance(cx);
-        let policies = self.policies_for(flow);
-        let (settled, wanted) = self.settle(&policies, flow, None).map_err(|_| TrafficError::TooManyTemplates)?;
-        let taken = Taken::by(&policies);
+        let (taken, settled) =
+            self.policies_for(flow, |policies| (Taken::by(policies), self.settle(policies, flow, None)));
+        let (settled, wanted) = settled.map_err(|_| TrafficError::TooManyTemplates)?;
         self.ask_for(&wanted, flow, cx);
         if !matches!(settled, Settled::Wait) {
             self.touch(&taken, cx.now);

@@ -227,14 +227,16 @@ impl Resolver {
                 return Ok(decision.cloned());
             }
         }
-        let policies = engine.policies_for(packet.flow);
-        if policies.is_empty() {
+        let found = engine.policies_for(packet.flow, |policies| {
+            let settle = || (Taken::by(policies), engine.settle(policies, packet.flow, Some(routes)));
+            (!policies.is_empty()).then(settle)
+        });
+        let Some((taken, settled)) = found else {
             if let Some(cache) = &mut self.cache {
                 cache.remember(*packet.flow, None);
             }
             return Ok(None);
-        }
-        let (taken, settled) = (Taken::by(&policies), engine.settle(&policies, packet.flow, Some(routes)));
+        };
         let (decision, lasting) = self.decide(engine, taken, settled, packet, routes, cx)?;
         // What may change with every SA is not remembered: that a packet waits, or that optional SAs are missing.
         if let Some(cache) = self.cache.as_mut().filter(|_| lasting) {

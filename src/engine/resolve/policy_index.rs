@@ -195,7 +195,9 @@ impl Side {
         let occurs = |plen: &u8| self.lengths[usize::from((*plen).min(128))] != 0;
         let addr = bits(addr);
         let prefix = |plen| Some((plen, *self.prefixes.get(&(masked(addr, plen), plen))?));
-        (0..=width).filter(occurs).filter_map(prefix).collect()
+        let mut found = Vec::with_capacity(usize::from(width) / 2);
+        found.extend((0..=width).filter(occurs).filter_map(prefix));
+        found
     }
 }
 

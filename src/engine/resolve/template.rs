@@ -87,13 +87,17 @@ pub(in crate::engine) enum Settled {
 }
 
 impl Engine {
-    /// The outbound policies that take a packet (`xfrm_expand_policies`): at most a sub policy and, if that allows the
-    /// packet, a main one.
-    pub(in crate::engine) fn policies_for(&self, flow: &Flow) -> Vec<&Policy> {
+    /// Gives `judge` the outbound policies that take a packet (`xfrm_expand_policies`): at most a sub policy and, if that
+    /// allows the packet, a main one.
+    pub(in crate::engine) fn policies_for<R>(&self, flow: &Flow, judge: impl FnOnce(&[&Policy]) -> R) -> R {
         let out = PolicyDirection::OUTBOUND.0;
         let sub = if self.sub_policies.is_empty() { None } else { self.sub_policies.lookup(out, flow) };
         let main = if sub.is_some_and(|sub| sub.block) { None } else { self.spd.lookup(out, flow) };
-        sub.into_iter().chain(main).collect()
+        match (sub, main) {
+            (Some(sub), Some(main)) => judge(&[sub, main]),
+            (Some(one), None) | (None, Some(one)) => judge(&[one]),
+            (None, None) => judge(&[]),
+        }
     }
 
     /// Whether any policy is for packets that go out.
@@ -195,8 +199,11 @@ impl Engine {
             move |(_, sa): &(u32, &Sa)| sa.said.proto == key.proto && sa.mode == key.mode
         };
         let any_source = Route { saddr: [0; 16], ..route };
-        let second = (any_source != route && !self.sadb.is_acquiring(key)).then(|| self.sadb.on_route(any_source));
-        self.sadb.on_route(route).chain(second.into_iter().flatten()).filter(fits)
+        let acquire = *key;
+        let second = std::iter::once_with(move || {
+            (any_source != route && !self.sadb.is_acquiring(&acquire)).then(|| self.sadb.on_route(any_source))
+        });
+        self.sadb.on_route(route).chain(second.flatten().flatten()).filter(fits)
     }
 
     /// Those among them that a packet can take.
