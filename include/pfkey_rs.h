@@ -478,19 +478,6 @@ int pfkey_engine_new_mapping(struct pfkey_engine *engine,
                              uint64_t now);
 
 /*
- The text of this thread's last error.
-
- The pointer is valid until the next failing call on the same thread; it is never NULL and must not be freed.
- A code outside 0..30 counts as 30, "Unknown error", and is stored as such.
- */
-const char *ipsec_strerror(void);
-
-/*
- Sets the text that goes with code 26 on this thread; the code stays. The string is copied; NULL forgets it.
- */
-void __ipsec_set_strerror(const char *text);
-
-/*
  Calls `callback` once for each SA of a type (SADB_SATYPE_UNSPEC: of all), newest first, with `arg`; a value other
  than 0 stops it.
 
@@ -712,6 +699,19 @@ uint32_t pfkey_set_softrate(uint32_t type, uint32_t rate);
  The share in per cent that `pfkey_set_softrate` set, 80 at first; 0xffffffff for another type.
  */
 uint32_t pfkey_get_softrate(uint32_t type);
+
+/*
+ The text of this thread's last error.
+
+ The pointer is valid until the next failing call on the same thread; it is never NULL and must not be freed.
+ A code outside 0..30 counts as 30, "Unknown error", and is stored as such.
+ */
+const char *ipsec_strerror(void);
+
+/*
+ Sets the text that goes with code 26 on this thread; the code stays. The string is copied; NULL forgets it.
+ */
+void __ipsec_set_strerror(const char *text);
 
 /*
  Waits for the answer to `pfkey_send_register` and keeps the algorithms that it lists. Every other message that

@@ -8,7 +8,6 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use super::guard::keep_code;
 use crate::error::Code;
 
 /// The code of the last call on any thread. Writing it changes what the next `ipsec_strerror` on any thread says.
@@ -57,25 +56,17 @@ pub(super) fn set_errno(errno: i32) {
 
 /// Code 26 with a text.
 pub(super) fn set_text(text: CString) {
-    keep_text(text);
+    keep_text(Some(text));
     set(Code::SystemError);
 }
 
-fn keep_text(text: CString) {
-    let _ = TEXT.try_with(|cell| cell.replace(Some(text)));
+/// Keeps a text for code 26, or forgets it.
+pub(super) fn keep_text(text: Option<CString>) {
+    let _ = TEXT.try_with(|cell| cell.replace(text));
 }
 
-/// The text of this thread's last error.
-///
-/// The pointer is valid until the next failing call on the same thread; it is never NULL and must not be freed.
-/// A code outside 0..30 counts as 30, "Unknown error", and is stored as such.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ipsec_strerror() -> *const c_char {
-    let text = keep_code(|| Ok(text()));
-    if text.is_null() { c"Unknown error".as_ptr() } else { text }
-}
-
-fn text() -> *const c_char {
+/// The text of this thread's code; never null, valid until the next failing call on this thread.
+pub(super) fn text() -> *const c_char {
     let code = get();
     if code == Code::Max {
         set(code);
@@ -87,20 +78,6 @@ fn text() -> *const c_char {
         }
     }
     TEXTS.get(code as usize).map_or(c"Unknown error".as_ptr(), |text| text.as_ptr())
-}
-
-/// Sets the text that goes with code 26 on this thread; the code stays. The string is copied; NULL forgets it.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn __ipsec_set_strerror(text: *const c_char) {
-    keep_code(|| {
-        if text.is_null() {
-            let _ = TEXT.try_with(|cell| cell.replace(None));
-        } else {
-            // SAFETY: the caller gives a NUL-terminated string.
-            keep_text(unsafe { CStr::from_ptr(text) }.to_owned());
-        }
-        Ok(())
-    });
 }
 
 const _: () = assert!(size_of::<AtomicI32>() == size_of::<c_int>());

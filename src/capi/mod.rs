@@ -27,6 +27,7 @@ mod send_spd;
 mod sending;
 mod softrate;
 mod stdio;
+mod strerror;
 mod supported;
 
 pub use align::{pfkey_align, pfkey_check};
@@ -42,7 +43,7 @@ pub use engine::{
     pfkey_engine_outbound, pfkey_engine_pending, pfkey_engine_recv, pfkey_engine_sa, pfkey_engine_send,
     pfkey_engine_set_acq_expires,
 };
-pub use error::{__ipsec_errcode, __ipsec_set_strerror, ipsec_strerror};
+pub use error::__ipsec_errcode;
 pub use foreach::{pfkey_dump_foreach, pfkey_sa_lifetime, pfkey_sa_view};
 pub use policy::{ipsec_dump_policy, ipsec_dump_policy_withports, ipsec_get_policylen, ipsec_set_policy};
 pub use receive::pfkey_recv;
@@ -61,6 +62,7 @@ pub use send_spd::{
     pfkey_send_spdget, pfkey_send_spdsetidx, pfkey_send_spdupdate, pfkey_send_spdupdate2,
 };
 pub use softrate::{pfkey_get_softrate, pfkey_set_softrate};
+pub use strerror::{__ipsec_set_strerror, ipsec_strerror};
 pub use supported::{
     ipsec_check_keylen, ipsec_check_keylen2, ipsec_get_keylen, pfkey_recv_register, pfkey_set_supported,
 };

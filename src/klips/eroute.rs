@@ -9,10 +9,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
-use super::outbound::PacketId;
 use super::sa::Identity;
 use super::said::Said;
 use crate::keyd::{Errno, Time};
+
+/// A data plane's name for a packet that it keeps while the engine holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PacketId(pub u64);
 
 /// The bits of a packet, or the mask of them, that eroutes look at. The order of the fields is the order of strength.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

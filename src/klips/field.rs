@@ -5,7 +5,7 @@ use zerocopy::FromBytes;
 
 use super::layout::{self, Comb, SAREF_LIMIT, SAREF_NULL};
 use super::number::*;
-use super::parse::Request;
+use super::request::Request;
 use crate::keyd::Errno;
 use crate::wire::layout::{SadbAddress, SadbAlg, SadbIdent, SadbKey, SadbProp, SadbSens, SadbSupported};
 use crate::wire::sockaddr::{AF_INET, AF_INET6, SOCKADDR_IN_LEN, Sockaddr, sockaddr_len};

@@ -6,7 +6,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `number`, `layout`, `table` | numbers, structures, which extension goes with which message |
-//! | `parse`, `field` | bytes → a [`Request`], or why not |
+//! | `parse`, `field`, `request` | bytes → a [`Request`], or why not |
 //! | `said`, `sa`, `sadb`, `eroute` | SAs by name, their groups, the table of flows |
 //! | `message/` | a file for each kind of message: what it does and says |
 //! | `outbound`, `usage` | what becomes of packets, and what they do to SAs |
@@ -39,6 +39,7 @@ pub mod number;
 mod outbound;
 pub mod parse;
 mod reply;
+pub mod request;
 pub mod sa;
 pub mod sadb;
 mod said;
@@ -48,8 +49,10 @@ mod usage;
 mod view;
 
 pub use engine::{Context, Engine, Sockets};
+pub use eroute::PacketId;
 pub use hub::Hub;
 pub use message::{MSG_PARSERS, Parser};
-pub use outbound::{Flow, Outcome, Packet, PacketId, Released};
-pub use parse::{Refusal, Request};
+pub use outbound::{Flow, Outcome, Packet, Released};
+pub use parse::Refusal;
+pub use request::Request;
 pub use said::{Format, Said, SaidError};

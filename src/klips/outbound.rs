@@ -2,11 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use super::eroute::{Bits, Eroute, Selector};
+use super::eroute::{Bits, Eroute, PacketId, Selector};
 use super::layout::Comb;
 use super::number::*;
-use super::parse::Endpoint;
 use super::reply::Reply;
+use super::request::Endpoint;
 use super::said::Said;
 use super::{Context, Engine};
 use crate::wire::layout::SadbComb;
@@ -47,10 +47,6 @@ impl Flow {
         }
     }
 }
-
-/// A data plane's name for a packet that it keeps while the engine holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PacketId(pub u64);
 
 /// An outbound packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::layout;
 use super::number::{X_EXT_SA2, X_EXT_SATYPE2};
-use super::parse::Endpoint;
+use super::request::Endpoint;
 use super::sa::{Amounts, Identity, Sa};
 use super::table::{self, Direction};
 use crate::keyd::Errno;

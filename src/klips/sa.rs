@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::layout;
 use super::number::{flags, proto};
-use super::parse::{Endpoint, Request};
+use super::request::{Endpoint, Request};
 use super::said::Said;
 use super::supported;
 use crate::keyd::Errno;

@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 
 use super::number::*;
-use super::parse::Endpoint;
 use super::reply::Reply;
+use super::request::Endpoint;
 use super::sa::{Amounts, Sa};
 use super::said::Said;
 use super::{Context, Engine};

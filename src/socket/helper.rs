@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socketpair};
 use nix::sys::stat::{Mode, stat};
 
-use super::choose::OpenError;
+use super::error::OpenError;
 use super::sys;
 
 /// Where `make install` puts pfkeyd.

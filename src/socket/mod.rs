@@ -5,6 +5,7 @@
 //! asked of the descriptor itself, in whatever process it ended up.
 
 mod choose;
+mod error;
 mod helper;
 mod opened;
 mod sys;
@@ -12,7 +13,8 @@ mod sys;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-pub use choose::{Backend, OpenError, extras, open, open_with, open_with_cloexec, set_extras};
+pub use choose::{Backend, extras, open, open_with, open_with_cloexec, set_extras};
+pub use error::OpenError;
 pub use helper::find_pfkeyd;
 pub(crate) use sys::own;
 pub(crate) use sys::same_namespace;

@@ -5,7 +5,7 @@ use super::XfrmEngine;
 use super::algorithm::{Algorithm, Kind};
 use super::attribute::Received;
 use super::layout::UserAcquire;
-use super::sa::label;
+use super::value::label;
 use crate::afkey::message::sockaddr;
 use crate::afkey::sa::Context as SecurityContext;
 use crate::keyd::{Audience, Context};

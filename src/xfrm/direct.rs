@@ -11,9 +11,8 @@ use super::attribute::{Attributes, DUMP, REQUEST, Writer};
 use super::layout::{ALGORITHM_NAME, EncapTmpl, UsersaInfo, attribute, message};
 use super::netlink::Netlink;
 use super::parts::Parts;
-use super::sa::{
-    aead_id, flags_from_xfrm, is_past_soft_limit, limits_from_xfrm, mode_from_xfrm, said_from_xfrm, usage,
-};
+use super::sa::{aead_id, flags_from_xfrm, is_past_soft_limit, said_from_xfrm};
+use super::value::{limits_from_xfrm, mode_from_xfrm, usage};
 use crate::afkey::sa::Encap;
 use crate::afkey::view::SaView;
 use crate::keyd::{Errno, Time};

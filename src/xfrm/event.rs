@@ -5,7 +5,8 @@ use super::attribute::{Attributes, Received, split};
 use super::layout::{
     UserExpire, UserMapping, UserPolexpire, UserpolicyId, UserpolicyInfo, UsersaId, UsersaInfo, attribute, message,
 };
-use super::sa::{is_v6, read, said_from_xfrm};
+use super::sa::{read, said_from_xfrm};
+use super::value::is_v6;
 use super::{XfrmEngine, policy};
 use crate::afkey::message::{Shown, sockaddr};
 use crate::afkey::migrate::write_migration;

@@ -23,6 +23,7 @@ mod sa_request;
 mod shadow;
 mod spd_request;
 mod together;
+mod value;
 
 use std::os::fd::{AsFd, BorrowedFd};
 

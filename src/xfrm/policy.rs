@@ -4,10 +4,11 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::attribute::{Attributes, Writer};
-use super::layout::{
-    Id, Selector as XfrmSelector, UserKmaddress, UserMigrate, UserTmpl, UserpolicyId, UserpolicyInfo, attribute,
+use super::layout::{Id, UserKmaddress, UserMigrate, UserTmpl, UserpolicyId, UserpolicyInfo, attribute};
+use super::value::{
+    family, is_v6, label, limits_from_xfrm, limits_to_xfrm, mode_from_xfrm, mode_to_xfrm, selector_from_xfrm,
+    selector_to_xfrm, usage,
 };
-use super::sa::{family, is_v6, label, limits_from_xfrm, limits_to_xfrm, mode_from_xfrm, mode_to_xfrm, usage};
 use crate::afkey::migrate::{Endpoints, Migration, Move};
 use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
 use crate::afkey::sa::{Limits, Selector};
@@ -18,38 +19,6 @@ use crate::wire::PolicyMode;
 pub const SHARE_TAG: u8 = 77;
 /// `XFRM_POLICY_BLOCK`.
 const BLOCK: u8 = 1;
-
-/// A selector; the kernel compares all its bytes, so what is not said is zero.
-pub fn selector_to_xfrm(selector: &Selector) -> XfrmSelector {
-    let mask = |port: u16| if port == 0 { 0 } else { u16::MAX };
-    XfrmSelector {
-        daddr: selector.daddr,
-        saddr: selector.saddr,
-        dport: selector.dport.into(),
-        dport_mask: mask(selector.dport).into(),
-        sport: selector.sport.into(),
-        sport_mask: mask(selector.sport).into(),
-        family: selector.v6.map_or(0, family).into(),
-        prefixlen_d: selector.dplen,
-        prefixlen_s: selector.splen,
-        proto: selector.proto,
-        ..Default::default()
-    }
-}
-
-/// A selector as the kernel told it.
-pub fn selector_from_xfrm(selector: &XfrmSelector) -> Selector {
-    Selector {
-        saddr: selector.saddr,
-        daddr: selector.daddr,
-        splen: selector.prefixlen_s,
-        dplen: selector.prefixlen_d,
-        proto: selector.proto,
-        sport: selector.sport.get(),
-        dport: selector.dport.get(),
-        v6: is_v6(selector.family.get()),
-    }
-}
 
 /// What an SPDADD or SPDUPDATE asks.
 pub struct Wanted<'a> {

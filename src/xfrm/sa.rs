@@ -6,91 +6,18 @@ use zeroize::Zeroizing;
 
 use super::algorithm::{Kind, padded};
 use super::attribute::{Attributes, Writer};
-use super::layout::{
-    ALGORITHM_NAME, EncapTmpl, INFINITE, Id, LifetimeConfig, LifetimeCurrent, UserSecCtx, UsersaId, UsersaInfo,
-    attribute,
+use super::layout::{ALGORITHM_NAME, EncapTmpl, Id, UsersaId, UsersaInfo, attribute};
+use super::value::{
+    family, is_v6, label, limits_from_xfrm, limits_to_xfrm, mode_from_xfrm, mode_to_xfrm, selector_from_xfrm,
+    selector_to_xfrm, usage, write_label,
 };
-use super::policy;
-use crate::afkey::sa::{Context, Encap, Key, Limits, Sa, Said, State, Usage};
+use crate::afkey::sa::{Encap, Key, Limits, Sa, Said, State, Usage};
 use crate::keyd::Time;
 use crate::wire::extras::{AEADS, Aead};
-use crate::wire::sockaddr::{AF_INET, AF_INET6};
 use crate::wire::{AuthAlgorithm, Extras, Message, SaFlags};
 
 /// `XFRM_STATE_*` flags that PF_KEY has names for.
 const FLAGS: [(u8, u32); 3] = [(1, SaFlags::NOECN), (2, SaFlags::DECAP_DSCP), (4, SaFlags::NOPMTUDISC)];
-
-/// `AF_INET` or `AF_INET6`.
-pub const fn family(v6: bool) -> u16 {
-    if v6 { AF_INET6 } else { AF_INET }
-}
-
-/// Whether a family is IPv6; `None` for any but the two.
-pub const fn is_v6(family: u16) -> Option<bool> {
-    match family {
-        AF_INET => Some(false),
-        AF_INET6 => Some(true),
-        _ => None,
-    }
-}
-
-/// `XFRM_MODE_*` of `sadb_x_sa2_mode`, where 0 was made 1.
-pub const fn mode_to_xfrm(mode: u8) -> u8 {
-    match mode {
-        2 => 1,
-        3 => 4,
-        _ => 0,
-    }
-}
-
-/// `sadb_x_sa2_mode` of `XFRM_MODE_*`; `None` for a mode that PF_KEY cannot name.
-pub const fn mode_from_xfrm(mode: u8) -> Option<u8> {
-    match mode {
-        0 => Some(1),
-        1 => Some(2),
-        4 => Some(3),
-        _ => None,
-    }
-}
-
-/// Limits; 0 = none, which XFRM writes as infinite where it is a volume.
-pub fn limits_to_xfrm(hard: &Limits, soft: &Limits) -> LifetimeConfig {
-    let volume = |n: u64| if n == 0 { INFINITE } else { n };
-    LifetimeConfig {
-        soft_byte: volume(soft.bytes).into(),
-        hard_byte: volume(hard.bytes).into(),
-        soft_packet: volume(soft.packets).into(),
-        hard_packet: volume(hard.packets).into(),
-        soft_add: soft.add_seconds.into(),
-        hard_add: hard.add_seconds.into(),
-        soft_use: soft.use_seconds.into(),
-        hard_use: hard.use_seconds.into(),
-    }
-}
-
-/// Hard and soft limits.
-pub fn limits_from_xfrm(lft: &LifetimeConfig) -> (Limits, Limits) {
-    let volume = |n: u64| if n == INFINITE { 0 } else { n };
-    let limits = |packets: u64, bytes: u64, add_seconds: u64, use_seconds: u64| Limits {
-        packets: volume(packets),
-        bytes: volume(bytes),
-        add_seconds,
-        use_seconds,
-    };
-    let hard = limits(lft.hard_packet.get(), lft.hard_byte.get(), lft.hard_add.get(), lft.hard_use.get());
-    let soft = limits(lft.soft_packet.get(), lft.soft_byte.get(), lft.soft_add.get(), lft.soft_use.get());
-    (hard, soft)
-}
-
-/// What was used so far.
-pub fn usage(curlft: &LifetimeCurrent) -> Usage {
-    Usage {
-        packets: curlft.packets.get(),
-        bytes: curlft.bytes.get(),
-        add_time: curlft.add_time.get(),
-        use_time: curlft.use_time.get(),
-    }
-}
 
 /// The name of an SA.
 pub fn said_from_xfrm(id: &Id, family: u16) -> Option<Said> {
@@ -117,7 +44,7 @@ pub fn flags_from_xfrm(flags: u8) -> u32 {
 pub fn usersa_info(sa: &Sa) -> UsersaInfo {
     let flags = FLAGS.iter().filter(|(_, flag)| sa.flags & flag != 0).fold(0, |flags, (bit, _)| flags | bit);
     UsersaInfo {
-        sel: policy::selector_to_xfrm(&sa.selector),
+        sel: selector_to_xfrm(&sa.selector),
         id: Id { daddr: sa.said.daddr, spi: sa.said.spi.into(), proto: sa.said.proto, ..Default::default() },
         saddr: sa.saddr,
         lft: limits_to_xfrm(&sa.hard, &sa.soft),
@@ -174,26 +101,6 @@ fn write_aead(aead: &Aead, key: &Key, writer: &mut Writer) {
     writer.attribute(attribute::ALG_AEAD, &[&padded(aead.name), bits.as_bytes(), icv.as_bytes(), &key.bytes]);
 }
 
-/// Writes the label of a request, if it has one.
-pub fn write_label(request: &Message<'_>, writer: &mut Writer) {
-    let Some((fixed, text)) = request.sec_ctx() else { return };
-    let head = UserSecCtx {
-        // The text is at most a page long.
-        len: ((size_of::<UserSecCtx>() + text.len()) as u16).into(),
-        exttype: attribute::SEC_CTX.into(),
-        alg: fixed.alg,
-        doi: fixed.doi,
-        ctx_len: fixed.ctx_len.get().into(),
-    };
-    writer.attribute(attribute::SEC_CTX, &[head.as_bytes(), text]);
-}
-
-/// The label among attributes.
-pub fn label(attributes: Attributes<'_>) -> Option<Context> {
-    let (head, rest) = UserSecCtx::read_from_prefix(attributes.payload(attribute::SEC_CTX)?).ok()?;
-    Some(Context { text: rest.get(..usize::from(head.ctx_len.get()))?.into() })
-}
-
 /// An algorithm attribute: number, key bits, key. `fixed` = bytes between name and key.
 fn algorithm(kind: Kind, payload: &[u8], fixed: usize) -> Option<(u8, Key)> {
     let (name, rest) = payload.split_at_checked(ALGORITHM_NAME)?;
@@ -227,7 +134,7 @@ pub fn read(info: &UsersaInfo, attributes: Attributes<'_>, extras: Extras) -> Op
     sa.flags = flags_from_xfrm(info.flags);
     (sa.hard, sa.soft) = limits_from_xfrm(&info.lft);
     sa.usage = usage(&info.curlft);
-    sa.selector = policy::selector_from_xfrm(&info.sel);
+    sa.selector = selector_from_xfrm(&info.sel);
     sa.seq = info.seq.get();
     sa.state = State::Acquire;
     for (attr_type, payload) in attributes {

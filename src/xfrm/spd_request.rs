@@ -5,7 +5,7 @@ use super::XfrmEngine;
 use super::attribute::{ACK, REQUEST};
 use super::layout::{UserpolicyId, UserpolicyInfo, message};
 use super::policy::{self, Wanted, by_id, by_selector, userpolicy_info, write_moves, write_templates};
-use super::sa::write_label;
+use super::value::write_label;
 use crate::afkey::migrate::read_migration;
 use crate::afkey::policy::{MANUAL_REQID_MAX, Policy, parse_requests};
 use crate::afkey::read::{PolicyHead, limits, policy_head, policy_id, selector, spd_answer};

@@ -3,7 +3,7 @@
 use pfkey_rs::keyd::Errno;
 use pfkey_rs::klips::Said;
 use pfkey_rs::klips::number::*;
-use pfkey_rs::klips::parse::Endpoint;
+use pfkey_rs::klips::request::Endpoint;
 use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, SaType as S};
 
 use crate::world::*;

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::super::eroute::{Bits, Eroute, Selector};
 use super::super::number::*;
-use super::super::parse::Endpoint;
 use super::super::reply::Reply;
+use super::super::request::Endpoint;
 use super::super::sa::{Identity, InboundFlow};
 use super::super::said::Said;
 use super::super::{Context, Engine, Released, Request};

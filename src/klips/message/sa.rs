@@ -1,8 +1,8 @@
 //! UPDATE, ADD, DELETE, GET, FLUSH.
 
 use super::super::number::protocol;
-use super::super::parse::Endpoint;
 use super::super::reply::Reply;
+use super::super::request::Endpoint;
 use super::super::sa::Sa;
 use super::super::said::Said;
 use super::super::{Context, Engine, Request};
