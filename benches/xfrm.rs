@@ -45,11 +45,11 @@ fn time_after(mut prepare: impl FnMut(), mut run: impl FnMut()) -> Duration {
     )
 }
 
-/// One peer for each SA: with equal ends the kernel's own search for a larval is linear.
+/// One peer and one sequence number for each SA: with equal ones the kernel's own search for a larval is linear.
 fn message(buffer: &mut [u8; 512], msg_type: MessageType, n: u32) -> usize {
     let peer = SockaddrBytes::new(std::net::Ipv4Addr::from(0x0a00_0000 + n).into(), 0);
     let host = SockaddrBytes::new([192, 0, 2, 1].into(), 0);
-    let mut w = Writer::new(buffer, Header::new(msg_type, SaType::ESP, 1, std::process::id()), Profile::Linux);
+    let mut w = Writer::new(buffer, Header::new(msg_type, SaType::ESP, n + 1, std::process::id()), Profile::Linux);
     w.sa(SadbSa { spi: (0x1000 + n).into(), replay: 4, state: 1, auth: 3, encrypt: 12, ..Default::default() });
     let lifetime = |add: u64| SadbLifetime { addtime: add.into(), ..Default::default() };
     w.lifetime(Ext::LIFETIME_HARD, lifetime(36_000)).lifetime(Ext::LIFETIME_SOFT, lifetime(30_000));
