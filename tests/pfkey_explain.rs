@@ -50,6 +50,11 @@ fn what_becomes_of_packets() {
         ]
     );
     assert_eq!(
+        explained(file, &["10.0.1.7 → 10.0.2.9 tcp dport 443"]),
+        explained(file, &["10.0.1.7", "10.0.2.9", "tcp", "dport", "443"]),
+        "in one argument, and without the arrow"
+    );
+    assert_eq!(
         explained(file, &["10.0.0.1", "to", "10.0.0.2", "udp"])[1..],
         [
             "├─ esp/transport 10.0.0.1 → 10.0.0.2  no such SA: left out, level use",

@@ -73,10 +73,10 @@ pub fn explain(view: View, options: &Options<'_>) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// Reads `SRC [→] DST [PROTOCOL] [sport N] [dport N]`.
+/// Reads `SRC [→] DST [PROTOCOL] [sport N] [dport N]`, as arguments or as one.
 fn flow(words: &[String]) -> Result<Flow, String> {
-    let arrow = |word: &&String| !matches!(word.as_str(), "→" | "to");
-    let mut words = words.iter().filter(arrow).map(String::as_str);
+    let arrow = |word: &&str| !matches!(*word, "→" | "to");
+    let mut words = words.iter().flat_map(|word| word.split_whitespace()).filter(arrow);
     let mut address = |which: &str| -> Result<IpAddr, String> {
         let word =
             words.next().ok_or_else(|| format!("no {which}: expected SRC → DST [PROTOCOL] [sport N] [dport N]"))?;
