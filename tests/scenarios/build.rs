@@ -7,7 +7,7 @@ use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType,
 pub const PID: u32 = 0x0050_1d00;
 
 /// A message as a list of extensions, so that they can be left out, doubled, or broken one by one.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Msg {
     pub header: Header,
     pub extensions: Vec<Vec<u8>>,

@@ -123,7 +123,7 @@ fn esp_wanted() -> Vec<u8> {
     request(ESP, TRANSPORT, REQUIRE, 0, None)
 }
 
-fn sa(proto: S, spi: u32, ends: (&str, &str), auth: (u8, usize), encrypt: (u8, usize)) -> Msg {
+pub fn sa(proto: S, spi: u32, ends: (&str, &str), auth: (u8, usize), encrypt: (u8, usize)) -> Msg {
     let mut message = Msg::new(M::ADD, proto, SEQ).sa(spi, auth.0, encrypt.0).pair(ends.0, ends.1);
     if auth.1 > 0 {
         message = message.key(Ext::KEY_AUTH, auth.1);
@@ -153,7 +153,7 @@ fn delete(spi: u32) -> Msg {
 }
 
 /// What `setsockopt` takes.
-fn own_policy(policy_type: u16, requests: &[u8]) -> Vec<u8> {
+pub fn own_policy(policy_type: u16, requests: &[u8]) -> Vec<u8> {
     let fixed = SadbXPolicy {
         len: ((16 + requests.len()) as u16 / 8).into(),
         exttype: (Ext::X_POLICY.0).into(),

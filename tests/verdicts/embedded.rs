@@ -97,6 +97,11 @@ impl Embedded {
         }
     }
 
+    /// For random sequences: larvals live as long as a test.
+    pub fn settle(&mut self) {
+        self.hub.with_engine(self.now, None, &mut self.queues, |engine, _| engine.set_acq_expires(600));
+    }
+
     /// Lets time pass.
     pub fn wait(&mut self, time: Duration) {
         let end = self.now + time;

@@ -80,6 +80,18 @@ impl Kernel {
         this
     }
 
+    /// For random sequences: larvals live as long as a test, and the table of SAs is as large as it will be. Of SAs that
+    /// were added in the same second Linux takes the first in its table, whose order turns around when it grows.
+    pub fn settle(&mut self) {
+        sh("echo 600 >/proc/sys/net/core/xfrm_acq_expires");
+        for n in 0..400 {
+            let peer = format!("10.9.{}.{}", n / 200, 1 + n % 200);
+            let ends = ("10.9.9.9", peer.as_str());
+            assert_eq!(self.send(&crate::catalogue::sa(S::AH, 0x9000 + n, ends, (3, 20), (0, 0))), 0);
+        }
+        assert_eq!(self.send(&Msg::new(M::FLUSH, S::UNSPEC, 1)), 0);
+    }
+
     fn socket(datagram: &Datagram, policy: Option<&[u8]>) -> UdpSocket {
         let ip: IpAddr = datagram.src.0.parse().expect("an address");
         let socket = UdpSocket::bind(SocketAddr::new(ip, datagram.src.1)).expect("a UDP socket");

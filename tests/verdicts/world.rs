@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crate::build::Msg;
 
 /// A UDP datagram.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Datagram {
     pub src: (&'static str, u16),
     pub dst: (&'static str, u16),
@@ -15,7 +15,7 @@ pub struct Datagram {
 }
 
 /// What is set on a host.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Setting {
     /// `net.core.xfrm_larval_drop`.
     LarvalDrop(bool),
