@@ -13,6 +13,30 @@
 //!   └─ Sadb ── on_route: the SAs of a template ── change: whether they are still the same
 //! ```
 //!
+//! ```
+//! use std::time::Duration;
+//!
+//! use pfkey_rs::engine::resolve::lookup::{Outcome, Resolver};
+//! use pfkey_rs::engine::resolve::path::Path;
+//! use pfkey_rs::engine::{Engine, Flow};
+//! use pfkey_rs::keyd::{Hub, Queues};
+//! use pfkey_rs::wire::Profile;
+//!
+//! let mut hub = Hub::new(Engine::new(Profile::Linux), Profile::Linux);
+//! let (mut queues, mut resolver) = (Queues::new(), Resolver::default());
+//! let v4 = |a, b, c, d| [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+//! let flow = Flow { v6: false, saddr: v4(10, 0, 1, 7), daddr: v4(10, 0, 2, 9), proto: 6, sport: 4000, dport: 443 };
+//! // A host with one route.
+//! let route =
+//!     Path { v6: false, device: 2, mtu: 1500, saddr: flow.saddr, gateway: None, loopback: false, untransformed: false };
+//! let now = Duration::from_secs(1_700_000_000);
+//! let outcome = hub.with_engine(now, None, &mut queues, |engine, cx| {
+//!     resolver.route_output(engine, &flow, None, &route, cx)
+//! });
+//! // There are no policies: it passes, with all of the route's MTU.
+//! assert!(matches!(outcome, Ok(Outcome::Pass(path)) if path.mtu == 1500));
+//! ```
+//!
 //! [`lookup`] decides and has the effects that a packet has; [`explain`] says the same of a packet that is not sent.
 
 pub mod bundle;
