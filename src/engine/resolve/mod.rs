@@ -37,6 +37,9 @@
 //! assert!(matches!(outcome, Ok(Outcome::Pass(path)) if path.mtu == 1500));
 //! ```
 //!
+//! A policy of PF_KEY looks at addresses, protocol and ports alone. Interface, mark and type of service are the business of
+//! whoever chooses the route; so is the sender's security label.
+//!
 //! [`lookup`] decides and has the effects that a packet has; [`explain`] says the same of a packet that is not sent.
 
 pub mod bundle;
