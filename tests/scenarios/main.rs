@@ -11,6 +11,8 @@ mod catalogue;
 mod migrate;
 mod network;
 mod random;
+#[path = "../support/splitmix.rs"]
+mod splitmix;
 mod traffic;
 mod transcript;
 

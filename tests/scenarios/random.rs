@@ -4,26 +4,10 @@ use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, SaType as S};
 
 use crate::build::{Msg, request};
 use crate::catalogue::{Scenario, Step};
+use crate::splitmix::Random;
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n as u64) as usize
-    }
-
-    fn of<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
-    }
-
-    fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
+fn chance(random: &mut Random, percent: usize) -> bool {
+    random.below(100) < percent
 }
 
 /// What is left out, because the two sides are known to differ there.
@@ -82,16 +66,16 @@ fn sa(r: &mut Random, msg_type: M, kernel: Kernel) -> Msg {
     let auth = r.of(if kernel.old { &[0, 2, 3, 5, 6, 7, 251, 4] } else { &[0, 2, 3, 5, 6, 7, 8, 9, 251, 4] });
     let encrypt = r.of(&[0, 2, 3, 7, 11, 12, 12, 13, 20, 22, 99]);
     let mut m = Msg::new(msg_type, satype, r.below(4) as u32);
-    let (auth, encrypt) = match (satype, r.chance(85)) {
+    let (auth, encrypt) = match (satype, chance(r, 85)) {
         (S::AH, true) => (if auth == 0 { 3 } else { auth }, 0),
         (S::X_IPCOMP, true) => (0, 2),
         _ => (auth, encrypt),
     };
     m = m.sa(r.of(&SPIS), auth, encrypt).pair(src, dst);
-    if auth != 0 && r.chance(90) {
+    if auth != 0 && chance(r, 90) {
         m = m.key(Ext::KEY_AUTH, r.of(&[0, 16, 16, 20, 32]));
     }
-    if encrypt != 0 && satype != S::X_IPCOMP && r.chance(90) {
+    if encrypt != 0 && satype != S::X_IPCOMP && chance(r, 90) {
         let len = match encrypt {
             2 => 8,
             3 => 24,
@@ -99,41 +83,41 @@ fn sa(r: &mut Random, msg_type: M, kernel: Kernel) -> Msg {
             13 => 20,
             _ => 16,
         };
-        m = m.key(Ext::KEY_ENCRYPT, if r.chance(90) { len } else { 9 });
+        m = m.key(Ext::KEY_ENCRYPT, if chance(r, 90) { len } else { 9 });
     }
-    if r.chance(40) {
+    if chance(r, 40) {
         m = m.sa2(r.below(5) as u8, r.of(&[0, 0, 5, 0x5000]));
     }
-    if r.chance(30) {
+    if chance(r, 30) {
         m = m.lifetimes(1000, 800);
-    } else if r.chance(5) {
+    } else if chance(r, 5) {
         m = m.lifetime(Ext::LIFETIME_HARD, 1, 2, 1000, 2000);
     }
-    if r.chance(15) {
+    if chance(r, 15) {
         // An old kernel takes encapsulation type 1 (ESP in UDP, non-IKE), too.
         let encap = r.of(if kernel.old { &[2, 2, 2, 0][..] } else { &[2, 2, 2, 1, 0] });
         m = m.nat_t(encap, r.below(3) as u16, 4500);
     }
-    if r.chance(10) {
+    if chance(r, 10) {
         m = m.address(Ext::ADDRESS_PROXY, r.of(&V4), 0, 0, 24);
     }
-    if r.chance(5) {
+    if chance(r, 5) {
         m = m.context(r.of(&[1, 1, 2]), 1, b"u:r:t");
     }
     m
 }
 
 fn policy(r: &mut Random, msg_type: M) -> Msg {
-    let v6 = r.chance(15);
+    let v6 = chance(r, 15);
     let addresses: &[&str] = if v6 { &V6 } else { &V4 };
     let plen = r.of(if v6 { &[64, 128, 0][..] } else { &[8, 24, 32, 0] });
     let proto = r.of(&[255, 255, 0, 6, 17]);
     let port = if proto == 6 { r.of(&[0, 80]) } else { 0 };
     let mut requests = Vec::new();
     for _ in 0..r.of(&[0, 1, 1, 1, 2, 3]) {
-        let ends = r.chance(40).then(|| (r.of(&V4), r.of(&V4)));
+        let ends = chance(r, 40).then(|| (r.of(&V4), r.of(&V4)));
         let mode = if ends.is_some() { 2 } else { 1 };
-        let mode = if r.chance(92) { mode } else { r.below(5) as u8 };
+        let mode = if chance(r, 92) { mode } else { r.below(5) as u8 };
         requests.extend(request(r.of(&[50, 50, 51, 108]), mode, r.of(&[2, 2, 3, 1, 0]), r.of(&[0, 5, 0x5000]), ends));
     }
     let dir = r.of(&[1, 1, 2, 2, 3, 0, 4]);
@@ -142,7 +126,7 @@ fn policy(r: &mut Random, msg_type: M) -> Msg {
         .address(Ext::ADDRESS_SRC, r.of(addresses), port, proto, plen)
         .address(Ext::ADDRESS_DST, r.of(addresses), port, proto, plen)
         .policy(r.of(&[2, 2, 2, 1, 0, 3]), dir, id, r.of(&[0, 7, 0x8000_0000]), &requests);
-    if r.chance(10) {
+    if chance(r, 10) {
         m = m.lifetimes(1000, 0);
     }
     m
@@ -176,8 +160,8 @@ fn message(r: &mut Random, kernel: Kernel) -> Msg {
             let (src, dst) = if kernel.old { (V4[0], V4[1]) } else { (src, dst) };
             m = m.pair(src, dst);
             let spi = if kernel.old { r.of(&[0x7001, 0x7002]) } else { r.of(&SPIS) };
-            m = m.range(spi, if r.chance(90) { spi } else { spi.saturating_sub(1) });
-            if r.chance(40) { m.sa2(r.below(5) as u8, r.of(&[0, 5])) } else { m }
+            m = m.range(spi, if chance(r, 90) { spi } else { spi.saturating_sub(1) });
+            if chance(r, 40) { m.sa2(r.below(5) as u8, r.of(&[0, 5])) } else { m }
         }
         14..=16 => about(r, M::DELETE),
         17 | 18 => about(r, M::GET),
@@ -211,7 +195,7 @@ pub fn scenario(seed: u64, kernel: Kernel) -> Scenario {
         let name = r.of(&["a", "a", "b", "c"]);
         let mut bytes = message(&mut r, kernel).bytes();
         // What a broken range makes the kernel choose is chance.
-        if r.chance(10) && bytes[1] != M::GETSPI.0 {
+        if chance(&mut r, 10) && bytes[1] != M::GETSPI.0 {
             let at = r.below(bytes.len());
             bytes[at] ^= 1 << r.below(8);
             let left_out = match M(bytes[1]) {
@@ -222,7 +206,7 @@ pub fn scenario(seed: u64, kernel: Kernel) -> Scenario {
             if left_out {
                 bytes[1] = M::DUMP.0;
             }
-        } else if r.chance(3) {
+        } else if chance(&mut r, 3) {
             let len = r.below(bytes.len());
             bytes.truncate(len);
         }

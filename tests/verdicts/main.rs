@@ -12,6 +12,8 @@ mod catalogue;
 mod embedded;
 mod kernel;
 mod random;
+#[path = "../support/splitmix.rs"]
+mod splitmix;
 mod world;
 
 use std::collections::BTreeMap;

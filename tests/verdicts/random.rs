@@ -9,27 +9,11 @@ use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, SaType as S};
 use crate::build::{Msg, request};
 use crate::embedded::Embedded;
 use crate::kernel::Kernel;
+use crate::splitmix::Random;
 use crate::world::{Datagram, Setting, World};
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n as u64) as usize
-    }
-
-    fn of<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.below(list.len())]
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
+fn one_in(random: &mut Random, n: usize) -> bool {
+    random.below(n) == 0
 }
 
 const A: &str = "10.0.0.1";
@@ -49,10 +33,10 @@ enum Step {
 
 fn sa(random: &mut Random) -> Msg {
     let spi = 0x1000 + random.below(5) as u32;
-    let tunnel = random.one_in(3);
+    let tunnel = one_in(random, 3);
     let (src, dst) = if tunnel { random.of(&GATES) } else { (A, random.of(&PEERS)) };
     let message = random.of(&[M::ADD, M::ADD, M::ADD, M::UPDATE]);
-    let mut sa = if random.one_in(4) {
+    let mut sa = if one_in(random, 4) {
         Msg::new(message, S::AH, SEQ).sa(spi, random.of(&[2, 3]), 0).pair(src, dst)
     } else {
         let (cipher, key) = random.of(&[(12, 16), (3, 24)]);
@@ -60,13 +44,13 @@ fn sa(random: &mut Random) -> Msg {
     };
     let auth = if sa.header.satype == S::AH && sa_auth(&sa) == 2 { 16 } else { 20 };
     sa = sa.key(Ext::KEY_AUTH, auth);
-    if random.one_in(4) {
+    if one_in(random, 4) {
         sa = sa.lifetime(Ext::LIFETIME_HARD, 0, 900, 0, 0).lifetime(Ext::LIFETIME_SOFT, 0, 300, 0, 0);
     }
-    if random.one_in(6) {
+    if one_in(random, 6) {
         sa = sa.address(Ext::ADDRESS_PROXY, "10.0.0.0", 0, 0, random.of(&[24, 31]));
     }
-    let reqid = if random.one_in(3) { 7 } else { 0 };
+    let reqid = if one_in(random, 3) { 7 } else { 0 };
     sa.sa2(if tunnel { TUNNEL } else { TRANSPORT }, reqid)
 }
 
@@ -79,7 +63,7 @@ fn requests(random: &mut Random) -> Vec<u8> {
     let mut requests = Vec::new();
     for _ in 0..random.of(&[1, 1, 1, 2, 3]) {
         let proto = random.of(&[50, 50, 50, 51]);
-        let (mode, level, ends) = if random.one_in(3) {
+        let (mode, level, ends) = if one_in(random, 3) {
             (TUNNEL, random.of(&[2, 3]), Some(random.of(&[GATES[0], GATES[1], ("0.0.0.0", "10.0.1.2")])))
         } else {
             (TRANSPORT, random.of(&[1, 2, 2, 3]), None)
@@ -117,8 +101,8 @@ fn step(random: &mut Random) -> Step {
         }
         9 => Step::Send(policy(random, M::X_SPDDELETE)),
         10 => Step::Wait(random.below(4) as u64),
-        11 if random.one_in(8) => Step::Send(Msg::new(random.of(&[M::FLUSH, M::X_SPDFLUSH]), S::UNSPEC, SEQ)),
-        12 if random.one_in(4) => Step::Set(Setting::Mtu(random.of(&[1400, 1500]))),
+        11 if one_in(random, 8) => Step::Send(Msg::new(random.of(&[M::FLUSH, M::X_SPDFLUSH]), S::UNSPEC, SEQ)),
+        12 if one_in(random, 4) => Step::Set(Setting::Mtu(random.of(&[1400, 1500]))),
         13 => {
             // One that finds an SA fails on Linux: explained-verdicts.txt.
             let policy_type = random.of(&[0, 1, 2]);
