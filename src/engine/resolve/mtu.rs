@@ -177,8 +177,8 @@ impl Transform {
         // The IP header in front of a transport or BEET packet is not part of the payload.
         let kept = if matches!(self.mode, PolicyMode::TUNNEL) { 0 } else { self.outer_header().min(len) };
         // Behind the payload come the length of the padding and the next header.
-        let padded = (len - kept).saturating_add(2).next_multiple_of(self.esp_align());
-        padded.saturating_add(kept + self.header_len() + self.icv_len)
+        let padded = (len - kept).saturating_add(2).checked_next_multiple_of(self.esp_align());
+        padded.unwrap_or(u32::MAX).saturating_add(kept + self.header_len() + self.icv_len)
     }
 
     /// `xfrm_state_mtu`: what is left of `mtu` for the packet inside. Never below 1.
@@ -249,6 +249,17 @@ mod tests {
         ];
         for (name, chain, expected) in rows {
             assert_eq!(chain_mtu(&chain, 1500), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_length_overflows() {
+        let des3 = esp(EncryptAlgorithm::A3DESCBC, AuthAlgorithm::SHA1HMAC);
+        for len in [0, 1, 19, 20, u32::MAX - 8, u32::MAX] {
+            for mode in [PolicyMode::TRANSPORT, PolicyMode::TUNNEL] {
+                let sa = Transform { mode, ..des3 };
+                assert!(sa.output_len(len) >= len && sa.mtu(len) <= len.max(1), "{len}");
+            }
         }
     }
 
