@@ -11,6 +11,7 @@
 //! (`xfrm_policy_lookup_bytype`).
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::hash::{Hash, Hasher};
 
 /// The part of a selector that the index looks at. A prefix may have host bits set: they are ignored here, as in
@@ -60,8 +61,8 @@ impl Pattern {
             && (self.proto == 0 || self.proto == flow.proto)
             && (self.sport == 0 || self.sport == flow.sport)
             && (self.dport == 0 || self.dport == flow.dport)
-            && masked(bits(self.saddr), self.splen) == masked(bits(flow.saddr), self.splen)
-            && masked(bits(self.daddr), self.dplen) == masked(bits(flow.daddr), self.dplen)
+            && u128::of(&self.saddr).masked(self.splen) == u128::of(&flow.saddr).masked(self.splen)
+            && u128::of(&self.daddr).masked(self.dplen) == u128::of(&flow.daddr).masked(self.dplen)
     }
 }
 
@@ -91,11 +92,54 @@ impl Hash for Shape {
     }
 }
 
+/// An address of one of the families. Tables of IPv4 have a quarter of the size, which is most of what a look-up costs.
+trait Bits: Copy + Default + Eq + Hash + fmt::Debug {
+    /// Its width in bits.
+    const WIDTH: u8;
+
+    fn of(address: &[u8; 16]) -> Self;
+
+    /// The first `plen` bits, the rest zero.
+    fn masked(self, plen: u8) -> Self;
+}
+
+impl Bits for u32 {
+    const WIDTH: u8 = 32;
+
+    fn of([a, b, c, d, ..]: &[u8; 16]) -> Self {
+        Self::from_be_bytes([*a, *b, *c, *d])
+    }
+
+    fn masked(self, plen: u8) -> Self {
+        match plen {
+            0 => 0,
+            1..=31 => self & Self::MAX << (32 - plen),
+            _ => self,
+        }
+    }
+}
+
+impl Bits for u128 {
+    const WIDTH: u8 = 128;
+
+    fn of(address: &[u8; 16]) -> Self {
+        Self::from_be_bytes(*address)
+    }
+
+    fn masked(self, plen: u8) -> Self {
+        match plen {
+            0 => 0,
+            1..=127 => self & Self::MAX << (128 - plen),
+            _ => self,
+        }
+    }
+}
+
 /// What a tuple looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Masked {
-    saddr: u128,
-    daddr: u128,
+struct Masked<A> {
+    saddr: A,
+    daddr: A,
     /// Protocol and ports.
     upper: u64,
 }
@@ -120,12 +164,12 @@ impl Shape {
         }
     }
 
-    fn apply(self, flow: &FlowKey) -> Masked {
+    fn apply<A: Bits>(self, flow: &FlowKey) -> Masked<A> {
         let (sport, dport) = (if self.sport { flow.sport } else { 0 }, if self.dport { flow.dport } else { 0 });
         let proto = if self.proto { flow.proto } else { 0 };
         Masked {
-            saddr: masked(bits(flow.saddr), self.splen),
-            daddr: masked(bits(flow.daddr), self.dplen),
+            saddr: A::of(&flow.saddr).masked(self.splen),
+            daddr: A::of(&flow.daddr).masked(self.dplen),
             upper: u64::from(proto) << 32 | u64::from(sport) << 16 | u64::from(dport),
         }
     }
@@ -133,19 +177,47 @@ impl Shape {
 
 type RandomState = foldhash::quality::RandomState;
 
+/// A policy: its strength, and what the caller knows it by.
+type Ranked = (Rank, u32);
+
+/// Policies with the same masked selector; they differ in host bits. Most often there is one.
+#[derive(Debug)]
+struct Same {
+    strongest: Ranked,
+    /// The others, strongest first.
+    others: Vec<Ranked>,
+}
+
+impl Same {
+    fn insert(&mut self, new: Ranked) {
+        let new = if new < self.strongest { std::mem::replace(&mut self.strongest, new) } else { new };
+        let at = self.others.partition_point(|other| *other < new);
+        self.others.insert(at, new);
+    }
+
+    /// Whether it was there; it must not be the only one.
+    fn remove(&mut self, rank: Rank) -> bool {
+        let others = &mut self.others;
+        if self.strongest.0 == rank {
+            self.strongest = others.remove(0);
+            return true;
+        }
+        others.binary_search_by(|(other, _)| other.cmp(&rank)).map(|at| others.remove(at)).is_ok()
+    }
+}
+
 /// Policies that leave the same bits open.
 #[derive(Debug, Default)]
-struct Tuple {
-    /// Policies with the same masked selector (they differ in host bits), strongest first.
-    policies: HashMap<Masked, Vec<(Rank, u32)>, RandomState>,
+struct Tuple<A> {
+    policies: HashMap<Masked<A>, Same, RandomState>,
     /// Every rank in the tuple; the first bounds what the tuple can hold.
     ranks: BTreeSet<Rank>,
 }
 
 /// Which prefix lengths occur on one side, and for which prefixes.
 #[derive(Debug)]
-struct Side {
-    prefixes: HashMap<(u128, u8), Prefix, RandomState>,
+struct Side<A> {
+    prefixes: HashMap<(A, u8), Prefix, RandomState>,
     /// Number of distinct prefixes of each length.
     lengths: [u32; 129],
 }
@@ -160,16 +232,16 @@ struct Prefix {
     strongest: Shape,
 }
 
-impl Default for Side {
+impl<A> Default for Side<A> {
     fn default() -> Self {
         Self { prefixes: HashMap::default(), lengths: [0; 129] }
     }
 }
 
-impl Side {
-    fn add(&mut self, addr: [u8; 16], plen: u8, rank: Rank, shape: Shape) {
+impl<A: Bits> Side<A> {
+    fn add(&mut self, addr: &[u8; 16], plen: u8, rank: Rank, shape: Shape) {
         let lengths = &mut self.lengths;
-        let prefix = self.prefixes.entry((masked(bits(addr), plen), plen)).or_insert_with(|| {
+        let prefix = self.prefixes.entry((A::of(addr).masked(plen), plen)).or_insert_with(|| {
             lengths[usize::from(plen.min(128))] += 1;
             Prefix { policies: 0, bound: rank, strongest: shape }
         });
@@ -179,8 +251,8 @@ impl Side {
         }
     }
 
-    fn remove(&mut self, addr: [u8; 16], plen: u8) {
-        let key = (masked(bits(addr), plen), plen);
+    fn remove(&mut self, addr: &[u8; 16], plen: u8) {
+        let key = (A::of(addr).masked(plen), plen);
         if let Some(prefix) = self.prefixes.get_mut(&key) {
             prefix.policies -= 1;
             if prefix.policies == 0 {
@@ -191,32 +263,33 @@ impl Side {
     }
 
     /// The prefixes of an address, by their length.
-    fn matching(&self, addr: [u8; 16], width: u8) -> Vec<(u8, Prefix)> {
+    fn matching(&self, addr: &[u8; 16]) -> Vec<(u8, Prefix)> {
         let occurs = |plen: &u8| self.lengths[usize::from((*plen).min(128))] != 0;
-        let addr = bits(addr);
-        let prefix = |plen| Some((plen, *self.prefixes.get(&(masked(addr, plen), plen))?));
-        let mut found = Vec::with_capacity(usize::from(width) / 2);
-        found.extend((0..=width).filter(occurs).filter_map(prefix));
+        let addr = A::of(addr);
+        let prefix = |plen| Some((plen, *self.prefixes.get(&(addr.masked(plen), plen))?));
+        let mut found = Vec::with_capacity(usize::from(A::WIDTH) / 2);
+        found.extend((0..=A::WIDTH).filter(occurs).filter_map(prefix));
         found
     }
 }
 
 /// The policies of one family.
 #[derive(Debug, Default)]
-struct Family {
-    tuples: HashMap<Shape, Tuple, RandomState>,
+struct Family<A> {
+    tuples: HashMap<Shape, Tuple<A>, RandomState>,
     /// Every tuple by its strongest policy.
     order: BTreeSet<(Rank, Shape)>,
     /// For each pair of prefix lengths that has tuples, a bit for each `Shape::upper`.
     uppers: HashMap<(u8, u8), u8, RandomState>,
-    src: Side,
-    dst: Side,
+    src: Side<A>,
+    dst: Side<A>,
 }
 
 /// An index over the policies of one direction. `u32` is whatever the caller knows a policy by.
 #[derive(Debug, Default)]
 pub struct PolicyIndex {
-    families: [Family; 2],
+    v4: Family<u32>,
+    v6: Family<u128>,
     len: usize,
 }
 
@@ -243,52 +316,20 @@ impl PolicyIndex {
     /// taken as the width.
     pub fn insert(&mut self, pattern: &Pattern, rank: Rank, policy: u32) {
         let pattern = clamp(pattern);
-        let family = &mut self.families[usize::from(pattern.v6)];
-        let shape = Shape::of(&pattern);
-        *family.uppers.entry((shape.splen, shape.dplen)).or_insert(0) |= 1 << shape.upper();
-        let tuple = family.tuples.entry(shape).or_default();
-        let before = tuple.ranks.first().copied();
-        let same = tuple.policies.entry(shape.apply(&as_flow(&pattern))).or_default();
-        let at = same.partition_point(|(other, _)| *other < rank);
-        same.insert(at, (rank, policy));
-        tuple.ranks.insert(rank);
-        let after = tuple.ranks.first().copied();
-        family.reorder(shape, before, after);
-        family.src.add(pattern.saddr, pattern.splen, rank, shape);
-        family.dst.add(pattern.daddr, pattern.dplen, rank, shape);
+        if pattern.v6 {
+            self.v6.insert(&pattern, rank, policy);
+        } else {
+            self.v4.insert(&pattern, rank, policy);
+        }
         self.len += 1;
     }
 
     /// Removes a policy that was inserted with exactly these. Gives whether it was there.
     pub fn remove(&mut self, pattern: &Pattern, rank: Rank) -> bool {
         let pattern = clamp(pattern);
-        let family = &mut self.families[usize::from(pattern.v6)];
-        let shape = Shape::of(&pattern);
-        let Some(tuple) = family.tuples.get_mut(&shape) else { return false };
-        let key = shape.apply(&as_flow(&pattern));
-        let Some(same) = tuple.policies.get_mut(&key) else { return false };
-        let Ok(at) = same.binary_search_by(|(other, _)| other.cmp(&rank)) else { return false };
-        same.remove(at);
-        if same.is_empty() {
-            tuple.policies.remove(&key);
-        }
-        let before = tuple.ranks.first().copied();
-        tuple.ranks.remove(&rank);
-        let after = tuple.ranks.first().copied();
-        if after.is_none() {
-            family.tuples.remove(&shape);
-            if let Some(uppers) = family.uppers.get_mut(&(shape.splen, shape.dplen)) {
-                *uppers &= !(1 << shape.upper());
-                if *uppers == 0 {
-                    family.uppers.remove(&(shape.splen, shape.dplen));
-                }
-            }
-        }
-        family.reorder(shape, before, after);
-        family.src.remove(pattern.saddr, pattern.splen);
-        family.dst.remove(pattern.daddr, pattern.dplen);
-        self.len -= 1;
-        true
+        let removed = if pattern.v6 { self.v6.remove(&pattern, rank) } else { self.v4.remove(&pattern, rank) };
+        self.len -= usize::from(removed);
+        removed
     }
 
     /// The strongest policy that covers a flow.
@@ -299,24 +340,78 @@ impl PolicyIndex {
 
     /// The strongest policy that covers a flow and that `accept` takes; for what the index does not look at
     /// (interface, mark, security context).
-    pub fn lookup_where(&self, flow: &FlowKey, mut accept: impl FnMut(u32) -> bool) -> Option<(Rank, u32)> {
-        let family = &self.families[usize::from(flow.v6)];
-        let mut best: Option<(Rank, u32)> = None;
+    pub fn lookup_where(&self, flow: &FlowKey, accept: impl FnMut(u32) -> bool) -> Option<(Rank, u32)> {
+        if flow.v6 { self.v6.lookup(flow, accept) } else { self.v4.lookup(flow, accept) }
+    }
+}
+
+/// Whether what was found is stronger than anything of this bound.
+fn is_beaten(best: Option<Ranked>, bound: Rank) -> bool {
+    best.is_some_and(|(rank, _)| rank < bound)
+}
+
+impl<A: Bits> Family<A> {
+    fn insert(&mut self, pattern: &Pattern, rank: Rank, policy: u32) {
+        let shape = Shape::of(pattern);
+        *self.uppers.entry((shape.splen, shape.dplen)).or_insert(0) |= 1 << shape.upper();
+        let tuple = self.tuples.entry(shape).or_default();
+        let before = tuple.ranks.first().copied();
+        tuple
+            .policies
+            .entry(shape.apply(&as_flow(pattern)))
+            .and_modify(|same| same.insert((rank, policy)))
+            .or_insert_with(|| Same { strongest: (rank, policy), others: Vec::new() });
+        tuple.ranks.insert(rank);
+        let after = tuple.ranks.first().copied();
+        self.reorder(shape, before, after);
+        self.src.add(&pattern.saddr, pattern.splen, rank, shape);
+        self.dst.add(&pattern.daddr, pattern.dplen, rank, shape);
+    }
+
+    fn remove(&mut self, pattern: &Pattern, rank: Rank) -> bool {
+        let shape = Shape::of(pattern);
+        let Some(tuple) = self.tuples.get_mut(&shape) else { return false };
+        let key = shape.apply(&as_flow(pattern));
+        let Some(same) = tuple.policies.get_mut(&key) else { return false };
+        if same.others.is_empty() {
+            if same.strongest.0 != rank {
+                return false;
+            }
+            tuple.policies.remove(&key);
+        } else if !same.remove(rank) {
+            return false;
+        }
+        let before = tuple.ranks.first().copied();
+        tuple.ranks.remove(&rank);
+        let after = tuple.ranks.first().copied();
+        if after.is_none() {
+            self.tuples.remove(&shape);
+            if let Some(uppers) = self.uppers.get_mut(&(shape.splen, shape.dplen)) {
+                *uppers &= !(1 << shape.upper());
+                if *uppers == 0 {
+                    self.uppers.remove(&(shape.splen, shape.dplen));
+                }
+            }
+        }
+        self.reorder(shape, before, after);
+        self.src.remove(&pattern.saddr, pattern.splen);
+        self.dst.remove(&pattern.daddr, pattern.dplen);
+        true
+    }
+
+    fn lookup(&self, flow: &FlowKey, mut accept: impl FnMut(u32) -> bool) -> Option<Ranked> {
+        let mut best: Option<Ranked> = None;
         // Asking the sides first pays only where there are many tuples.
-        if family.order.len() <= 8 {
-            for &(bound, shape) in &family.order {
+        if self.order.len() <= 8 {
+            for &(bound, shape) in &self.order {
                 if is_beaten(best, bound) {
                     break;
                 }
-                family.probe(shape, flow, &mut accept, &mut best);
+                self.probe(shape, flow, &mut accept, &mut best);
             }
             return best;
         }
-        let width = if flow.v6 { 128 } else { 32 };
-        let mut dst = family.dst.matching(flow.daddr, width);
-        if dst.is_empty() {
-            return None;
-        }
+        let mut dst = self.dst.matching(&flow.daddr);
         let mut src = None;
         // The strongest first: most often it is the one, and nothing else has to be looked at.
         if let Some(first) = (0..dst.len()).min_by_key(|&at| dst[at].1.bound) {
@@ -326,42 +421,30 @@ impl PolicyIndex {
             if is_beaten(best, to.bound) {
                 continue;
             }
-            family.probe(to.strongest, flow, &mut accept, &mut best);
+            self.probe(to.strongest, flow, &mut accept, &mut best);
             if best.is_some_and(|(rank, _)| rank <= to.bound) {
                 continue;
             }
-            for &(splen, from) in src.get_or_insert_with(|| family.src.matching(flow.saddr, width)).iter() {
+            for &(splen, from) in src.get_or_insert_with(|| self.src.matching(&flow.saddr)).iter() {
                 if is_beaten(best, from.bound) {
                     continue;
                 }
-                let uppers = family.uppers.get(&(splen, dplen)).copied().unwrap_or(0);
+                let uppers = self.uppers.get(&(splen, dplen)).copied().unwrap_or(0);
                 for upper in (0..8).filter(|upper| uppers >> upper & 1 != 0) {
-                    family.probe(Shape::with_upper(splen, dplen, upper), flow, &mut accept, &mut best);
+                    self.probe(Shape::with_upper(splen, dplen, upper), flow, &mut accept, &mut best);
                 }
             }
         }
         best
     }
-}
 
-/// Whether what was found is stronger than anything of this bound.
-fn is_beaten(best: Option<(Rank, u32)>, bound: Rank) -> bool {
-    best.is_some_and(|(rank, _)| rank < bound)
-}
-
-impl Family {
     /// Looks for a flow's policy in one tuple, and takes it for the best if it is.
-    fn probe(
-        &self,
-        shape: Shape,
-        flow: &FlowKey,
-        accept: &mut impl FnMut(u32) -> bool,
-        best: &mut Option<(Rank, u32)>,
-    ) {
+    fn probe(&self, shape: Shape, flow: &FlowKey, accept: &mut impl FnMut(u32) -> bool, best: &mut Option<Ranked>) {
         let Some(same) = self.tuples.get(&shape).and_then(|tuple| tuple.policies.get(&shape.apply(flow))) else {
             return;
         };
-        if let Some(&found) = same.iter().find(|(_, policy)| accept(*policy))
+        let mut all = std::iter::once(&same.strongest).chain(&same.others);
+        if let Some(&found) = all.find(|(_, policy)| accept(*policy))
             && best.is_none_or(|(rank, _)| found.0 < rank)
         {
             *best = Some(found);
@@ -377,19 +460,6 @@ impl Family {
                 self.order.insert((rank, shape));
             }
         }
-    }
-}
-
-fn bits(addr: [u8; 16]) -> u128 {
-    u128::from_be_bytes(addr)
-}
-
-/// The first `plen` bits of an address, the rest zero.
-fn masked(addr: u128, plen: u8) -> u128 {
-    match plen {
-        0 => 0,
-        1..=127 => addr & u128::MAX << (128 - plen),
-        _ => addr,
     }
 }
 
