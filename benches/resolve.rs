@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use pfkey_rs::afkey::message::write_policy;
 use pfkey_rs::afkey::policy::{Policy, Template};
-use pfkey_rs::afkey::sa::{Limits, Sa, Said, Selector, Usage};
+use pfkey_rs::afkey::sa::{Sa, Said, Selector};
 use pfkey_rs::batch::Batch;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use pfkey_rs::engine::resolve::path::Path;
@@ -52,22 +52,8 @@ fn peer(n: u32) -> u32 {
 fn policy(n: u32, selector: Selector) -> Policy {
     let template =
         Template { proto: 50, mode: 1, optional: false, reqid: 0, v6: false, saddr: [0; 16], daddr: [0; 16] };
-    Policy {
-        id: 8 * n + 1,
-        dir: 2,
-        v6: false,
-        priority: 0x8000_0000,
-        block: false,
-        icmp: false,
-        selector,
-        context: None,
-        templates: vec![template],
-        hard: Limits::default(),
-        soft: Limits::default(),
-        usage: Usage::default(),
-        position: 0,
-        inserted: 0,
-    }
+    let templates = vec![template];
+    Policy { id: 8 * n + 1, dir: 2, priority: 0x8000_0000, selector, templates, ..Policy::default() }
 }
 
 struct Case {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use pfkey_rs::afkey::policy::{Policy, Template};
-use pfkey_rs::afkey::sa::{Limits, Sa, Said, Selector, Usage};
+use pfkey_rs::afkey::sa::{Sa, Said, Selector};
 use pfkey_rs::engine::resolve::bundle::Bundle;
 use pfkey_rs::engine::resolve::held::Held;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
@@ -69,22 +69,7 @@ fn template(proto: u8, mode: u8) -> Template {
 }
 
 fn policy(block: bool, templates: Vec<Template>) -> Policy {
-    Policy {
-        id: 9,
-        dir: 2,
-        v6: false,
-        priority: 0,
-        block,
-        icmp: false,
-        selector: Selector::default(),
-        context: None,
-        templates,
-        hard: Limits::default(),
-        soft: Limits::default(),
-        usage: Usage::default(),
-        position: 0,
-        inserted: 0,
-    }
+    Policy { id: 9, dir: 2, block, templates, ..Policy::default() }
 }
 
 /// 3DES or none, and HMAC-SHA1.

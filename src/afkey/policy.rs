@@ -8,8 +8,8 @@ pub use crate::policy::template::{MANUAL_REQID_MAX, MAX_TEMPLATES, Template, add
 use crate::wire::layout::SadbXPolicy;
 use crate::wire::{PolicyDirection, PolicyType};
 
-/// A policy.
-#[derive(Clone, Debug)]
+/// A policy. The default one is without a direction, takes every packet, and lets it pass.
+#[derive(Clone, Debug, Default)]
 pub struct Policy {
     /// `sadb_x_policy_id`: the kernel direction in the low three bits.
     pub id: u32,
@@ -62,22 +62,8 @@ impl Policy {
             PolicyType::IPSEC => parse_requests(requests, dir.0, v6, || None)?,
             _ => Vec::new(),
         };
-        Ok(Self {
-            id: 0,
-            dir: dir.0,
-            v6,
-            priority: 0,
-            block: policy_type == PolicyType::DISCARD,
-            icmp: false,
-            selector: Selector::default(),
-            context: None,
-            templates,
-            hard: Limits::default(),
-            soft: Limits::default(),
-            usage: Usage::default(),
-            position: 0,
-            inserted: 0,
-        })
+        let block = policy_type == PolicyType::DISCARD;
+        Ok(Self { dir: dir.0, v6, block, templates, ..Self::default() })
     }
 
     /// When it ends, Unix time in seconds (`xfrm_policy_timer`).

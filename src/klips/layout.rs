@@ -4,20 +4,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::wire::layout::{Be32, SadbComb, SadbLifetime, SadbSa, U16, U32};
-
-macro_rules! layouts {
-    ($($(#[$doc:meta])* $name:ident: $size:literal { $($(#[$fdoc:meta])* $field:ident: $ty:ty,)* })*) => {
-        $(
-            $(#[$doc])*
-            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-            #[repr(C)]
-            pub struct $name { $($(#[$fdoc])* pub $field: $ty,)* }
-
-            const _: () = assert!(core::mem::size_of::<$name>() == $size);
-        )*
-    };
-}
+use crate::wire::layout::{Be32, SadbComb, SadbLifetime, SadbSa, U16, U32, layouts};
 
 layouts! {
     /// `struct sadb_sa`: RFC 2367's with a reference behind it.

@@ -25,6 +25,10 @@ macro_rules! layouts {
     };
 }
 
+/// For the structures of another dialect.
+#[allow(unused_imports, reason = "the preload object has this file, but no other dialect")]
+pub(crate) use layouts;
+
 layouts! {
     /// `struct sadb_msg`: the base header.
     SadbMsg: 16 {

@@ -1,8 +1,6 @@
 //! The profile behind a real socket: `pfkeyd --profile klips`, and what the calls of KLIPS's socket table do there.
 
-use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::process::{Child, Command};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -12,41 +10,15 @@ use pfkey_rs::socket::{Backend, open_with};
 use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, SaType as S};
 
 use crate::c;
+use crate::served::Daemon;
 use crate::world::*;
 
-/// A daemon, ended when dropped.
-struct Daemon {
-    child: Child,
-    backend: Backend,
+fn start(name: &str) -> Daemon {
+    Daemon::start_with(&c::scratch(name), &["--profile", "klips"])
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Daemon {
-    /// Starts one and waits until it listens.
-    fn start(name: &str) -> Self {
-        let path = c::scratch(name).join("s");
-        let (ready, started) = nix::unistd::pipe().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_pfkeyd"))
-            .args(["--profile", "klips", "--listen", path.to_str().unwrap()])
-            .args(["--status", &started.as_raw_fd().to_string()])
-            .spawn()
-            .unwrap();
-        drop(started);
-        let mut status = [0xff; 4];
-        std::fs::File::from(ready).read_exact(&mut status).unwrap();
-        assert_eq!(status, [0; 4]);
-        Self { child, backend: Backend::Unix(path) }
-    }
-
-    fn open(&self) -> OwnedFd {
-        open_with(&self.backend).unwrap()
-    }
+fn open(daemon: &Daemon) -> OwnedFd {
+    open_with(&Backend::parse(daemon.backend().as_bytes()).unwrap()).unwrap()
 }
 
 /// Sends, and waits until every answer is there.
@@ -73,8 +45,8 @@ fn only(fd: &OwnedFd) -> Vec<u8> {
 /// What pluto does for a tunnel: it registers, trades an SPI for an SA, groups it, routes a flow, and takes all down again.
 #[test]
 fn a_key_managers_session() {
-    let daemon = Daemon::start("klips_session");
-    let (pluto, listener) = (daemon.open(), daemon.open());
+    let daemon = start("klips_session");
+    let (pluto, listener) = (open(&daemon), open(&daemon));
     ask(&pluto, &Msg::new(M::REGISTER, S::ESP));
     assert_eq!(types(&only(&pluto)), [14, 15]);
     assert!(heard(&listener).is_empty(), "it is not registered");
@@ -106,8 +78,8 @@ fn a_key_managers_session() {
 /// `pfkey_ops`: poll, shutdown, recvmsg, release.
 #[test]
 fn the_sockets_calls() {
-    let daemon = Daemon::start("klips_calls");
-    let (fd, other) = (daemon.open(), daemon.open());
+    let daemon = start("klips_calls");
+    let (fd, other) = (open(&daemon), open(&daemon));
     let readable = |fd: &OwnedFd| {
         let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).unwrap() == 1
@@ -151,8 +123,8 @@ fn the_daemon_knows_its_hosts_addresses() {
         let ip = interface.address?.as_sockaddr_in()?.ip();
         (!ip.is_loopback()).then(|| ip.to_string())
     });
-    let daemon = Daemon::start("klips_addresses");
-    let fd = daemon.open();
+    let daemon = start("klips_addresses");
+    let fd = open(&daemon);
     if own.is_none() {
         eprintln!("skipped: an address that is not a loopback, which this host has not");
     }

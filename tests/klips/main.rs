@@ -16,6 +16,8 @@ mod groups;
 mod listeners;
 mod parsers;
 mod sas;
+#[path = "../support/daemon.rs"]
+mod served;
 mod tables;
 mod text;
 mod world;

@@ -8,7 +8,7 @@ use crate::build::Msg;
 use crate::world::{Datagram, Setting, World};
 use nix::errno::Errno;
 use pfkey_rs::afkey::policy::{Policy, Template};
-use pfkey_rs::afkey::sa::{Limits, Selector, Usage};
+use pfkey_rs::afkey::sa::Selector;
 use pfkey_rs::engine::resolve::bundle::Bundle;
 use pfkey_rs::engine::resolve::held::Held;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Resolver};
@@ -248,9 +248,7 @@ impl World for Embedded {
                     id: 801,
                     dir: 2,
                     v6,
-                    priority: 0,
                     block,
-                    icmp: false,
                     selector: Selector {
                         saddr: net,
                         daddr: net,
@@ -259,13 +257,8 @@ impl World for Embedded {
                         v6: Some(v6),
                         ..Selector::default()
                     },
-                    context: None,
                     templates: proto.map(template).into_iter().collect(),
-                    hard: Limits::default(),
-                    soft: Limits::default(),
-                    usage: Usage::default(),
-                    position: 0,
-                    inserted: 0,
+                    ..Policy::default()
                 };
                 let Self { hub, queues, now, .. } = self;
                 hub.with_engine(*now, None, queues, |engine, _| engine.sub_policies().insert(policy));

@@ -85,7 +85,8 @@ impl Engine {
         self.spd.insert(policy);
     }
 
-    /// What would become of an outbound packet whose path has this MTU in bytes.
+    /// What would become of an outbound packet whose path has this MTU in bytes. The SPD alone is looked at: PF_KEY knows
+    /// neither sub policies nor a default of blocking.
     #[must_use]
     pub fn explain(&self, flow: &Flow, path_mtu: u32) -> Explanation<'_> {
         let policy = self.spd.lookup(PolicyDirection::OUTBOUND.0, flow);
