@@ -17,7 +17,7 @@ use pfkey_rs::engine::Engine;
 use pfkey_rs::keyd::server::{Ended, Server};
 use pfkey_rs::keyd::{Hub, Service};
 use pfkey_rs::klips;
-use pfkey_rs::socket::{inherited, keep_only_net_admin};
+use pfkey_rs::socket::{become_unprivileged, inherited};
 use pfkey_rs::wire::{Extras, Profile};
 use pfkey_rs::xfrm::XfrmEngine;
 
@@ -231,7 +231,7 @@ fn local_addresses() -> Vec<IpAddr> {
 /// What is left is the right to change SAs and policies, and nothing that this process might execute can gain more.
 fn drop_privileges() -> io::Result<()> {
     nix::sys::prctl::set_no_new_privs()?;
-    keep_only_net_admin()
+    become_unprivileged(65533).map(|_| ())
 }
 
 /// A socket file, removed when dropped.

@@ -1,16 +1,17 @@
 //! Which of the backends serves a new descriptor.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::error::OpenError;
-use super::{helper, opened, sys};
+use super::{opened, place, start, sys};
 use crate::wire::Extras;
 
 /// What stands behind a PF_KEY descriptor; the values of the environment variable `PFKEY_BACKEND`.
@@ -41,8 +42,8 @@ impl Backend {
             b"xfrm" => Ok(Self::Xfrm),
             b"embedded" => Ok(Self::Embedded),
             _ => match value.strip_prefix(b"unix:") {
-                Some(path) if !path.is_empty() => Ok(Self::Unix(PathBuf::from(OsStr::from_bytes(path)))),
-                _ => Err(OpenError::UnknownBackend { value: String::from_utf8_lossy(value).into_owned() }),
+                Some(path) if !path.is_empty() => Ok(Self::Unix(place::try_owned(Path::new(OsStr::from_bytes(path)))?)),
+                _ => Err(OpenError::UnknownBackend { value: text(value)? }),
             },
         }
     }
@@ -53,8 +54,20 @@ impl Backend {
     /// # Errors
     /// [`OpenError::UnknownBackend`].
     pub fn from_environment() -> Result<Self, OpenError> {
-        Self::parse(&sys::secure_getenv(c"PFKEY_BACKEND").unwrap_or_default())
+        sys::with_secure_env(c"PFKEY_BACKEND", |value| Self::parse(value.unwrap_or_default()))
     }
+}
+
+/// A value for an error's text, unless memory is missing.
+fn text(value: &[u8]) -> Result<String, OpenError> {
+    let mut text = String::new();
+    for chunk in value.utf8_chunks() {
+        let replacement = if chunk.invalid().is_empty() { "" } else { "\u{fffd}" };
+        text.try_reserve(chunk.valid().len() + replacement.len()).map_err(|_| OpenError::NoMemory)?;
+        text.push_str(chunk.valid());
+        text.push_str(replacement);
+    }
+    Ok(text)
 }
 
 /// What [`set_extras`] said: 0 nothing, otherwise 4 and the extras as bits.
@@ -74,11 +87,14 @@ pub fn set_extras(extras: Option<Extras>) {
 /// [`OpenError::UnknownAlgorithms`].
 pub fn extras() -> Result<Extras, OpenError> {
     match EXTRAS.load(Ordering::Relaxed) {
-        0 => {
-            let value = sys::secure_getenv(c"PFKEY_ALGORITHMS").unwrap_or_default();
-            let value = String::from_utf8_lossy(&value);
-            value.parse().map_err(|why| OpenError::UnknownAlgorithms { value: value.into_owned(), why })
-        }
+        0 => sys::with_secure_env(c"PFKEY_ALGORITHMS", |value| {
+            let value = value.unwrap_or_default();
+            if value.is_empty() {
+                return Ok(Extras::default());
+            }
+            let value = text(value)?;
+            value.parse().map_err(|why| OpenError::UnknownAlgorithms { value, why })
+        }),
         bits => Ok(Extras { aead: bits & 1 != 0, sha256_128: bits & 2 != 0 }),
     }
 }
@@ -120,42 +136,62 @@ pub fn open_with_cloexec(backend: &Backend) -> Result<OwnedFd, OpenError> {
 
 fn open_backend(backend: &Backend) -> Result<OwnedFd, OpenError> {
     let extras = extras()?;
-    let private = |engine| {
-        let algorithms = extras.to_string();
-        let offered: &[&str] = if extras.is_none() { &[] } else { &["--algorithms", &algorithms] };
-        helper::open(engine, offered)
+    let algorithms = match (extras.aead, extras.sha256_128) {
+        (false, false) => None,
+        (true, false) => Some(c"aead"),
+        (false, true) => Some(c"sha256-128"),
+        (true, true) => Some(c"aead,sha256-128"),
+    };
+    let private = |engine: &'static CStr| {
+        // pfkeyd's netlink sockets would say so, too, but a private pfkeyd of uid 0 need not be started for that.
+        if engine == c"xfrm" && !sys::has_net_admin() {
+            return match sys::try_xfrm() {
+                Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => Err(OpenError::NoXfrm),
+                _ => Err(OpenError::System(io::Error::from_raw_os_error(libc::EPERM))),
+            };
+        }
+        start::open(engine, algorithms)
     };
     match backend {
         // AF_KEY could not offer them.
-        Backend::Auto if !extras.is_none() => private("xfrm"),
+        Backend::Auto if !extras.is_none() => private(c"xfrm"),
         Backend::AfKey if !extras.is_none() => Err(OpenError::AfKeyLacks { extras }),
         Backend::Auto => match sys::af_key_socket(libc::SOCK_CLOEXEC) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)) => {
-                private("xfrm")
+                private(c"xfrm")
             }
             other => other.map_err(OpenError::System),
         },
         Backend::AfKey => sys::af_key_socket(libc::SOCK_CLOEXEC).map_err(OpenError::System),
-        Backend::Xfrm => private("xfrm"),
-        Backend::Embedded => private("embedded"),
+        Backend::Xfrm => private(c"xfrm"),
+        Backend::Embedded => private(c"embedded"),
         Backend::Unix(path) => connect_to(path),
     }
 }
 
-fn connect_to(path: &std::path::Path) -> Result<OwnedFd, OpenError> {
+fn connect_to(path: &Path) -> Result<OwnedFd, OpenError> {
     static COUNT: AtomicU32 = AtomicU32::new(1 << 31);
-    let failed = |source: io::Error| OpenError::Connect { path: path.to_owned(), source };
+    let failed = |source: io::Error| match place::try_owned(path) {
+        Ok(path) => OpenError::Connect { path, source },
+        Err(no_memory) => no_memory,
+    };
     let fd =
         socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(|e| failed(e.into()))?;
-    helper::name(&fd, "unix", &COUNT).map_err(failed)?;
+    start::name(&fd, "unix", &COUNT).map_err(failed)?;
     let address = UnixAddr::new(path).map_err(|e| failed(e.into()))?;
+    // A full queue of a pfkeyd that is stopped would be waited for.
+    let wait = |limit: TimeVal| setsockopt(&fd, sockopt::SendTimeout, &limit).map_err(|e| failed(e.into()));
+    wait(TimeVal::seconds(start::START_LIMIT.as_secs() as i64))?;
     loop {
         match connect(fd.as_raw_fd(), &address) {
-            Ok(()) => return Ok(fd),
+            Ok(()) => break,
             Err(nix::errno::Errno::EINTR) => {}
+            Err(nix::errno::Errno::EAGAIN) => return Err(failed(io::Error::from_raw_os_error(libc::ETIMEDOUT))),
             Err(errno) => return Err(failed(errno.into())),
         }
     }
+    wait(TimeVal::seconds(0))?;
+    Ok(fd)
 }
 
 #[cfg(test)]

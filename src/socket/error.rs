@@ -1,7 +1,7 @@
 //! Why no PF_KEY descriptor could be opened.
 
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use thiserror::Error;
 
@@ -31,22 +31,41 @@ pub enum OpenError {
         extras: Extras,
     },
     /// No pfkeyd was found.
-    #[error("no pfkeyd program; sought {}", list(.sought))]
+    #[error("no pfkeyd program; sought {}", places(.installed.as_deref(), .beside.as_deref()))]
     NoPfkeyd {
-        /// Where it was sought.
-        sought: Vec<PathBuf>,
+        /// Where it should have been installed, or the file that `PFKEYD` names.
+        installed: Option<PathBuf>,
+        /// The library's file: it was sought beside it and in sbin and libexec above it.
+        beside: Option<PathBuf>,
+    },
+    /// The pfkeyd that was found may have been written by somebody else.
+    #[error("{}: owned or writable by others than root and this user; not started", program.display())]
+    Unfit {
+        /// The program.
+        program: PathBuf,
     },
     /// The kernel cannot be spoken to: it has no AF_KEY, or that was not asked for, and this neither.
     #[error("this kernel has no XFRM over netlink (CONFIG_XFRM_USER, or the module xfrm_user)")]
     NoXfrm,
+    /// The next process that the caller starts is the first of a new pid namespace (`unshare(CLONE_NEWPID)`). Were it
+    /// pfkeyd's, the caller could never start one of its own.
+    #[error(
+        "no pfkeyd can be started between unshare(CLONE_NEWPID) and the first fork: open the descriptor before or after"
+    )]
+    NewPidNamespace,
     /// The private pfkeyd did not start.
-    #[error("{}: {source}", program.display())]
-    Helper {
+    #[error("{}: {step}: {source}", program.display())]
+    Start {
         /// The program.
         program: PathBuf,
+        /// What failed.
+        step: Step,
         /// Why.
         source: io::Error,
     },
+    /// There was no memory to start one, or to say why not.
+    #[error("out of memory")]
+    NoMemory,
     /// The pfkeyd that was named does not answer.
     #[error("{}: {source}", path.display())]
     Connect {
@@ -67,14 +86,90 @@ impl OpenError {
         match self {
             Self::UnknownBackend { .. } | Self::UnknownAlgorithms { .. } => libc::EINVAL,
             Self::AfKeyLacks { .. } => libc::EPROTONOSUPPORT,
-            Self::NoPfkeyd { .. } | Self::NoXfrm => libc::EAFNOSUPPORT,
-            Self::Helper { source, .. } | Self::Connect { source, .. } | Self::System(source) => {
+            Self::NoPfkeyd { .. } | Self::Unfit { .. } | Self::NoXfrm => libc::EAFNOSUPPORT,
+            Self::NewPidNamespace => libc::EAGAIN,
+            Self::NoMemory => libc::ENOMEM,
+            Self::Start { source, .. } | Self::Connect { source, .. } | Self::System(source) => {
                 source.raw_os_error().unwrap_or(libc::EIO)
             }
         }
     }
 }
 
-fn list(places: &[PathBuf]) -> String {
-    places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+/// What is done to start a pfkeyd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Step {
+    /// A new process.
+    Clone = 1,
+    /// A session of its own.
+    Session,
+    /// Its descriptors.
+    Descriptors,
+    /// The client's end of the served socket goes to the caller.
+    HandOver,
+    /// Capabilities.
+    Rights,
+    /// The directory `/`.
+    Directory,
+    /// The program.
+    Exec,
+    /// pfkeyd's own start.
+    Serve,
+    /// The wait for it.
+    Wait,
+    /// It ended without a word.
+    Ended,
+}
+
+impl Step {
+    /// From its number, which the new process tells.
+    pub(super) const fn from_number(number: i32) -> Self {
+        match number {
+            1 => Self::Clone,
+            2 => Self::Session,
+            3 => Self::Descriptors,
+            5 => Self::Rights,
+            6 => Self::Directory,
+            7 => Self::Exec,
+            _ => Self::HandOver,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Clone => "no new process (RLIMIT_NPROC, or the control group's pids.max)",
+            Self::Session => "setsid",
+            Self::Descriptors => "its descriptors",
+            Self::HandOver => "the hand-over of the descriptor",
+            Self::Rights => "its capabilities",
+            Self::Directory => "chdir(\"/\")",
+            Self::Exec => "exec (after a chroot its C library has to be in the new root)",
+            Self::Serve => "it does not serve",
+            Self::Wait => "no answer",
+            Self::Ended => "it ended before it served",
+        })
+    }
+}
+
+/// Where a pfkeyd was sought, as text.
+struct Places<'a>(Option<&'a Path>, Option<&'a Path>);
+
+fn places<'a>(installed: Option<&'a Path>, beside: Option<&'a Path>) -> Places<'a> {
+    Places(installed, beside)
+}
+
+impl fmt::Display for Places<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self(None, None) => f.write_str("nowhere: it was never installed, and /proc/self/maps names no file"),
+            Self(Some(installed), None) => write!(f, "{}", installed.display()),
+            Self(None, Some(beside)) => write!(f, "beside and above {}", beside.display()),
+            Self(Some(installed), Some(beside)) => {
+                write!(f, "{}, and beside and above {}", installed.display(), beside.display())
+            }
+        }
+    }
 }

@@ -6,19 +6,21 @@
 
 mod choose;
 mod error;
-mod helper;
 mod opened;
+mod place;
+mod start;
 mod sys;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::{Duration, Instant};
 
 pub use choose::{Backend, extras, open, open_with, open_with_cloexec, set_extras};
-pub use error::OpenError;
-pub use helper::find_pfkeyd;
+pub use error::{OpenError, Step};
+pub use place::find_pfkeyd;
 pub(crate) use sys::own;
 pub(crate) use sys::same_namespace;
-pub use sys::{inherited, keep_only_net_admin, try_af_key, try_xfrm};
+pub use sys::{become_unprivileged, inherited, try_af_key, try_xfrm};
 
 use crate::wire::{Header, Profile};
 
@@ -103,22 +105,27 @@ pub fn close(fd: RawFd) {
     let _ = nix::unistd::close(fd);
 }
 
+/// How long a sender waits for a pfkeyd that does not come to its requests, because it or its control group is stopped.
+/// What was sent is done when it goes on, and its answers come then.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
+/// The same on a non-blocking descriptor.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a sender gives its processor away before it sleeps: the answer usually comes within microseconds.
+const SPIN: Duration = Duration::from_micros(40);
+
 /// Waits until the pfkeyd behind a served descriptor has consumed what was sent, which it does after it has
-/// queued the answers. Returns at once when it is gone.
+/// queued the answers. Returns at once when it is gone, and in the end when it does not come to it.
 pub fn settle(fd: RawFd) {
-    // The answer usually comes within microseconds: give the processor away a few times before sleeping.
-    for round in 0..64 {
+    let began = Instant::now();
+    for round in 0_u32.. {
         std::thread::yield_now();
         // A descriptor that was closed may be another by now.
         if !sys::has_unread_output(fd) || round == 8 && !is_served(fd) {
             return;
         }
-    }
-    let mut nap = std::time::Duration::from_micros(20);
-    while sys::has_unread_output(fd) {
-        if sys::wait_hangup(fd, nap) {
-            return;
+        if began.elapsed() > SPIN {
+            break;
         }
-        nap = (nap * 2).min(std::time::Duration::from_millis(1));
     }
+    sys::wait_consumed(fd, SETTLE_LIMIT, SETTLE_PATIENCE);
 }

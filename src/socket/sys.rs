@@ -1,12 +1,19 @@
 //! The system calls of this room that nix does not wrap, or not safely enough for borrowed numbers.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr};
+mod capability;
+pub(super) mod spawn;
+
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+pub use capability::become_unprivileged;
+pub(super) use capability::has_net_admin;
 
 unsafe extern "C" {
     /// glibc and musl; the libc crate lacks it.
@@ -124,180 +131,75 @@ pub(super) fn has_unread_output(fd: RawFd) -> bool {
     // SAFETY: TIOCOUTQ (the same number as SIOCOUTQ) writes one int.
     let status = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut unread) };
     nix::errno::Errno::set_raw(errno);
-    status == 0 && unread > 0
+    // A buffer is charged hundreds of bytes. While the peer frees one, the kernel wakes its sender with one byte of the
+    // charge left (`sock_wfree`), and wakes nobody when that goes.
+    status == 0 && unread > 1
 }
 
-/// Sleeps up to `nap`, or until the peer hangs up; says whether it did. errno is kept.
-pub(super) fn wait_hangup(fd: RawFd, nap: Duration) -> bool {
-    let mut poll = libc::pollfd { fd, events: 0, revents: 0 };
-    let time = libc::timespec { tv_sec: 0, tv_nsec: nap.subsec_nanos().into() };
+/// Sleeps until the peer has consumed everything or is gone, `limit` at most (`patience` if the descriptor is
+/// non-blocking). errno is kept.
+///
+/// A socket tells its waiters each time that a buffer of its was consumed (`unix_write_space`), though it was writable
+/// all the time: epoll, edge-triggered, hears it.
+pub(super) fn wait_consumed(fd: RawFd, limit: Duration, patience: Duration) {
     let errno = nix::errno::Errno::last_raw();
+    // SAFETY: the descriptor is not negative, as SIOCOUTQ worked on it; it is used within this call, and one that is
+    // closed meanwhile gives EBADF.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+    let blocking = fcntl(socket, FcntlArg::F_GETFL).is_ok_and(|flags| flags & OFlag::O_NONBLOCK.bits() == 0);
+    let end = Instant::now() + if blocking { limit } else { patience };
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).ok().filter(|epoll| {
+        epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLET, 0)).is_ok()
+    });
+    while has_unread_output(fd) {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        let gone = match &epoll {
+            Some(epoll) => {
+                let mut events = [EpollEvent::empty()];
+                let timeout = EpollTimeout::try_from(left.as_millis().max(1) as i32).unwrap_or(EpollTimeout::ZERO);
+                let woken = epoll.wait(&mut events, timeout).is_ok_and(|n| n > 0);
+                woken && events[0].events().intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR)
+            }
+            // No descriptor is left for it.
+            None => nap_or_hangup(fd, left.min(Duration::from_millis(1))),
+        };
+        if gone {
+            break;
+        }
+    }
+    nix::errno::Errno::set_raw(errno);
+}
+
+/// Sleeps up to `nap`, or until the peer hangs up; says whether it did.
+fn nap_or_hangup(fd: RawFd, nap: Duration) -> bool {
+    let mut poll = libc::pollfd { fd, events: 0, revents: 0 };
+    let time = libc::timespec { tv_sec: 0, tv_nsec: nap.subsec_nanos() as _ };
     // SAFETY: one pollfd, a live timespec, no signal mask.
     let n = unsafe { libc::ppoll(&raw mut poll, 1, &raw const time, std::ptr::null()) };
-    nix::errno::Errno::set_raw(errno);
     n > 0 && poll.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
 }
 
-/// An environment variable, unless the program runs with more rights than its caller.
-pub(crate) fn secure_getenv(name: &CStr) -> Option<Vec<u8>> {
-    // SAFETY: a NUL-terminated name; the value is copied at once.
+/// Hands `look` an environment variable's value; none in a program that runs with more rights than its caller.
+pub(crate) fn with_secure_env<R>(name: &CStr, look: impl FnOnce(Option<&[u8]>) -> R) -> R {
+    // SAFETY: a NUL-terminated name; the value is looked at at once.
     let value = unsafe { secure_getenv_raw(name.as_ptr()) };
-    if value.is_null() {
-        return None;
-    }
-    // SAFETY: not null, NUL-terminated.
-    Some(unsafe { CStr::from_ptr(value) }.to_bytes().to_vec())
+    // SAFETY: NUL-terminated where it is not null.
+    look((!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_bytes()))
 }
 
-/// The file that contains this code: the shared object, or the program it is linked into.
-pub(super) fn own_object() -> Option<PathBuf> {
-    // SAFETY: Dl_info is plain data, valid when zeroed.
-    let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
-    let here: fn() -> Option<PathBuf> = own_object;
-    // SAFETY: any address may be asked for.
-    let found = unsafe { libc::dladdr(here as *const libc::c_void, &raw mut info) };
-    if found == 0 || info.dli_fname.is_null() {
-        return None;
-    }
-    // SAFETY: not null, NUL-terminated, valid as long as the object is loaded.
-    let name = unsafe { CStr::from_ptr(info.dli_fname) };
-    let path = PathBuf::from(OsStr::from_bytes(name.to_bytes()));
-    // A program's name is what it was called by; the kernel knows better.
-    if path.is_absolute() { Some(path) } else { std::fs::read_link("/proc/self/exe").ok().or(Some(path)) }
+/// Whether this program runs with more rights than its caller (`AT_SECURE`).
+pub(super) fn is_at_secure() -> bool {
+    // SAFETY: no pointers.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
-/// Starts `program` with `argv` in a process that is not the caller's child: it gives no SIGCHLD and leaves no
-/// zombie. It has `socket` as descriptor 3 and `status` as 4, /dev/null as 0 to 2, and nothing else open; all
-/// signals are at their defaults and unblocked. If `program` cannot be executed, the errno is written to
-/// `status` as a native i32.
-pub(super) fn spawn_detached(program: &CStr, argv: &[CString], socket: RawFd, status: RawFd) -> io::Result<()> {
-    let mut pointers: Vec<*const libc::c_char> = argv.iter().map(|a| a.as_ptr()).collect();
-    pointers.push(std::ptr::null());
-    let envp: [*const libc::c_char; 1] = [std::ptr::null()];
-    // SAFETY: signal sets are plain data; sigprocmask gets valid pointers.
-    let (all, mut before) = unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        (all, std::mem::zeroed::<libc::sigset_t>())
-    };
-    // A handler of the caller's must not run in the new processes.
-    // SAFETY: valid sets.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, &raw mut before) };
-    // SAFETY: clone without CLONE_VM copies the address space as fork does; the child calls only functions that are
-    // safe after fork in a threaded process, on memory prepared above, and never returns.
-    let middle = unsafe { clone_process() };
-    if middle == 0 {
-        // SAFETY: as above. The middle process ends at once, so that its child belongs to init.
-        unsafe {
-            let inner = clone_process();
-            if inner == 0 {
-                exec_helper(program, &pointers, &envp, socket, status);
-            }
-            if inner < 0 {
-                report_errno(status);
-            }
-            libc::_exit(0);
-        }
-    }
-    let result = if middle < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        let pid = middle as libc::pid_t;
-        // SAFETY: a null status pointer is allowed. __WALL: a process without an exit signal is waited for only so.
-        while unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) } < 0
-            && nix::errno::Errno::last() == nix::errno::Errno::EINTR
-        {}
-        Ok(())
-    };
-    // SAFETY: the mask of before.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
-    result
-}
-
-/// fork without an exit signal and without atfork handlers.
-unsafe fn clone_process() -> libc::c_long {
-    // SAFETY: flags 0 and null pointers: the stack is copied, nothing is shared.
-    unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) }
-}
-
-unsafe fn report_errno(status: RawFd) {
-    let errno = nix::errno::Errno::last_raw();
-    // SAFETY: four bytes of a live variable.
-    unsafe { libc::write(status, (&raw const errno).cast(), size_of_val(&errno)) };
-}
-
-/// The new process up to its exec.
-unsafe fn exec_helper(
-    program: &CStr,
-    argv: &[*const libc::c_char],
-    envp: &[*const libc::c_char],
-    socket: RawFd,
-    status: RawFd,
-) -> ! {
-    // SAFETY: plain system calls on numbers and on memory that the parent prepared; all async-signal-safe.
-    unsafe {
-        libc::setsid();
-        for signal in 1..65 {
-            libc::signal(signal, libc::SIG_DFL);
-        }
-        // First out of the way of the numbers they are to have.
-        let socket = libc::fcntl(socket, libc::F_DUPFD, 10);
-        let status = libc::fcntl(status, libc::F_DUPFD, 10);
-        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
-        for fd in 0..3 {
-            libc::dup2(null, fd);
-        }
-        libc::dup2(socket, 3);
-        libc::dup2(status, 4);
-        libc::syscall(libc::SYS_close_range, 5, libc::c_uint::MAX, 0);
-        // A directory of the caller's must not stay busy.
-        libc::chdir(c"/".as_ptr());
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-        libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr());
-        report_errno(4);
-        libc::_exit(127)
-    }
-}
-
-/// `struct __user_cap_header_struct`.
-#[repr(C)]
-struct CapHeader {
-    version: u32,
-    pid: libc::c_int,
-}
-
-/// `struct __user_cap_data_struct`: 32 capabilities each.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct CapData {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
-/// `_LINUX_CAPABILITY_VERSION_3`: two `CapData`.
-const CAPABILITY_VERSION: u32 = 0x2008_0522;
-/// `1 << CAP_NET_ADMIN`.
-const NET_ADMIN: u32 = 1 << 12;
-
-/// Gives up every capability of the calling thread but CAP_NET_ADMIN, which it keeps if it has it.
-///
-/// # Errors
-/// Those of `capget` and `capset`.
-pub fn keep_only_net_admin() -> io::Result<()> {
-    let mut header = CapHeader { version: CAPABILITY_VERSION, pid: 0 };
-    let mut data = [CapData::default(); 2];
-    // SAFETY: the header names the version of which `data` is the form; both are live.
-    if unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let kept = data[0].permitted & NET_ADMIN;
-    let data = [CapData { effective: kept, permitted: kept, inheritable: 0 }, CapData::default()];
-    // SAFETY: as above; capset only reads.
-    if unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+/// Whether the next process that this thread starts is the first of a pid namespace: it has asked for a new one, and
+/// nobody is in it yet. Its end would be the end of the namespace.
+pub(super) fn next_child_is_init() -> bool {
+    let inode = |path: &CStr| nix::sys::stat::stat(path).map(|stat| stat.st_ino);
+    // The kernel does not open a namespace that nobody is in (`pidns_for_children_get`).
+    inode(c"/proc/thread-self/ns/pid").is_ok() && inode(c"/proc/thread-self/ns/pid_for_children").is_err()
 }

@@ -1,7 +1,5 @@
 //! `doctor`: which backend serves here, and what the kernel lacks.
 
-use std::path::PathBuf;
-
 use pfkey_rs::socket::{Backend, extras, find_pfkeyd};
 
 use crate::algorithms;
@@ -38,10 +36,7 @@ pub fn doctor(view: View) -> Result<(), Failure> {
     kernel(&mut findings);
     match find_pfkeyd() {
         Ok(path) => findings.add("pfkeyd", "ok", path.display().to_string()),
-        Err(sought) => {
-            let sought: Vec<_> = sought.iter().map(|p: &PathBuf| p.display().to_string()).collect();
-            findings.add("pfkeyd", "missing", format!("sought {}", sought.join(", ")));
-        }
+        Err(error) => findings.add("pfkeyd", "missing", error.to_string()),
     }
     let opened = backend.map_err(Failure::from).and_then(|backend| {
         let mut channel = Channel::open_with(&backend)?;
