@@ -20,7 +20,7 @@ pub use error::{OpenError, Step};
 pub use place::find_pfkeyd;
 pub(crate) use sys::own;
 pub(crate) use sys::same_namespace;
-pub use sys::{become_unprivileged, inherited, try_af_key, try_xfrm};
+pub use sys::{become_unprivileged, drop_capabilities, inherited, try_af_key, try_xfrm};
 
 use crate::wire::{Header, Profile};
 

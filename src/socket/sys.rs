@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-pub use capability::become_unprivileged;
+pub use capability::{become_unprivileged, drop_capabilities};
 pub(super) use capability::has_net_admin;
 
 unsafe extern "C" {

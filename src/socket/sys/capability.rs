@@ -86,3 +86,11 @@ pub fn become_unprivileged(user: u32) -> io::Result<u32> {
     set([CapData { effective: kept, permitted: kept, inheritable: 0 }, CapData::default()])?;
     Ok(nix::unistd::geteuid().as_raw())
 }
+
+/// Gives up every capability.
+///
+/// # Errors
+/// That of `capset`.
+pub fn drop_capabilities() -> io::Result<()> {
+    set([CapData::default(); 2])
+}

@@ -1,0 +1,286 @@
+//! The guardian: holds the clients' descriptors and the listener, and starts the worker anew when it dies.
+//!
+//! A client of a pfkeyd that dies has no way to get its descriptor back, and a key manager has only the one; AF_KEY cannot
+//! die. So whoever reads what clients send is another process than whoever holds their sockets. This one reads nothing
+//! of theirs.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{SockFlag, accept4, getsockopt, sockopt};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use pfkey_rs::keyd::log::log;
+
+use super::child::fork_with;
+use super::link::{Heard, Kind, Link};
+use super::notes::SLOTS;
+
+/// Deaths in a row, without a word that it serves, after which the next start waits.
+const HASTY: u32 = 3;
+/// How long it waits at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// Where clients come from.
+pub struct Gate {
+    pub listener: OwnedFd,
+    /// Clients of this uid and of root are let in; of any, if the socket's mode was chosen so.
+    pub owner: Option<u32>,
+}
+
+/// The guardian's state.
+pub struct Guardian<W: FnMut(Link) -> u8> {
+    /// What a worker does; runs in its process.
+    work: W,
+    gate: Option<Gate>,
+    /// Its end is ours.
+    lifeline: Option<Link>,
+    clients: Vec<Option<OwnedFd>>,
+    /// Slots in the order of their coming.
+    order: Vec<u32>,
+    /// Clients that the worker has not heard of.
+    untold: VecDeque<u32>,
+    worker: Link,
+    pid: Pid,
+    standby: Option<(Link, Pid)>,
+    /// A worker has served.
+    served: bool,
+    deaths: u32,
+    /// Nobody is let in until then, because descriptors ran out.
+    closed_until: Option<Instant>,
+}
+
+impl<W: FnMut(Link) -> u8> Guardian<W> {
+    /// Starts the first worker.
+    pub fn start(mut work: W, gate: Option<Gate>, lifeline: Option<Link>, first: Option<OwnedFd>) -> io::Result<Self> {
+        // A standby is a worker's child, and outlives it.
+        nix::sys::prctl::set_child_subreaper(true)?;
+        let (worker, pid) = spawn(&mut work)?;
+        let mut guardian = Self {
+            work,
+            gate,
+            lifeline,
+            clients: Vec::new(),
+            order: Vec::new(),
+            untold: VecDeque::new(),
+            worker,
+            pid,
+            standby: None,
+            served: false,
+            deaths: 0,
+            closed_until: None,
+        };
+        if let Some(client) = first {
+            guardian.admit(client);
+        }
+        Ok(guardian)
+    }
+
+    /// Guards until the last client has gone and nobody can come, or the lifeline ends. False: no worker ever served.
+    pub fn run(&mut self) -> io::Result<bool> {
+        while self.gate.is_some() || !self.order.is_empty() {
+            let (link, standby, lifeline, gate) = self.wait()?;
+            if lifeline && !self.hear_lifeline() {
+                break;
+            }
+            if standby {
+                self.hear_standby();
+            }
+            if link && !self.hear_worker() {
+                self.reap();
+                if !self.served {
+                    return Ok(false);
+                }
+                self.replace_worker()?;
+            }
+            if gate {
+                self.open_gate();
+            }
+            self.tell_untold();
+        }
+        let standby = self.standby.as_ref().map(|(_, pid)| *pid);
+        for pid in standby.into_iter().chain([self.pid]) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        self.reap();
+        Ok(true)
+    }
+
+    /// Which of worker, standby, lifeline and listener have something to say.
+    fn wait(&mut self) -> io::Result<(bool, bool, bool, bool)> {
+        let mut fds = vec![PollFd::new(
+            self.worker.as_fd(),
+            if self.untold.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLIN | PollFlags::POLLOUT },
+        )];
+        let mut watch = |fd| {
+            fds.push(PollFd::new(fd, PollFlags::POLLIN));
+            fds.len() - 1
+        };
+        let standby = self.standby.as_ref().map(|(link, _)| watch(link.as_fd()));
+        let lifeline = self.lifeline.as_ref().map(|link| watch(link.as_fd()));
+        let left = self.closed_until.map(|until| until.saturating_duration_since(Instant::now()));
+        let open = left.is_none_or(|left| left.is_zero()) && self.untold.is_empty();
+        let gate = self.gate.as_ref().filter(|_| open).map(|gate| watch(gate.listener.as_fd()));
+        let timeout = left.filter(|left| !left.is_zero()).map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left.as_millis().max(1) as i32).unwrap_or(PollTimeout::ZERO)
+        });
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let says = |index: Option<usize>| index.and_then(|index| fds.get(index)).is_some_and(says);
+        Ok((fds.first().is_some_and(hears), says(standby), says(lifeline), says(gate)))
+    }
+
+    /// Takes the worker's words; false if it is dead.
+    fn hear_worker(&mut self) -> bool {
+        loop {
+            match self.worker.hear(false) {
+                Ok(Some(Heard { kind: Kind::Serving, value, .. })) => {
+                    self.pid = Pid::from_raw(value as i32);
+                    (self.served, self.deaths) = (true, 0);
+                }
+                Ok(Some(Heard { kind: Kind::Released, value, .. })) => self.release(value),
+                Ok(Some(Heard { kind: Kind::Standby, value, fd: Some(fd) })) => {
+                    // The one before ends with its link.
+                    self.standby = Some((fd.into(), Pid::from_raw(value as i32)));
+                }
+                Ok(Some(_)) => {}
+                Err(Errno::EAGAIN) => return true,
+                Ok(None) | Err(_) => return false,
+            }
+            self.reap();
+        }
+    }
+
+    /// A standby says nothing; when it has died the worker makes another.
+    fn hear_standby(&mut self) {
+        self.standby = None;
+        self.reap();
+        let _ = self.worker.say(Kind::Standby, 0, None, false);
+    }
+
+    /// False at its end.
+    fn hear_lifeline(&mut self) -> bool {
+        match self.lifeline.as_ref().map(|link| link.hear(false)) {
+            Some(Ok(Some(Heard { kind: Kind::Statistics, .. }))) => {
+                let _ = self.worker.say(Kind::Statistics, 0, None, false);
+                true
+            }
+            Some(Ok(Some(_)) | Err(Errno::EAGAIN)) => true,
+            _ => false,
+        }
+    }
+
+    /// Lets a client in.
+    fn open_gate(&mut self) {
+        let Some(gate) = self.gate.as_ref() else { return };
+        match accept4(gate.listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+            Ok(raw) => {
+                let owner = gate.owner;
+                // SAFETY: accept4 has just made it for this process.
+                #[allow(unsafe_code)]
+                let client = unsafe { OwnedFd::from_raw_fd(raw) };
+                let peer = getsockopt(&client, sockopt::PeerCredentials).map(|peer| peer.uid());
+                if owner.is_none_or(|owner| peer.is_ok_and(|uid| uid == 0 || uid == owner)) {
+                    self.admit(client);
+                }
+            }
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
+            Err(errno) => {
+                // Out of descriptors or memory. The listener would stay readable: look away for a while.
+                log(&format!("pfkeyd: accept: {errno}"));
+                self.closed_until = Some(Instant::now() + Duration::from_millis(100));
+            }
+        }
+    }
+
+    fn admit(&mut self, client: OwnedFd) {
+        let free = self.clients.iter().position(Option::is_none).unwrap_or(self.clients.len());
+        if free >= SLOTS {
+            pfkey_rs::keyd::limits::refuse(client.as_fd());
+            return;
+        }
+        if free == self.clients.len() {
+            self.clients.push(None);
+        }
+        if let Some(place) = self.clients.get_mut(free) {
+            *place = Some(client);
+        }
+        self.order.push(free as u32);
+        self.untold.push_back(free as u32);
+    }
+
+    fn release(&mut self, slot: u32) {
+        if let Some(place) = self.clients.get_mut(slot as usize) {
+            *place = None;
+        }
+        self.order.retain(|other| *other != slot);
+        self.untold.retain(|other| *other != slot);
+    }
+
+    /// Tells the worker of clients, as far as there is room.
+    fn tell_untold(&mut self) {
+        while let Some(slot) = self.untold.front().copied() {
+            let client = self.clients.get(slot as usize).and_then(Option::as_ref);
+            if let Some(client) = client {
+                // A dead worker is replaced in the next round, and told then.
+                if self.worker.say(Kind::Client, slot, Some(client.as_fd()), false).is_err() {
+                    return;
+                }
+            }
+            self.untold.pop_front();
+        }
+    }
+
+    /// The worker is dead: the standby, or a new process, goes on with its clients.
+    fn replace_worker(&mut self) -> io::Result<()> {
+        self.deaths += 1;
+        if self.deaths > HASTY {
+            let wait = Duration::from_millis(10 << (self.deaths - HASTY).min(7)).min(LONGEST_WAIT);
+            log(&format!("pfkeyd: {} workers died one after another; the next in {wait:?}", self.deaths));
+            std::thread::sleep(wait);
+        }
+        let standby = self.standby.take().filter(|(link, _)| link.say(Kind::Activate, 0, None, false).is_ok());
+        (self.worker, self.pid) = match standby {
+            Some(next) => next,
+            None => spawn(&mut self.work)?,
+        };
+        self.untold = self.order.iter().copied().collect();
+        Ok(())
+    }
+
+    /// Takes the ends of dead processes.
+    fn reap(&mut self) {
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            match status {
+                WaitStatus::StillAlive => break,
+                WaitStatus::Signaled(pid, signal, _) if pid == self.pid => log(&format!(
+                    "pfkeyd: the worker was killed by {signal}; another goes on with its clients"
+                )),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn hears(fd: &PollFd<'_>) -> bool {
+    fd.revents().is_some_and(|events| events.intersects(!PollFlags::POLLOUT))
+}
+
+fn says(fd: &PollFd<'_>) -> bool {
+    fd.any().unwrap_or(false)
+}
+
+/// A new worker and its link.
+fn spawn(work: &mut impl FnMut(Link) -> u8) -> io::Result<(Link, Pid)> {
+    let (ours, theirs) = Link::pair()?;
+    let mut theirs = Some(theirs);
+    let pid = fork_with(|| theirs.take().map_or(1, &mut *work))?;
+    Ok((ours, pid))
+}

@@ -1,0 +1,119 @@
+//! What the guardian and a worker say to each other: messages of two numbers, some with a descriptor.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
+
+/// A message's meaning, and whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// To the worker: a client's slot and descriptor.
+    Client = 1,
+    /// To the worker: statistics, please.
+    Statistics = 2,
+    /// To a standby: be the worker.
+    Activate = 3,
+    /// To the guardian: it serves.
+    Serving = 4,
+    /// To the guardian: a slot is free.
+    Released = 5,
+    /// To the guardian: a standby's link.
+    Standby = 6,
+}
+
+/// One message.
+#[derive(Debug)]
+pub struct Heard {
+    pub kind: Kind,
+    pub value: u32,
+    pub fd: Option<OwnedFd>,
+}
+
+/// One end of the connection.
+#[derive(Debug)]
+pub struct Link(OwnedFd);
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<Link> for OwnedFd {
+    fn from(link: Link) -> Self {
+        link.0
+    }
+}
+
+impl From<OwnedFd> for Link {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl Link {
+    /// Both ends.
+    pub fn pair() -> nix::Result<(Self, Self)> {
+        let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((Self(a), Self(b)))
+    }
+
+    /// Sends a message; waits for room if `wait`.
+    ///
+    /// # Errors
+    /// Those of `sendmsg`; EAGAIN without room.
+    pub fn say(&self, kind: Kind, value: u32, fd: Option<BorrowedFd<'_>>, wait: bool) -> nix::Result<()> {
+        let mut bytes = [0; 8];
+        bytes[..4].copy_from_slice(&(kind as u32).to_ne_bytes());
+        bytes[4..].copy_from_slice(&value.to_ne_bytes());
+        let raw: [RawFd; 1] = [fd.map_or(-1, |fd| fd.as_raw_fd())];
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let rights = if fd.is_some() { &rights[..] } else { &[] };
+        let flags = if wait { MsgFlags::MSG_NOSIGNAL } else { MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT };
+        loop {
+            match sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], rights, flags, None) {
+                Err(Errno::EINTR) => {}
+                other => return other.map(|_| ()),
+            }
+        }
+    }
+
+    /// Receives a message; `None` at the end of the other side.
+    ///
+    /// # Errors
+    /// Those of `recvmsg`; EAGAIN if none waits and `wait` is false; EPROTO for what is none.
+    #[allow(unsafe_code)]
+    pub fn hear(&self, wait: bool) -> nix::Result<Option<Heard>> {
+        let mut bytes = [0; 8];
+        let mut space = nix::cmsg_space!(RawFd);
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC | if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
+        let (len, fd) = loop {
+            let mut parts = [IoSliceMut::new(&mut bytes)];
+            match recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+                Err(Errno::EINTR) => {}
+                Err(Errno::ECONNRESET) => return Ok(None),
+                Err(errno) => return Err(errno),
+                Ok(message) => {
+                    let fd = message.cmsgs()?.find_map(|control| match control {
+                        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+                        _ => None,
+                    });
+                    // SAFETY: the kernel has just made it for this process.
+                    break (message.bytes, fd.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }));
+                }
+            }
+        };
+        let number = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
+        let kinds = [Kind::Client, Kind::Statistics, Kind::Activate, Kind::Serving, Kind::Released, Kind::Standby];
+        match (len, kinds.into_iter().find(|kind| *kind as u32 == number(0))) {
+            (0, _) => Ok(None),
+            (8, Some(kind)) => Ok(Some(Heard { kind, value: number(4), fd })),
+            _ => Err(Errno::EPROTO),
+        }
+    }
+}

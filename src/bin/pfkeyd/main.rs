@@ -1,0 +1,243 @@
+//! pfkeyd: serves PF_KEY sockets from userspace.
+//!
+//! Up to four processes, each with as little as it needs:
+//! - the runner, of a daemon that listens or is around a command: signals, and the socket's file;
+//! - the guardian: the clients' descriptors;
+//! - the worker: reads what clients send, and is started anew when it dies;
+//! - a standby, of an embedded engine whose record was full once: its state.
+#![deny(unsafe_code)]
+
+mod child;
+mod confine;
+mod guardian;
+mod link;
+mod listening;
+mod memory;
+mod notes;
+mod options;
+mod record;
+mod runner;
+mod worker;
+
+use std::cell::RefCell;
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use nix::sys::signal::SigSet;
+use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
+use pfkey_rs::engine::Engine;
+use pfkey_rs::keyd::log::log;
+use pfkey_rs::keyd::{Hub, Service};
+use pfkey_rs::klips;
+use pfkey_rs::socket::inherited;
+use pfkey_rs::wire::Profile;
+use pfkey_rs::xfrm::XfrmEngine;
+
+use guardian::{Gate, Guardian};
+use link::Link;
+use memory::Memory;
+use notes::{Notes, WORDS};
+use options::{Asked, Clients, EngineKind, Options};
+use record::Recorded;
+
+fn main() -> ExitCode {
+    let options = match options::parse(std::env::args_os().skip(1)) {
+        Ok(Asked::Serve(options)) => options,
+        Ok(Asked::Help) => return print(options::USAGE),
+        Ok(Asked::Version) => return print(&format!("pfkeyd {}\n", env!("CARGO_PKG_VERSION"))),
+        Err(message) => {
+            log(&format!("pfkeyd: {message}\nTry 'pfkeyd --help'."));
+            return ExitCode::from(2);
+        }
+    };
+    let status = match options.status.map(status_descriptor).transpose() {
+        Ok(status) => Rc::new(RefCell::new(status)),
+        Err(error) => return failed(&options, &error, None),
+    };
+    match serve(&options, &status) {
+        Ok(code) => code,
+        Err(error) => {
+            let status = status.borrow_mut().take();
+            failed(&options, &error, status)
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn failed(options: &Options, error: &io::Error, status: Option<OwnedFd>) -> ExitCode {
+    if !report(status, error.raw_os_error().unwrap_or(libc::EIO)) {
+        match &options.clients {
+            Clients::Listen(path) => log(&format!("pfkeyd: {}: {error}", path.display())),
+            _ => log(&format!("pfkeyd: {error}")),
+        }
+    }
+    ExitCode::FAILURE
+}
+
+/// Where whoever started us hears how the start went. What is neither pipe nor socket was not made for that.
+fn status_descriptor(number: i32) -> io::Result<OwnedFd> {
+    let fd = inherited(number)?;
+    let kind = nix::sys::stat::fstat(&fd)?.st_mode & libc::S_IFMT;
+    if matches!(kind, libc::S_IFIFO | libc::S_IFSOCK) { Ok(fd) } else { Err(refused("--status", "no pipe")) }
+}
+
+/// A client's descriptor: whatever else has this number is not ours to serve.
+fn client_descriptor(number: i32) -> io::Result<OwnedFd> {
+    let fd = inherited(number)?;
+    let is_unix = |fd: &OwnedFd| {
+        use std::os::fd::AsRawFd;
+        let name = getsockname::<SockaddrStorage>(fd.as_raw_fd());
+        name.is_ok_and(|name| name.family() == Some(AddressFamily::Unix))
+    };
+    let is_packets = getsockopt(&fd, sockopt::SockType).is_ok_and(|kind| kind == SockType::SeqPacket);
+    if is_packets && is_unix(&fd) { Ok(fd) } else { Err(refused("--fd", "no AF_UNIX socket of type SOCK_SEQPACKET")) }
+}
+
+fn refused(option: &str, why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{option}: {why}"))
+}
+
+/// Tells whoever started us how the start went; false if nobody asked.
+fn report(status: Option<OwnedFd>, errno: i32) -> bool {
+    status.is_some_and(|fd| std::fs::File::from(fd).write_all(&errno.to_ne_bytes()).is_ok())
+}
+
+type Status = Rc<RefCell<Option<OwnedFd>>>;
+
+fn serve(options: &Options, status: &Status) -> io::Result<ExitCode> {
+    worker::end_at_panic();
+    // Whoever started us may have blocked or ignored signals.
+    SigSet::empty().thread_set_mask()?;
+    let code = |outcome: io::Result<bool>| match outcome {
+        Ok(true) => 0,
+        Ok(false) => 1,
+        Err(error) => {
+            log(&format!("pfkeyd: {error}"));
+            1
+        }
+    };
+    match &options.clients {
+        Clients::Fd(number) => {
+            let client = client_descriptor(*number)?;
+            Ok(ExitCode::from(code(guard(options, status, None, Some(client)))))
+        }
+        Clients::Listen(path) => {
+            let guard = |gate, lifeline| code(guard(options, status, Some((gate, lifeline)), None));
+            runner::listen(path, options.mode, guard)
+        }
+        Clients::Command(command) => {
+            runner::command(command, |gate, lifeline| code(guard(options, status, Some((gate, lifeline)), None)))
+        }
+    }
+}
+
+/// The guardian's process. Gives false if no worker ever served, who has said why.
+fn guard(
+    options: &Options,
+    status: &Status,
+    gate: Option<(Gate, Link)>,
+    client: Option<OwnedFd>,
+) -> io::Result<bool> {
+    SigSet::empty().thread_set_mask()?;
+    child::ignore_signals();
+    let (gate, lifeline) = gate.unzip();
+    let start = Start { options, status, gate, lifeline, client };
+    match (options.engine, options.profile) {
+        (EngineKind::Xfrm, _) => start.with_kernel(),
+        (EngineKind::Embedded, Profile::Klips) => {
+            let mut engine = klips::Engine::new();
+            engine.set_local(local_addresses());
+            start.with_memory(klips::Hub::new(engine))
+        }
+        (EngineKind::Embedded, profile) => {
+            let mut engine = Engine::new(profile);
+            engine.set_extras(options.extras);
+            start.with_memory(Hub::new(engine, profile))
+        }
+    }
+}
+
+/// A guardian about to start its first worker.
+struct Start<'a> {
+    options: &'a Options,
+    status: &'a Status,
+    gate: Option<Gate>,
+    lifeline: Option<Link>,
+    client: Option<OwnedFd>,
+}
+
+impl Start<'_> {
+    /// The kernel holds the SAs and policies; a new worker reads them from there.
+    fn with_kernel(self) -> io::Result<bool> {
+        let memory = Rc::new(Memory::new(WORDS, 0)?);
+        let (extras, status) = (self.options.extras, Rc::clone(self.status));
+        self.run(move |link| {
+            close_others(&link, &status);
+            let engine = match XfrmEngine::new() {
+                Ok(engine) => engine,
+                Err(errno) => return no_engine(&status, errno as i32),
+            };
+            let mut hub = Hub::new(engine, Profile::Linux);
+            hub.engine_mut().set_extras(extras);
+            report(status.borrow_mut().take(), 0);
+            worker::serve(hub, Notes { link: Rc::new(link), memory: Rc::clone(&memory) })
+        })
+    }
+
+    /// The SAs and policies are the worker's own, and recorded.
+    fn with_memory(self, service: impl Service) -> io::Result<bool> {
+        let memory = Rc::new(Memory::new(WORDS, record::BYTES)?);
+        let status = Rc::clone(self.status);
+        // Taken in the worker's process only: this one keeps it as it was in the beginning.
+        let mut service = Some(service);
+        self.run(move |link| {
+            close_others(&link, &status);
+            let Some(service) = service.take() else { return 1 };
+            report(status.borrow_mut().take(), 0);
+            Recorded::new(service, Rc::new(link), Rc::clone(&memory)).serve()
+        })
+    }
+
+    fn run(self, work: impl FnMut(Link) -> u8) -> io::Result<bool> {
+        let confined = confine::confine(self.options.filter)?;
+        if self.options.filter && !confined.filtered {
+            log(&format!("pfkeyd: {confined}"));
+        }
+        let mut guardian = Guardian::start(work, self.gate, self.lifeline, self.client)?;
+        // The first worker has it.
+        drop(self.status.borrow_mut().take());
+        guardian.run()
+    }
+}
+
+/// A worker holds its link, and the descriptor for the word that it serves, if it is the first.
+fn close_others(link: &Link, status: &Status) {
+    let status = status.borrow();
+    let kept: Vec<_> = [Some(link.as_fd()), status.as_ref().map(AsFd::as_fd)].into_iter().flatten().collect();
+    child::close_all_but(&kept);
+}
+
+fn no_engine(status: &Status, errno: i32) -> u8 {
+    if !report(status.borrow_mut().take(), errno) {
+        log(&format!("pfkeyd: {}", io::Error::from_raw_os_error(errno)));
+    }
+    1
+}
+
+/// The addresses of this host now. None where they cannot be read: then no SA is inbound.
+fn local_addresses() -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let addresses = interfaces.filter_map(|interface| interface.address);
+    let v4 = |a: &SockaddrStorage| a.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+    let v6 = |a: &SockaddrStorage| a.as_sockaddr_in6().map(|a| IpAddr::from(a.ip()));
+    addresses.filter_map(|address| v4(&address).or_else(|| v6(&address))).collect()
+}

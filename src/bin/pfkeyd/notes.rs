@@ -1,0 +1,110 @@
+//! What a worker notes in shared memory for the next one: the sessions, and the request that it acts on.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+
+use pfkey_rs::keyd::keeper::{Keeper, Slot, Unfinished, Word, digest};
+use pfkey_rs::keyd::{SessionId, SessionState};
+use pfkey_rs::wire::Header;
+use zerocopy::IntoBytes;
+
+use super::link::{Heard, Kind, Link};
+use super::memory::Memory;
+
+/// Clients at once.
+pub const SLOTS: usize = 1024;
+
+/// The words before those of the slots.
+pub const LOG: usize = 0;
+pub const REPLAYED: usize = 1;
+pub const SUSPECT: usize = 2;
+/// The slot of the request in hand, plus one; 0 = none.
+const IN_HAND: usize = 3;
+const DIGEST: usize = 4;
+const ANSWERED: usize = 5;
+const FIRST_SLOT: usize = 8;
+/// The session plus one; its registrations, promiscuity and pid; the header of its dump, in two.
+const SLOT: usize = 4;
+/// How many there are.
+pub const WORDS: usize = FIRST_SLOT + SLOT * SLOTS;
+
+/// A worker's side of the guardian.
+pub struct Notes {
+    pub link: Rc<Link>,
+    pub memory: Rc<Memory>,
+}
+
+fn place(slot: Slot) -> Option<usize> {
+    ((slot as usize) < SLOTS).then(|| FIRST_SLOT + SLOT * slot as usize)
+}
+
+impl Keeper for Notes {
+    fn source(&self) -> Option<BorrowedFd<'_>> {
+        Some((*self.link).as_fd())
+    }
+
+    fn hear(&mut self) -> Word {
+        match self.link.hear(false) {
+            Ok(Some(Heard { kind: Kind::Client, value, fd: Some(fd) })) => Word::Client(value, fd),
+            Ok(Some(Heard { kind: Kind::Statistics, .. })) => Word::Statistics,
+            Ok(Some(Heard { kind: Kind::Standby, .. })) => Word::Checkpoint,
+            Ok(Some(_)) | Err(nix::errno::Errno::EAGAIN) => Word::Nothing,
+            Ok(None) | Err(_) => Word::Ended,
+        }
+    }
+
+    fn noted(&self, slot: Slot) -> Option<(SessionId, SessionState)> {
+        let at = place(slot)?;
+        let session = u32::try_from(self.memory.word(at).checked_sub(1)?).ok()?;
+        let state = self.memory.word(at + 1);
+        let dump = [self.memory.word(at + 2), self.memory.word(at + 3)];
+        let dump = Header::read(dump.as_bytes()).filter(|_| dump != [0, 0]);
+        let (registered, promiscuous) = (state as u16, state >> 16 & 1 != 0);
+        Some((SessionId(session), SessionState { registered, promiscuous, pid: (state >> 32) as u32, dump }))
+    }
+
+    fn note(&mut self, slot: Slot, id: SessionId, state: &SessionState) {
+        let Some(at) = place(slot) else { return };
+        let dump = state.dump.map(|header| header.to_layout());
+        let mut words = [0_u64; 2];
+        if let Some(dump) = &dump {
+            words.as_mut_bytes().copy_from_slice(dump.as_bytes());
+        }
+        let flags = u64::from(state.registered) | u64::from(state.promiscuous) << 16 | u64::from(state.pid) << 32;
+        for (offset, word) in [flags, words[0], words[1], u64::from(id.0) + 1].into_iter().enumerate() {
+            // The session last: with it the others count.
+            let index = if offset == 3 { at } else { at + 1 + offset };
+            if self.memory.word(index) != word {
+                self.memory.set_word(index, word);
+            }
+        }
+    }
+
+    fn release(&mut self, slot: Slot) {
+        let Some(at) = place(slot) else { return };
+        for word in 0..SLOT {
+            self.memory.set_word(at + word, 0);
+        }
+        // Not heard: then there is no guardian who would need the slot.
+        let _ = self.link.say(Kind::Released, slot, None, true);
+    }
+
+    fn begin(&mut self, slot: Slot, request: &[u8]) {
+        self.memory.set_word(ANSWERED, 0);
+        self.memory.set_word(DIGEST, digest(request));
+        self.memory.set_word(IN_HAND, u64::from(slot) + 1);
+    }
+
+    fn answered(&mut self) {
+        self.memory.set_word(ANSWERED, 1);
+    }
+
+    fn end(&mut self) {
+        self.memory.set_word(IN_HAND, 0);
+    }
+
+    fn unfinished(&self, slot: Slot) -> Option<Unfinished> {
+        let is_it = self.memory.word(IN_HAND) == u64::from(slot) + 1;
+        is_it.then(|| Unfinished { digest: self.memory.word(DIGEST), answered: self.memory.word(ANSWERED) != 0 })
+    }
+}

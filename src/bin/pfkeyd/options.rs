@@ -1,0 +1,149 @@
+//! pfkeyd's arguments.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use pfkey_rs::wire::{Extras, Profile};
+
+pub const USAGE: &str = "\
+usage: pfkeyd [options] --listen PATH
+       pfkeyd [options] -- COMMAND [ARGUMENT...]
+
+Serves PF_KEY sockets from userspace. The first form listens on a socket; programs reach it with
+PFKEY_BACKEND=unix:PATH. The second form runs COMMAND with such a daemon around it and ends it afterwards.
+
+  --engine ENGINE    embedded (default): a key engine in this process; it protects no packet
+                     xfrm: the kernel's SAs and policies, over XFRM netlink
+  --profile DIALECT  of the embedded engine: linux (default), as Linux's AF_KEY; rfc2367, to the letter of the RFC;
+                     klips, as Openswan's KLIPS, with its own numbers and eroutes
+  --algorithms LIST  offer more than AF_KEY: aead (AES-CCM, AES-GCM, AES-GMAC, ChaCha20-Poly1305), sha256-128
+                     (SHA2-256 with 128 bits, RFC 4868), or both with a comma between
+  --mode OCTAL       with --listen: the mode of the socket's file. Without it the mode is 0600, and only root and the
+                     user who started pfkeyd are served; with it whoever may connect is
+  --unconfined       without the filter of system calls, as a debugger or a sanitizer needs it
+  --fd N             serve the connected socket N, and end when it is closed
+  --status N         write 0, or the errno of a failed start, to the pipe or socket N as a native 32-bit number
+  -h, --help         this text
+  -V, --version      the version
+
+SIGUSR1 prints what each session received and lost on stderr. SIGTERM, SIGINT and SIGHUP end a daemon that listens, and go
+to COMMAND. With --fd no signal ends it but SIGKILL.
+
+exit status: 0; that of COMMAND, or 128+N if signal N killed it; 1 if the daemon could not do its work; 2 for an
+argument that it does not understand; 126 or 127 if COMMAND cannot be executed or found.
+";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    Embedded,
+    Xfrm,
+}
+
+/// Whom it serves.
+pub enum Clients {
+    Fd(i32),
+    Listen(PathBuf),
+    Command(Vec<OsString>),
+}
+
+pub struct Options {
+    pub engine: EngineKind,
+    pub profile: Profile,
+    pub extras: Extras,
+    pub clients: Clients,
+    pub mode: Option<u32>,
+    pub filter: bool,
+    pub status: Option<i32>,
+}
+
+/// What the arguments ask for.
+pub enum Asked {
+    Serve(Options),
+    Help,
+    Version,
+}
+
+/// Reads the arguments.
+///
+/// # Errors
+/// A line that names what is wrong.
+pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Asked, String> {
+    let mut clients = Vec::new();
+    let (mut engine, mut profile, mut extras) = (EngineKind::Embedded, Profile::Linux, Extras::default());
+    let (mut mode, mut filter, mut status) = (None, true, None);
+    while let Some(argument) = arguments.next() {
+        let name = argument.to_string_lossy().into_owned();
+        let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
+        match name.as_str() {
+            "-h" | "--help" => return Ok(Asked::Help),
+            "-V" | "--version" => return Ok(Asked::Version),
+            "--engine" => engine = parse_engine(&value()?)?,
+            "--profile" => profile = parse_profile(&value()?)?,
+            "--algorithms" => {
+                extras = value()?.to_string_lossy().parse().map_err(|error| format!("--algorithms: {error}"))?;
+            }
+            "--mode" => mode = Some(parse_mode(&value()?)?),
+            "--unconfined" => filter = false,
+            "--listen" => clients.push(Clients::Listen(value()?.into())),
+            "--fd" => clients.push(Clients::Fd(number(&name, &value()?)?)),
+            "--status" => status = Some(number(&name, &value()?)?),
+            "--" => {
+                let command: Vec<_> = arguments.by_ref().collect();
+                if command.is_empty() {
+                    return Err("no command after --".into());
+                }
+                clients.push(Clients::Command(command));
+            }
+            _ => return Err(format!("unknown argument {name:?}")),
+        }
+    }
+    if engine == EngineKind::Xfrm && profile != Profile::Linux {
+        return Err("--profile is for the embedded engine".into());
+    }
+    if profile == Profile::Klips && !extras.is_none() {
+        return Err("--algorithms is not for --profile klips, whose algorithms are KLIPS's".into());
+    }
+    let (one, more) = (clients.pop(), !clients.is_empty());
+    let clients = match one {
+        None => return Err("nothing to serve: give --listen PATH or -- COMMAND".into()),
+        Some(_) if more => return Err("--listen, --fd and -- COMMAND exclude each other".into()),
+        Some(clients) => clients,
+    };
+    if mode.is_some() && !matches!(clients, Clients::Listen(_)) {
+        return Err("--mode is for --listen".into());
+    }
+    Ok(Asked::Serve(Options { engine, profile, extras, clients, mode, filter, status }))
+}
+
+fn parse_engine(value: &OsStr) -> Result<EngineKind, String> {
+    match value.to_string_lossy().as_ref() {
+        "embedded" => Ok(EngineKind::Embedded),
+        "xfrm" => Ok(EngineKind::Xfrm),
+        other => Err(format!("--engine {other}: expected embedded or xfrm")),
+    }
+}
+
+fn parse_profile(value: &OsStr) -> Result<Profile, String> {
+    match value.to_string_lossy().as_ref() {
+        "linux" => Ok(Profile::Linux),
+        "rfc2367" => Ok(Profile::Rfc2367),
+        "klips" => Ok(Profile::Klips),
+        other => Err(format!("--profile {other}: expected linux, rfc2367 or klips")),
+    }
+}
+
+fn parse_mode(value: &OsStr) -> Result<u32, String> {
+    let text = value.to_string_lossy();
+    u32::from_str_radix(&text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| format!("--mode {text}: expected an octal number up to 777"))
+}
+
+fn number(name: &str, value: &OsStr) -> Result<i32, String> {
+    let text = value.to_string_lossy();
+    match text.parse() {
+        Ok(n) if n >= 0 => Ok(n),
+        _ => Err(format!("{name} {text}: not a descriptor")),
+    }
+}

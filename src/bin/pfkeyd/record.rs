@@ -1,0 +1,312 @@
+//! The embedded engine's state survives its process: what sessions did is recorded in shared memory, and done again by
+//! the next worker on a copy of the process of before.
+//!
+//! The engine depends on nothing but what it is told and when, so that doing the same again gives the same state, to the
+//! drawn numbers. The copy is a fork that waits, the standby; a new one is made when the record is [`FULL`], and the
+//! record begins anew. Saving SAs and policies as messages instead would need each field in a second form, and lose what
+//! no message says: larvals, timers, use, what numbers come next.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use pfkey_rs::keyd::log::log;
+use pfkey_rs::keyd::{Service, SessionId, SessionState, SessionStatistics, Sink, Time};
+use pfkey_rs::wire::{HEADER_LEN, Header, MessageType};
+
+use super::child::{close_all_but, fork_with};
+use super::link::{Heard, Kind, Link};
+use super::memory::Memory;
+use super::notes::{LOG, Notes, REPLAYED, SUSPECT};
+
+/// Bytes of the record's memory; pages that were never written to are not there.
+pub const BYTES: usize = 24 << 20;
+/// Bytes after which a standby is made: some ten thousand requests. Making one copies page tables, about 10 ms for a
+/// million SAs, and doing them again takes less than a tenth of a second.
+const FULL: usize = 16 << 20;
+
+/// What was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+enum What {
+    Open = 1,
+    Close = 2,
+    Receive = 3,
+    Several = 4,
+    Advance = 5,
+    /// Killed two workers; not done again.
+    Poison = 6,
+}
+
+/// Bytes before an entry's own: what, session, length, seconds, nanoseconds.
+const ENTRY: usize = 40;
+
+/// A service whose sessions' deeds are recorded.
+pub struct Recorded<S> {
+    service: S,
+    link: Rc<Link>,
+    memory: Rc<Memory>,
+    /// Counts the times that the record began anew.
+    generation: u32,
+    /// Where the next entry is written.
+    end: usize,
+}
+
+/// Hands messages on, and sees to it that what caused the first of them counts as done before anybody hears of it.
+struct Committing<'a, K> {
+    sink: &'a mut K,
+    memory: &'a Memory,
+    state: u64,
+}
+
+impl<K: Sink> Sink for Committing<'_, K> {
+    fn deliver(&mut self, to: SessionId, message: &[u8]) -> bool {
+        self.memory.set_word(LOG, self.state);
+        self.sink.deliver(to, message)
+    }
+
+    fn deliver_dumped(&mut self, to: SessionId, message: &[u8]) -> bool {
+        self.memory.set_word(LOG, self.state);
+        self.sink.deliver_dumped(to, message)
+    }
+
+    fn may_dump(&mut self, to: SessionId) -> bool {
+        self.sink.may_dump(to)
+    }
+}
+
+/// Nobody hears what is done again.
+struct Silence;
+
+impl Sink for Silence {
+    fn deliver(&mut self, _: SessionId, _: &[u8]) -> bool {
+        true
+    }
+}
+
+fn state(generation: u32, end: usize) -> u64 {
+    u64::from(generation) << 32 | end as u64
+}
+
+/// A request that leaves the engine and the session as they are.
+fn only_asks(bytes: &[u8]) -> bool {
+    let header = bytes.get(..HEADER_LEN).and_then(Header::read);
+    header.is_some_and(|header| {
+        matches!(
+            header.msg_type,
+            MessageType::GET | MessageType::DUMP | MessageType::X_SPDGET | MessageType::X_SPDDUMP
+        )
+    })
+}
+
+impl<S: Service> Recorded<S> {
+    /// Records from where the record's memory stands; what is in it is done again first.
+    pub fn new(service: S, link: Rc<Link>, memory: Rc<Memory>) -> Self {
+        let mut recorded = Self { service, link, memory, generation: 0, end: 0 };
+        recorded.do_again();
+        recorded
+    }
+
+    /// Writes an entry, which counts from [`Recorded::commit`] on.
+    fn append(&mut self, what: What, id: SessionId, now: Time, bytes: &[u8]) -> u64 {
+        let words = [what as u64, id.0.into(), bytes.len() as u64, now.as_secs(), now.subsec_nanos().into()];
+        let mut head = [0; ENTRY];
+        for (place, word) in head.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_ne_bytes());
+        }
+        let len = ENTRY + bytes.len().next_multiple_of(8);
+        if self.end + len <= self.memory.len() {
+            self.memory.write(self.end, &head);
+            self.memory.write(self.end + ENTRY, bytes);
+            self.end += len;
+        }
+        state(self.generation, self.end)
+    }
+
+    fn commit(&self, state: u64) {
+        self.memory.set_word(LOG, state);
+    }
+
+    /// Does all that is recorded again.
+    fn do_again(&mut self) {
+        let recorded = self.memory.word(LOG);
+        if (recorded >> 32) as u32 != self.generation {
+            // The worker died between making this standby and beginning the record anew.
+            self.end = 0;
+            self.commit(state(self.generation, 0));
+            return;
+        }
+        let end = (recorded as u32) as usize;
+        // Where a worker died that did all this again. Anything may have killed it once.
+        if let Some(at) = self.memory.word(REPLAYED).checked_sub(1) {
+            if self.memory.word(SUSPECT) == at + 1 {
+                log("pfkeyd: a recorded request killed two workers and is left out");
+                self.memory.write(at as usize, &(What::Poison as u64).to_ne_bytes());
+            }
+            self.memory.set_word(SUSPECT, at + 1);
+        }
+        let mut bytes = Vec::new();
+        while self.end < end {
+            let mut head = [0_u8; ENTRY];
+            self.memory.read(self.end, &mut head);
+            let mut words = [0_u64; ENTRY / 8];
+            for (word, from) in words.iter_mut().zip(head.chunks_exact(8)) {
+                *word = from.try_into().map_or(0, u64::from_ne_bytes);
+            }
+            let [what, session, len, secs, nanos] = words;
+            let len = (len as usize).min(end - self.end);
+            bytes.resize(len, 0);
+            self.memory.read(self.end + ENTRY, &mut bytes);
+            self.memory.set_word(REPLAYED, self.end as u64 + 1);
+            let (id, now) = (SessionId(session as u32), Duration::new(secs, nanos as u32));
+            match what {
+                1 => drop(self.service.open()),
+                2 => self.service.close(id, now),
+                3 => drop(self.service.receive(id, &bytes, now, &mut Silence)),
+                4 => drop(self.service.receive_all(id, &bytes, now, &mut Silence)),
+                5 => self.service.advance(now, &mut Silence),
+                _ => {}
+            }
+            zeroize::Zeroize::zeroize(&mut bytes);
+            self.end += ENTRY + len.next_multiple_of(8);
+        }
+        self.memory.set_word(REPLAYED, 0);
+        self.memory.set_word(SUSPECT, 0);
+    }
+
+    /// Makes a standby where the record is full.
+    fn make_room(&mut self) {
+        if self.end > FULL {
+            self.make_standby(self.generation.wrapping_add(1));
+        }
+    }
+
+    /// Forks a standby. It goes on from a record of this generation.
+    fn make_standby(&mut self, generation: u32) {
+        let Ok((ours, theirs)) = Link::pair() else { return };
+        let before = self.generation;
+        let forked = fork_with(|| {
+            // What is done by now is in the copy.
+            (self.generation, self.end) = (generation, 0);
+            self.stand_by(theirs)
+        });
+        // Only a standby that the guardian knows of can take over.
+        let told = forked.is_ok_and(|pid| {
+            self.link.say(Kind::Standby, pid.as_raw() as u32, Some(ours.as_fd()), true).is_ok()
+        });
+        if told && generation != before {
+            let used = self.end;
+            (self.generation, self.end) = (generation, 0);
+            self.commit(state(generation, 0));
+            self.memory.wipe(used);
+        }
+    }
+
+    /// A standby: waits until it is wanted, and is the worker then.
+    fn stand_by(&mut self, link: Link) -> u8 {
+        close_all_but(&[link.as_fd()]);
+        match link.hear(true) {
+            Ok(Some(Heard { kind: Kind::Activate, .. })) => {}
+            // There is a newer one.
+            _ => return 0,
+        }
+        // The links of before are closed already.
+        std::mem::forget(std::mem::replace(&mut self.link, Rc::new(link)));
+        if self.generation == (self.memory.word(LOG) >> 32) as u32 {
+            // Should this process die on its way, the same can be tried again.
+            self.make_standby(self.generation);
+        }
+        self.do_again();
+        self.serve()
+    }
+
+    /// Serves until there is nobody left.
+    pub fn serve(&mut self) -> u8 {
+        let notes = Notes { link: Rc::clone(&self.link), memory: Rc::clone(&self.memory) };
+        super::worker::serve(self, notes)
+    }
+}
+
+impl<S: Service> Service for &mut Recorded<S> {
+    fn open(&mut self) -> SessionId {
+        let state = self.append(What::Open, SessionId(0), Duration::ZERO, &[]);
+        let id = self.service.open();
+        self.commit(state);
+        id
+    }
+
+    fn resume(&mut self, id: SessionId, state: &SessionState, now: Time) -> SessionId {
+        // It is there: it was opened again with all that came after.
+        self.service.resume(id, state, now)
+    }
+
+    fn state(&self, id: SessionId) -> SessionState {
+        self.service.state(id)
+    }
+
+    fn checkpoint(&mut self) {
+        self.make_standby(self.generation.wrapping_add(1));
+    }
+
+    fn close(&mut self, id: SessionId, now: Time) {
+        let state = self.append(What::Close, id, now, &[]);
+        self.service.close(id, now);
+        self.commit(state);
+    }
+
+    fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> bool {
+        if only_asks(bytes) {
+            return self.service.receive(id, bytes, now, sink);
+        }
+        self.make_room();
+        let state = self.append(What::Receive, id, now, bytes);
+        let mut sink = Committing { sink, memory: &self.memory, state };
+        let done = self.service.receive(id, bytes, now, &mut sink);
+        self.commit(state);
+        done
+    }
+
+    fn receive_all(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> u64 {
+        self.make_room();
+        let state = self.append(What::Several, id, now, bytes);
+        let mut sink = Committing { sink, memory: &self.memory, state };
+        let malformed = self.service.receive_all(id, bytes, now, &mut sink);
+        self.commit(state);
+        malformed
+    }
+
+    fn writable(&mut self, id: SessionId, now: Time, sink: &mut impl Sink) {
+        self.service.writable(id, now, sink);
+    }
+
+    fn is_dumping(&self, id: SessionId) -> bool {
+        self.service.is_dumping(id)
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        self.service.next_deadline()
+    }
+
+    fn advance(&mut self, now: Time, sink: &mut impl Sink) {
+        self.make_room();
+        let state = self.append(What::Advance, SessionId(0), now, &[]);
+        self.commit(state);
+        self.service.advance(now, sink);
+    }
+
+    fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
+        self.service.event_sources()
+    }
+
+    fn event(&mut self, now: Time, sink: &mut impl Sink) {
+        self.service.event(now, sink);
+    }
+
+    fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)> {
+        self.service.all_statistics()
+    }
+
+    fn engine_statistics(&self) -> Option<String> {
+        self.service.engine_statistics()
+    }
+}

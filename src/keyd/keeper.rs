@@ -1,0 +1,93 @@
+//! Who outlives a server: another process that holds the clients' descriptors, and what a server has to tell it so that
+//! the next one can go on.
+#![forbid(unsafe_code)]
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use super::{SessionId, SessionState};
+
+/// A client's place with its keeper, for as long as it is connected.
+pub type Slot = u32;
+
+/// What a keeper says to the server.
+#[derive(Debug)]
+pub enum Word {
+    /// A client: it has just connected, or it was another server's.
+    Client(Slot, OwnedFd),
+    /// Statistics are wanted.
+    Statistics,
+    /// Nothing now.
+    Nothing,
+    /// The keeper has ended. The server goes on with the clients that it has.
+    Ended,
+}
+
+/// A request that a server began to act on and did not consume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// [`digest`] of its bytes.
+    pub digest: u64,
+    /// Its sender has an answer.
+    pub answered: bool,
+}
+
+/// Keeps what a server needs to go on after another. Each of its methods is a few stores: they are called for each request.
+pub trait Keeper {
+    /// Becomes readable when [`Keeper::hear`] has a word.
+    fn source(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// The next word.
+    fn hear(&mut self) -> Word {
+        Word::Nothing
+    }
+
+    /// What was noted of a client; `None` for a new one.
+    fn noted(&self, slot: Slot) -> Option<(SessionId, SessionState)> {
+        let _ = slot;
+        None
+    }
+
+    /// Notes what a session is.
+    fn note(&mut self, slot: Slot, id: SessionId, state: &SessionState) {
+        let _ = (slot, id, state);
+    }
+
+    /// A client's session was closed.
+    fn release(&mut self, slot: Slot) {
+        let _ = slot;
+    }
+
+    /// A client's request is acted on from now on.
+    fn begin(&mut self, slot: Slot, request: &[u8]) {
+        let _ = (slot, request);
+    }
+
+    /// The client whose request is acted on has an answer.
+    fn answered(&mut self) {}
+
+    /// The request was consumed.
+    fn end(&mut self) {}
+
+    /// The request of this client that another server left.
+    fn unfinished(&self, slot: Slot) -> Option<Unfinished> {
+        let _ = slot;
+        None
+    }
+}
+
+/// Nobody: the server's end is that of its sessions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nobody;
+
+impl Keeper for Nobody {}
+
+/// A short name of a request, by which the next server knows it again. Of this program only, and no secret.
+#[must_use]
+pub fn digest(request: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    request.hash(&mut hasher);
+    hasher.finish()
+}
