@@ -246,17 +246,26 @@ fn wait_readable(fd: &OwnedFd) {
     assert_ne!(poll(&mut polled, PollTimeout::from(20_000_u16)), Ok(0), "nothing came");
 }
 
-/// The process whose first argument is this path.
-fn process(argv0: &Path) -> Option<i32> {
-    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
-        line.starts_with(argv0.as_os_str().as_encoded_bytes()).then_some(pid)
-    })
+/// The processes whose first argument is this path: the guardian, then its worker.
+fn processes(argv0: &Path) -> Vec<i32> {
+    let mut found: Vec<i32> = std::fs::read_dir("/proc")
+        .expect("/proc")
+        .flatten()
+        .filter_map(|entry| {
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            line.starts_with(argv0.as_os_str().as_encoded_bytes()).then_some(pid)
+        })
+        .collect();
+    let parents: Vec<String> = found.iter().map(|pid| status_field(*pid, "PPid:")).collect();
+    if parents.first() == found.get(1).map(i32::to_string).as_ref() {
+        found.reverse();
+    }
+    found
 }
 
-/// Runs `body` on a descriptor of a private helper that is known by a name of its own.
-fn with_private_helper(name: &str, body: impl FnOnce(i32, i32)) {
+/// Runs `body` with the processes of a private helper, and the one that opened it; it says whether it killed them.
+fn with_private_helper(name: &str, body: impl FnOnce(&[i32], i32) -> bool) {
     let dir = c::scratch(name);
     let link = dir.join("pfkeyd");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pfkeyd"), &link).unwrap();
@@ -278,14 +287,21 @@ fn with_private_helper(name: &str, body: impl FnOnce(i32, i32)) {
     let mut output = io::BufReader::new(child.stdout.take().unwrap());
     io::BufRead::read_line(&mut output, &mut line).unwrap();
     assert_eq!(line, "open\n");
-    let helper = process(&link).expect("the helper runs");
-    // SAFETY: pidfd_open takes a number and gives a new descriptor.
-    let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, helper, 0) } as i32;
-    assert!(raw >= 0);
-    // SAFETY: new, and nobody else's.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(raw) };
-    body(helper, child.id() as i32);
-    let killed = body_killed(&pidfd);
+    let helpers = processes(&link);
+    let pidfds: Vec<OwnedFd> = helpers
+        .iter()
+        .map(|helper| {
+            // SAFETY: pidfd_open takes a number and gives a new descriptor.
+            let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, *helper, 0) } as i32;
+            assert!(raw >= 0);
+            // SAFETY: new, and nobody else's.
+            unsafe { OwnedFd::from_raw_fd(raw) }
+        })
+        .collect();
+    let killed = body(&helpers, child.id() as i32);
+    if killed {
+        pidfds.iter().for_each(wait_readable);
+    }
     let mut input = child.stdin.take().unwrap();
     if killed {
         io::Write::write_all(&mut input, b"x").unwrap();
@@ -295,19 +311,15 @@ fn with_private_helper(name: &str, body: impl FnOnce(i32, i32)) {
     }
     drop(input);
     child.wait().unwrap();
-    wait_readable(&pidfd);
-}
-
-/// Whether a process has ended already.
-fn body_killed(pidfd: &OwnedFd) -> bool {
-    let mut polled = [PollFd::new(std::os::fd::AsFd::as_fd(pidfd), PollFlags::POLLIN)];
-    poll(&mut polled, PollTimeout::from(1000_u16)) == Ok(1)
+    pidfds.iter().for_each(wait_readable);
 }
 
 #[test]
 fn the_helper_ends_with_the_last_descriptor() {
-    with_private_helper("ends", |helper, opener| {
-        assert_ne!(status_field(helper, "PPid:"), opener.to_string());
+    with_private_helper("ends", |helpers, opener| {
+        assert_eq!(helpers.len(), 2, "a guardian and a worker");
+        assert_ne!(status_field(helpers[0], "PPid:"), opener.to_string());
+        false
     });
 }
 
@@ -320,19 +332,28 @@ fn status_field(process: i32, name: &str) -> String {
 #[test]
 fn the_helper_keeps_cap_net_admin_only() {
     let capabilities = |process, name| u64::from_str_radix(&status_field(process, name), 16).unwrap();
-    with_private_helper("capabilities", |helper, opener| {
+    with_private_helper("capabilities", |helpers, opener| {
         // CAP_NET_ADMIN is number 12; root in a container may lack it.
         let net_admin = capabilities(opener, "CapEff:") & (1 << 12);
-        for (set, expected) in [("CapPrm:", net_admin), ("CapEff:", net_admin), ("CapInh:", 0), ("CapAmb:", 0)] {
-            assert_eq!(capabilities(helper, set), expected, "{set}");
+        let user = status_field(opener, "Uid:").replace("0\t0\t0\t0", "65533\t65533\t65533\t65533");
+        for helper in helpers {
+            for (set, expected) in [("CapPrm:", net_admin), ("CapEff:", net_admin), ("CapInh:", 0), ("CapAmb:", 0)] {
+                assert_eq!(capabilities(*helper, set), expected, "{set}");
+            }
+            assert_eq!(status_field(*helper, "NoNewPrivs:"), "1");
+            assert_eq!(status_field(*helper, "Seccomp:"), "2", "a filter");
+            assert_eq!(status_field(*helper, "Uid:"), user);
         }
-        assert_eq!(status_field(helper, "NoNewPrivs:"), "1");
+        false
     });
 }
 
 #[test]
 fn a_killed_helper_is_an_end_of_file_and_no_hang() {
-    with_private_helper("killed", |helper, _| {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(helper), nix::sys::signal::Signal::SIGKILL).unwrap();
+    with_private_helper("killed", |helpers, _| {
+        for helper in helpers {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(*helper), nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
+        true
     });
 }

@@ -131,9 +131,14 @@ fn role() {
         "killed" => {
             nix::sys::prctl::set_child_subreaper(true).expect("prctl");
             let key = embedded();
-            let helper = only_child().expect("the pfkeyd");
-            kill(helper, Signal::SIGKILL).expect("kill");
-            waitpid(helper, Some(WaitPidFlag::__WALL)).expect("it ends");
+            let guardian = only_child().expect("the pfkeyd");
+            kill(guardian, Signal::SIGKILL).expect("kill");
+            waitpid(guardian, Some(WaitPidFlag::__WALL)).expect("it ends");
+            // The worker goes on alone.
+            round_trip(key.as_raw_fd(), 1);
+            let worker = only_child().expect("the worker");
+            kill(worker, Signal::SIGKILL).expect("kill");
+            waitpid(worker, Some(WaitPidFlag::__WALL)).expect("it ends");
             let error = send(key.as_raw_fd(), &header_only(MessageType::FLUSH, SaType::UNSPEC, 1)).expect_err("gone");
             assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
             assert_eq!(recv(key.as_raw_fd(), &mut [0; 16], MsgFlags::empty()), Ok(0), "end of file");

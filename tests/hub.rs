@@ -15,6 +15,7 @@ struct Fake {
     dumps_open: i32,
     registered: Vec<bool>,
     requests: Vec<MessageType>,
+    objects: usize,
 }
 
 impl KeyEngine for Fake {
@@ -47,6 +48,10 @@ impl KeyEngine for Fake {
 
     fn dump_end(&mut self, _: u32) {
         self.dumps_open -= 1;
+    }
+
+    fn objects(&self) -> usize {
+        self.objects
     }
 
     fn supported(&mut self) -> Result<Supported, Errno> {
@@ -294,4 +299,23 @@ fn a_full_queue_loses_its_own_broadcasts_only() {
     assert_eq!(w.drain(a).len(), 10);
     let lost = w.hub.statistics(b).expect("open");
     assert_eq!((lost.delivered, lost.dropped), (1, 9));
+}
+
+/// An engine may hold so many SAs and policies; a request for more gets ENOBUFS, alone or in a batch, and is counted.
+#[test]
+fn one_too_many_is_refused() {
+    let mut w = World::new(0, 1 << 20);
+    w.hub.engine_mut().objects = 3;
+    let id = w.hub.open();
+    let refused = |msg_type, seq| (msg_type, libc::ENOBUFS as u8, seq, 9);
+    w.hub.set_max_objects(3);
+    w.send(id, &bytes(MessageType::GETSPI, 3, 1, 9));
+    w.hub.receive_all(id, &bytes(MessageType::ADD, 3, 2, 9), NOW, &mut w.queues);
+    assert_eq!(w.drain(id), [refused(MessageType::GETSPI, 1), refused(MessageType::ADD, 2)]);
+    assert_eq!(w.hub.statistics(id).map(|s| s.refused), Some(2));
+    // What adds nothing goes on, and so does what there is room for.
+    w.send(id, &bytes(MessageType::DELETE, 3, 3, 9));
+    w.hub.set_max_objects(4);
+    w.send(id, &bytes(MessageType::ADD, 3, 4, 9));
+    assert_eq!(w.hub.engine().requests, [MessageType::DELETE, MessageType::ADD]);
 }

@@ -3,12 +3,14 @@
 #[path = "support/c.rs"]
 mod c;
 
-use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::io::{BufRead as _, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{MsgFlags, recv};
 use nix::unistd::Pid;
 use pfkey_rs::socket::{Backend, open_with};
 
@@ -54,7 +56,6 @@ fn usage_errors_are_2_and_say_what_is_wrong() {
 /// By RFC 2367 everybody hears of a new SPI; on Linux its asker does.
 #[test]
 fn the_profile_is_that_of_every_session() {
-    use nix::sys::socket::{MsgFlags, recv};
     use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
     for (profile, hears) in [("linux", false), ("rfc2367", true)] {
         let path = c::scratch("pfkeyd_profile").join("s");
@@ -151,11 +152,89 @@ fn statistics_on_a_signal() {
     nix::sys::socket::send(session.as_raw_fd(), &add[..8], nix::sys::socket::MsgFlags::empty()).unwrap();
     pfkey_rs::socket::settle(session.as_raw_fd());
     kill(Pid::from_raw(daemon.0.id() as i32), Signal::SIGUSR1).unwrap();
-    let expected = "session 0: 1 delivered, 0 dropped, 0 dumps resumed\nmalformed requests: 1\n\
-                    SAs: 1 requests, 0 allocated, 0 added\n";
-    let mut said = vec![0; expected.len()];
-    daemon.0.stderr.take().unwrap().read_exact(&mut said).unwrap();
-    assert_eq!(String::from_utf8_lossy(&said), expected);
+    let said = std::io::BufReader::new(daemon.0.stderr.take().unwrap());
+    let said: Vec<String> = said.lines().take(4).map(Result::unwrap).collect();
+    assert_eq!(said[0], "session 0: 1 delivered, 0 dropped, 0 dumps resumed, 0 refused, 0 interrupted");
+    assert_eq!(said[1], "malformed requests: 1");
+    // How many there may be depends on the descriptors that are allowed.
+    assert!(said[2].starts_with("clients: 1 of ") && said[2].ends_with(", 0 refused"), "{}", said[2]);
+    assert_eq!(said[3], "SAs: 1 requests, 0 allocated, 0 added");
+}
+
+/// Asks for something that needs no SA, and waits for the answer no longer than some seconds.
+fn answers(fd: &OwnedFd) -> bool {
+    let mut flush = [0; 16];
+    flush[..6].copy_from_slice(&[2, 9, 0, 0, 2, 0]);
+    let patience = nix::sys::time::TimeVal::new(10, 0);
+    nix::sys::socket::setsockopt(fd, nix::sys::socket::sockopt::ReceiveTimeout, &patience).unwrap();
+    nix::sys::socket::send(fd.as_raw_fd(), &flush, MsgFlags::MSG_NOSIGNAL) == Ok(16)
+        && recv(fd.as_raw_fd(), &mut [0; 64], MsgFlags::empty()) == Ok(16)
+}
+
+/// Makes a daemon print: what SIGUSR1 asks for, and an accept that fails because its descriptors ran out.
+fn make_it_print(daemon: &Daemon, path: &Path) {
+    let pid = daemon.0.id();
+    kill(Pid::from_raw(pid as i32), Signal::SIGUSR1).unwrap();
+    let limited = Command::new("prlimit").args(["--pid", &pid.to_string(), "--nofile=3:"]).status();
+    assert!(limited.unwrap().success());
+    let waits = open_with(&Backend::Unix(path.to_owned())).unwrap();
+    drop(waits);
+}
+
+#[test]
+fn nobody_reads_what_it_prints() {
+    // A pipe whose reader is gone, and one that is full.
+    for full in [false, true] {
+        let path = c::scratch("pfkeyd_unread").join("s");
+        let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap();
+        while full && nix::unistd::write(&writer, &[b'x'; 512]).is_ok() {}
+        nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        let (mut daemon, _) = listen_and_say(&path, &[], writer.into());
+        let reader = Some(reader).filter(|_| full);
+        let session = open_with(&Backend::Unix(path.clone())).unwrap();
+        assert!(answers(&session));
+        make_it_print(&daemon, &path);
+        assert!(answers(&session), "full: {full}");
+        assert_eq!(daemon.0.try_wait().unwrap(), None, "full: {full}");
+        drop(reader);
+    }
+}
+
+#[test]
+fn clients_beyond_the_limit_are_refused() {
+    let path = c::scratch("pfkeyd_full").join("s");
+    let (ready, started) = nix::unistd::pipe().unwrap();
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -n 32; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_pfkeyd")])
+        .args(["--listen", path.to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    let daemon = Daemon(child);
+    drop(started);
+    std::fs::File::from(ready).read_exact(&mut [0xff; 4]).expect("it says how the start went");
+    let open = || open_with(&Backend::Unix(path.clone())).unwrap();
+    // As many as half of its descriptors.
+    let clients: Vec<OwnedFd> = (0..16).map(|_| open()).collect();
+    assert!(clients.iter().all(answers));
+    for _ in 0..20 {
+        let refused = open();
+        let patience = nix::sys::time::TimeVal::new(10, 0);
+        nix::sys::socket::setsockopt(&refused, nix::sys::socket::sockopt::ReceiveTimeout, &patience).unwrap();
+        let mut report = [0; 64];
+        let n = recv(refused.as_raw_fd(), &mut report, MsgFlags::empty());
+        assert_eq!((n, report[..6].to_vec()), (Ok(16), vec![2, 0, libc::ENOBUFS as u8, 0, 2, 0]));
+        assert_eq!(recv(refused.as_raw_fd(), &mut report, MsgFlags::empty()), Ok(0), "the end");
+    }
+    assert!(clients.iter().all(answers), "the others go on");
+    kill(Pid::from_raw(daemon.0.id() as i32), Signal::SIGUSR1).unwrap();
+    assert!(answers(&clients[0]));
+    drop(daemon);
+    let mut said = String::new();
+    stderr.read_to_string(&mut said).unwrap();
+    assert!(said.contains("\nclients: 16 of 16, 20 refused\n"), "{said}");
+    assert_eq!(said.matches("others are refused").count(), 1, "{said}");
 }
 
 #[test]

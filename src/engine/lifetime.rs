@@ -6,6 +6,10 @@ use super::sa::{Sa, State};
 use crate::keyd::Context;
 use crate::wire::{Header, MessageType};
 
+/// Timers that run at a time: a million SAs may end in the same second, and requests that come meanwhile wait no longer than
+/// for so many. The engine's deadline stays in the past until all have run.
+const TIMERS: usize = 256;
+
 impl Sa {
     /// When a soft or hard limit of time is reached, Unix time in seconds; not before the next second, as the
     /// kernel's timer. `None` when no such limit is left.
@@ -27,10 +31,11 @@ impl Sa {
 }
 
 impl Engine {
-    /// Runs every timer that is due.
+    /// Runs timers that are due, [`TIMERS`] at most.
     pub(super) fn run_timers(&mut self, cx: &mut Context<'_>) {
         let now = cx.now.as_secs();
-        while let Some(index) = self.sadb.pop_timer(now) {
+        for _ in 0..TIMERS {
+            let Some(index) = self.sadb.pop_timer(now) else { return };
             self.check_time(index, cx);
         }
     }

@@ -326,6 +326,10 @@ impl KeyEngine for Engine {
         }
     }
 
+    fn objects(&self) -> usize {
+        self.sadb.len() + self.spd.len() + self.sub_policies.len()
+    }
+
     fn supported(&mut self) -> Result<Supported, Errno> {
         Ok(Supported { auth: algorithm::supported_auth(), encrypt: self.supported_encrypt() })
     }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::dump::{DumpRun, Progress};
-use super::{Audience, Context, Errno, KeyEngine, Outbox, SessionId, Sink, Supported, Time};
+use super::limits::MAX_OBJECTS;
+use super::{Audience, Context, Errno, KeyEngine, Outbox, SessionId, SessionState, Sink, Supported, Time};
 use zerocopy::IntoBytes as _;
 use zeroize::Zeroizing;
 
@@ -19,8 +20,10 @@ pub struct SessionStatistics {
     pub delivered: u64,
     /// Messages that were lost because its queue was full.
     pub dropped: u64,
-    /// Times that a dump of its went on after it had waited for room.
+    /// Times that a dump of its went on after it had waited for room, or for others' turns.
     pub resumed: u64,
+    /// Requests that a limit refused: a second dump at once (EBUSY), one SA or policy too many (ENOBUFS).
+    pub refused: u64,
 }
 
 /// An open PF_KEY socket as the hub knows it.
@@ -48,6 +51,8 @@ pub struct Hub<E: KeyEngine> {
     registered: usize,
     /// Number of promiscuous sessions.
     promiscuous: usize,
+    /// SAs and policies that the engine may hold.
+    max_objects: usize,
     /// Messages that the hub itself writes.
     scratch: Vec<u8>,
 }
@@ -130,6 +135,18 @@ const fn is_change(msg_type: MessageType) -> bool {
     )
 }
 
+/// A request that may add an SA or a policy.
+const fn adds(msg_type: MessageType) -> bool {
+    matches!(
+        msg_type,
+        MessageType::GETSPI
+            | MessageType::ADD
+            | MessageType::X_SPDADD
+            | MessageType::X_SPDUPDATE
+            | MessageType::X_SPDSETIDX
+    )
+}
+
 /// What a promiscuous session gets instead of a message: by RFC 2367 section 3.1.11 the message behind a PROMISC
 /// header; on Linux the message itself.
 fn wrap(message: &[u8], profile: Profile) -> Option<Zeroizing<Vec<u8>>> {
@@ -157,8 +174,15 @@ impl<E: KeyEngine> Hub<E> {
             next_id: 0,
             registered: 0,
             promiscuous: 0,
+            max_objects: MAX_OBJECTS,
             scratch: Vec::new(),
         }
+    }
+
+    /// Changes how many SAs and policies the engine may hold together (2 097 152) before requests for more get ENOBUFS. An
+    /// engine that does not count them ([`KeyEngine::objects`]) has no limit.
+    pub const fn set_max_objects(&mut self, objects: usize) {
+        self.max_objects = objects;
     }
 
     /// The engine.
@@ -185,6 +209,37 @@ impl<E: KeyEngine> Hub<E> {
             Session { registered: 0, promiscuous: false, pid: 0, dump: None, statistics: SessionStatistics::default() },
         );
         id
+    }
+
+    /// Opens a session that another process had; one that is known stays, but for its dump, whose rest is lost.
+    pub fn resume(&mut self, id: SessionId, state: &SessionState, now: Time) -> SessionId {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            if let Some(run) = session.dump.take() {
+                self.engine.dump_end(run.into_cursor());
+            }
+            return id;
+        }
+        let id = self.open();
+        let registered =
+            state.registered != 0 && (self.registered != 0 || self.engine.set_registered(true, now).is_ok());
+        self.registered += usize::from(registered);
+        self.promiscuous += usize::from(state.promiscuous);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.registered = if registered { state.registered } else { 0 };
+            session.promiscuous = state.promiscuous;
+            session.pid = state.pid;
+        }
+        id
+    }
+
+    /// What is known of a session.
+    pub fn state(&self, id: SessionId) -> SessionState {
+        self.sessions.get(&id).map_or_else(SessionState::default, |session| SessionState {
+            registered: session.registered,
+            promiscuous: session.promiscuous,
+            pid: session.pid,
+            dump: session.dump.as_ref().map(|run| run.header()),
+        })
     }
 
     /// Closes a session: its registrations, promiscuity and dump end.
@@ -253,7 +308,9 @@ impl<E: KeyEngine> Hub<E> {
         let mut malformed = 0;
         let mut together: Vec<Message<'_>> = Vec::new();
         for one in several(bytes) {
-            let plain = Header::check(one, self.profile).is_ok_and(|header| is_change(header.msg_type));
+            let full = self.engine.objects() + together.len() >= self.max_objects;
+            let plain = Header::check(one, self.profile)
+                .is_ok_and(|header| is_change(header.msg_type) && !(full && adds(header.msg_type)));
             match Message::parse(one, self.profile) {
                 Ok(message) if plain && self.profile == Profile::Linux => {
                     self.delivery(Some(id), sink).broadcast(Audience::Promiscuous, None, one);
@@ -286,7 +343,7 @@ impl<E: KeyEngine> Hub<E> {
         self.engine.next_deadline()
     }
 
-    /// Lets the engine do what is due.
+    /// Lets the engine do what is due, or a part of it: call again while [`Hub::next_deadline`] has passed.
     pub fn advance(&mut self, now: Time, sink: &mut impl Sink) {
         self.with_engine(now, None, sink, |engine, cx| engine.advance(cx));
     }
@@ -381,8 +438,22 @@ impl<E: KeyEngine> Hub<E> {
             | MessageType::X_SPDACQUIRE
             | MessageType::X_SPDEXPIRE
             | MessageType::X_NAT_T_NEW_MAPPING => Err(Errno::EOPNOTSUPP),
+            msg_type if adds(msg_type) && self.is_full() => Err(self.refuse(id, Errno::ENOBUFS)),
             _ => self.with_engine(now, Some(id), sink, |engine, cx| engine.request(message, cx)),
         }
+    }
+
+    /// Whether the engine holds as many SAs and policies as it may.
+    fn is_full(&self) -> bool {
+        self.engine.objects() >= self.max_objects
+    }
+
+    /// Counts a request that a limit refuses.
+    fn refuse(&mut self, id: SessionId, errno: Errno) -> Errno {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.statistics.refused += 1;
+        }
+        errno
     }
 
     /// `pfkey_register`.
@@ -476,7 +547,7 @@ impl<E: KeyEngine> Hub<E> {
     /// `pfkey_dump`, `pfkey_spddump`.
     fn dump(&mut self, id: SessionId, message: &Message<'_>, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
         if self.is_dumping(id) {
-            return Err(Errno::EBUSY);
+            return Err(self.refuse(id, Errno::EBUSY));
         }
         let cursor = self.engine.dump(message, now)?;
         match self.sessions.get_mut(&id) {

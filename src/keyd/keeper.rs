@@ -2,7 +2,6 @@
 //! the next one can go on.
 #![forbid(unsafe_code)]
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use super::{SessionId, SessionState};
@@ -17,6 +16,8 @@ pub enum Word {
     Client(Slot, OwnedFd),
     /// Statistics are wanted.
     Statistics,
+    /// What was saved for another process is lost.
+    Checkpoint,
     /// Nothing now.
     Nothing,
     /// The keeper has ended. The server goes on with the clients that it has.
@@ -26,8 +27,10 @@ pub enum Word {
 /// A request that a server began to act on and did not consume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unfinished {
-    /// [`digest`] of its bytes.
-    pub digest: u64,
+    /// When it was sent, in nanoseconds: no two messages of a socket have the same.
+    pub sent: u64,
+    /// Bytes of a batch that were done before.
+    pub done: usize,
     /// Its sender has an answer.
     pub answered: bool,
 }
@@ -60,9 +63,9 @@ pub trait Keeper {
         let _ = slot;
     }
 
-    /// A client's request is acted on from now on.
-    fn begin(&mut self, slot: Slot, request: &[u8]) {
-        let _ = (slot, request);
+    /// A client's request, sent at this time, is acted on from now on; of a batch so many bytes are done.
+    fn begin(&mut self, slot: Slot, sent: u64, done: usize) {
+        let _ = (slot, sent, done);
     }
 
     /// The client whose request is acted on has an answer.
@@ -83,11 +86,3 @@ pub trait Keeper {
 pub struct Nobody;
 
 impl Keeper for Nobody {}
-
-/// A short name of a request, by which the next server knows it again. Of this program only, and no secret.
-#[must_use]
-pub fn digest(request: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    request.hash(&mut hasher);
-    hasher.finish()
-}

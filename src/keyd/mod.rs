@@ -6,8 +6,12 @@
 //! (session, bytes) come out through a [`Sink`].
 #![forbid(unsafe_code)]
 
+mod connection;
 mod dump;
 mod hub;
+pub mod keeper;
+pub mod limits;
+pub mod log;
 mod queue;
 pub mod server;
 mod service;
@@ -19,7 +23,7 @@ use std::time::Duration;
 pub use hub::{Hub, SessionStatistics};
 pub use nix::errno::Errno;
 pub use queue::{Queues, truesize};
-pub use service::Service;
+pub use service::{Service, SessionState};
 
 use crate::wire::layout::SadbAlg;
 use crate::wire::{Header, Message, Profile, SaType, Writer};
@@ -152,6 +156,11 @@ pub trait KeyEngine {
     /// Gives back what a dump held; called exactly once for each, however it ended.
     fn dump_end(&mut self, dump: Self::Dump);
 
+    /// SAs and policies that it holds in this process's memory; 0 if they are elsewhere.
+    fn objects(&self) -> usize {
+        0
+    }
+
     /// The algorithms that a REGISTER reply lists.
     ///
     /// # Errors
@@ -172,7 +181,8 @@ pub trait KeyEngine {
         None
     }
 
-    /// Does what is due: expiry, timers.
+    /// Does what is due: expiry, timers. It may do a part; [`KeyEngine::next_deadline`] has then passed already, and it is called
+    /// again after others had their turn.
     fn advance(&mut self, cx: &mut Context<'_>) {
         let _ = cx;
     }

@@ -2,134 +2,73 @@
 //!
 //! A request is peeked, acted on, its answers queued, and only then consumed: a client whose output queue
 //! (`SIOCOUTQ`) is empty knows that every answer waits for it, as after AF_KEY's `send`.
+//!
+//! Clients take turns. In each round of the loop everyone who asked for something gets one turn: a request, or a part of a
+//! batch; then the dumps share what a round has for them. A request that needs more turns stays unconsumed meanwhile.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::signal::Signal;
-use nix::sys::signalfd::SignalFd;
-use nix::sys::socket::{MsgFlags, accept4, recv, send, setsockopt, sockopt};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, accept4, recv, recvmsg};
 use zeroize::Zeroize;
 
-use super::stage::Stage;
+use super::connection::{Connections, InHand};
+use super::keeper::{Keeper, Nobody, Slot, Unfinished, Word};
+use super::limits::{self, ATTEMPTS, LEAST_DUMPED, ROUND_DUMPED, TURN_DUMPED};
+use super::log::log;
 use super::{Service, SessionId, Sink, Time};
-use crate::wire::{HEADER_LEN, Header, MAX_MESSAGE_LEN, SEVERAL};
+use crate::wire::{HEADER_LEN, Header, MAX_MESSAGE_LEN, Profile, SEVERAL, Writer, several};
 
-/// Bytes of answers that may wait for one client; its own `SO_RCVBUF` does not matter on such a socket.
-const SEND_BUFFER: usize = 4 << 20;
 /// The first size of the receive buffer; larger requests make it grow.
 const RECEIVE_BUFFER: usize = 64 * 1024;
+/// Clients of a round. Who finds no place in it comes first in the next.
+const EVENTS: usize = 256;
+/// When something is tried again that the kernel refused for want of memory or descriptors.
+const RETRY: Duration = Duration::from_millis(100);
 
 const LISTENER: u64 = u64::MAX;
-const SIGNALS: u64 = u64::MAX - 1;
+const KEEPER: u64 = u64::MAX - 1;
 /// Marks the engine's event sources; below are sessions.
 const ENGINE: u64 = 1 << 32;
 
-/// What ends [`Server::run`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// The last session closed and nobody can open another.
-    NoSessions,
-    /// SIGTERM or SIGINT.
-    Signal(Signal),
-    /// A child process of the server changed its state.
-    Child,
-}
-
-/// A connected client.
-struct Connection {
-    fd: OwnedFd,
-    /// Whether epoll is asked for writability.
-    waits_for_room: bool,
-    /// Messages of a dump that are to be sent.
-    stage: Stage,
-}
-
-/// The clients' descriptors as a hub's sink.
-struct Connections {
-    by_session: HashMap<SessionId, Connection>,
-    /// Sessions that a send found gone.
-    gone: Vec<SessionId>,
-    /// The session whose answers are staged, because many follow each other.
-    together: Option<SessionId>,
-}
-
-impl Sink for Connections {
-    fn deliver(&mut self, to: SessionId, message: &[u8]) -> bool {
-        if self.together == Some(to) {
-            return self.deliver_dumped(to, message);
-        }
-        // What was staged comes first.
-        self.flush(to);
-        let Some(connection) = self.by_session.get_mut(&to).filter(|connection| connection.stage.is_empty()) else {
-            return false;
-        };
-        loop {
-            match send(connection.fd.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
-                Ok(_) => return true,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return false,
-                Err(_) => {
-                    self.gone.push(to);
-                    return false;
-                }
-            }
-        }
-    }
-
-    fn may_dump(&mut self, to: SessionId) -> bool {
-        self.has_room(to)
-    }
-
-    fn deliver_dumped(&mut self, to: SessionId, message: &[u8]) -> bool {
-        if !self.has_room(to) {
-            return false;
-        }
-        let Some(connection) = self.by_session.get_mut(&to) else { return false };
-        connection.stage.push(message);
-        true
-    }
-}
-
-impl Connections {
-    /// Whether a message can be staged for a session, where necessary after what is staged was sent.
-    fn has_room(&mut self, id: SessionId) -> bool {
-        let has = |connections: &Self| connections.by_session.get(&id).is_some_and(|c| c.stage.has_room());
-        has(self) || {
-            self.flush(id);
-            has(self)
-        }
-    }
-
-    /// Sends what is staged for a session, as far as its socket takes it.
-    fn flush(&mut self, id: SessionId) {
-        let Some(connection) = self.by_session.get_mut(&id).filter(|c| !c.stage.is_empty()) else { return };
-        if connection.stage.flush(connection.fd.as_fd()).is_err() {
-            self.gone.push(id);
-        }
-    }
-}
+/// Takes the first message away from a descriptor.
+type Consume = fn(BorrowedFd<'_>) -> nix::Result<usize>;
 
 /// Serves the sessions of one hub.
-pub struct Server<H: Service> {
+pub struct Server<H: Service, K: Keeper = Nobody> {
     hub: H,
     epoll: Epoll,
-    connections: Connections,
+    connections: Connections<K>,
     listener: Option<OwnedFd>,
-    /// Descriptors ran out: no client is accepted until one goes.
-    full: bool,
-    signals: Option<SignalFd>,
+    /// Descriptors or memory ran out: no client is accepted until one goes, or until it is time to try again.
+    deaf: bool,
+    /// Sessions that rest.
+    resting: Vec<SessionId>,
+    /// When to try again what `deaf` and `resting` speak of.
+    retry: Option<Instant>,
+    /// Its keeper may have more clients for it.
+    kept: bool,
     buffer: Vec<u8>,
+    /// Room for what the kernel says beside a message.
+    control: Vec<u8>,
     malformed: u64,
+    max_clients: usize,
+    refused: u64,
+    /// The last client was refused.
+    full: bool,
+    consume: Consume,
 }
 
 fn now() -> Time {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
+}
+
+fn consume(fd: BorrowedFd<'_>) -> nix::Result<usize> {
+    recv(fd.as_raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC)
 }
 
 impl<H: Service> Server<H> {
@@ -138,20 +77,47 @@ impl<H: Service> Server<H> {
     /// # Errors
     /// That of `epoll_create1`, or of adding the engine's event sources.
     pub fn new(hub: H) -> io::Result<Self> {
+        Self::with_keeper(hub, Nobody)
+    }
+}
+
+impl<H: Service, K: Keeper> Server<H, K> {
+    /// A server whose clients come from a keeper, and go on after it.
+    ///
+    /// # Errors
+    /// As [`Server::new`].
+    pub fn with_keeper(hub: H, keeper: K) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         for (index, source) in hub.event_sources().into_iter().enumerate() {
             epoll.add(source, EpollEvent::new(EpollFlags::EPOLLIN, ENGINE + index as u64))?;
         }
+        let kept = match keeper.source() {
+            Some(source) => epoll.add(source, EpollEvent::new(EpollFlags::EPOLLIN, KEEPER)).map(|()| true)?,
+            None => false,
+        };
         Ok(Self {
             hub,
             epoll,
-            connections: Connections { by_session: HashMap::new(), gone: Vec::new(), together: None },
+            connections: Connections::new(keeper),
             listener: None,
-            full: false,
-            signals: None,
+            deaf: false,
+            resting: Vec::new(),
+            retry: None,
+            kept,
             buffer: vec![0; RECEIVE_BUFFER],
+            control: nix::cmsg_space!(nix::sys::time::TimeSpec),
             malformed: 0,
+            max_clients: limits::clients(),
+            refused: 0,
+            full: false,
+            consume,
         })
+    }
+
+    /// Changes how many clients [`Server::admit`] takes: 1024, or fewer where this process may not have so many descriptors
+    /// (`RLIMIT_NOFILE` when the server was made).
+    pub const fn set_max_clients(&mut self, clients: usize) {
+        self.max_clients = clients;
     }
 
     /// Accepts clients from a listening `SOCK_SEQPACKET` socket.
@@ -164,74 +130,94 @@ impl<H: Service> Server<H> {
         Ok(())
     }
 
-    /// Serves a connected `SOCK_SEQPACKET` socket as a session.
+    /// Serves a connected `SOCK_SEQPACKET` socket as a session, however many there are.
     ///
     /// # Errors
     /// That of `epoll_ctl`.
     pub fn add(&mut self, fd: OwnedFd) -> io::Result<SessionId> {
-        // Where the privilege is missing, net.core.wmem_max is the most that can be had.
-        if setsockopt(&fd, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
-            let _ = setsockopt(&fd, sockopt::SndBuf, &SEND_BUFFER);
-        }
-        let id = self.hub.open();
-        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, u64::from(id.0));
-        if let Err(errno) = self.epoll.add(&fd, event) {
-            self.hub.close(id, now());
-            return Err(errno.into());
-        }
-        self.connections.by_session.insert(id, Connection { fd, waits_for_room: false, stage: Stage::default() });
+        let id = self.open(&fd)?;
+        self.connections.insert(id, fd, None);
         Ok(id)
     }
 
-    /// Takes SIGTERM, SIGINT, SIGCHLD and SIGUSR1 (statistics on stderr) from a signalfd; the caller has blocked
-    /// them.
-    ///
-    /// # Errors
-    /// That of `epoll_ctl`.
-    pub fn signals(&mut self, signals: SignalFd) -> io::Result<()> {
-        self.epoll.add(signals.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS))?;
-        self.signals = Some(signals);
-        Ok(())
+    fn open(&mut self, fd: &OwnedFd) -> nix::Result<SessionId> {
+        let id = self.hub.open();
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, u64::from(id.0));
+        self.epoll.add(fd, event).inspect_err(|_| self.hub.close(id, now()))?;
+        Ok(id)
     }
 
-    /// Serves until there is nothing left to serve, or a signal says so. May be called again.
+    /// Serves a client that has just connected, unless there are too many: then it gets a message of type 0 with the errno
+    /// ENOBUFS, and the end of the connection.
+    pub fn admit(&mut self, fd: OwnedFd) -> Option<SessionId> {
+        let clients = self.connections.by_session.len();
+        if clients < self.max_clients {
+            self.full = false;
+            match self.open(&fd) {
+                Ok(id) => {
+                    self.connections.insert(id, fd, None);
+                    return Some(id);
+                }
+                Err(errno) => log(&format!("pfkeyd: a client could not be served: {errno}")),
+            }
+        } else if !std::mem::replace(&mut self.full, true) {
+            log(&format!("pfkeyd: there are {clients} clients; others are refused"));
+        }
+        self.refused += 1;
+        limits::refuse(fd.as_fd());
+        None
+    }
+
+    /// Serves until the last session has closed and nobody can open another. May be called again.
     ///
     /// # Errors
     /// That of `epoll_wait`.
-    pub fn run(&mut self) -> io::Result<Ended> {
-        let mut events = [EpollEvent::empty(); 64];
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let mut dumping = Vec::new();
         loop {
-            if self.listener.is_none() && self.connections.by_session.is_empty() {
-                return Ok(Ended::NoSessions);
+            if self.listener.is_none() && !self.kept && self.connections.by_session.is_empty() {
+                return Ok(());
             }
             let n = match self.epoll.wait(&mut events, self.timeout()) {
                 Ok(n) => n,
                 Err(Errno::EINTR) => 0,
                 Err(errno) => return Err(errno.into()),
             };
+            if self.retry.is_some_and(|at| at <= Instant::now()) {
+                self.try_again();
+            }
             if self.hub.next_deadline().is_some_and(|deadline| deadline <= now()) {
                 self.hub.advance(now(), &mut self.connections);
             }
             for event in events.iter().take(n) {
                 match event.data() {
                     LISTENER => self.accept(),
-                    SIGNALS => {
-                        if let Some(ended) = self.take_signal() {
-                            return Ok(ended);
+                    KEEPER => self.hear_keeper(),
+                    session if session < ENGINE => {
+                        let id = SessionId(session as u32);
+                        if self.session_event(id, event.events()) {
+                            dumping.push(id);
                         }
                     }
-                    session if session < ENGINE => self.session_event(SessionId(session as u32), event.events()),
                     _ => self.hub.event(now(), &mut self.connections),
                 }
+            }
+            let share = (ROUND_DUMPED / dumping.len().max(1)).max(LEAST_DUMPED);
+            for id in dumping.drain(..) {
+                self.go_on(id, share);
             }
             self.reap();
         }
     }
 
-    /// Until the engine's next deadline, rounded up so that it has passed when epoll returns.
+    /// Until the engine's next deadline, rounded up so that it has passed when epoll returns, or until something is tried
+    /// again.
     fn timeout(&self) -> EpollTimeout {
-        let Some(deadline) = self.hub.next_deadline() else { return EpollTimeout::NONE };
-        let millis = deadline.saturating_sub(now()).as_nanos().div_ceil(1_000_000).min(3_600_000);
+        let deadline = self.hub.next_deadline().map(|deadline| deadline.saturating_sub(now()));
+        let retry = self.retry.map(|at| at.saturating_duration_since(Instant::now()));
+        let Some(wait) = deadline.into_iter().chain(retry).min() else { return EpollTimeout::NONE };
+        let millis = wait.as_nanos().div_ceil(1_000_000).min(3_600_000);
         EpollTimeout::try_from(millis as i32).unwrap_or(EpollTimeout::ZERO)
     }
 
@@ -240,130 +226,425 @@ impl<H: Service> Server<H> {
         let Some(listener) = self.listener.as_ref() else { return };
         match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
             Ok(raw) => {
-                let fd = crate::socket::own(raw);
-                if let Err(error) = self.add(fd) {
-                    eprintln!("pfkeyd: a client could not be served: {error}");
-                }
+                self.admit(crate::socket::own(raw));
             }
-            // The client went away again, or there are no descriptors left: the others go on.
+            // The client went away again: the others go on.
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
             Err(errno) => {
-                // Out of descriptors or memory. The listener would stay readable: look away until a client goes.
-                eprintln!("pfkeyd: accept: {errno}");
-                self.full = self.epoll.delete(listener).is_ok();
+                // Out of descriptors or memory. The listener would stay readable: look away for a while.
+                log(&format!("pfkeyd: accept: {errno}"));
+                self.deaf = self.epoll.delete(listener).is_ok();
+                self.retry_soon();
             }
         }
     }
 
-    fn take_signal(&mut self) -> Option<Ended> {
-        let info = self.signals.as_ref()?.read_signal().ok()??;
-        match Signal::try_from(info.ssi_signo as i32).ok()? {
-            Signal::SIGUSR1 => {
-                eprint!("{}", self.statistics());
-                None
-            }
-            Signal::SIGCHLD => Some(Ended::Child),
-            signal => Some(Ended::Signal(signal)),
+    fn listen_again(&mut self) {
+        let Some(listener) = self.listener.as_ref().filter(|_| self.deaf) else { return };
+        self.deaf = self.epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER)).is_err();
+        if self.deaf {
+            self.retry_soon();
         }
     }
 
-    /// What each session received and lost, as text.
+    fn retry_soon(&mut self) {
+        self.retry.get_or_insert_with(|| Instant::now() + RETRY);
+    }
+
+    /// Tries what the kernel refused.
+    fn try_again(&mut self) {
+        self.retry = None;
+        self.listen_again();
+        for id in std::mem::take(&mut self.resting) {
+            let Some(connection) = self.connections.by_session.get_mut(&id) else { continue };
+            connection.rests = false;
+            self.connections.flush(id);
+            self.update_interest(id);
+        }
+    }
+
+    fn hear_keeper(&mut self) {
+        match self.connections.keeper.hear() {
+            Word::Client(slot, fd) => self.take_over(slot, fd),
+            Word::Statistics => log(&self.statistics()),
+            Word::Checkpoint => self.hub.checkpoint(),
+            Word::Nothing => {}
+            Word::Ended => {
+                if let Some(source) = self.connections.keeper.source() {
+                    let _ = self.epoll.delete(source);
+                }
+                self.kept = false;
+            }
+        }
+    }
+
+    /// Serves a client of the keeper's; goes on where another server ended.
+    fn take_over(&mut self, slot: Slot, fd: OwnedFd) {
+        let noted = self.connections.keeper.noted(slot);
+        let id = match &noted {
+            Some((id, state)) => self.hub.resume(*id, state, now()),
+            None => self.hub.open(),
+        };
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, u64::from(id.0));
+        if let Err(errno) = self.epoll.add(&fd, event) {
+            log(&format!("pfkeyd: a client could not be served: {errno}"));
+            self.hub.close(id, now());
+            return self.connections.keeper.release(slot);
+        }
+        self.connections.insert(id, fd, Some(slot));
+        let dump = noted.and_then(|(_, state)| state.dump);
+        match self.connections.keeper.unfinished(slot) {
+            Some(unfinished) => self.finish(id, unfinished),
+            // What was left of it is not known any more.
+            None => dump.into_iter().for_each(|request| self.report(id, request)),
+        }
+        self.note(id);
+    }
+
+    /// Tells a client that its request was interrupted by the server's end.
+    fn report(&mut self, id: SessionId, request: Header) {
+        let report = request.error_report(libc::EIO as u8);
+        let mut bytes = [0; HEADER_LEN];
+        if let Ok(message) = Writer::new(&mut bytes, report, Profile::Linux).finish() {
+            self.connections.deliver(id, message);
+        }
+    }
+
+    /// Answers and consumes the request at which another server ended. It is not done again: nobody knows how far it was
+    /// done, and it may be what ended the server.
+    fn finish(&mut self, id: SessionId, unfinished: Unfinished) {
+        let Some(connection) = self.connections.by_session.get(&id) else { return };
+        let peeked = peek(connection.fd.as_fd(), &mut self.buffer, &mut self.control);
+        // Another: the one in question was consumed, and that could not be noted any more.
+        let peeked = peeked.ok().filter(|peeked| peeked.sent == unfinished.sent);
+        let Some(bytes) = peeked.and_then(|peeked| self.buffer.get(..peeked.len.min(self.buffer.len()))) else {
+            return self.connections.keeper.end();
+        };
+        let requests: Vec<Header> = match bytes.split_at_checked(HEADER_LEN) {
+            _ if unfinished.answered => Vec::new(),
+            Some((head, messages)) if Header::read(head).is_some_and(|h| h.msg_type == SEVERAL) => {
+                several(messages.get(unfinished.done..).unwrap_or_default()).filter_map(Header::read).collect()
+            }
+            _ => Header::read(bytes).into_iter().collect(),
+        };
+        for request in requests {
+            self.report(id, request);
+        }
+        self.consume(id);
+    }
+
+    /// Notes what a session is, for another server.
+    fn note(&mut self, id: SessionId) {
+        let slot = self.connections.by_session.get(&id).and_then(|connection| connection.slot);
+        if let Some(slot) = slot {
+            self.connections.keeper.note(slot, id, &self.hub.state(id));
+        }
+    }
+
+    /// What each session received and lost, and what was refused, as text.
     pub fn statistics(&self) -> String {
         let mut text = String::new();
         for (id, s) in self.hub.all_statistics() {
-            let (delivered, dropped, resumed) = (s.delivered, s.dropped, s.resumed);
-            let _ =
-                writeln!(text, "session {}: {delivered} delivered, {dropped} dropped, {resumed} dumps resumed", id.0);
+            let (delivered, dropped, resumed, refused) = (s.delivered, s.dropped, s.resumed, s.refused);
+            let interrupted = self.connections.by_session.get(&id).map_or(0, |connection| connection.interrupted);
+            let _ = writeln!(
+                text,
+                "session {}: {delivered} delivered, {dropped} dropped, {resumed} dumps resumed, {refused} refused, \
+                 {interrupted} interrupted",
+                id.0
+            );
         }
         let _ = writeln!(text, "malformed requests: {}", self.malformed);
+        let (clients, most, refused) = (self.connections.by_session.len(), self.max_clients, self.refused);
+        let _ = writeln!(text, "clients: {clients} of {most}, {refused} refused");
         if let Some(line) = self.hub.engine_statistics() {
             let _ = writeln!(text, "{line}");
         }
         text
     }
 
-    fn session_event(&mut self, id: SessionId, flags: EpollFlags) {
-        if flags.contains(EpollFlags::EPOLLOUT) {
-            self.hub.writable(id, now(), &mut self.connections);
-            self.connections.flush(id);
+    /// A client's turn. True: its dump wants to go on.
+    fn session_event(&mut self, id: SessionId, flags: EpollFlags) -> bool {
+        let Some(connection) = self.connections.by_session.get(&id) else { return false };
+        let mut dumps = flags.contains(EpollFlags::EPOLLOUT);
+        if connection.rests {
+            // Who hangs up is reported unasked, again and again.
+            if flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+                self.close(id);
+            }
+            return false;
         }
-        if flags.contains(EpollFlags::EPOLLIN) {
+        if connection.in_hand == InHand::Dumping {
+            dumps = true;
+        } else if flags.contains(EpollFlags::EPOLLIN) {
             self.request(id, flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP));
+            dumps |= self.connections.by_session.get(&id).is_some_and(|c| c.in_hand == InHand::Dumping);
         } else if flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLERR) {
             self.close(id);
+        }
+        if !dumps {
+            self.update_interest(id);
+        }
+        dumps
+    }
+
+    /// Goes on with a dump, for so many messages.
+    fn go_on(&mut self, id: SessionId, messages: usize) {
+        self.connections.begin_turn(messages);
+        self.hub.writable(id, now(), &mut self.connections);
+        self.connections.flush(id);
+        self.note(id);
+        if self.connections.by_session.get(&id).is_some_and(|c| c.in_hand == InHand::Dumping) {
+            self.end_turn(id, None);
         }
         self.update_interest(id);
     }
 
-    /// Peeks one request, acts, and consumes it.
+    /// Peeks one request, acts, and consumes it if it is done.
     fn request(&mut self, id: SessionId, hung_up: bool) {
-        let Some(fd) = self.connections.by_session.get(&id).map(|c| c.fd.as_raw_fd()) else { return };
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
-        let len = loop {
-            match recv(fd, &mut self.buffer, flags) {
-                Ok(len) if len > self.buffer.len() && self.buffer.len() < MAX_MESSAGE_LEN + 8 => {
-                    // Only what a message can be; the rest of anything longer is refused unread. The old memory
-                    // is given back, so what was peeked is wiped first.
-                    self.buffer.zeroize();
-                    self.buffer.resize(len.min(MAX_MESSAGE_LEN + 8), 0);
-                }
-                Ok(len) => break len,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return,
-                Err(_) => return self.close(id),
-            }
-        };
-        if len == 0 && hung_up {
-            return self.close(id);
+        let Some(connection) = self.connections.by_session.get_mut(&id) else { return };
+        if connection.in_hand == InHand::Done {
+            return self.consume(id);
         }
+        let done = if let InHand::Batch(done) = connection.in_hand { done } else { 0 };
+        let Peeked { len, sent } = match peek(connection.fd.as_fd(), &mut self.buffer, &mut self.control) {
+            Ok(peeked) => peeked,
+            Err(Errno::EAGAIN) => return,
+            Err(Errno::ENOBUFS | Errno::ENOMEM | Errno::EINTR) => return self.connections.rest(id),
+            Err(_) => return self.close(id),
+        };
+        // Empty: a client that waits until its session is there, or the end.
+        if len == 0 {
+            return if hung_up { self.close(id) } else { self.consume(id) };
+        }
+        if let Some(slot) = connection.slot {
+            self.connections.keeper.begin(slot, sent, done);
+            self.connections.requester = Some(id);
+        }
+        self.connections.begin_turn(TURN_DUMPED);
+        let mut batch = None;
         self.malformed += match self.buffer.get(..len) {
             None => 1,
             Some(bytes) => match bytes.split_at_checked(HEADER_LEN) {
                 Some((head, messages)) if Header::read(head).is_some_and(|h| h.msg_type == SEVERAL) => {
+                    let rest = messages.get(done..).unwrap_or_default();
+                    let turn = limits::turn(rest, self.connections.by_session.len());
                     self.connections.together = Some(id);
-                    let malformed = self.hub.receive_all(id, messages, now(), &mut self.connections);
+                    let (these, others) = rest.split_at_checked(turn).unwrap_or_default();
+                    let malformed = self.hub.receive_all(id, these, now(), &mut self.connections);
                     self.connections.together = None;
+                    batch = several(others).next().map(|_| done + turn);
                     malformed
                 }
                 _ => u64::from(!self.hub.receive(id, bytes, now(), &mut self.connections)),
             },
         };
         self.connections.flush(id);
+        self.connections.requester = None;
         let used = len.min(self.buffer.len());
         self.buffer[..used].zeroize();
-        let _ = recv(fd, &mut [], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC);
+        self.end_turn(id, batch);
+        self.note(id);
     }
 
-    /// Asks epoll for writability exactly while a dump waits for room.
+    /// Consumes the request in hand, unless something of it is left: the rest of a batch, or the beginning of a dump, which
+    /// goes on until the client's queue is full.
+    fn end_turn(&mut self, id: SessionId, batch: Option<usize>) {
+        let dumps = self.hub.is_dumping(id) && self.connections.turn_is_over();
+        let Some(connection) = self.connections.by_session.get_mut(&id) else { return };
+        connection.in_hand = match batch {
+            Some(done) => InHand::Batch(done),
+            None if dumps => InHand::Dumping,
+            None => return self.consume(id),
+        };
+        connection.interrupted += 1;
+    }
+
+    /// Takes away the message that was acted on. If that fails it is remembered: no request is done twice.
+    fn consume(&mut self, id: SessionId) {
+        let Some(connection) = self.connections.by_session.get_mut(&id) else { return };
+        connection.in_hand = InHand::Done;
+        for _ in 0..ATTEMPTS {
+            match (self.consume)(connection.fd.as_fd()) {
+                Ok(_) => {
+                    connection.in_hand = InHand::Untouched;
+                    if connection.slot.is_some() {
+                        self.connections.keeper.end();
+                    }
+                    return;
+                }
+                // The second says that the client closed its end before it had read everything, and is said once.
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
+                Err(_) => break,
+            }
+        }
+        self.connections.rest(id);
+    }
+
+    /// Asks epoll for requests unless the session rests, and for writability exactly while a dump waits for room.
     fn update_interest(&mut self, id: SessionId) {
         let dumps = self.hub.is_dumping(id);
         let Some(connection) = self.connections.by_session.get_mut(&id) else { return };
-        let waits = dumps || !connection.stage.is_empty();
-        if connection.waits_for_room != waits {
-            let mut flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
-            flags.set(EpollFlags::EPOLLOUT, waits);
+        if !dumps {
+            connection.stage.release();
+        }
+        let wanted = (!connection.rests, !connection.rests && (dumps || !connection.stage.is_empty()));
+        if connection.asked != wanted {
+            let mut flags = EpollFlags::empty();
+            flags.set(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, wanted.0);
+            flags.set(EpollFlags::EPOLLOUT, wanted.1);
             let mut event = EpollEvent::new(flags, u64::from(id.0));
-            if self.epoll.modify(&connection.fd, &mut event).is_ok() {
-                connection.waits_for_room = waits;
+            match self.epoll.modify(&connection.fd, &mut event) {
+                Ok(()) => connection.asked = wanted,
+                Err(_) => self.connections.rest(id),
             }
         }
     }
 
-    /// Closes the sessions that a send found gone and that epoll will not speak of again.
+    /// Closes the sessions that a send found gone, once everything is done that they had asked for, and lets those rest that
+    /// have to.
     fn reap(&mut self) {
+        for id in std::mem::take(&mut self.connections.tired) {
+            self.update_interest(id);
+            self.resting.push(id);
+            self.retry_soon();
+        }
         while let Some(id) = self.connections.gone.pop() {
-            self.close(id);
+            if !self.connections.by_session.get(&id).is_some_and(|connection| has_request(connection.fd.as_fd())) {
+                self.close(id);
+            }
         }
     }
 
     fn close(&mut self, id: SessionId) {
-        if let Some(connection) = self.connections.by_session.remove(&id) {
-            let _ = self.epoll.delete(&connection.fd);
+        let removed = self.connections.remove(id);
+        if let Some((fd, _)) = &removed {
+            let _ = self.epoll.delete(fd);
         }
         self.hub.close(id, now());
-        if let (true, Some(listener)) = (self.full, self.listener.as_ref()) {
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
-            self.full = self.epoll.add(listener, event).is_err();
+        if let Some(slot) = removed.and_then(|(_, slot)| slot) {
+            self.connections.keeper.release(slot);
+        }
+        self.listen_again();
+    }
+}
+
+/// Whether a message waits.
+fn has_request(fd: BorrowedFd<'_>) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
+    let mut looks = (0..ATTEMPTS).map(|_| recv(fd.as_raw_fd(), &mut [], flags));
+    looks
+        .find(|look| !matches!(look, Err(Errno::EINTR | Errno::ECONNRESET)))
+        .is_some_and(|look| look.is_ok_and(|len| len > 0))
+}
+
+/// What waits at a descriptor.
+struct Peeked {
+    /// The message's whole length, which may be more than the buffer has.
+    len: usize,
+    /// When it was sent, in nanoseconds.
+    sent: u64,
+}
+
+/// Looks at the first message that waits. `control` is room for its time.
+fn peek(fd: BorrowedFd<'_>, buffer: &mut Vec<u8>, control: &mut Vec<u8>) -> nix::Result<Peeked> {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
+    let mut last = Errno::EINTR;
+    for _ in 0..ATTEMPTS {
+        let mut parts = [IoSliceMut::new(buffer)];
+        let received = recvmsg::<()>(fd.as_raw_fd(), &mut parts, Some(&mut *control), flags);
+        let received = received.map(|message| {
+            let times = message.cmsgs().into_iter().flatten();
+            let time = times.filter_map(|control| match control {
+                ControlMessageOwned::ScmTimestampns(time) => Some(Duration::from(time)),
+                _ => None,
+            });
+            (message.bytes, time.map(|time| time.as_nanos() as u64).next().unwrap_or(0))
+        });
+        match received {
+            Ok((len, _)) if len > buffer.len() && buffer.len() < MAX_MESSAGE_LEN + 8 => {
+                // Only what a message can be; the rest of anything longer is refused unread. The old memory is given back,
+                // so what was peeked is wiped first.
+                buffer.zeroize();
+                buffer.resize(len.min(MAX_MESSAGE_LEN + 8), 0);
+            }
+            // The client closed its end before it had read everything; what it had asked for is still there.
+            Err(errno @ (Errno::EINTR | Errno::ECONNRESET)) => last = errno,
+            other => return other.map(|(len, sent)| Peeked { len, sent }),
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::rc::Rc;
+
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    use super::*;
+    use crate::keyd::{SessionStatistics, Sink};
+
+    /// Notes what it receives.
+    #[derive(Default)]
+    struct Notes {
+        received: Rc<RefCell<Vec<Vec<u8>>>>,
+    }
+
+    impl Service for Notes {
+        fn open(&mut self) -> SessionId {
+            SessionId(0)
+        }
+
+        fn close(&mut self, _: SessionId, _: Time) {}
+
+        fn receive(&mut self, _: SessionId, bytes: &[u8], _: Time, _: &mut impl Sink) -> bool {
+            self.received.borrow_mut().push(bytes.to_vec());
+            true
+        }
+
+        fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)> {
+            Vec::new()
+        }
+    }
+
+    thread_local! {
+        /// Receives that will fail, and with what.
+        static FAILURES: Cell<(u32, i32)> = const { Cell::new((0, 0)) };
+    }
+
+    fn fails(fd: BorrowedFd<'_>) -> nix::Result<usize> {
+        let (left, errno) = FAILURES.get();
+        if left == 0 {
+            return consume(fd);
+        }
+        FAILURES.set((left - 1, errno));
+        Err(Errno::from_raw(errno))
+    }
+
+    /// Whether the receive that consumes fails at once, at every attempt of a turn, or still when it is tried again.
+    #[test]
+    fn a_request_that_cannot_be_consumed_is_done_once() {
+        for errno in [libc::EINTR, libc::ENOMEM, libc::ENOBUFS, libc::EAGAIN, libc::EIO] {
+            for failures in [1, ATTEMPTS, 2 * ATTEMPTS + 1] {
+                let (ours, theirs) =
+                    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).expect("two sockets");
+                let notes = Notes::default();
+                let received = notes.received.clone();
+                let mut server = Server::new(notes).expect("a server");
+                server.consume = fails;
+                server.add(ours).expect("a session");
+                FAILURES.set((failures, errno));
+                let batch = [[2, SEVERAL.0, 0, 0, 2, 0, 0, 0], [0; 8], [2, 3, 0, 3, 2, 0, 0, 0], [3; 8]].concat();
+                for message in [&b"first"[..], &batch, b"third"] {
+                    assert_eq!(send(theirs.as_raw_fd(), message, MsgFlags::empty()), Ok(message.len()));
+                }
+                nix::sys::socket::shutdown(theirs.as_raw_fd(), nix::sys::socket::Shutdown::Write).expect("an end");
+                server.run().expect("it serves");
+                assert_eq!(*received.borrow(), [&b"first"[..], &batch[16..], b"third"], "{errno} {failures} times");
+                assert_eq!(FAILURES.get().0, 0);
+            }
         }
     }
 }

@@ -3,13 +3,41 @@
 use std::os::fd::BorrowedFd;
 
 use super::{Hub, KeyEngine, SessionId, SessionStatistics, Sink, Time};
-use crate::wire::several;
+use crate::wire::{Header, several};
+
+/// What is known of a session beside its socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionState {
+    /// Bit n: registered for SA type n.
+    pub registered: u16,
+    /// It gets a copy of every message.
+    pub promiscuous: bool,
+    /// `sadb_msg_pid` of what it sent last.
+    pub pid: u32,
+    /// The request of its running dump.
+    pub dump: Option<Header>,
+}
 
 /// Sessions in front of an engine, without I/O and without a clock: [`Hub`], or a hub of another stack whose rules are its
 /// own. What has a default is of no concern to stacks without dumps, timers, or news of their own.
 pub trait Service {
     /// Opens a session.
     fn open(&mut self) -> SessionId;
+
+    /// Opens a session that another process of this server had, or goes on with it where it is known. A dump of its is over.
+    fn resume(&mut self, id: SessionId, state: &SessionState, now: Time) -> SessionId {
+        let _ = (state, now);
+        if self.all_statistics().iter().any(|(known, _)| *known == id) { id } else { self.open() }
+    }
+
+    /// What would have to be told to [`Service::resume`].
+    fn state(&self, id: SessionId) -> SessionState {
+        let _ = id;
+        SessionState::default()
+    }
+
+    /// Saves what another process would need.
+    fn checkpoint(&mut self) {}
 
     /// Closes a session.
     fn close(&mut self, id: SessionId, now: Time);
@@ -38,7 +66,7 @@ pub trait Service {
         None
     }
 
-    /// Does what is due.
+    /// Does what is due, or a part of it; [`Service::next_deadline`] says whether there is more.
     fn advance(&mut self, now: Time, sink: &mut impl Sink) {
         let _ = (now, sink);
     }
@@ -65,6 +93,14 @@ pub trait Service {
 impl<E: KeyEngine> Service for Hub<E> {
     fn open(&mut self) -> SessionId {
         Self::open(self)
+    }
+
+    fn resume(&mut self, id: SessionId, state: &SessionState, now: Time) -> SessionId {
+        Self::resume(self, id, state, now)
+    }
+
+    fn state(&self, id: SessionId) -> SessionState {
+        Self::state(self, id)
     }
 
     fn close(&mut self, id: SessionId, now: Time) {

@@ -37,6 +37,13 @@ impl Stage {
         self.ends.len() < MESSAGES && self.bytes.len() < BYTES
     }
 
+    /// Gives the memory back, if nothing is staged.
+    pub(super) fn release(&mut self) {
+        if self.is_empty() && self.bytes.capacity() != 0 {
+            *self = Self::default();
+        }
+    }
+
     pub(super) fn push(&mut self, message: &[u8]) {
         // Growing would leave a copy of keys behind.
         if self.bytes.capacity() - self.bytes.len() < message.len() {
@@ -52,7 +59,7 @@ impl Stage {
     /// Sends what the socket takes; the rest stays.
     ///
     /// # Errors
-    /// The peer is gone.
+    /// ENOBUFS or ENOMEM: the kernel has no memory now. Any other: the peer is gone.
     pub(super) fn flush(&mut self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         while !self.ends.is_empty() {
             let starts = std::iter::once(0).chain(self.ends.iter().copied());

@@ -191,6 +191,11 @@ fn connect_to(path: &Path) -> Result<OwnedFd, OpenError> {
         }
     }
     wait(TimeVal::seconds(0))?;
+    // connect returns before the server knows of it, and what others did until then would not be heard. An empty message
+    // is none to the server, and consumed when the session is there.
+    if sys::send(fd.as_raw_fd(), &[]).is_ok() {
+        super::settle(fd.as_raw_fd());
+    }
     Ok(fd)
 }
 

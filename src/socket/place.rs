@@ -157,8 +157,8 @@ fn open(directory: impl AsFd, path: &Path, skip_unfit: bool) -> Result<Option<Ow
     };
     let stat = fstat(&fd).map_err(|errno| OpenError::System(errno.into()))?;
     let mode = Mode::from_bits_truncate(stat.st_mode);
-    let is_program = stat.st_mode & libc::S_IFMT == libc::S_IFREG
-        && mode.intersects(Mode::S_IXUSR | Mode::S_IXGRP | Mode::S_IXOTH);
+    let is_program =
+        stat.st_mode & libc::S_IFMT == libc::S_IFREG && mode.intersects(Mode::S_IXUSR | Mode::S_IXGRP | Mode::S_IXOTH);
     match is_program {
         true if is_ours(&stat, false) => Ok(Some(fd)),
         true if !skip_unfit => Err(OpenError::Unfit { program: try_owned(path)? }),

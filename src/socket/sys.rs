@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-pub use capability::{become_unprivileged, drop_capabilities};
 pub(super) use capability::has_net_admin;
+pub use capability::{become_unprivileged, drop_capabilities};
 
 unsafe extern "C" {
     /// glibc and musl; the libc crate lacks it.
@@ -148,9 +148,9 @@ pub(super) fn wait_consumed(fd: RawFd, limit: Duration, patience: Duration) {
     let socket = unsafe { BorrowedFd::borrow_raw(fd) };
     let blocking = fcntl(socket, FcntlArg::F_GETFL).is_ok_and(|flags| flags & OFlag::O_NONBLOCK.bits() == 0);
     let end = Instant::now() + if blocking { limit } else { patience };
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).ok().filter(|epoll| {
-        epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLET, 0)).is_ok()
-    });
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+        .ok()
+        .filter(|epoll| epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLET, 0)).is_ok());
     while has_unread_output(fd) {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -1,5 +1,7 @@
 //! Random numbers from a seed, so that what they find can be found again: SplitMix64.
 
+#![allow(dead_code)]
+
 pub struct Random(pub u64);
 
 impl Random {

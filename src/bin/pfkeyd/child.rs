@@ -19,6 +19,12 @@ pub fn fork_with(child: impl FnOnce() -> u8) -> io::Result<Pid> {
     }
 }
 
+/// The ends of this process's children interest nobody.
+pub fn forget_children() {
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
 /// Closes what a new process inherited, but for standard streams and `kept`. Whatever still owns one of the others must
 /// never be dropped.
 pub fn close_all_but(kept: &[BorrowedFd<'_>]) {
@@ -39,7 +45,8 @@ fn close_range(first: u32, last: u32) {
         return;
     }
     // Linux before 5.9.
-    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    let limit =
+        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
     for fd in first..=last.min(u32::try_from(limit).unwrap_or(u32::MAX).min(1 << 20)) {
         // SAFETY: as above.
         unsafe { libc::close(fd as i32) };

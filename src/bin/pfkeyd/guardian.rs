@@ -58,7 +58,7 @@ pub struct Guardian<W: FnMut(Link) -> u8> {
 impl<W: FnMut(Link) -> u8> Guardian<W> {
     /// Starts the first worker.
     pub fn start(mut work: W, gate: Option<Gate>, lifeline: Option<Link>, first: Option<OwnedFd>) -> io::Result<Self> {
-        // A standby is a worker's child, and outlives it.
+        // A standby is a worker's child, a worker perhaps a standby's, and each may outlive the other.
         nix::sys::prctl::set_child_subreaper(true)?;
         let (worker, pid) = spawn(&mut work)?;
         let mut guardian = Self {
@@ -246,13 +246,23 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             log(&format!("pfkeyd: {} workers died one after another; the next in {wait:?}", self.deaths));
             std::thread::sleep(wait);
         }
-        let standby = self.standby.take().filter(|(link, _)| link.say(Kind::Activate, 0, None, false).is_ok());
-        (self.worker, self.pid) = match standby {
-            Some(next) => next,
+        (self.worker, self.pid) = match self.worker_of_standby() {
+            Some(worker) => worker,
             None => spawn(&mut self.work)?,
         };
         self.untold = self.order.iter().copied().collect();
         Ok(())
+    }
+
+    /// A worker that goes on from where the standby is. It says itself which process it is.
+    fn worker_of_standby(&mut self) -> Option<(Link, Pid)> {
+        let (standby, pid) = self.standby.as_ref()?;
+        let (ours, theirs) = Link::pair().ok()?;
+        if standby.say(Kind::Activate, 0, Some(theirs.as_fd()), false).is_err() {
+            self.standby = None;
+            return None;
+        }
+        Some((ours, *pid))
     }
 
     /// Takes the ends of dead processes.
@@ -260,9 +270,9 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             match status {
                 WaitStatus::StillAlive => break,
-                WaitStatus::Signaled(pid, signal, _) if pid == self.pid => log(&format!(
-                    "pfkeyd: the worker was killed by {signal}; another goes on with its clients"
-                )),
+                WaitStatus::Signaled(pid, signal, _) if pid == self.pid => {
+                    log(&format!("pfkeyd: the worker was killed by {signal}; another goes on with its clients"))
+                }
                 _ => {}
             }
         }

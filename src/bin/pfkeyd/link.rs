@@ -16,7 +16,7 @@ pub enum Kind {
     Client = 1,
     /// To the worker: statistics, please.
     Statistics = 2,
-    /// To a standby: be the worker.
+    /// To a standby: a worker is wanted, whose end of its link comes with it.
     Activate = 3,
     /// To the guardian: it serves.
     Serving = 4,

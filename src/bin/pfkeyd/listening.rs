@@ -63,5 +63,6 @@ fn is_stale(path: &Path) -> bool {
         let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
         connect(fd.as_raw_fd(), &UnixAddr::new(path)?)
     };
-    std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) && probe() == Err(Errno::ECONNREFUSED)
+    std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+        && probe() == Err(Errno::ECONNREFUSED)
 }

@@ -141,12 +141,7 @@ fn serve(options: &Options, status: &Status) -> io::Result<ExitCode> {
 }
 
 /// The guardian's process. Gives false if no worker ever served, who has said why.
-fn guard(
-    options: &Options,
-    status: &Status,
-    gate: Option<(Gate, Link)>,
-    client: Option<OwnedFd>,
-) -> io::Result<bool> {
+fn guard(options: &Options, status: &Status, gate: Option<(Gate, Link)>, client: Option<OwnedFd>) -> io::Result<bool> {
     SigSet::empty().thread_set_mask()?;
     child::ignore_signals();
     let (gate, lifeline) = gate.unzip();

@@ -51,7 +51,7 @@ impl Memory {
     }
 
     /// Writes bytes; false, and none are, if they do not fit there.
-    pub fn write(&mut self, at: usize, bytes: &[u8]) -> bool {
+    pub fn write(&self, at: usize, bytes: &[u8]) -> bool {
         let fits = at.checked_add(bytes.len()).is_some_and(|end| end <= self.len);
         if fits {
             // SAFETY: inside the mapping, which no reference points into; the source is other memory.
@@ -71,7 +71,7 @@ impl Memory {
     }
 
     /// Overwrites the first bytes with zeros.
-    pub fn wipe(&mut self, bytes: usize) {
+    pub fn wipe(&self, bytes: usize) {
         for at in 0..bytes.min(self.len) {
             // SAFETY: inside the mapping. Volatile, so that it is done though nothing here reads it again.
             unsafe { std::ptr::write_volatile(self.bytes.add(at), 0) };

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-use pfkey_rs::keyd::keeper::{Keeper, Slot, Unfinished, Word, digest};
+use pfkey_rs::keyd::keeper::{Keeper, Slot, Unfinished, Word};
 use pfkey_rs::keyd::{SessionId, SessionState};
 use pfkey_rs::wire::Header;
 use zerocopy::IntoBytes;
@@ -20,8 +20,9 @@ pub const REPLAYED: usize = 1;
 pub const SUSPECT: usize = 2;
 /// The slot of the request in hand, plus one; 0 = none.
 const IN_HAND: usize = 3;
-const DIGEST: usize = 4;
+const SENT: usize = 4;
 const ANSWERED: usize = 5;
+const DONE: usize = 6;
 const FIRST_SLOT: usize = 8;
 /// The session plus one; its registrations, promiscuity and pid; the header of its dump, in two.
 const SLOT: usize = 4;
@@ -89,9 +90,11 @@ impl Keeper for Notes {
         let _ = self.link.say(Kind::Released, slot, None, true);
     }
 
-    fn begin(&mut self, slot: Slot, request: &[u8]) {
+    fn begin(&mut self, slot: Slot, sent: u64, done: usize) {
+        self.memory.set_word(IN_HAND, 0);
         self.memory.set_word(ANSWERED, 0);
-        self.memory.set_word(DIGEST, digest(request));
+        self.memory.set_word(DONE, done as u64);
+        self.memory.set_word(SENT, sent);
         self.memory.set_word(IN_HAND, u64::from(slot) + 1);
     }
 
@@ -105,6 +108,10 @@ impl Keeper for Notes {
 
     fn unfinished(&self, slot: Slot) -> Option<Unfinished> {
         let is_it = self.memory.word(IN_HAND) == u64::from(slot) + 1;
-        is_it.then(|| Unfinished { digest: self.memory.word(DIGEST), answered: self.memory.word(ANSWERED) != 0 })
+        is_it.then(|| Unfinished {
+            sent: self.memory.word(SENT),
+            done: self.memory.word(DONE) as usize,
+            answered: self.memory.word(ANSWERED) != 0,
+        })
     }
 }

@@ -92,10 +92,7 @@ fn state(generation: u32, end: usize) -> u64 {
 fn only_asks(bytes: &[u8]) -> bool {
     let header = bytes.get(..HEADER_LEN).and_then(Header::read);
     header.is_some_and(|header| {
-        matches!(
-            header.msg_type,
-            MessageType::GET | MessageType::DUMP | MessageType::X_SPDGET | MessageType::X_SPDDUMP
-        )
+        matches!(header.msg_type, MessageType::GET | MessageType::DUMP | MessageType::X_SPDGET | MessageType::X_SPDDUMP)
     })
 }
 
@@ -191,9 +188,8 @@ impl<S: Service> Recorded<S> {
             self.stand_by(theirs)
         });
         // Only a standby that the guardian knows of can take over.
-        let told = forked.is_ok_and(|pid| {
-            self.link.say(Kind::Standby, pid.as_raw() as u32, Some(ours.as_fd()), true).is_ok()
-        });
+        let told =
+            forked.is_ok_and(|pid| self.link.say(Kind::Standby, pid.as_raw() as u32, Some(ours.as_fd()), true).is_ok());
         if told && generation != before {
             let used = self.end;
             (self.generation, self.end) = (generation, 0);
@@ -202,22 +198,29 @@ impl<S: Service> Recorded<S> {
         }
     }
 
-    /// A standby: waits until it is wanted, and is the worker then.
+    /// A standby: each time that a worker is wanted, it forks one that goes on from here. It ends when there is a newer
+    /// standby.
     fn stand_by(&mut self, link: Link) -> u8 {
         close_all_but(&[link.as_fd()]);
-        match link.hear(true) {
-            Ok(Some(Heard { kind: Kind::Activate, .. })) => {}
-            // There is a newer one.
-            _ => return 0,
+        // Nobody else waits for its workers.
+        super::child::forget_children();
+        while let Ok(Some(Heard { kind, fd, .. })) = link.hear(true) {
+            let (Kind::Activate, Some(fd)) = (kind, fd) else { continue };
+            let mut workers = Some(Link::from(fd));
+            let forked = fork_with(|| {
+                let Some(workers) = workers.take() else { return 1 };
+                close_all_but(&[workers.as_fd()]);
+                // The links of before are closed already, and must not be again.
+                std::mem::forget(std::mem::replace(&mut self.link, Rc::new(workers)));
+                self.do_again();
+                self.serve()
+            });
+            if let Err(error) = forked {
+                // The end of its link says that there is no worker.
+                log(&format!("pfkeyd: {error}"));
+            }
         }
-        // The links of before are closed already.
-        std::mem::forget(std::mem::replace(&mut self.link, Rc::new(link)));
-        if self.generation == (self.memory.word(LOG) >> 32) as u32 {
-            // Should this process die on its way, the same can be tried again.
-            self.make_standby(self.generation);
-        }
-        self.do_again();
-        self.serve()
+        0
     }
 
     /// Serves until there is nobody left.

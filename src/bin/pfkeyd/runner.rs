@@ -31,8 +31,14 @@ impl Served {
     fn start(path: &Path, mode: Option<u32>, guard: impl FnOnce(Gate, Link) -> u8) -> io::Result<Self> {
         let (listening, listener) = Listening::start(path, mode.unwrap_or(0o600))?;
         let owner = mode.is_none().then(|| nix::unistd::geteuid().as_raw());
-        let (lifeline, theirs) = Link::pair()?;
-        let guardian = fork_with(|| guard(Gate { listener, owner }, theirs))?;
+        let (ours, theirs) = Link::pair()?;
+        let mut lifeline = Some(ours);
+        let guardian = fork_with(|| {
+            // Or it would keep itself alive.
+            drop(lifeline.take());
+            guard(Gate { listener, owner }, theirs)
+        })?;
+        let lifeline = lifeline.ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?;
         Ok(Self { guardian, lifeline, _listening: listening })
     }
 

@@ -1,0 +1,278 @@
+//! A pfkeyd whose processes are killed goes on: no descriptor closes, no request hangs or is done twice, nothing that was
+//! registered or stored is lost.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{MsgFlags, getsockopt, recv, sockopt};
+use nix::unistd::Pid;
+use pfkey_rs::socket::{Backend, open_with, send};
+use pfkey_rs::wire::layout::{SadbSa, SadbXPolicy};
+use pfkey_rs::wire::{ExtensionType, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
+
+#[path = "support/splitmix.rs"]
+mod splitmix;
+use splitmix::Random;
+
+/// The guardian behind a private descriptor: it made the socket.
+fn guardian(fd: &OwnedFd) -> i32 {
+    getsockopt(fd, sockopt::PeerCredentials).expect("its peer").pid()
+}
+
+/// The other processes of its session: the worker, and a standby where there is one.
+fn others(guardian: i32) -> Vec<Pid> {
+    let session = guardian.to_string();
+    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let of_session = entries.filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        // After the name in parentheses: state, parent, group, session.
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        let lives = fields.next() != Some("Z");
+        (lives && fields.nth(2) == Some(&session) && pid != guardian).then(|| Pid::from_raw(pid))
+    });
+    of_session.collect()
+}
+
+fn header_only(msg_type: MessageType, satype: SaType, seq: u32) -> Vec<u8> {
+    let mut buffer = [0; 16];
+    let header = Header::new(msg_type, satype, seq, std::process::id());
+    Writer::new(&mut buffer, header, Profile::Linux).finish().expect("a header fits").to_vec()
+}
+
+/// What a test stores: SAs, or policies where the kernel has no ESP.
+#[derive(Clone, Copy)]
+enum Stored {
+    Sas,
+    Policies,
+}
+
+impl Stored {
+    /// A request that adds the one of this number.
+    fn add(self, number: u32) -> Vec<u8> {
+        let mut buffer = [0; 256];
+        let (msg_type, satype) = match self {
+            Self::Sas => (MessageType::ADD, SaType::AH),
+            Self::Policies => (MessageType::X_SPDADD, SaType::UNSPEC),
+        };
+        let header = Header::new(msg_type, satype, number, std::process::id());
+        let mut writer = Writer::new(&mut buffer, header, Profile::Linux);
+        let [_, a, b, c] = number.to_be_bytes();
+        writer.address(ExtensionType::ADDRESS_SRC, 255, 32, SockaddrBytes::new([10, a, b, c].into(), 0).as_bytes());
+        writer.address(ExtensionType::ADDRESS_DST, 255, 32, SockaddrBytes::new([10, 0, 0, 2].into(), 0).as_bytes());
+        match self {
+            Self::Sas => {
+                // SADB_AALG_SHA1HMAC
+                writer.sa(SadbSa { spi: number.into(), state: 1, auth: 3, ..SadbSa::default() });
+                writer.key(ExtensionType::KEY_AUTH, 160, &[7; 20]);
+            }
+            Self::Policies => {
+                // IPSEC_POLICY_DISCARD, IPSEC_DIR_OUTBOUND
+                writer.policy(SadbXPolicy { policy_type: 0.into(), dir: 2, ..SadbXPolicy::default() }, &[]);
+            }
+        }
+        writer.finish().expect("it fits").to_vec()
+    }
+
+    const fn dump(self) -> MessageType {
+        match self {
+            Self::Sas => MessageType::DUMP,
+            Self::Policies => MessageType::X_SPDDUMP,
+        }
+    }
+
+    /// The number of one that a dump lists.
+    fn number(message: &[u8]) -> u32 {
+        let mut rest = &message[16..];
+        while rest[2..4] != ExtensionType::ADDRESS_SRC.0.to_ne_bytes() {
+            rest = &rest[8 * usize::from(u16::from_ne_bytes([rest[0], rest[1]]))..];
+        }
+        // Behind the extension's header and the sockaddr's family and port.
+        u32::from_be_bytes([0, rest[13], rest[14], rest[15]])
+    }
+}
+
+/// The next message; panics if none comes.
+fn next(fd: &OwnedFd) -> Vec<u8> {
+    let mut buffer = vec![0; 4096];
+    let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut polled, PollTimeout::from(30_000_u16)), Ok(1), "no answer came");
+    let len = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()).expect("recv");
+    assert_ne!(len, 0, "the descriptor was closed");
+    buffer.truncate(len);
+    buffer
+}
+
+/// Sends a request and gives the first answer to it.
+fn ask(fd: &OwnedFd, request: &[u8]) -> Header {
+    send(fd.as_raw_fd(), request).expect("send");
+    let seq = Header::read(request).expect("a request").seq;
+    loop {
+        let answer = Header::read(&next(fd)).expect("a message");
+        if answer.seq == seq {
+            return answer;
+        }
+    }
+}
+
+fn drain(fd: RawFd) {
+    while recv(fd, &mut [0; 4096], MsgFlags::MSG_DONTWAIT).is_ok() {}
+}
+
+/// Kills one process of a pfkeyd's after another while `work` runs: the next some time after there are `processes` again and
+/// one more request was answered.
+fn while_killed(guardian: i32, processes: usize, kills: usize, work: impl FnOnce(&AtomicBool, &AtomicUsize)) -> usize {
+    let (done, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let killer = scope.spawn(|| {
+            let mut random = Random(processes as u64);
+            let (mut killed, mut before) = (0, 0);
+            while killed < kills {
+                let victims = others(guardian);
+                if victims.len() < processes || answered.load(Ordering::Relaxed) == before {
+                    std::thread::yield_now();
+                    continue;
+                }
+                // As long as some requests take: at any point of one.
+                std::thread::sleep(Duration::from_micros(random.below(4_000) as u64));
+                before = answered.load(Ordering::Relaxed);
+                killed += usize::from(kill(victims[random.below(victims.len())], Signal::SIGKILL).is_ok());
+            }
+            done.store(true, Ordering::Relaxed);
+            killed
+        });
+        work(&done, &answered);
+        killer.join().expect("the killer")
+    })
+}
+
+/// What a client found out while its pfkeyd was killed.
+struct Story {
+    stored: Stored,
+    added: HashSet<u32>,
+    /// It was said that nobody knows.
+    uncertain: HashSet<u32>,
+}
+
+impl Story {
+    fn of(stored: Stored) -> Self {
+        Self { stored, added: HashSet::new(), uncertain: HashSet::new() }
+    }
+
+    /// Adds SAs until all kills are done.
+    fn add_until(&mut self, key: &OwnedFd, done: &AtomicBool, answered: &AtomicUsize, mut between: impl FnMut(u32)) {
+        let mut spi = 0x1000 + (self.added.len() + self.uncertain.len()) as u32;
+        while !done.load(Ordering::Relaxed) {
+            spi += 1;
+            let answer = ask(key, &self.stored.add(spi));
+            let new = match i32::from(answer.errno) {
+                0 => self.added.insert(spi),
+                libc::EIO => self.uncertain.insert(spi),
+                other => panic!("errno {other} of SPI {spi:#x}"),
+            };
+            assert!(new);
+            answered.fetch_add(1, Ordering::Relaxed);
+            drain(key.as_raw_fd());
+            between(spi);
+        }
+    }
+
+    /// All that were added are there, and none that was neither; the registration, too.
+    fn check(&self, key: &OwnedFd) {
+        drain(key.as_raw_fd());
+        send(key.as_raw_fd(), &header_only(self.stored.dump(), SaType::UNSPEC, 7)).expect("send");
+        let mut dumped = HashSet::new();
+        loop {
+            let message = next(key);
+            let header = Header::read(&message).expect("a message");
+            assert_eq!((header.msg_type, header.errno), (self.stored.dump(), 0));
+            let spi = Stored::number(&message);
+            assert!(dumped.insert(spi), "twice: {spi:#x}");
+            if header.seq == 0 {
+                break;
+            }
+        }
+        assert!(self.added.is_subset(&dumped));
+        assert!(dumped.iter().all(|spi| self.added.contains(spi) || self.uncertain.contains(spi)));
+        let again = ask(key, &header_only(MessageType::REGISTER, SaType::AH, 9));
+        assert_eq!(again.errno, Errno::EEXIST as u8, "still registered");
+    }
+}
+
+fn registered(backend: &Backend) -> OwnedFd {
+    let key = open_with(backend).expect("a pfkeyd");
+    assert_eq!(ask(&key, &header_only(MessageType::REGISTER, SaType::AH, 1)).errno, 0);
+    key
+}
+
+/// How often a process is killed in a test: PFKEY_KILLS says otherwise.
+fn kills() -> usize {
+    std::env::var("PFKEY_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(150)
+}
+
+fn killed_again_and_again(backend: &Backend, stored: Stored) {
+    let key = registered(backend);
+    let mut story = Story::of(stored);
+    let killed =
+        while_killed(guardian(&key), 1, kills(), |done, answered| story.add_until(&key, done, answered, |_| {}));
+    println!("{killed} kills, {} SAs added, {} requests interrupted", story.added.len(), story.uncertain.len());
+    story.check(&key);
+}
+
+#[test]
+fn an_embedded_engine_whose_worker_is_killed_again_and_again_loses_nothing() {
+    killed_again_and_again(&Backend::Embedded, Stored::Sas);
+}
+
+#[test]
+fn a_pfkeyd_over_xfrm_whose_worker_is_killed_again_and_again_loses_nothing() {
+    if !nix::unistd::geteuid().is_root() {
+        return println!("skipped: a network namespace of its own needs root");
+    }
+    // Of this thread only, and of the pfkeyd that it starts.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
+    match open_with(&Backend::Xfrm) {
+        Err(error) => println!("skipped: {error}"),
+        Ok(_) => killed_again_and_again(&Backend::Xfrm, Stored::Policies),
+    }
+}
+
+/// The record of what was done is begun anew when it is full, on a copy of the process.
+#[test]
+fn an_embedded_engine_goes_on_from_its_standby() {
+    let key = registered(&Backend::Embedded);
+    let guardian = guardian(&key);
+    // No message at all, but recorded: an unknown extension type of 60 KiB.
+    let mut large = header_only(MessageType::ADD, SaType::AH, 3);
+    large[4..6].copy_from_slice(&(2 + 7680_u16).to_ne_bytes());
+    large.extend([0x00, 0x1e, 200, 0]);
+    large.resize(16 + 61440, 0);
+    let fill = |bytes: usize| {
+        for _ in 0..bytes / large.len() {
+            assert_eq!(ask(&key, &large).errno, libc::EINVAL as u8);
+        }
+    };
+    let mut story = Story::of(Stored::Sas);
+    story.added.extend([1, 2]);
+    for spi in [1, 2] {
+        assert_eq!(ask(&key, &Stored::Sas.add(spi)).errno, 0);
+    }
+    assert_eq!(others(guardian).len(), 1, "a worker");
+    fill(20 << 20);
+    assert_eq!(others(guardian).len(), 2, "a worker and a standby");
+    let killed = while_killed(guardian, 2, 100, |done, answered| {
+        story.add_until(&key, done, answered, |spi| {
+            if spi % 8 == 0 {
+                fill(1 << 20)
+            }
+        })
+    });
+    assert_eq!(killed, 100);
+    println!("{killed} kills, {} SAs added, {} requests interrupted", story.added.len(), story.uncertain.len());
+    story.check(&key);
+}
