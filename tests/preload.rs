@@ -126,6 +126,12 @@ fn strangers_are_left_alone() {
     }
 }
 
+#[test]
+fn several_messages_at_once_come_from_the_library_only() {
+    let strangers = program("preload_several", "strangers");
+    tried(preloaded(&strangers).arg("several"));
+}
+
 /// Runs a program that may have to give up; false if it did.
 fn tried(command: &mut Command) -> Option<String> {
     let output = command.output().expect("it runs");

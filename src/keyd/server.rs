@@ -18,7 +18,7 @@ use zeroize::Zeroize;
 
 use super::stage::Stage;
 use super::{Service, SessionId, Sink, Time};
-use crate::wire::{HEADER_LEN, Header, MAX_MESSAGE_LEN, SEVERAL};
+use crate::wire::{HEADER_LEN, MAX_MESSAGE_LEN, SEVERAL};
 
 /// Bytes of answers that may wait for one client; its own `SO_RCVBUF` does not matter on such a socket.
 const SEND_BUFFER: usize = 4 << 20;
@@ -319,7 +319,7 @@ impl<H: Service> Server<H> {
         self.malformed += match self.buffer.get(..len) {
             None => 1,
             Some(bytes) => match bytes.split_at_checked(HEADER_LEN) {
-                Some((head, messages)) if Header::read(head).is_some_and(|h| h.msg_type == SEVERAL) => {
+                Some((head, messages)) if head == SEVERAL => {
                     self.connections.together = Some(id);
                     let malformed = self.hub.receive_all(id, messages, now(), &mut self.connections);
                     self.connections.together = None;

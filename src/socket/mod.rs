@@ -6,6 +6,7 @@
 
 mod choose;
 mod error;
+mod headers;
 mod opened;
 mod place;
 mod served;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 pub use choose::{Backend, extras, open, open_with, open_with_cloexec, set_extras};
 pub use error::{OpenError, Step};
+pub(crate) use headers::Headers;
 pub use place::find_pfkeyd;
 pub(crate) use sys::own;
 pub(crate) use sys::same_namespace;
@@ -71,7 +73,7 @@ pub fn is_private(fd: BorrowedFd<'_>) -> bool {
     served::is_named(fd, XFRM_PREFIX) || served::is_named(fd, EMBEDDED_PREFIX)
 }
 
-/// Sends several messages behind a header of type [`crate::wire::SEVERAL`], and returns when every answer waits.
+/// Sends several messages behind [`crate::wire::SEVERAL`], and returns when every answer waits.
 ///
 /// # Errors
 /// That of `send`.

@@ -1,5 +1,5 @@
-//! Which descriptors a pfkeyd serves. Nothing is remembered of them; what shows it in whatever process one ends up is the name that
-//! whoever opened it gave it.
+//! Which descriptors a pfkeyd serves. Nothing is remembered of them; what shows it, in whatever process one ends up, is the
+//! name that whoever opened it gave it.
 //!
 //! A name can be given by anybody, and so can a descriptor (SCM_RIGHTS): who sends on one waits until its peer has read. So
 //! the peer has to be somebody who is trusted anyway.
