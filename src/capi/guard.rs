@@ -8,6 +8,7 @@
 
 use std::ffi::c_int;
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::error;
@@ -112,8 +113,9 @@ pub(super) fn guard<T: FailureValue>(body: impl FnOnce() -> Result<T, Failure>) 
 /// before anything is done.
 #[inline(always)]
 pub(super) fn cancellation_point<T: FailureValue>(body: impl FnOnce() -> Result<T, Failure>) -> T {
+    let body = ManuallyDrop::new(body);
     c::pthread_testcancel();
-    guard(body)
+    guard(ManuallyDrop::into_inner(body))
 }
 
 /// Runs an entry's body; success leaves the code as it is, or as the body set it.
@@ -125,10 +127,12 @@ pub(super) fn keep_code<T: FailureValue>(body: impl FnOnce() -> Result<T, Failur
 /// Runs a body; `None` if it failed, and the code is set then.
 #[inline(always)]
 pub(super) fn attempt<T: Copy>(body: impl FnOnce() -> Result<T, Failure>) -> Option<T> {
+    // Nothing of a body has to be dropped, but a generic function does not know, and would catch to do it.
+    let body = ManuallyDrop::new(body);
     let mut before = c::DISABLE;
     // SAFETY: a live variable takes the state of before.
     let disabled = unsafe { c::pthread_setcancelstate(c::DISABLE, &raw mut before) } == 0;
-    let value = caught(body);
+    let value = caught(ManuallyDrop::into_inner(body));
     if disabled {
         // SAFETY: the state of before; a null pointer is allowed, but not by every old C library. A thread whose
         // cancellation is asynchronous may end in here.

@@ -2,6 +2,7 @@
 
 use std::cell::UnsafeCell;
 use std::ffi::c_int;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
@@ -65,7 +66,8 @@ pub(super) enum Attempt<T> {
 /// Makes attempts until one gives the entry's value. While no message waits it waits for one as `recv` does; the thread may be
 /// cancelled there, where it has nothing in hand.
 #[inline(always)]
-pub(super) fn waiting<T: FailureValue>(so: c_int, mut once: impl FnMut() -> Result<Attempt<T>, Failure>) -> T {
+pub(super) fn waiting<T: FailureValue>(so: c_int, once: impl FnMut() -> Result<Attempt<T>, Failure>) -> T {
+    let mut once = ManuallyDrop::new(once);
     loop {
         let outcome = attempt(|| {
             let outcome = once()?;

@@ -1,5 +1,6 @@
 //! Running our own code inside somebody else's call.
 
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use libc::c_int;
@@ -13,13 +14,16 @@ unsafe extern "C-unwind" {
 const DISABLE: c_int = 1;
 
 /// Runs `body` so that the caller notices nothing of it: errno is kept, the thread is not cancelled in the middle,
-/// and a panic ends here and gives `None`. What it gives has nothing to drop: a cancelled thread unwinds this frame.
+/// and a panic ends here and gives `None`. Neither the body nor what it gives has
+/// anything to drop: a cancelled thread unwinds this frame.
 pub(super) fn quiet<T: Copy>(body: impl FnOnce() -> T) -> Option<T> {
+    // A generic function does not know that, and would catch to drop the body.
+    let body = ManuallyDrop::new(body);
     let errno = nix::errno::Errno::last_raw();
     let mut before = DISABLE;
     // SAFETY: a live variable takes the state of before.
     let disabled = unsafe { pthread_setcancelstate(DISABLE, &raw mut before) } == 0;
-    let value = caught(body);
+    let value = caught(ManuallyDrop::into_inner(body));
     if disabled {
         // SAFETY: the state of before; a null pointer is allowed, but not by every old C library.
         unsafe { pthread_setcancelstate(before, &raw mut before) };
