@@ -9,6 +9,7 @@ use super::argument;
 use super::guard::{Failure, cancellation_point, guard, keep_code};
 use super::sadb_msg;
 use crate::error::Code;
+use crate::socket::OpenError;
 use crate::wire::Extras;
 
 /// What the library supports beyond RFC 2367: 1 = NAT traversal. A variable, because racoon reads it as one.
@@ -28,14 +29,15 @@ const RECEIVE_BUFFER: usize = 2 * 1024 * 1024;
 /// The thread cannot be cancelled in it, nor in `pfkey_close`.
 ///
 /// Returns the descriptor, which the caller closes; -1 with errno as `socket` would have left it, and code 26
-/// whose text says why.
+/// whose text says why, or code 21 if there is no memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_open() -> c_int {
     guard(|| {
         let fd = crate::socket::open().map_err(|error| {
             let errno = error.errno();
             let failure = match &error {
-                crate::socket::OpenError::System(_) => Failure::Errno(errno),
+                OpenError::NoMemory => Code::NoBuffers.into(),
+                OpenError::System(_) => Failure::Errno(errno),
                 other => Failure::text(format_args!("{other}")),
             };
             nix::errno::Errno::set_raw(errno);

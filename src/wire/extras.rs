@@ -31,8 +31,12 @@ impl std::str::FromStr for Extras {
 
 impl std::fmt::Display for Extras {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let words = [("aead", self.aead), ("sha256-128", self.sha256_128)];
-        f.write_str(&words.iter().filter(|(_, on)| *on).map(|(word, _)| *word).collect::<Vec<_>>().join(","))
+        f.write_str(match (self.aead, self.sha256_128) {
+            (false, false) => "",
+            (true, false) => "aead",
+            (false, true) => "sha256-128",
+            (true, true) => "aead,sha256-128",
+        })
     }
 }
 
