@@ -156,7 +156,7 @@ int pfkey_open(void);
 void pfkey_close(int so);
 /* Makes the receive buffer at least so many KiB large; returns its size in KiB. */
 int pfkey_set_buffer_size(int so, int size_kb);
-/* Receives one message with one system call. Freed with free(). */
+/* Receives one message. Freed with free(). */
 struct sadb_msg *pfkey_recv(int so);
 /* Sends a message as it is; returns the bytes sent. */
 int pfkey_send(int so, struct sadb_msg *msg, int len);

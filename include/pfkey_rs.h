@@ -19,7 +19,7 @@ extern int __ipsec_errcode;
 
 /*
  A key engine with its own SADB and SPD. It does no I/O and reads no clock; every call takes the time in
- nanoseconds since the Unix epoch. One thread at a time may use it.
+ nanoseconds since the Unix epoch. One thread at a time may use it. Memory that is missing ends the process.
  */
 typedef struct pfkey_engine pfkey_engine;
 
@@ -226,8 +226,8 @@ int pfkey_batch_begin(int so);
 
  What else arrives on the descriptor meanwhile is read and lost, so use one that is registered for nothing.
 
- Returns the number of requests that failed; -1 with a code if there is no batch (2) or sending or receiving failed
- (26): how many requests were done is not known then.
+ Returns the number of requests that failed; -1 with a code if there is no batch (2), no memory (21: nothing was sent) or
+ sending or receiving failed (26): how many requests were done is not known then.
  */
 int pfkey_batch_end(void (*failed)(size_t place, int errno_of_it, void *arg),
                     void *arg);
@@ -243,8 +243,10 @@ void pfkey_batch_drop(void);
  Which backend serves it is chosen by the environment variable PFKEY_BACKEND: auto (the default: the kernel's
  AF_KEY, or XFRM where the kernel has none), afkey, xfrm, embedded, or unix:PATH for a running pfkeyd.
 
+ The thread cannot be cancelled in it, nor in `pfkey_close`.
+
  Returns the descriptor, which the caller closes; -1 with errno as `socket` would have left it, and code 26
- whose text says why.
+ whose text says why, or code 21 if there is no memory.
  */
 int pfkey_open(void);
 
@@ -486,7 +488,10 @@ int pfkey_engine_new_mapping(struct pfkey_engine *engine,
  is a DUMP over `so`: what else arrives there meanwhile is read and lost, so use a descriptor that is registered for
  nothing. The callback must not use `so`, nor leave by longjmp or an exception.
 
- Returns 0, or the callback's value that stopped it; -1 with a code otherwise (10 for an SA type that has no SAs).
+ The thread cannot be cancelled meanwhile.
+
+ Returns 0, or the callback's value that stopped it; -1 with a code otherwise (10 for an SA type that has no SAs, 21
+ without memory).
  */
 int pfkey_dump_foreach(int so,
                        uint32_t satype,
@@ -504,7 +509,8 @@ int ipsec_get_policylen(char *policy);
 char *ipsec_dump_policy_withports(void *policy, const char *delimiter);
 
 /*
- Receives one message with one system call, waiting for it unless the descriptor is non-blocking.
+ Receives one message, waiting for it unless the descriptor is non-blocking. A message that is there already takes
+ one system call. While it waits, the thread may be cancelled.
 
  Returns a block from `malloc` with the whole message, at least 16 bytes and as long as its header says; the
  caller frees it with `free`. Returns NULL, with the message consumed, if it is not one:
@@ -512,7 +518,8 @@ char *ipsec_dump_policy_withports(void *policy, const char *delimiter);
    again); the message is shorter than its header says or longer than any message can be (EMSGSIZE); or the
    pfkeyd behind the descriptor has ended;
  - code 30: fewer than 16 bytes, or end of file on another descriptor;
- - code 3: the header says less than 16 bytes.
+ - code 3: the header says less than 16 bytes;
+ - code 21: there is no memory. A message of up to 4096 bytes still waits then.
  */
 struct sadb_msg *pfkey_recv(int so);
 
@@ -701,7 +708,7 @@ uint32_t pfkey_set_softrate(uint32_t type, uint32_t rate);
 uint32_t pfkey_get_softrate(uint32_t type);
 
 /*
- The text of this thread's last error.
+ The text of this thread's last error. A signal handler may ask for it.
 
  The pointer is valid until the next failing call on the same thread; it is never NULL and must not be freed.
  A code outside 0..30 counts as 30, "Unknown error", and is stored as such.
@@ -709,13 +716,14 @@ uint32_t pfkey_get_softrate(uint32_t type);
 const char *ipsec_strerror(void);
 
 /*
- Sets the text that goes with code 26 on this thread; the code stays. The string is copied; NULL forgets it.
+ Sets the text that goes with code 26 on this thread; the code stays. The string is copied, 1023 bytes of it at most;
+ NULL forgets it.
  */
 void __ipsec_set_strerror(const char *text);
 
 /*
  Waits for the answer to `pfkey_send_register` and keeps the algorithms that it lists. Every other message that
- arrives before it is thrown away.
+ arrives before it is thrown away. While it waits, the thread may be cancelled.
 
  Returns 0; -1 with a code otherwise. An answer with an errno is code 26 with that errno's text.
  */

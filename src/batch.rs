@@ -1,15 +1,13 @@
 //! Many requests at once: what loads thousands of SAs or policies need not wait for each answer.
 #![forbid(unsafe_code)]
 
-use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, MultiHeaders, UnixAddr, recvmmsg};
 use zeroize::Zeroizing;
 
-use crate::socket;
-use crate::wire::{HEADER_LEN, Header, MAX_MESSAGE_LEN, MessageType, Profile, SEVERAL, SaType, WireError, Writer};
+use crate::socket::{self, Headers};
+use crate::wire::{Header, MAX_MESSAGE_LEN, MessageType, Profile, SEVERAL};
 
 /// Messages that travel together.
 const MESSAGES: usize = 64;
@@ -60,14 +58,15 @@ impl Batch {
     /// Adds a request.
     ///
     /// # Errors
-    /// What AF_KEY's `send` would refuse.
-    pub fn push(&mut self, message: &[u8]) -> Result<(), WireError> {
-        Header::check(message, Profile::Linux)?;
+    /// What AF_KEY's `send` would refuse: EINVAL or EMSGSIZE. ENOMEM; the batch is as before then.
+    pub fn push(&mut self, message: &[u8]) -> Result<(), Errno> {
+        Header::check(message, Profile::Linux).map_err(|error| Errno::from_raw(error.rule.errno()))?;
+        self.ends.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         if self.bytes.capacity() - self.bytes.len() < message.len() {
             // Growing in place would leave copies of keys behind.
-            let mut bytes = Zeroizing::new(Vec::with_capacity((self.bytes.len() * 2).max(64 * 1024) + message.len()));
+            let mut bytes = with_room((self.bytes.len() * 2).max(64 * 1024) + message.len())?;
             bytes.extend_from_slice(&self.bytes);
-            self.bytes = bytes;
+            self.bytes = Zeroizing::new(bytes);
         }
         self.bytes.extend_from_slice(message);
         self.ends.push(self.bytes.len());
@@ -88,7 +87,7 @@ impl Batch {
     ///
     /// # Errors
     /// Sending or receiving failed, or an answer is missing (ENOBUFS: the descriptor was full of unread messages). How
-    /// many requests were done is not known then.
+    /// many requests were done is not known then. ENOMEM: none was sent.
     pub fn send(self, fd: BorrowedFd<'_>, mut failed: impl FnMut(usize, Errno)) -> Result<usize, Errno> {
         let mut answers = Answers::new(fd);
         let (mut place, mut failures) = (0, 0);
@@ -105,9 +104,10 @@ impl Batch {
             }
             Ok(())
         };
-        let mut together = Zeroizing::new(Vec::with_capacity(BYTES + MAX_MESSAGE_LEN));
-        let mut awaited = Vec::new();
         let several = socket::is_private(fd);
+        let room = if several { SEVERAL.len() + BYTES + MAX_MESSAGE_LEN } else { 0 };
+        let mut together = Zeroizing::new(with_room(room)?);
+        let mut awaited = with_room(MESSAGES)?;
         for request in self.requests() {
             let Some(header) = Header::read(request) else { continue };
             if !several {
@@ -116,10 +116,7 @@ impl Batch {
                 continue;
             }
             if together.is_empty() {
-                let mut marker = [0; HEADER_LEN];
-                let header = Header::new(SEVERAL, SaType::UNSPEC, 0, header.pid);
-                Writer::new(&mut marker, header, Profile::Linux).finish().map_err(|_| Errno::EINVAL)?;
-                together.extend_from_slice(&marker);
+                together.extend_from_slice(&SEVERAL);
             }
             together.extend_from_slice(request);
             awaited.push(Awaited::of(&header));
@@ -138,6 +135,12 @@ impl Batch {
     }
 }
 
+fn with_room<T>(len: usize) -> Result<Vec<T>, Errno> {
+    let mut empty = Vec::new();
+    empty.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
+    Ok(empty)
+}
+
 fn raw(error: std::io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
@@ -149,44 +152,31 @@ fn send(fd: BorrowedFd<'_>, message: &[u8]) -> Result<(), Errno> {
 /// The headers of what arrives on a descriptor.
 struct Answers<'fd> {
     fd: BorrowedFd<'fd>,
-    arrived: std::vec::IntoIter<Header>,
+    arrived: Headers,
 }
 
 impl<'fd> Answers<'fd> {
-    fn new(fd: BorrowedFd<'fd>) -> Self {
-        Self { fd, arrived: Vec::new().into_iter() }
+    const fn new(fd: BorrowedFd<'fd>) -> Self {
+        Self { fd, arrived: Headers::new() }
     }
 
     /// The errno of an answer, 0 for success.
     fn next(&mut self, request: &Awaited) -> Result<u8, Errno> {
         loop {
             match self.arrived.next() {
-                Some(header) if Awaited::of(&header) == *request => return Ok(header.errno),
-                Some(_) => {}
-                None => self.receive()?,
+                // pfkeyd is gone.
+                Some([]) => return Err(Errno::EPIPE),
+                Some(bytes) => match Header::read(bytes) {
+                    Some(header) if Awaited::of(&header) == *request => return Ok(header.errno),
+                    _ => {}
+                },
+                // Answers wait when `send` returns, so none that does not wait will come.
+                None => match self.arrived.receive(self.fd) {
+                    Ok(()) | Err(Errno::EINTR) => {}
+                    Err(Errno::EAGAIN) => return Err(Errno::ENOBUFS),
+                    Err(errno) => return Err(errno),
+                },
             }
         }
-    }
-
-    /// Answers wait when `send` returns, so none that does not wait will come.
-    fn receive(&mut self) -> Result<(), Errno> {
-        let mut buffers = [[0; HEADER_LEN]; MESSAGES];
-        let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
-        let mut headers = MultiHeaders::<UnixAddr>::preallocate(slices.len(), None);
-        let flags = MsgFlags::MSG_DONTWAIT;
-        let lens: Vec<usize> = match recvmmsg(self.fd.as_raw_fd(), &mut headers, slices.iter_mut(), flags, None) {
-            Ok(results) => results.map(|result| result.bytes).collect(),
-            // The caller comes again.
-            Err(Errno::EINTR) => return Ok(()),
-            Err(Errno::EAGAIN) => return Err(Errno::ENOBUFS),
-            Err(errno) => return Err(errno),
-        };
-        if lens.first() == Some(&0) {
-            // pfkeyd is gone.
-            return Err(Errno::EPIPE);
-        }
-        let read = |(buffer, len): (&[u8; HEADER_LEN], usize)| Header::read(buffer).filter(|_| len >= HEADER_LEN);
-        self.arrived = buffers.iter().zip(lens).filter_map(read).collect::<Vec<_>>().into_iter();
-        Ok(())
     }
 }

@@ -3,6 +3,8 @@
 //! Each room has its own error type; those that surface through the C ABI convert into a [`Code`].
 #![forbid(unsafe_code)]
 
+use std::ffi::CStr;
+
 use crate::wire::align::AlignError;
 
 macro_rules! codes {
@@ -18,6 +20,19 @@ macro_rules! codes {
             #[must_use]
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
+            }
+
+            /// The same as C has it.
+            #[must_use]
+            pub const fn c_text(self) -> &'static CStr {
+                match self {
+                    $(Self::$name => const {
+                        match CStr::from_bytes_with_nul(concat!($text, "\0").as_bytes()) {
+                            Ok(text) => text,
+                            Err(_) => panic!("a text with a NUL"),
+                        }
+                    })*
+                }
             }
 
             /// The code of a number; [`Code::Max`] ("Unknown error") for any other number.
@@ -120,5 +135,12 @@ mod tests {
         assert_eq!(Code::from_number(-1), Code::Max);
         assert_eq!(Code::from_number(31), Code::Max);
         assert_eq!(Code::from_number(26), Code::SystemError);
+    }
+
+    #[test]
+    fn c_has_the_same_texts() {
+        for code in (0..=30).map(Code::from_number) {
+            assert_eq!(code.c_text().to_str(), Ok(code.text()));
+        }
     }
 }

@@ -22,7 +22,8 @@ use crate::{socket, xfrm};
 /// arrives there meanwhile is read and lost, so use a descriptor that hears nothing.
 ///
 /// # Errors
-/// ENOENT never: no SA, no visit. EINVAL for a type that has no SAs. What `send`, `recv` or the engine say.
+/// ENOENT never: no SA, no visit. EINVAL for a type that has no SAs. ENOMEM: nothing was asked. What `send`, `recv` or the
+/// engine say.
 pub fn for_each_sa(
     fd: BorrowedFd<'_>,
     satype: SaType,
@@ -46,13 +47,16 @@ fn by_dump(
     satype: SaType,
     visit: &mut dyn FnMut(&SaView<'_>) -> ControlFlow<()>,
 ) -> Result<(), Errno> {
+    // Before the request: its answers have to be read.
+    let mut buffer = Zeroizing::new(Vec::new());
+    buffer.try_reserve_exact(MAX_MESSAGE_LEN).map_err(|_| Errno::ENOMEM)?;
+    buffer.resize(MAX_MESSAGE_LEN, 0);
     let mut request = [0; crate::wire::HEADER_LEN];
     let pid = std::process::id();
     let header = Header::new(MessageType::DUMP, satype, 0, pid);
     Writer::new(&mut request, header, Profile::Linux).finish().map_err(|_| Errno::EINVAL)?;
     let failed = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
     socket::send(fd.as_raw_fd(), &request).map_err(failed)?;
-    let mut buffer = Zeroizing::new(vec![0; MAX_MESSAGE_LEN]);
     let mut flow = ControlFlow::Continue(());
     loop {
         let len = match recv(fd.as_fd().as_raw_fd(), &mut buffer, MsgFlags::empty()) {

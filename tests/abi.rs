@@ -30,6 +30,38 @@ fn the_object_has_its_soname() {
     assert!(text.contains("Library soname: [libpfkey_rs.so.0]"), "{text}");
 }
 
+/// A cancelled thread unwinds the entries' frames, perhaps from between two instructions: one that has something to drop or
+/// to catch (a language-specific data area, `L` in its augmentation) would end the process.
+#[test]
+fn no_entry_has_anything_to_unwind() {
+    let library = c::output_dir().join("libpfkey_rs.so");
+    let symbols = c::run(Command::new("nm").args(["-D", "--defined-only"]).arg(&library)).stdout;
+    let symbols = String::from_utf8(symbols).expect("text");
+    let entries: std::collections::HashMap<u64, &str> = symbols
+        .lines()
+        .filter_map(|line| line.split_once(" T ").map(|(address, name)| (address, name)))
+        .map(|(address, name)| (u64::from_str_radix(address, 16).expect("an address"), name))
+        .collect();
+    let frames = c::run(Command::new("readelf").arg("--debug-dump=frames").arg(&library)).stdout;
+    let frames = String::from_utf8(frames).expect("text");
+    let mut augmentations = std::collections::HashMap::new();
+    let mut seen = 0;
+    for frame in frames.split("\n\n") {
+        let word = |key: &str| frame.split_once(key).and_then(|(_, rest)| rest.split([' ', '.', '\n']).next());
+        let head = frame.trim_start().split(' ').next().unwrap_or_default();
+        if let Some((_, rest)) = frame.split_once("Augmentation:") {
+            augmentations.insert(head, rest.split('"').nth(1).unwrap_or_default());
+        } else if let (Some(cie), Some(start)) = (word(" FDE cie="), word(" pc=")) {
+            let start = u64::from_str_radix(start, 16).expect("an address");
+            if let Some(name) = entries.get(&start) {
+                seen += 1;
+                assert!(!augmentations[cie].contains('L'), "{name}");
+            }
+        }
+    }
+    assert_eq!(seen, entries.len());
+}
+
 /// racoon has a copy relocation against `libipsec_opt`: the variable must be an object of its C size, and program
 /// and library must see the same one. Likewise `__ipsec_errcode`, which a program may write.
 #[test]

@@ -214,9 +214,8 @@ fn a_served_descriptor() {
     let words = (long.len() / 8) as u16;
     long[4..6].copy_from_slice(&words.to_ne_bytes());
     ask(&long, 1);
-    // Several at once, behind a header of their own.
-    let mut batch = vec![2, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    batch[4..6].copy_from_slice(&2_u16.to_ne_bytes());
+    // Several at once.
+    let mut batch = pfkey_rs::wire::SEVERAL.to_vec();
     for spi in 0x3000..0x3020 {
         batch.extend(sa(M::ADD, spi).bytes());
     }

@@ -228,7 +228,7 @@ proptest! {
     fn a_numeric_address_comes_back_from_its_text(ip in any::<IpAddr>(), port in any::<u16>()) {
         let text = match ip {
             IpAddr::V4(v4) => v4.to_string(),
-            IpAddr::V6(v6) => policy::address::ipv6_text(v6, 0),
+            IpAddr::V6(v6) => policy::address::ipv6_text(v6, 0).to_string(),
         };
         prop_assert_eq!(policy::address::resolve(&text, Some(&port.to_string())), Ok(SocketAddr::new(ip, port)));
     }

@@ -117,6 +117,21 @@ fn other_descriptors_get_what_they_always_got() {
     assert_eq!(text(c::run(&mut preloaded(&foreign))), "as ever\n");
 }
 
+/// Other families' options, and sockets that another user named as served ones are.
+#[test]
+fn strangers_are_left_alone() {
+    let strangers = program("preload_strangers", "strangers");
+    for test in ["policies", "type", "user"] {
+        tried(Command::new(&strangers).arg(test)).map(|_| tried(preloaded(&strangers).arg(test)));
+    }
+}
+
+#[test]
+fn several_messages_at_once_come_from_the_library_only() {
+    let strangers = program("preload_several", "strangers");
+    tried(preloaded(&strangers).arg("several"));
+}
+
 /// Runs a program that may have to give up; false if it did.
 fn tried(command: &mut Command) -> Option<String> {
     let output = command.output().expect("it runs");

@@ -14,7 +14,7 @@ use crate::wire::{ExtensionType, HEADER_LEN, Header, align};
 /// Returns 0; -1 with code 2 for NULL, 3 for lengths that do not add up, 12 for an extension that is unknown or
 /// there twice. What was found before the error stays.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_align(msg: *mut sadb_msg, mhp: *mut *mut c_char) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_align(msg: *mut sadb_msg, mhp: *mut *mut c_char) -> c_int {
     guard(|| {
         if mhp.is_null() {
             return Err(Code::InvalidArgument.into());
@@ -37,7 +37,7 @@ pub unsafe extern "C" fn pfkey_align(msg: *mut sadb_msg, mhp: *mut *mut c_char) 
 ///
 /// Returns 0; -1 with a code otherwise.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_check(mhp: *mut *mut c_char) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_check(mhp: *mut *mut c_char) -> c_int {
     guard(|| {
         if mhp.is_null() {
             return Err(Code::InvalidArgument.into());

@@ -3,27 +3,120 @@
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
-use super::guard::{Failure, guard};
+use super::guard::{Failure, cancellation_point, guard};
 use crate::batch::Batch;
 use crate::error::Code;
 
-thread_local! {
-    /// The batch that this thread gathers, and its descriptor.
-    static GATHERED: RefCell<Option<(c_int, Batch)>> = const { RefCell::new(None) };
+/// The batch that a thread gathers, and its descriptor.
+struct Gathered {
+    so: c_int,
+    batch: RefCell<Batch>,
+}
+
+/// The threads' batches, as thread-specific data of the C library: a thread that ends wipes its own. A Rust thread-local would
+/// allocate in every thread that sends, and could not say that there is no memory.
+mod own {
+    use super::{AtomicI64, Code, Failure, Gathered, SeqCst, c_int, c_void};
+
+    /// The key, or `NONE` before the process's first batch.
+    static KEY: AtomicI64 = AtomicI64::new(NONE);
+    const NONE: i64 = -1;
+
+    fn known() -> Option<libc::pthread_key_t> {
+        libc::pthread_key_t::try_from(KEY.load(SeqCst)).ok()
+    }
+
+    fn key() -> Result<libc::pthread_key_t, Failure> {
+        if let Some(key) = known() {
+            return Ok(key);
+        }
+        let mut key = 0;
+        // SAFETY: a live variable takes the key.
+        failed(unsafe { libc::pthread_key_create(&raw mut key, Some(thread_ends)) })?;
+        match KEY.compare_exchange(NONE, key.into(), SeqCst, SeqCst) {
+            Ok(_) => Ok(key),
+            Err(others) => {
+                // SAFETY: made above, and known to nobody.
+                unsafe { libc::pthread_key_delete(key) };
+                Ok(others as libc::pthread_key_t)
+            }
+        }
+    }
+
+    fn failed(errno: c_int) -> Result<(), Failure> {
+        if errno == 0 { Ok(()) } else { Err(Failure::errno(nix::errno::Errno::from_raw(errno))) }
+    }
+
+    /// This thread's batch, or NULL.
+    pub(super) fn get() -> *mut Gathered {
+        // SAFETY: the key is one that was made.
+        known().map_or(std::ptr::null_mut(), |key| unsafe { libc::pthread_getspecific(key) }.cast())
+    }
+
+    /// Puts a batch in its place.
+    pub(super) fn put(gathered: Gathered) -> Result<(), Failure> {
+        let key = key()?;
+        // SAFETY: any size may be asked for.
+        let place = unsafe { libc::malloc(size_of::<Gathered>()) }.cast::<Gathered>();
+        if place.is_null() {
+            return Err(Code::NoBuffers.into());
+        }
+        // SAFETY: malloc's blocks have room and alignment for it; the key was made.
+        let errno = unsafe {
+            place.write(gathered);
+            libc::pthread_setspecific(key, place.cast())
+        };
+        failed(errno).inspect_err(|_| {
+            // SAFETY: nobody else has it.
+            unsafe { thread_ends(place.cast()) };
+        })
+    }
+
+    /// Takes this thread's batch out of its place.
+    pub(super) fn take() -> Option<Gathered> {
+        let place = get();
+        if place.is_null() {
+            return None;
+        }
+        // NULL is stored without a block of memory.
+        // SAFETY: there is a batch, so there is a key. What was put is read once, and its block is malloc's.
+        unsafe {
+            libc::pthread_setspecific(known()?, std::ptr::null());
+            let gathered = place.read();
+            libc::free(place.cast());
+            Some(gathered)
+        }
+    }
+
+    unsafe extern "C" fn thread_ends(place: *mut c_void) {
+        // SAFETY: what `put` made, which nobody uses any more.
+        unsafe {
+            drop(place.cast::<Gathered>().read());
+            libc::free(place);
+        }
+    }
+
+    /// A library that is unloaded takes `thread_ends` with it.
+    extern "C" fn unloaded() {
+        if let Ok(key) = libc::pthread_key_t::try_from(KEY.swap(NONE, SeqCst)) {
+            // SAFETY: made by `key`.
+            unsafe { libc::pthread_key_delete(key) };
+        }
+    }
+
+    #[used]
+    #[unsafe(link_section = ".fini_array")]
+    static DESTRUCTOR: extern "C" fn() = unloaded;
 }
 
 /// Keeps a message for a batch of this descriptor; `None` if this thread gathers none.
 pub(super) fn keep(so: c_int, message: &[u8]) -> Option<Result<c_int, Failure>> {
-    GATHERED
-        .try_with(|gathered| {
-            let mut gathered = gathered.try_borrow_mut().ok()?;
-            let (_, batch) = gathered.as_mut().filter(|(fd, _)| *fd == so)?;
-            let kept = batch.push(message).map_err(|error| Failure::Errno(error.rule.errno()));
-            Some(kept.map(|()| message.len() as c_int))
-        })
-        .ok()
-        .flatten()
+    // SAFETY: NULL, or what this thread has put there; it is not taken out while this call runs.
+    let gathered = unsafe { own::get().as_ref() }.filter(|gathered| gathered.so == so)?;
+    let kept = gathered.batch.try_borrow_mut().ok()?.push(message);
+    Some(kept.map(|()| message.len() as c_int).map_err(Failure::errno))
 }
 
 /// Begins a batch: what this thread sends on `so` from now on with any of the pfkey_send functions is kept, in order,
@@ -31,19 +124,16 @@ pub(super) fn keep(so: c_int, message: &[u8]) -> Option<Result<c_int, Failure>> 
 ///
 /// Returns 0; -1 with a code otherwise (2 if this thread has begun a batch already).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_batch_begin(so: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_batch_begin(so: c_int) -> c_int {
     guard(|| {
         if so < 0 {
             return Err(Failure::Errno(libc::EBADF));
         }
-        GATHERED.with(|gathered| {
-            let mut gathered = gathered.borrow_mut();
-            if gathered.is_some() {
-                return Err(Code::InvalidArgument.into());
-            }
-            *gathered = Some((so, Batch::default()));
-            Ok(0)
-        })
+        if !own::get().is_null() {
+            return Err(Code::InvalidArgument.into());
+        }
+        own::put(Gathered { so, batch: RefCell::default() })?;
+        Ok(0)
     })
 }
 
@@ -53,33 +143,31 @@ pub unsafe extern "C" fn pfkey_batch_begin(so: c_int) -> c_int {
 ///
 /// What else arrives on the descriptor meanwhile is read and lost, so use one that is registered for nothing.
 ///
-/// Returns the number of requests that failed; -1 with a code if there is no batch (2) or sending or receiving failed
-/// (26): how many requests were done is not known then.
+/// Returns the number of requests that failed; -1 with a code if there is no batch (2), no memory (21: nothing was sent) or
+/// sending or receiving failed (26): how many requests were done is not known then.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_batch_end(
+pub unsafe extern "C-unwind" fn pfkey_batch_end(
     failed: Option<extern "C" fn(place: usize, errno_of_it: c_int, arg: *mut c_void)>,
     arg: *mut c_void,
 ) -> c_int {
-    guard(|| {
-        let gathered = GATHERED.with(|gathered| gathered.borrow_mut().take());
-        let Some((so, batch)) = gathered else { return Err(Code::InvalidArgument.into()) };
+    cancellation_point(|| {
+        let Some(Gathered { so, batch }) = own::take() else { return Err(Code::InvalidArgument.into()) };
         // SAFETY: not negative; the caller keeps it open during this call.
         let fd = unsafe { BorrowedFd::borrow_raw(so) };
-        let failures = batch.send(fd, |place, errno| {
+        let failures = batch.into_inner().send(fd, |place, errno| {
             if let Some(failed) = failed {
                 failed(place, errno as c_int, arg);
             }
         });
-        let failures = failures.map_err(|errno| Failure::Errno(errno as i32))?;
-        Ok(c_int::try_from(failures).unwrap_or(c_int::MAX))
+        Ok(c_int::try_from(failures.map_err(Failure::errno)?).unwrap_or(c_int::MAX))
     })
 }
 
 /// Throws this thread's batch away, if there is one.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_batch_drop() {
+pub unsafe extern "C-unwind" fn pfkey_batch_drop() {
     guard(|| {
-        GATHERED.with(|gathered| drop(gathered.borrow_mut().take()));
+        drop(own::take());
         Ok(())
     });
 }

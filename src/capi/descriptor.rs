@@ -1,15 +1,16 @@
 //! Opening, closing and tuning a PF_KEY descriptor.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::os::fd::IntoRawFd;
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
 use super::argument;
-use super::guard::{Failure, guard, keep_code};
+use super::guard::{Failure, cancellation_point, guard, keep_code};
 use super::sadb_msg;
 use crate::error::Code;
-use crate::wire::extras::UnknownExtra;
+use crate::socket::OpenError;
+use crate::wire::Extras;
 
 /// What the library supports beyond RFC 2367: 1 = NAT traversal. A variable, because racoon reads it as one.
 #[unsafe(no_mangle)]
@@ -25,16 +26,19 @@ const RECEIVE_BUFFER: usize = 2 * 1024 * 1024;
 /// Which backend serves it is chosen by the environment variable PFKEY_BACKEND: auto (the default: the kernel's
 /// AF_KEY, or XFRM where the kernel has none), afkey, xfrm, embedded, or unix:PATH for a running pfkeyd.
 ///
+/// The thread cannot be cancelled in it, nor in `pfkey_close`.
+///
 /// Returns the descriptor, which the caller closes; -1 with errno as `socket` would have left it, and code 26
-/// whose text says why.
+/// whose text says why, or code 21 if there is no memory.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_open() -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_open() -> c_int {
     guard(|| {
         let fd = crate::socket::open().map_err(|error| {
             let errno = error.errno();
             let failure = match &error {
-                crate::socket::OpenError::System(_) => Failure::Errno(errno),
-                other => Failure::Text(CString::new(other.to_string()).unwrap_or_default()),
+                OpenError::NoMemory => Code::NoBuffers.into(),
+                OpenError::System(_) => Failure::Errno(errno),
+                other => Failure::text(format_args!("{other}")),
             };
             nix::errno::Errno::set_raw(errno);
             failure
@@ -64,24 +68,28 @@ pub unsafe extern "C" fn pfkey_open() -> c_int {
 ///
 /// Returns 0; -1 for a word that means nothing, and code 26 whose text names it.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_set_algorithms(list: *const c_char) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_set_algorithms(list: *const c_char) -> c_int {
     guard(|| {
         let extras = if list.is_null() {
             None
         } else {
             // SAFETY: not null; the caller gives a NUL-terminated string.
-            let list = unsafe { CStr::from_ptr(list) }.to_string_lossy();
-            let unknown = |error: UnknownExtra| Failure::Text(CString::new(error.to_string()).unwrap_or_default());
-            Some(list.parse().map_err(unknown)?)
+            let list = unsafe { CStr::from_ptr(list) };
+            let list = list.to_str().map_err(|_| unknown(&list.to_bytes().escape_ascii()))?;
+            Some(Extras::from_list(list).map_err(|word| unknown(&word.escape_debug()))?)
         };
         crate::socket::set_extras(extras);
         Ok(0)
     })
 }
 
+fn unknown(word: &dyn std::fmt::Display) -> Failure {
+    Failure::text(format_args!("\"{word}\": expected aead or sha256-128"))
+}
+
 /// Closes a PF_KEY descriptor.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_close(so: c_int) {
+pub unsafe extern "C-unwind" fn pfkey_close(so: c_int) {
     guard(|| {
         crate::socket::close(so);
         Ok(())
@@ -93,7 +101,7 @@ pub unsafe extern "C" fn pfkey_close(so: c_int) {
 /// Returns the buffer's size in KiB as the kernel reports it, 0 if it cannot be read; -1 with code 26 if it could
 /// not be set.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_set_buffer_size(so: c_int, size_kb: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_set_buffer_size(so: c_int, size_kb: c_int) -> c_int {
     keep_code(|| {
         // SAFETY: borrowed for this call only; a closed descriptor gives EBADF.
         let fd = unsafe { borrow(so) };
@@ -124,8 +132,8 @@ unsafe fn borrow(so: c_int) -> Option<std::os::fd::BorrowedFd<'static>> {
 ///
 /// Returns the number of bytes sent; -1 with errno and code 26 otherwise.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_send(so: c_int, msg: *mut sadb_msg, len: c_int) -> c_int {
-    guard(|| {
+pub unsafe extern "C-unwind" fn pfkey_send(so: c_int, msg: *mut sadb_msg, len: c_int) -> c_int {
+    cancellation_point(|| {
         let len = usize::try_from(len).map_err(|_| Code::InvalidArgument)?;
         // SAFETY: the caller gives `len` bytes.
         let message = unsafe { argument::bytes(msg.cast::<c_void>(), len) }?;

@@ -1,4 +1,6 @@
 //! The embedded key engine in the caller's own process: for data planes in userspace, and for tests.
+//!
+//! Unlike libipsec's functions these need memory that they get: where there is none, the process ends.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::time::Duration;
@@ -15,7 +17,7 @@ use crate::wire::sockaddr::{AF_INET, AF_INET6, Sockaddr};
 use crate::wire::{Profile, SaType};
 
 /// A key engine with its own SADB and SPD. It does no I/O and reads no clock; every call takes the time in
-/// nanoseconds since the Unix epoch. One thread at a time may use it.
+/// nanoseconds since the Unix epoch. One thread at a time may use it. Memory that is missing ends the process.
 #[allow(non_camel_case_types)]
 pub struct pfkey_engine {
     hub: Hub<Engine>,
@@ -85,7 +87,7 @@ impl TrafficError {
 ///
 /// Returns the engine, which the caller frees with `pfkey_engine_free`; NULL with errno EINVAL for another profile.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_engine_new(profile: *const c_char) -> *mut pfkey_engine {
+pub unsafe extern "C-unwind" fn pfkey_engine_new(profile: *const c_char) -> *mut pfkey_engine {
     keep_code(|| {
         // SAFETY: NULL or a C string.
         let name = (!profile.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(profile) });
@@ -104,7 +106,7 @@ fn profile_by_name(name: &str) -> Option<Profile> {
 
 /// Frees an engine with its sessions; its keys are wiped. NULL is allowed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_engine_free(engine: *mut pfkey_engine) {
+pub unsafe extern "C-unwind" fn pfkey_engine_free(engine: *mut pfkey_engine) {
     keep_code(|| {
         if !engine.is_null() {
             // SAFETY: pfkey_engine_new made it with Box::into_raw, and the caller gives it up.
@@ -118,7 +120,7 @@ pub unsafe extern "C" fn pfkey_engine_free(engine: *mut pfkey_engine) {
 ///
 /// Returns its number (0 or more); -1 with errno.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_engine_open(engine: *mut pfkey_engine) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_engine_open(engine: *mut pfkey_engine) -> c_int {
     // SAFETY: as the caller says, see `with`.
     unsafe { with(engine, |e| c_int::try_from(e.hub.open().0).map_err(|_| Errno::EMFILE)) }
 }
@@ -127,7 +129,7 @@ pub unsafe extern "C" fn pfkey_engine_open(engine: *mut pfkey_engine) -> c_int {
 ///
 /// Returns 0; -1 with errno EBADF if there is none of that number.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_engine_close(engine: *mut pfkey_engine, session: c_int, now: u64) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_engine_close(engine: *mut pfkey_engine, session: c_int, now: u64) -> c_int {
     // SAFETY: as above.
     unsafe {
         with(engine, |e| {
@@ -146,7 +148,7 @@ pub unsafe extern "C" fn pfkey_engine_close(engine: *mut pfkey_engine, session: 
 /// nothing was done, for what is no message: EBADF without such a session, EMSGSIZE or EINVAL as `send` on a PF_KEY
 /// socket would say.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_engine_send(
+pub unsafe extern "C-unwind" fn pfkey_engine_send(
     engine: *mut pfkey_engine,
     session: c_int,
     msg: *const c_void,
@@ -170,7 +172,7 @@ pub unsafe extern "C" fn pfkey_engine_send(
 /// Returns the message's length in bytes; -1 with errno EAGAIN if there is none, EBADF without such a session,
 /// EMSGSIZE if the buffer is too small: then the message stays, `pfkey_engine_pending` says how long it is.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_engine_recv(
+pub unsafe extern "C-unwind" fn pfkey_engine_recv(
     engine: *mut pfkey_engine,
     session: c_int,
     buffer: *mut c_void,
@@ -198,7 +200,7 @@ pub unsafe extern "C" fn pfkey_engine_recv(
 
 /// Returns the length in bytes of a session's oldest message, 0 if there is none; -1 with errno EBADF.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_engine_pending(engine: *mut pfkey_engine, session: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_engine_pending(engine: *mut pfkey_engine, session: c_int) -> c_int {
     // SAFETY: as above.
     unsafe {
         with(engine, |e| {
@@ -210,7 +212,7 @@ pub unsafe extern "C" fn pfkey_engine_pending(engine: *mut pfkey_engine, session
 
 /// Returns how many messages a session lost because it did not receive them; UINT64_MAX with errno EBADF.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_engine_dropped(engine: *mut pfkey_engine, session: c_int) -> u64 {
+pub unsafe extern "C-unwind" fn pfkey_engine_dropped(engine: *mut pfkey_engine, session: c_int) -> u64 {
     let mut dropped = u64::MAX;
     // SAFETY: as above.
     unsafe {
@@ -225,7 +227,7 @@ pub unsafe extern "C" fn pfkey_engine_dropped(engine: *mut pfkey_engine, session
 /// Returns the time at which `pfkey_engine_advance` has to be called next, nanoseconds since the Unix epoch;
 /// UINT64_MAX if nothing is due.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_engine_next_deadline(engine: *mut pfkey_engine) -> u64 {
+pub unsafe extern "C-unwind" fn pfkey_engine_next_deadline(engine: *mut pfkey_engine) -> u64 {
     let mut deadline = u64::MAX;
     // SAFETY: as above.
     unsafe {
@@ -243,7 +245,7 @@ pub unsafe extern "C" fn pfkey_engine_next_deadline(engine: *mut pfkey_engine) -
 ///
 /// Returns 0; -1 with errno EINVAL for NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_engine_advance(engine: *mut pfkey_engine, now: u64) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_engine_advance(engine: *mut pfkey_engine, now: u64) -> c_int {
     // SAFETY: as above.
     unsafe {
         with(engine, |e| {
@@ -257,7 +259,7 @@ pub unsafe extern "C" fn pfkey_engine_advance(engine: *mut pfkey_engine, now: u6
 ///
 /// Returns 0; -1 with errno EINVAL for NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_engine_set_acq_expires(engine: *mut pfkey_engine, seconds: u64) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_engine_set_acq_expires(engine: *mut pfkey_engine, seconds: u64) -> c_int {
     // SAFETY: as above.
     unsafe {
         with(engine, |e| {
@@ -275,7 +277,7 @@ pub unsafe extern "C" fn pfkey_engine_set_acq_expires(engine: *mut pfkey_engine,
 /// missing, EPERM if the policy discards the packet, ENOBUFS if the policy asks for more SAs than can be applied,
 /// ENOSPC if `room` is too small, EAFNOSUPPORT for addresses of other or different families.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_engine_outbound(
+pub unsafe extern "C-unwind" fn pfkey_engine_outbound(
     engine: *mut pfkey_engine,
     src: *const libc::sockaddr,
     dst: *const libc::sockaddr,
@@ -325,7 +327,11 @@ pub unsafe extern "C" fn pfkey_engine_outbound(
 ///
 /// Returns the number of bytes that there are, without the NUL; -1 with errno EFAULT for NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_engine_statistics(engine: *mut pfkey_engine, text: *mut c_char, room: usize) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_engine_statistics(
+    engine: *mut pfkey_engine,
+    text: *mut c_char,
+    room: usize,
+) -> c_int {
     // SAFETY: as above; `text` has room for `room` bytes.
     unsafe {
         with(engine, |e| {
@@ -369,7 +375,7 @@ pub(super) fn address(sockaddr: Sockaddr<'_>) -> Result<(bool, [u8; 16]), Errno>
 ///
 /// Returns 0; -1 with errno EINVAL if there is no such SA or it is over its hard limit: the packets must not pass.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_engine_count(
+pub unsafe extern "C-unwind" fn pfkey_engine_count(
     engine: *mut pfkey_engine,
     sa: *const pfkey_engine_sa,
     packets: u64,
@@ -397,7 +403,7 @@ pub unsafe extern "C" fn pfkey_engine_count(
 /// Returns 0; -1 with errno EINVAL if there is no such SA or it is not encapsulated, EAFNOSUPPORT for an address of
 /// another family.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_engine_new_mapping(
+pub unsafe extern "C-unwind" fn pfkey_engine_new_mapping(
     engine: *mut pfkey_engine,
     sa: *const pfkey_engine_sa,
     peer: *const libc::sockaddr,

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use libc::sockaddr;
 
-use super::guard::{Failure, guard};
+use super::guard::{Failure, cancellation_point};
 use crate::afkey::message::sockaddr as as_sockaddr;
 use crate::afkey::sa::{Address, Limits};
 use crate::error::Code;
@@ -139,15 +139,18 @@ fn show<R>(sa: &SaView<'_>, callback: impl FnOnce(&pfkey_sa_view) -> R) -> R {
 /// is a DUMP over `so`: what else arrives there meanwhile is read and lost, so use a descriptor that is registered for
 /// nothing. The callback must not use `so`, nor leave by longjmp or an exception.
 ///
-/// Returns 0, or the callback's value that stopped it; -1 with a code otherwise (10 for an SA type that has no SAs).
+/// The thread cannot be cancelled meanwhile.
+///
+/// Returns 0, or the callback's value that stopped it; -1 with a code otherwise (10 for an SA type that has no SAs, 21
+/// without memory).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_dump_foreach(
+pub unsafe extern "C-unwind" fn pfkey_dump_foreach(
     so: c_int,
     satype: u32,
     callback: Option<extern "C" fn(sa: *const pfkey_sa_view, arg: *mut c_void) -> c_int>,
     arg: *mut c_void,
 ) -> c_int {
-    guard(|| {
+    cancellation_point(|| {
         let callback = callback.ok_or(Code::InvalidArgument)?;
         let satype = u8::try_from(satype).map(SaType).map_err(|_| Code::InvalidSaType)?;
         if satype.protocol().is_none() {
@@ -163,7 +166,7 @@ pub unsafe extern "C" fn pfkey_dump_foreach(
             stopped = show(sa, |view| callback(view, arg));
             if stopped == 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
-        outcome.map_err(|errno| Failure::Errno(errno as i32))?;
+        outcome.map_err(Failure::errno)?;
         Ok(stopped)
     })
 }

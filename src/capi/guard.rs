@@ -1,6 +1,14 @@
-//! What every entry of the C ABI is wrapped in: no panic leaves it, and errors become codes and failure values.
+//! What every entry of the C ABI is wrapped in: no panic leaves it, errors become codes and failure values, and the thread is
+//! not cancelled in the middle.
+//!
+//! A cancelled thread of glibc unwinds its stack through all frames: it would run the destructors of half-done work, and end
+//! the process where Rust catches panics. So the thread cannot be cancelled while a body runs. What may be cancelled are
+//! the entries themselves, which are `extern "C-unwind"` and own nothing that has to be dropped: before a body
+//! ([`cancellation_point`]), or between two in which something is waited for.
 
-use std::ffi::{CString, c_int};
+use std::ffi::c_int;
+use std::fmt;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::error;
@@ -12,8 +20,24 @@ pub(super) enum Failure {
     Code(Code),
     /// A system call failed: code 26 with `strerror` of this errno.
     Errno(i32),
+    /// Code 26; its text is kept already.
+    Told,
+}
+
+impl Failure {
     /// Code 26 with a text.
-    Text(CString),
+    pub(super) fn text(text: fmt::Arguments<'_>) -> Self {
+        error::keep_text(text);
+        Self::Told
+    }
+
+    /// Code 21 where memory is missing, otherwise code 26.
+    pub(super) fn errno(errno: nix::errno::Errno) -> Self {
+        match errno {
+            nix::errno::Errno::ENOMEM => Code::NoBuffers.into(),
+            errno => Self::Errno(errno as i32),
+        }
+    }
 }
 
 impl From<Code> for Failure {
@@ -28,8 +52,8 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// The value that a function returns when it failed.
-pub(super) trait FailureValue {
+/// The value that a function returns when it failed. Nothing of it has to be dropped.
+pub(super) trait FailureValue: Copy {
     /// That value.
     fn failed() -> Self;
 }
@@ -62,7 +86,21 @@ impl<T> FailureValue for *const T {
     }
 }
 
+/// glibc and musl; the libc crate lacks them, or takes them for functions that cannot unwind.
+mod c {
+    use std::ffi::c_int;
+
+    unsafe extern "C-unwind" {
+        pub(super) safe fn pthread_testcancel();
+        pub(super) fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
+    }
+
+    /// `PTHREAD_CANCEL_DISABLE`.
+    pub(super) const DISABLE: c_int = 1;
+}
+
 /// Runs an entry's body; success sets the code 0.
+#[inline(always)]
 pub(super) fn guard<T: FailureValue>(body: impl FnOnce() -> Result<T, Failure>) -> T {
     keep_code(|| {
         let value = body()?;
@@ -71,16 +109,49 @@ pub(super) fn guard<T: FailureValue>(body: impl FnOnce() -> Result<T, Failure>) 
     })
 }
 
+/// As [`guard`], for what is a cancellation point in libipsec, because it sends or receives: the thread may be cancelled
+/// before anything is done.
+#[inline(always)]
+pub(super) fn cancellation_point<T: FailureValue>(body: impl FnOnce() -> Result<T, Failure>) -> T {
+    let body = ManuallyDrop::new(body);
+    c::pthread_testcancel();
+    guard(ManuallyDrop::into_inner(body))
+}
+
 /// Runs an entry's body; success leaves the code as it is, or as the body set it.
+#[inline(always)]
 pub(super) fn keep_code<T: FailureValue>(body: impl FnOnce() -> Result<T, Failure>) -> T {
+    attempt(body).unwrap_or_else(T::failed)
+}
+
+/// Runs a body; `None` if it failed, and the code is set then.
+#[inline(always)]
+pub(super) fn attempt<T: Copy>(body: impl FnOnce() -> Result<T, Failure>) -> Option<T> {
+    // Nothing of a body has to be dropped, but a generic function does not know, and would catch to do it.
+    let body = ManuallyDrop::new(body);
+    let mut before = c::DISABLE;
+    // SAFETY: a live variable takes the state of before.
+    let disabled = unsafe { c::pthread_setcancelstate(c::DISABLE, &raw mut before) } == 0;
+    let value = caught(ManuallyDrop::into_inner(body));
+    if disabled {
+        // SAFETY: the state of before; a null pointer is allowed, but not by every old C library. A thread whose
+        // cancellation is asynchronous may end in here.
+        unsafe { c::pthread_setcancelstate(before, &raw mut before) };
+    }
+    value
+}
+
+/// Not inlined: a frame that catches must not be one that a cancelled thread unwinds.
+#[inline(never)]
+fn caught<T>(body: impl FnOnce() -> Result<T, Failure>) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(value)) => return value,
+        Ok(Ok(value)) => return Some(value),
         Ok(Err(Failure::Code(code))) => error::set(code),
         Ok(Err(Failure::Errno(errno))) => error::set_errno(errno),
-        Ok(Err(Failure::Text(text))) => error::set_text(text),
+        Ok(Err(Failure::Told)) => error::set(Code::SystemError),
         Err(_) => error::set(Code::Max),
     }
-    T::failed()
+    None
 }
 
 #[cfg(test)]

@@ -1,25 +1,63 @@
-//! Memory that C frees.
+//! Memory from `malloc`: what C frees, and what may be missing.
 
-use std::ffi::c_void;
+use std::ptr::NonNull;
 
 use super::guard::Failure;
 use crate::error::Code;
 
-/// A copy of `bytes` in one block from `malloc`, which the caller frees with `free`.
-pub(super) fn copy<T>(bytes: &[u8]) -> Result<*mut T, Failure> {
-    // SAFETY: any size may be asked for; 1 at least, so that NULL means failure.
-    let block: *mut c_void = unsafe { libc::malloc(bytes.len().max(1)) };
-    if block.is_null() {
-        return Err(Code::NoBuffers.into());
-    }
-    // SAFETY: the new block has room for the bytes and overlaps nothing.
-    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), block.cast(), bytes.len()) };
-    Ok(block.cast())
+/// A block from `malloc`, freed when it is dropped.
+pub(super) struct Block {
+    start: NonNull<u8>,
+    len: usize,
 }
 
-/// The same with a NUL behind it.
-pub(super) fn copy_text(text: &[u8]) -> Result<*mut libc::c_char, Failure> {
-    let mut bytes = text.to_vec();
-    bytes.push(0);
-    copy(&bytes)
+impl Block {
+    /// `len` bytes of zeros.
+    ///
+    /// Code 21 if there is no memory.
+    pub(super) fn zeroed(len: usize) -> Result<Self, Failure> {
+        // SAFETY: any size may be asked for; 1 at least, so that NULL means failure.
+        let block = unsafe { libc::calloc(1, len.max(1)) };
+        match NonNull::new(block.cast()) {
+            Some(start) => Ok(Self { start, len }),
+            None => Err(Code::NoBuffers.into()),
+        }
+    }
+
+    /// Two parts, one behind the other.
+    pub(super) fn joined(first: &[u8], rest: &[u8]) -> Result<Self, Failure> {
+        let mut block = Self::zeroed(first.len() + rest.len())?;
+        let (start, end) = block.bytes().split_at_mut(first.len());
+        start.copy_from_slice(first);
+        end.copy_from_slice(rest);
+        Ok(block)
+    }
+
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the block is this long and initialised, and borrowed through its owner.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+
+    /// Makes the block smaller. One that cannot be stays as it is.
+    pub(super) fn shrink(&mut self, len: usize) {
+        let len = len.min(self.len);
+        // SAFETY: the block is malloc's; not 0 bytes, which would free it.
+        let block = unsafe { libc::realloc(self.start.as_ptr().cast(), len.max(1)) };
+        if let Some(start) = NonNull::new(block.cast()) {
+            self.start = start;
+        }
+        self.len = len;
+    }
+
+    /// The block, which the caller frees with `free`.
+    pub(super) fn into_c<T>(self) -> *mut T {
+        std::mem::ManuallyDrop::new(self).start.as_ptr().cast()
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: the block is malloc's, and nobody else's.
+        unsafe { libc::free(self.start.as_ptr().cast()) };
+    }
 }

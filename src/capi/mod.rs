@@ -19,6 +19,7 @@ mod foreach;
 mod guard;
 mod memory;
 mod policy;
+mod protocols;
 mod receive;
 mod resolve;
 mod send_header;

@@ -39,7 +39,7 @@ pub struct pfkey_resolution {
 /// policy discards the packet, ENOBUFS if the policy asks for more SAs than can be applied, EAFNOSUPPORT for addresses of
 /// other or different families, EFAULT for NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_resolve(
+pub unsafe extern "C-unwind" fn pfkey_resolve(
     engine: *mut pfkey_engine,
     src: *const libc::sockaddr,
     dst: *const libc::sockaddr,

@@ -2,14 +2,14 @@
 
 use std::ffi::c_int;
 
-use super::guard::guard;
+use super::guard::cancellation_point;
 use super::sending::send;
 use super::supported;
 use crate::request::HeaderRequest;
 use crate::wire::MessageType;
 
 fn header_only(so: c_int, msg_type: MessageType, satype: u32) -> c_int {
-    guard(|| send(so, |pid, buffer| HeaderRequest { msg_type, satype }.write(pid, buffer)))
+    cancellation_point(|| send(so, |pid, buffer| HeaderRequest { msg_type, satype }.write(pid, buffer)))
 }
 
 /// Registers for ACQUIRE and EXPIRE messages of an SA type (0, AH, ESP or IPComp), and forgets the algorithms that
@@ -17,8 +17,8 @@ fn header_only(so: c_int, msg_type: MessageType, satype: u32) -> c_int {
 ///
 /// Returns the number of bytes sent; -1 with a code otherwise (2 for another SA type).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_send_register(so: c_int, satype: u32) -> c_int {
-    guard(|| {
+pub unsafe extern "C-unwind" fn pfkey_send_register(so: c_int, satype: u32) -> c_int {
+    cancellation_point(|| {
         let request = HeaderRequest { msg_type: MessageType::REGISTER, satype };
         let sent = send(so, |pid, buffer| request.write(pid, buffer));
         // A list is dropped only for a type that can be registered, as in libipsec, but also where sending failed:
@@ -32,7 +32,7 @@ pub unsafe extern "C" fn pfkey_send_register(so: c_int, satype: u32) -> c_int {
 ///
 /// Returns the number of bytes sent; -1 with a code otherwise (10 for an SA type that is not IPsec's).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_send_flush(so: c_int, satype: u32) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_send_flush(so: c_int, satype: u32) -> c_int {
     header_only(so, MessageType::FLUSH, satype)
 }
 
@@ -40,7 +40,7 @@ pub unsafe extern "C" fn pfkey_send_flush(so: c_int, satype: u32) -> c_int {
 ///
 /// Returns the number of bytes sent; -1 with a code otherwise (10 for an SA type that is not IPsec's).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_send_dump(so: c_int, satype: u32) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_send_dump(so: c_int, satype: u32) -> c_int {
     header_only(so, MessageType::DUMP, satype)
 }
 
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn pfkey_send_dump(so: c_int, satype: u32) -> c_int {
 ///
 /// Returns the number of bytes sent; -1 with a code otherwise.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_send_promisc_toggle(so: c_int, flag: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_send_promisc_toggle(so: c_int, flag: c_int) -> c_int {
     header_only(so, MessageType::X_PROMISC, u32::from(flag != 0))
 }
 
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn pfkey_send_promisc_toggle(so: c_int, flag: c_int) -> c_
 ///
 /// Returns the number of bytes sent; -1 with a code otherwise.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_send_spdflush(so: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_send_spdflush(so: c_int) -> c_int {
     header_only(so, MessageType::X_SPDFLUSH, 0)
 }
 
@@ -64,6 +64,6 @@ pub unsafe extern "C" fn pfkey_send_spdflush(so: c_int) -> c_int {
 ///
 /// Returns the number of bytes sent; -1 with a code otherwise.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_send_spddump(so: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_send_spddump(so: c_int) -> c_int {
     header_only(so, MessageType::X_SPDDUMP, 0)
 }

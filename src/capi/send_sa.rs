@@ -6,7 +6,7 @@ use std::mem::offset_of;
 use libc::sockaddr;
 
 use super::argument;
-use super::guard::{Failure, guard};
+use super::guard::{Failure, cancellation_point};
 use super::sending::send;
 use super::softrate;
 use crate::error::Code;
@@ -143,7 +143,7 @@ unsafe fn send_sa(args: &pfkey_send_sa_args, kind: SaRequestKind, hard: Lifetime
 }
 
 unsafe fn send_args(args: *mut pfkey_send_sa_args, kind: SaRequestKind) -> c_int {
-    guard(|| {
+    cancellation_point(|| {
         // SAFETY: the caller gives a struct or NULL.
         let args = unsafe { args.as_mut() }.ok_or(Code::InvalidArgument)?;
         args.r#type = match kind {
@@ -167,14 +167,14 @@ unsafe fn send_args(args: *mut pfkey_send_sa_args, kind: SaRequestKind) -> c_int
 ///
 /// Returns the number of bytes sent; -1 with a code otherwise.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_send_add2(sa_parms: *mut pfkey_send_sa_args) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_send_add2(sa_parms: *mut pfkey_send_sa_args) -> c_int {
     // SAFETY: passed on from the caller.
     unsafe { send_args(sa_parms, SaRequestKind::Add) }
 }
 
 /// Completes an SA that `pfkey_send_getspi` began, or changes one: SADB_UPDATE. See `pfkey_send_add2`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_send_update2(sa_parms: *mut pfkey_send_sa_args) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_send_update2(sa_parms: *mut pfkey_send_sa_args) -> c_int {
     // SAFETY: passed on from the caller.
     unsafe { send_args(sa_parms, SaRequestKind::Update) }
 }
@@ -184,7 +184,7 @@ macro_rules! positional {
         $(#[$doc])*
         #[unsafe(no_mangle)]
         #[allow(clippy::too_many_arguments)]
-        pub unsafe extern "C" fn $name(
+        pub unsafe extern "C-unwind" fn $name(
             so: c_int,
             satype: u32,
             mode: u32,
@@ -206,7 +206,7 @@ macro_rules! positional {
             seq: u32
             $(, $nat: $nat_type)*
         ) -> c_int {
-            guard(|| {
+            cancellation_point(|| {
                 #[allow(unused_mut)]
                 let mut args = pfkey_send_sa_args {
                     so,
@@ -276,7 +276,7 @@ positional! {
 /// Returns the number of bytes sent; -1 with a code otherwise.
 #[unsafe(no_mangle)]
 #[allow(clippy::too_many_arguments)]
-pub unsafe extern "C" fn pfkey_send_getspi(
+pub unsafe extern "C-unwind" fn pfkey_send_getspi(
     so: c_int,
     satype: u32,
     mode: u32,
@@ -294,7 +294,7 @@ pub unsafe extern "C" fn pfkey_send_getspi(
 /// `pfkey_send_getspi` with NAT traversal: `UDP_ENCAP_*` and two ports in host byte order.
 #[unsafe(no_mangle)]
 #[allow(clippy::too_many_arguments)]
-pub unsafe extern "C" fn pfkey_send_getspi_nat(
+pub unsafe extern "C-unwind" fn pfkey_send_getspi_nat(
     so: c_int,
     satype: u32,
     mode: u32,
@@ -308,7 +308,7 @@ pub unsafe extern "C" fn pfkey_send_getspi_nat(
     reqid: u32,
     seq: u32,
 ) -> c_int {
-    guard(|| {
+    cancellation_point(|| {
         // SAFETY: the caller gives sockaddrs or NULL.
         let (src, dst): (Sockaddr<'_>, Sockaddr<'_>) = unsafe { (argument::sockaddr(src)?, argument::sockaddr(dst)?) };
         let nat_t = NatT { encap_type: natt_type, sport, dport, original: None };
@@ -325,7 +325,7 @@ unsafe fn send_id(
     dst: *mut sockaddr,
     spi: Option<u32>,
 ) -> c_int {
-    guard(|| {
+    cancellation_point(|| {
         // SAFETY: the caller gives sockaddrs or NULL.
         let (src, dst) = unsafe { (argument::sockaddr(src)?, argument::sockaddr(dst)?) };
         let request = SaIdRequest { msg_type, satype: satype as u8, src, dst, spi: spi.map(u32::from_be) };
@@ -337,7 +337,7 @@ unsafe fn send_id(
 ///
 /// Returns the number of bytes sent; -1 with a code otherwise.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_send_delete(
+pub unsafe extern "C-unwind" fn pfkey_send_delete(
     so: c_int,
     satype: u32,
     mode: u32,
@@ -355,7 +355,7 @@ pub unsafe extern "C" fn pfkey_send_delete(
 ///
 /// Returns the number of bytes sent; -1 with a code otherwise.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_send_delete_all(
+pub unsafe extern "C-unwind" fn pfkey_send_delete_all(
     so: c_int,
     satype: u32,
     mode: u32,
@@ -371,7 +371,7 @@ pub unsafe extern "C" fn pfkey_send_delete_all(
 ///
 /// Returns the number of bytes sent; -1 with a code otherwise.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_send_get(
+pub unsafe extern "C-unwind" fn pfkey_send_get(
     so: c_int,
     satype: u32,
     mode: u32,

@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_int, c_void};
 use libc::sockaddr;
 
 use super::argument;
-use super::guard::guard;
+use super::guard::cancellation_point;
 use super::sending::send;
 use crate::error::Code;
 use crate::request::{MigrateRequest, PolicyIdRequest, PolicyRequest, PolicyRequestKind};
@@ -24,7 +24,7 @@ struct Arguments {
 }
 
 unsafe fn send_policy(so: c_int, kind: PolicyRequestKind, times: (u64, u64), a: Arguments) -> c_int {
-    guard(|| {
+    cancellation_point(|| {
         let bare = matches!(kind, PolicyRequestKind::Delete | PolicyRequestKind::SetIdx);
         if bare && a.policylen != 16 {
             return Err(Code::InvalidArgument.into());
@@ -57,7 +57,7 @@ macro_rules! policy_call {
         /// Returns the number of bytes sent; -1 with a code otherwise.
         #[unsafe(no_mangle)]
         #[allow(clippy::too_many_arguments)]
-        pub unsafe extern "C" fn $name(
+        pub unsafe extern "C-unwind" fn $name(
             so: c_int,
             src: *mut sockaddr,
             prefs: u32,
@@ -79,7 +79,7 @@ macro_rules! policy_call {
         /// Returns the number of bytes sent; -1 with a code otherwise.
         #[unsafe(no_mangle)]
         #[allow(clippy::too_many_arguments)]
-        pub unsafe extern "C" fn $name(
+        pub unsafe extern "C-unwind" fn $name(
             so: c_int,
             src: *mut sockaddr,
             prefs: u32,
@@ -126,14 +126,14 @@ policy_call! {
 }
 
 fn send_by_id(so: c_int, msg_type: MessageType, id: u32) -> c_int {
-    guard(|| send(so, |pid, buffer| PolicyIdRequest { msg_type, id }.write(pid, buffer)))
+    cancellation_point(|| send(so, |pid, buffer| PolicyIdRequest { msg_type, id }.write(pid, buffer)))
 }
 
 /// Removes a policy by its number: SADB_X_SPDDELETE2.
 ///
 /// Returns the number of bytes sent; -1 with a code otherwise.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_send_spddelete2(so: c_int, spid: u32) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_send_spddelete2(so: c_int, spid: u32) -> c_int {
     send_by_id(so, MessageType::X_SPDDELETE2, spid)
 }
 
@@ -141,7 +141,7 @@ pub unsafe extern "C" fn pfkey_send_spddelete2(so: c_int, spid: u32) -> c_int {
 ///
 /// Returns the number of bytes sent; -1 with a code otherwise.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_send_spdget(so: c_int, spid: u32) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_send_spdget(so: c_int, spid: u32) -> c_int {
     send_by_id(so, MessageType::X_SPDGET, spid)
 }
 
@@ -151,7 +151,7 @@ pub unsafe extern "C" fn pfkey_send_spdget(so: c_int, spid: u32) -> c_int {
 /// Returns the number of bytes sent; -1 with a code otherwise.
 #[unsafe(no_mangle)]
 #[allow(clippy::too_many_arguments)]
-pub unsafe extern "C" fn pfkey_send_migrate(
+pub unsafe extern "C-unwind" fn pfkey_send_migrate(
     so: c_int,
     local: *mut sockaddr,
     remote: *mut sockaddr,
@@ -164,7 +164,7 @@ pub unsafe extern "C" fn pfkey_send_migrate(
     policylen: c_int,
     seq: u32,
 ) -> c_int {
-    guard(|| {
+    cancellation_point(|| {
         let len = usize::try_from(policylen).map_err(|_| Code::InvalidArgument)?;
         // SAFETY: the caller gives sockaddrs or NULL, and `policylen` bytes of policy.
         let (src, dst) = unsafe { (argument::sockaddr(src)?, argument::sockaddr(dst)?) };

@@ -2,9 +2,10 @@
 
 use std::ffi::c_int;
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::guard::Failure;
+use super::memory::Block;
 use crate::error::Code;
 use crate::wire::MAX_MESSAGE_LEN;
 
@@ -20,9 +21,13 @@ pub(super) fn send(so: c_int, write: impl Fn(u32, &mut [u8]) -> Result<usize, Co
     match write(pid, &mut *stack) {
         Ok(len) => transmit(so, &*stack, len),
         Err(Code::NoBuffers) => {
-            let mut heap = Zeroizing::new(vec![0; MAX_MESSAGE_LEN]);
-            let len = write(pid, &mut heap)?;
-            transmit(so, &heap, len)
+            let mut heap = Block::zeroed(MAX_MESSAGE_LEN)?;
+            let outcome = match write(pid, heap.bytes()) {
+                Ok(len) => transmit(so, heap.bytes(), len),
+                Err(code) => Err(code.into()),
+            };
+            heap.bytes().zeroize();
+            outcome
         }
         Err(code) => Err(code.into()),
     }

@@ -21,7 +21,7 @@ pub(super) fn rates() -> [u32; 4] {
 ///
 /// Returns 0; 1 with code 2 for another type.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_set_softrate(r#type: u32, rate: u32) -> u32 {
+pub unsafe extern "C-unwind" fn pfkey_set_softrate(r#type: u32, rate: u32) -> u32 {
     let done = guard(|| {
         let cell = RATES.get(r#type as usize).ok_or(Code::InvalidArgument)?;
         cell.store(if rate == 0 || rate > 100 { 100 } else { rate }, Ordering::Relaxed);
@@ -32,6 +32,6 @@ pub unsafe extern "C" fn pfkey_set_softrate(r#type: u32, rate: u32) -> u32 {
 
 /// The share in per cent that `pfkey_set_softrate` set, 80 at first; 0xffffffff for another type.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_get_softrate(r#type: u32) -> u32 {
+pub unsafe extern "C-unwind" fn pfkey_get_softrate(r#type: u32) -> u32 {
     keep_code(|| Ok(RATES.get(r#type as usize).map_or(u32::MAX, |cell| cell.load(Ordering::Relaxed))))
 }

@@ -1,27 +1,87 @@
 //! Text through C's stdio, so that it stands where the program's own `printf` would put it.
 
-use std::ffi::c_int;
+use std::fmt::{self, Write as _};
 
-use crate::print::Environment;
+use zeroize::Zeroizing;
+
+use super::protocols;
+use crate::print::{Environment, Short};
 
 unsafe extern "C" {
     static stdout: *mut libc::FILE;
     static stderr: *mut libc::FILE;
+    /// The libc crate lacks them.
+    fn flockfile(stream: *mut libc::FILE);
+    fn funlockfile(stream: *mut libc::FILE);
 }
 
-/// Writes to the C stream `stdout`.
-pub(super) fn out(text: &[u8]) {
-    // SAFETY: stdout is a valid stream in a running C program; the slice is live.
-    unsafe { libc::fwrite(text.as_ptr().cast(), 1, text.len(), stdout) };
+/// Text on its way to a C stream. Other threads' text stands before or behind all of it. What it held is wiped.
+pub(super) struct Stream {
+    stream: *mut libc::FILE,
+    buffer: Zeroizing<[u8; 512]>,
+    len: usize,
 }
 
-/// Writes to the C stream `stderr`.
-pub(super) fn err(text: &[u8]) {
-    // SAFETY: as above.
-    unsafe { libc::fwrite(text.as_ptr().cast(), 1, text.len(), stderr) };
+impl Stream {
+    fn new(stream: *mut libc::FILE) -> Self {
+        // SAFETY: a valid stream in a running C program.
+        unsafe { flockfile(stream) };
+        Self { stream, buffer: Zeroizing::new([0; 512]), len: 0 }
+    }
+
+    /// To `stdout`.
+    pub(super) fn stdout() -> Self {
+        // SAFETY: a variable of the C library.
+        Self::new(unsafe { stdout })
+    }
+
+    /// To `stderr`.
+    pub(super) fn stderr() -> Self {
+        // SAFETY: as above.
+        Self::new(unsafe { stderr })
+    }
+
+    /// Adds bytes as they are.
+    pub(super) fn put(&mut self, bytes: &[u8]) {
+        if self.buffer.len() - self.len < bytes.len() {
+            self.flush();
+        }
+        match self.buffer.get_mut(self.len..self.len + bytes.len()) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                self.len += bytes.len();
+            }
+            None => write(self.stream, bytes),
+        }
+    }
+
+    fn flush(&mut self) {
+        write(self.stream, self.buffer.get(..self.len).unwrap_or_default());
+        self.len = 0;
+    }
 }
 
-/// The C library's clock, time zone and protocol names.
+fn write(stream: *mut libc::FILE, bytes: &[u8]) {
+    // SAFETY: a valid stream, and a live slice.
+    unsafe { libc::fwrite(bytes.as_ptr().cast(), 1, bytes.len(), stream) };
+}
+
+impl fmt::Write for Stream {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.put(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.flush();
+        // SAFETY: locked when this was made.
+        unsafe { funlockfile(self.stream) };
+    }
+}
+
+/// The C library's clock and time zone, and the system's protocol names.
 pub(super) struct CLibrary;
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -32,7 +92,7 @@ impl Environment for CLibrary {
         unsafe { libc::time(std::ptr::null_mut()) }
     }
 
-    fn local_time(&self, time: i64) -> Option<String> {
+    fn local_time(&self, time: i64) -> Option<Short> {
         // SAFETY: struct tm is plain data, valid when zeroed.
         let mut tm: libc::tm = unsafe { std::mem::zeroed() };
         // SAFETY: both pointers are to live variables.
@@ -41,19 +101,12 @@ impl Environment for CLibrary {
         }
         let month = MONTHS.get(usize::try_from(tm.tm_mon).ok()?)?;
         let year = i64::from(tm.tm_year) + 1900;
-        Some(format!("{month}{:3} {:02}:{:02}:{:02} {year}", tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec))
+        let mut text = Short::default();
+        let _ = write!(text, "{month}{:3} {:02}:{:02}:{:02} {year}", tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
+        Some(text)
     }
 
-    fn protocol_name(&self, protocol: u8) -> Option<String> {
-        use std::sync::{Mutex, PoisonError};
-        static LOCK: Mutex<()> = Mutex::new(());
-        let _lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: the result is read before the lock is given up; libipsec calls it without one.
-        let entry = unsafe { libc::getprotobynumber(c_int::from(protocol)) };
-        if entry.is_null() {
-            return None;
-        }
-        // SAFETY: not null; the name is NUL-terminated.
-        Some(unsafe { std::ffi::CStr::from_ptr((*entry).p_name) }.to_string_lossy().into_owned())
+    fn protocol_name(&self, protocol: u8) -> Option<Short> {
+        protocols::name(protocol)
     }
 }

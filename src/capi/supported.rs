@@ -1,38 +1,88 @@
 //! The algorithms that a registration listed, for the whole process.
 
 use std::ffi::c_int;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use zerocopy::{FromBytes, IntoBytes};
+use zeroize::Zeroizing;
 
 use super::guard::{Failure, guard};
-use super::receive::with_message;
-use super::{argument, sadb_alg, sadb_msg, stdio};
+use super::memory::Block;
+use super::receive::{Attempt, USUAL, receive, waiting};
+use super::stdio::Stream;
+use super::{argument, sadb_alg, sadb_msg};
 use crate::error::Code;
 use crate::wire::layout::{SadbAlg, SadbExt};
 use crate::wire::{ExtensionType, HEADER_LEN, Header, MessageType, SaType};
 
-/// The lists of AH (authentication) and ESP (encryption); that of IPComp is never filled, as in libipsec.
-#[derive(Default)]
-struct Lists {
-    auth: Option<Vec<SadbAlg>>,
-    encrypt: Option<Vec<SadbAlg>>,
+/// A list, by number: of equal numbers the first counts, as in libipsec. Without a lock, which another thread could hold
+/// when this process is forked; one that registers anew while another looks an algorithm up shows it the old or
+/// the new entry.
+struct List {
+    /// Whether there is one.
+    listed: AtomicBool,
+    /// Which numbers it has, one bit each.
+    has: [AtomicU64; 4],
+    /// The algorithms' eight bytes.
+    algorithms: [AtomicU64; 256],
 }
 
-static LISTS: Mutex<Lists> = Mutex::new(Lists { auth: None, encrypt: None });
+/// The lists of AH (authentication) and ESP (encryption); that of IPComp is never filled, as in libipsec.
+static AUTH: List = List::new();
+static ENCRYPT: List = List::new();
 
-fn lists() -> MutexGuard<'static, Lists> {
-    LISTS.lock().unwrap_or_else(PoisonError::into_inner)
+impl List {
+    const fn new() -> Self {
+        Self {
+            listed: AtomicBool::new(false),
+            has: [const { AtomicU64::new(0) }; 4],
+            algorithms: [const { AtomicU64::new(0) }; 256],
+        }
+    }
+
+    fn forget(&self) {
+        self.listed.store(false, Relaxed);
+    }
+
+    /// Takes the algorithms of a list's extension.
+    fn store(&self, body: &[u8]) {
+        let mut has = [0_u64; 4];
+        for bytes in body.chunks_exact(8) {
+            let &[id, ..] = bytes else { continue };
+            let (word, bit) = (usize::from(id / 64), 1 << (id % 64));
+            if has[word] & bit == 0 {
+                has[word] |= bit;
+                let bytes = bytes.try_into().unwrap_or_default();
+                self.algorithms[usize::from(id)].store(u64::from_ne_bytes(bytes), Relaxed);
+            }
+        }
+        for (to, from) in self.has.iter().zip(has) {
+            to.store(from, Relaxed);
+        }
+        self.listed.store(true, Relaxed);
+    }
+
+    fn find(&self, id: u32) -> Result<SadbAlg, Code> {
+        if !self.listed.load(Relaxed) {
+            return Err(Code::DoGetSupportedList);
+        }
+        let id = u8::try_from(id).map_err(|_| Code::NotSupported)?;
+        if self.has[usize::from(id / 64)].load(Relaxed) & (1 << (id % 64)) == 0 {
+            return Err(Code::NotSupported);
+        }
+        let bytes = self.algorithms[usize::from(id)].load(Relaxed).to_ne_bytes();
+        SadbAlg::read_from_bytes(&bytes).map_err(|_| Code::NotSupported)
+    }
 }
 
 /// Forgets what an SA type's registration listed; all for 0.
 pub(super) fn forget(satype: u32) {
-    let mut lists = lists();
-    match satype {
-        0 => *lists = Lists::default(),
-        2 => lists.auth = None,
-        3 => lists.encrypt = None,
-        _ => {}
+    if matches!(satype, 0 | 2) {
+        AUTH.forget();
+    }
+    if matches!(satype, 0 | 3) {
+        ENCRYPT.forget();
     }
 }
 
@@ -43,10 +93,9 @@ fn store(message: &[u8]) -> Result<(), Code> {
         let (head, _) = SadbExt::read_from_prefix(rest).map_err(|_| Code::InvalidSaType)?;
         let len = usize::from(head.len.get()) * 8;
         let body = rest.get(8..len).ok_or(Code::InvalidSaType)?;
-        let list = || body.chunks_exact(8).filter_map(|alg| SadbAlg::read_from_bytes(alg).ok()).collect();
         match ExtensionType(head.ext_type.get()) {
-            ExtensionType::SUPPORTED_AUTH => lists().auth = Some(list()),
-            ExtensionType::SUPPORTED_ENCRYPT => lists().encrypt = Some(list()),
+            ExtensionType::SUPPORTED_AUTH => AUTH.store(body),
+            ExtensionType::SUPPORTED_ENCRYPT => ENCRYPT.store(body),
             _ => return Err(Code::InvalidSaType),
         }
         rest = rest.get(len..).unwrap_or_default();
@@ -55,29 +104,34 @@ fn store(message: &[u8]) -> Result<(), Code> {
 }
 
 /// Waits for the answer to `pfkey_send_register` and keeps the algorithms that it lists. Every other message that
-/// arrives before it is thrown away.
+/// arrives before it is thrown away. While it waits, the thread may be cancelled.
 ///
 /// Returns 0; -1 with a code otherwise. An answer with an errno is code 26 with that errno's text.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_recv_register(so: c_int) -> c_int {
-    guard(|| {
-        let pid = std::process::id();
-        loop {
-            let answered = with_message(so, |message| {
-                let Some(header) = Header::read(message) else { return Err(Code::InvalidMessage.into()) };
-                if header.msg_type != MessageType::REGISTER || header.pid != pid {
-                    return Ok(false);
-                }
-                if header.errno != 0 {
-                    return Err(Failure::Errno(header.errno.into()));
-                }
-                store(message)?;
-                Ok(true)
-            })?;
-            if answered {
-                return Ok(0);
+pub unsafe extern "C-unwind" fn pfkey_recv_register(so: c_int) -> c_int {
+    let pid = std::process::id();
+    waiting(so, || {
+        let mut buffer = Zeroizing::new([0; USUAL]);
+        let answer = receive(so, &mut *buffer, |first, rest| {
+            let Some(header) = Header::read(first) else { return Err(Code::InvalidMessage.into()) };
+            if header.msg_type != MessageType::REGISTER || header.pid != pid {
+                return Ok(false);
             }
-        }
+            if header.errno != 0 {
+                return Err(Failure::Errno(header.errno.into()));
+            }
+            if rest.is_empty() {
+                store(first)?;
+            } else {
+                store(Block::joined(first, rest)?.bytes())?;
+            }
+            Ok(true)
+        })?;
+        Ok(match answer {
+            None => Attempt::Nothing,
+            Some(false) => Attempt::Other,
+            Some(true) => Attempt::Done(0),
+        })
     })
 }
 
@@ -86,7 +140,7 @@ pub unsafe extern "C" fn pfkey_recv_register(so: c_int) -> c_int {
 ///
 /// Returns 0; -1 with code 2 for disagreeing lengths, 10 for anything but lists.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pfkey_set_supported(msg: *mut sadb_msg, tlen: c_int) -> c_int {
+pub unsafe extern "C-unwind" fn pfkey_set_supported(msg: *mut sadb_msg, tlen: c_int) -> c_int {
     guard(|| {
         let len = usize::try_from(tlen).map_err(|_| Code::InvalidArgument)?;
         // SAFETY: the caller gives a header at least, or NULL.
@@ -95,8 +149,7 @@ pub unsafe extern "C" fn pfkey_set_supported(msg: *mut sadb_msg, tlen: c_int) ->
             return Err(Code::InvalidArgument.into());
         }
         // SAFETY: the caller gives `tlen` bytes.
-        let message = unsafe { argument::bytes(msg.cast(), len) }?.to_vec();
-        let outcome = store(&message);
+        let outcome = store(unsafe { argument::bytes(msg.cast(), len) }?);
         // SAFETY: as above, and the caller's own to write; the shared borrow has ended.
         rewrite_lengths(unsafe { std::slice::from_raw_parts_mut(msg.cast(), len) });
         outcome?;
@@ -125,15 +178,12 @@ fn rewrite_lengths(message: &mut [u8]) {
 
 /// An algorithm of the list for an SA type.
 fn find(satype: u32, alg: u32) -> Result<SadbAlg, Code> {
-    let lists = lists();
-    let list = match SaType(u8::try_from(satype).unwrap_or(u8::MAX)) {
-        SaType::AH => lists.auth.as_ref(),
-        SaType::ESP => lists.encrypt.as_ref(),
-        SaType::X_IPCOMP => None,
-        _ => return Err(Code::InvalidArgument),
-    };
-    let list = list.ok_or(Code::DoGetSupportedList)?;
-    list.iter().find(|a| u32::from(a.id) == alg).copied().ok_or(Code::NotSupported)
+    match SaType(u8::try_from(satype).unwrap_or(u8::MAX)) {
+        SaType::AH => AUTH.find(alg),
+        SaType::ESP => ENCRYPT.find(alg),
+        SaType::X_IPCOMP => Err(Code::DoGetSupportedList),
+        _ => Err(Code::InvalidArgument),
+    }
 }
 
 /// The SA type whose list an extension type fills.
@@ -149,7 +199,7 @@ fn check_keylen(satype: u32, alg: u32, bits: u32) -> Result<c_int, Failure> {
     let alg = find(satype, alg)?;
     let (min, max) = (u32::from(alg.minbits.get()), u32::from(alg.maxbits.get()));
     if bits < min || bits > max {
-        stdio::err(format!("{bits} {min} {max}\n").as_bytes());
+        let _ = writeln!(Stream::stderr(), "{bits} {min} {max}");
         return Err(Code::InvalidKeyLength.into());
     }
     Ok(0)
@@ -161,13 +211,13 @@ fn check_keylen(satype: u32, alg: u32, bits: u32) -> Result<c_int, Failure> {
 /// Returns 0; -1 with code 2 for another `supported`, 22 before a registration, 1 for an algorithm that is not
 /// listed, 14 for a key too short or too long; then the length and its limits are also printed on stderr.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ipsec_check_keylen(supported: u32, alg_id: u32, keylen: u32) -> c_int {
+pub unsafe extern "C-unwind" fn ipsec_check_keylen(supported: u32, alg_id: u32, keylen: u32) -> c_int {
     guard(|| check_keylen(satype_of(supported)?, alg_id, keylen))
 }
 
 /// `ipsec_check_keylen` for an SA type: SADB_SATYPE_AH or SADB_SATYPE_ESP.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ipsec_check_keylen2(satype: u32, alg_id: u32, keylen: u32) -> c_int {
+pub unsafe extern "C-unwind" fn ipsec_check_keylen2(satype: u32, alg_id: u32, keylen: u32) -> c_int {
     guard(|| check_keylen(satype, alg_id, keylen))
 }
 
@@ -176,7 +226,7 @@ pub unsafe extern "C" fn ipsec_check_keylen2(satype: u32, alg_id: u32, keylen: u
 /// Returns 0; -1 with code 2 for NULL or another `supported`, 22 before a registration, 1 for an algorithm that is
 /// not listed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ipsec_get_keylen(supported: u32, alg_id: u32, alg0: *mut sadb_alg) -> c_int {
+pub unsafe extern "C-unwind" fn ipsec_get_keylen(supported: u32, alg_id: u32, alg0: *mut sadb_alg) -> c_int {
     guard(|| {
         // SAFETY: the caller gives a struct or NULL; all bytes of it may be written.
         let out = unsafe { alg0.as_mut() }.ok_or(Code::InvalidArgument)?;

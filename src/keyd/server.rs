@@ -322,7 +322,7 @@ impl<H: Service, K: Keeper> Server<H, K> {
         };
         let requests: Vec<Header> = match bytes.split_at_checked(HEADER_LEN) {
             _ if unfinished.answered => Vec::new(),
-            Some((head, messages)) if Header::read(head).is_some_and(|h| h.msg_type == SEVERAL) => {
+            Some((head, messages)) if head == SEVERAL => {
                 several(messages.get(unfinished.done..).unwrap_or_default()).filter_map(Header::read).collect()
             }
             _ => Header::read(bytes).into_iter().collect(),
@@ -426,7 +426,7 @@ impl<H: Service, K: Keeper> Server<H, K> {
         self.malformed += match self.buffer.get(..len) {
             None => 1,
             Some(bytes) => match bytes.split_at_checked(HEADER_LEN) {
-                Some((head, messages)) if Header::read(head).is_some_and(|h| h.msg_type == SEVERAL) => {
+                Some((head, messages)) if head == SEVERAL => {
                     let rest = messages.get(done..).unwrap_or_default();
                     let turn = limits::turn(rest, self.connections.by_session.len());
                     self.connections.together = Some(id);
@@ -636,7 +636,7 @@ mod tests {
                 server.consume = fails;
                 server.add(ours).expect("a session");
                 FAILURES.set((failures, errno));
-                let batch = [[2, SEVERAL.0, 0, 0, 2, 0, 0, 0], [0; 8], [2, 3, 0, 3, 2, 0, 0, 0], [3; 8]].concat();
+                let batch = [&SEVERAL[..], &[2, 3, 0, 3, 2, 0, 0, 0], &[3; 8]].concat();
                 for message in [&b"first"[..], &batch, b"third"] {
                     assert_eq!(send(theirs.as_raw_fd(), message, MsgFlags::empty()), Ok(message.len()));
                 }

@@ -1,11 +1,13 @@
 //! Numeric addresses and ports as text: what `getaddrinfo` reads with `AI_NUMERICHOST`, and what `getnameinfo`
 //! writes with `NI_NUMERICHOST | NI_NUMERICSERV`, both as glibc does.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::wire::sockaddr::{AF_INET, AF_INET6, Sockaddr};
 
 use super::priority::saturating_number;
+use super::sys;
 
 /// `AF_UNIX`, which `getnameinfo` knows too.
 const AF_UNIX: u16 = 1;
@@ -71,12 +73,18 @@ fn port_number(digits: &str) -> Option<u16> {
 /// `inet_aton` without trailing text: one to four numbers, decimal, octal after `0`, hexadecimal after `0x`;
 /// the last one fills the bytes that are left.
 fn inet_aton(text: &str) -> Option<Ipv4Addr> {
-    let parts: Vec<u64> = text.split('.').take(5).map(c_number).collect::<Option<_>>()?;
-    let (&last, leading) = parts.split_last()?;
-    if leading.len() > 3 || leading.iter().any(|&n| n > 0xff) || last > 0xffff_ffff >> (8 * leading.len()) {
-        return None;
+    let (leading, last) = match text.rsplit_once('.') {
+        Some((leading, last)) => (Some(leading), last),
+        None => (None, text),
+    };
+    let (mut high, mut bits) = (0, 32);
+    for part in leading.iter().flat_map(|leading| leading.split('.')) {
+        let byte = c_number(part).filter(|&n| n <= 0xff)?;
+        // Not more than three.
+        bits = if bits > 8 { bits - 8 } else { return None };
+        high |= byte << bits;
     }
-    let high = leading.iter().enumerate().fold(0, |n, (i, &byte)| n | byte << (24 - 8 * i));
+    let last = c_number(last).filter(|&n| n >> bits == 0)?;
     u32::try_from(high | last).ok().map(Ipv4Addr::from)
 }
 
@@ -95,10 +103,11 @@ fn c_number(text: &str) -> Option<u64> {
 
 /// A scope: an interface's name where the address is link-local, otherwise (or also) a decimal number.
 fn scope_number(address: Ipv6Addr, scope: &str) -> Option<u32> {
-    if is_link_local(address)
-        && let Ok(index) = nix::net::if_::if_nametoindex(scope)
-    {
-        return Some(index);
+    // What is too long for a name is not asked for: nix would allocate for it.
+    let may_name = is_link_local(address) && scope.len() < sys::NAME;
+    let index = if may_name { nix::net::if_::if_nametoindex(scope).ok() } else { None };
+    if index.is_some() {
+        return index;
     }
     if scope.is_empty() || !scope.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -112,53 +121,116 @@ fn is_link_local(address: Ipv6Addr) -> bool {
     first & 0xffc0 == 0xfe80 || first & 0xff0f == 0xff02
 }
 
+/// Bytes as text; those that are no UTF-8 are replaced.
+pub struct Lossy<'a>(pub &'a [u8]);
+
+impl fmt::Display for Lossy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            f.write_str(chunk.valid())?;
+            if !chunk.invalid().is_empty() {
+                f.write_str("\u{fffd}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The host part of a sockaddr as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostText {
+    /// `localhost`.
+    Local,
+    /// An IPv4 address.
+    V4(Ipv4Addr),
+    /// An IPv6 address with its scope.
+    V6(Ipv6Text),
+}
+
+impl fmt::Display for HostText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => f.write_str("localhost"),
+            Self::V4(v4) => v4.fmt(f),
+            Self::V6(v6) => v6.fmt(f),
+        }
+    }
+}
+
 /// The host part of a sockaddr: an address with its scope, `localhost` for `AF_UNIX`. `None` for other families
 /// and for a sockaddr that is cut short.
 #[must_use]
-pub fn host_text(sockaddr: Sockaddr<'_>) -> Option<String> {
+pub fn host_text(sockaddr: Sockaddr<'_>) -> Option<HostText> {
     sockaddr.exact()?;
     match (sockaddr.family(), sockaddr.ip()) {
-        (AF_UNIX, _) => Some("localhost".to_owned()),
-        (_, Some(IpAddr::V4(v4))) => Some(v4.to_string()),
-        (_, Some(IpAddr::V6(v6))) => Some(ipv6_text(v6, sockaddr.scope_id())),
+        (AF_UNIX, _) => Some(HostText::Local),
+        (_, Some(IpAddr::V4(v4))) => Some(HostText::V4(v4)),
+        (_, Some(IpAddr::V6(v6))) => Some(HostText::V6(ipv6_text(v6, sockaddr.scope_id()))),
         _ => None,
+    }
+}
+
+/// The service part of a sockaddr as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceText<'a> {
+    /// A port.
+    Port(u16),
+    /// A path.
+    Path(&'a [u8]),
+}
+
+impl fmt::Display for ServiceText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(port) => port.fmt(f),
+            Self::Path(path) => Lossy(path).fmt(f),
+        }
     }
 }
 
 /// The service part of a sockaddr: the port's number, the path for `AF_UNIX`. `None` as for [`host_text`].
 #[must_use]
-pub fn service_text(sockaddr: Sockaddr<'_>) -> Option<String> {
+pub fn service_text(sockaddr: Sockaddr<'_>) -> Option<ServiceText<'_>> {
     let bytes = sockaddr.exact()?;
     match sockaddr.family() {
-        AF_INET | AF_INET6 => Some(sockaddr.port().to_string()),
-        AF_UNIX => {
-            let path = bytes.get(2..)?.split(|&b| b == 0).next()?;
-            Some(String::from_utf8_lossy(path).into_owned())
-        }
+        AF_INET | AF_INET6 => Some(ServiceText::Port(sockaddr.port())),
+        AF_UNIX => bytes.get(2..)?.split(|&b| b == 0).next().map(ServiceText::Path),
         _ => None,
     }
+}
+
+/// An IPv6 address with its scope as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Text {
+    address: Ipv6Addr,
+    scope_id: u32,
 }
 
 /// An IPv6 address as `inet_ntop` and `getnameinfo` write it: unlike Rust, IPv4-compatible addresses end in
 /// dotted form; the scope is an interface's name where the address is link-local.
 #[must_use]
-pub fn ipv6_text(address: Ipv6Addr, scope_id: u32) -> String {
-    let mut text = match address.segments() {
-        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => {
-            format!("::{}", Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
+pub const fn ipv6_text(address: Ipv6Addr, scope_id: u32) -> Ipv6Text {
+    Ipv6Text { address, scope_id }
+}
+
+impl fmt::Display for Ipv6Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address.segments() {
+            [0, 0, 0, 0, 0, 0, high, low] if high != 0 => {
+                write!(f, "::{}", Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))?;
+            }
+            _ => write!(f, "{}", self.address)?,
         }
-        _ => address.to_string(),
-    };
-    if scope_id != 0 {
-        // nix answers with an empty name where there is no such interface.
-        let name = nix::net::if_::if_indextoname(scope_id).ok().filter(|name| !name.is_empty());
-        text.push('%');
+        if self.scope_id == 0 {
+            return Ok(());
+        }
+        let mut buffer = [0; sys::NAME];
+        let name = if is_link_local(self.address) { sys::interface_name(self.scope_id, &mut buffer) } else { None };
         match name {
-            Some(name) if is_link_local(address) => text.push_str(&name.to_string_lossy()),
-            _ => text.push_str(&scope_id.to_string()),
+            Some(name) => write!(f, "%{}", Lossy(name)),
+            None => write!(f, "%{}", self.scope_id),
         }
     }
-    text
 }
 
 #[cfg(test)]
@@ -195,7 +267,7 @@ mod tests {
             ("::", "::"),
             ("1:0:0:2:0:0:0:3", "1:0:0:2::3"),
         ] {
-            assert_eq!(ipv6_text(address.parse().unwrap(), 0), text);
+            assert_eq!(ipv6_text(address.parse().unwrap(), 0).to_string(), text);
         }
     }
 
@@ -203,10 +275,10 @@ mod tests {
     fn a_scope_is_a_name_only_where_it_is_one() {
         let link_local = "fe80::1".parse().unwrap();
         let global = "2001:db8::1".parse().unwrap();
-        assert_eq!(ipv6_text(global, 1), "2001:db8::1%1");
+        assert_eq!(ipv6_text(global, 1).to_string(), "2001:db8::1%1");
         // No interface has this number.
-        assert_eq!(ipv6_text(link_local, u32::MAX), "fe80::1%4294967295");
-        assert_eq!(ipv6_text(link_local, 1), "fe80::1%lo");
+        assert_eq!(ipv6_text(link_local, u32::MAX).to_string(), "fe80::1%4294967295");
+        assert_eq!(ipv6_text(link_local, 1).to_string(), "fe80::1%lo");
         assert_eq!(scope_number(link_local, "lo"), Some(1));
         assert_eq!(scope_number(global, "lo"), None);
         assert_eq!(scope_number(link_local, "4294967296"), None);
@@ -216,7 +288,7 @@ mod tests {
     fn a_sockaddr_cut_short_has_no_text() {
         let full = SockaddrBytes::new("10.0.0.1".parse().unwrap(), 500);
         assert_eq!(host_text(Sockaddr(&full.as_bytes()[..15])), None);
-        assert_eq!(host_text(full.as_sockaddr()).as_deref(), Some("10.0.0.1"));
-        assert_eq!(service_text(full.as_sockaddr()).as_deref(), Some("500"));
+        assert_eq!(host_text(full.as_sockaddr()).map(|text| text.to_string()).as_deref(), Some("10.0.0.1"));
+        assert_eq!(service_text(full.as_sockaddr()), Some(ServiceText::Port(500)));
     }
 }

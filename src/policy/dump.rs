@@ -1,6 +1,6 @@
 //! `sadb_x_policy` bytes as text: `ipsec_dump_policy` and `ipsec_dump_policy_withports`.
 
-use core::fmt::Write;
+use core::fmt::{self, Write};
 
 use zerocopy::FromBytes;
 
@@ -28,6 +28,16 @@ const MANUAL_REQID_MAX: u32 = 0x3fff;
 /// then by request [`Code::InvalidProto`], [`Code::InvalidMode`], [`Code::InvalidAddress`],
 /// [`Code::InvalidLevel`].
 pub fn dump(bytes: &[u8], delimiter: &[u8], with_ports: bool) -> Result<Vec<u8>, Code> {
+    let mut text = Vec::new();
+    dump_to(bytes, delimiter, with_ports, &mut |piece| text.extend_from_slice(piece))?;
+    Ok(text)
+}
+
+/// [`dump`], piece by piece and without allocating. What `sink` took before an error is worth nothing.
+///
+/// # Errors
+/// As [`dump`].
+pub fn dump_to(bytes: &[u8], delimiter: &[u8], with_ports: bool, sink: &mut dyn FnMut(&[u8])) -> Result<(), Code> {
     let (header, _) = SadbXPolicy::read_from_prefix(bytes).map_err(|_| Code::InvalidMessage)?;
     if header.exttype.get() != ExtensionType::X_POLICY.0 {
         return Err(Code::InvalidExtensionType);
@@ -49,11 +59,11 @@ pub fn dump(bytes: &[u8], delimiter: &[u8], with_ports: bool) -> Result<Vec<u8>,
         PolicyType::BYPASS => "bypass",
         _ => return Err(Code::InvalidPolicy),
     };
-    let mut text = direction.to_owned();
-    priority::write(&mut text, header.priority.get());
-    text.push(' ');
-    text.push_str(policy_type);
-    let mut text = text.into_bytes();
+    let mut out = Out(sink);
+    out.put(direction);
+    priority::write(&mut out, header.priority.get());
+    out.put(" ");
+    out.put(policy_type);
     if PolicyType(header.policy_type.get()) == PolicyType::IPSEC {
         let end = usize::from(header.len.get()) * 8;
         let requests = bytes.get(HEADER_LEN..end).ok_or(Code::InvalidMessage)?;
@@ -61,13 +71,29 @@ pub fn dump(bytes: &[u8], delimiter: &[u8], with_ports: bool) -> Result<Vec<u8>,
         let mut rest = requests;
         while let Ok((fixed, _)) = SadbXIpsecrequest::read_from_prefix(rest) {
             let (request, next) = rest.split_at_checked(usize::from(fixed.len.get())).ok_or(Code::InvalidProto)?;
-            text.extend_from_slice(delimiter);
+            (out.0)(delimiter);
             let body = request.get(HEADER_LEN..).unwrap_or_default();
-            text.extend_from_slice(request_text(fixed, body, with_ports)?.as_bytes());
+            put_request(&mut out, fixed, body, with_ports)?;
             rest = next;
         }
     }
-    Ok(text)
+    Ok(())
+}
+
+/// Writes to a sink.
+struct Out<'s>(&'s mut dyn FnMut(&[u8]));
+
+impl Out<'_> {
+    fn put(&mut self, text: &str) {
+        (self.0)(text.as_bytes());
+    }
+}
+
+impl Write for Out<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.put(text);
+        Ok(())
+    }
 }
 
 /// Whether each request is at least as long as its fixed part, and all of them fill `requests`.
@@ -84,7 +110,7 @@ fn check_lengths(mut requests: &[u8]) -> Result<(), Code> {
 }
 
 /// `PROTO/MODE/ADDRESSES/LEVEL[:REQID]`; `body` is what follows the fixed part.
-fn request_text(fixed: SadbXIpsecrequest, body: &[u8], with_ports: bool) -> Result<String, Code> {
+fn put_request(out: &mut Out<'_>, fixed: SadbXIpsecrequest, body: &[u8], with_ports: bool) -> Result<(), Code> {
     let protocol = match u8::try_from(fixed.proto.get()) {
         Ok(ESP) => "esp",
         Ok(AH) => "ah",
@@ -97,14 +123,14 @@ fn request_text(fixed: SadbXIpsecrequest, body: &[u8], with_ports: bool) -> Resu
         PolicyMode::TUNNEL => "tunnel",
         _ => return Err(Code::InvalidMode),
     };
-    let mut text = format!("{protocol}/{mode}/");
+    let _ = write!(out, "{protocol}/{mode}/");
     if !body.is_empty() {
         let (source, destination) = addresses(body).ok_or(Code::InvalidAddress)?;
-        write_address(&mut text, source, with_ports).ok_or(Code::InvalidAddress)?;
-        text.push('-');
-        write_address(&mut text, destination, with_ports).ok_or(Code::InvalidAddress)?;
+        put_address(out, source, with_ports).ok_or(Code::InvalidAddress)?;
+        out.put("-");
+        put_address(out, destination, with_ports).ok_or(Code::InvalidAddress)?;
     }
-    text.push_str(match PolicyLevel(fixed.level) {
+    out.put(match PolicyLevel(fixed.level) {
         PolicyLevel::DEFAULT => "/default",
         PolicyLevel::USE => "/use",
         PolicyLevel::REQUIRE => "/require",
@@ -113,10 +139,10 @@ fn request_text(fixed: SadbXIpsecrequest, body: &[u8], with_ports: bool) -> Resu
     });
     let _ = match fixed.reqid.get() {
         0 => Ok(()),
-        reqid if reqid > MANUAL_REQID_MAX => write!(text, "#{reqid}"),
-        reqid => write!(text, ":{reqid}"),
+        reqid if reqid > MANUAL_REQID_MAX => write!(out, "#{reqid}"),
+        reqid => write!(out, ":{reqid}"),
     };
-    Ok(text)
+    Ok(())
 }
 
 /// The two sockaddrs that fill `body` exactly.
@@ -126,10 +152,10 @@ fn addresses(body: &[u8]) -> Option<(Sockaddr<'_>, Sockaddr<'_>)> {
     (destination.0.len() == sockaddr_len(destination.family())).then_some((Sockaddr(source), destination))
 }
 
-fn write_address(text: &mut String, sockaddr: Sockaddr<'_>, with_ports: bool) -> Option<()> {
-    text.push_str(&address::host_text(sockaddr)?);
+fn put_address(out: &mut Out<'_>, sockaddr: Sockaddr<'_>, with_ports: bool) -> Option<()> {
+    let _ = write!(out, "{}", address::host_text(sockaddr)?);
     if with_ports {
-        let _ = write!(text, "[{}]", address::service_text(sockaddr)?);
+        let _ = write!(out, "[{}]", address::service_text(sockaddr)?);
     }
     Some(())
 }

@@ -52,6 +52,9 @@ pub enum PolicyErrorKind {
     /// More requests than the 16-bit length field can count (512 KiB).
     #[error("policy too long")]
     TooLong,
+    /// There is no memory for it.
+    #[error("no memory")]
+    NoMemory,
 }
 
 impl From<PolicyError> for Code {
@@ -66,7 +69,7 @@ impl From<PolicyError> for Code {
             PolicyErrorKind::TunnelWithoutAddresses => Self::InvalidAddress,
             PolicyErrorKind::FamilyMismatch => Self::FamilyMismatch,
             PolicyErrorKind::Address(_) => Self::SystemError,
-            PolicyErrorKind::TooLong => Self::NoBuffers,
+            PolicyErrorKind::TooLong | PolicyErrorKind::NoMemory => Self::NoBuffers,
         }
     }
 }

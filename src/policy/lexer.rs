@@ -53,20 +53,19 @@ impl<'t> Lexeme<'t> {
     }
 }
 
-/// The scanner. Characters that belong to no token are collected, not refused.
-#[derive(Debug)]
-pub(super) struct Lexer<'t> {
+/// The scanner. Characters that belong to no token are echoed, not refused.
+pub(super) struct Lexer<'t, 'e> {
     text: &'t [u8],
     offset: usize,
-    /// What libipsec's scanner copies to standard output.
-    pub echoed: Vec<u8>,
+    /// Takes what libipsec's scanner copies to standard output.
+    echo: &'e mut dyn FnMut(u8),
 }
 
-impl<'t> Lexer<'t> {
+impl<'t, 'e> Lexer<'t, 'e> {
     /// Over `text` up to its first NUL.
-    pub fn new(text: &'t [u8]) -> Self {
+    pub fn new(text: &'t [u8], echo: &'e mut dyn FnMut(u8)) -> Self {
         let text = text.split(|&b| b == 0).next().unwrap_or_default();
-        Self { text, offset: 0, echoed: Vec::new() }
+        Self { text, offset: 0, echo }
     }
 
     /// The next token; [`Token::End`] again and again at the end.
@@ -88,7 +87,7 @@ impl<'t> Lexer<'t> {
                 _ => match word(rest).or_else(|| port(rest)) {
                     Some(found) => found,
                     None => {
-                        self.echoed.push(first);
+                        (self.echo)(first);
                         self.offset += 1;
                         continue;
                     }
@@ -170,12 +169,14 @@ mod tests {
     use super::*;
 
     fn tokens(text: &[u8]) -> (Vec<(Token, String, usize)>, Vec<u8>) {
-        let mut lexer = Lexer::new(text);
+        let mut echoed = Vec::new();
+        let mut echo = |byte| echoed.push(byte);
+        let mut lexer = Lexer::new(text, &mut echo);
         let mut found = Vec::new();
         loop {
             let lexeme = lexer.next();
             if lexeme.token == Token::End {
-                return (found, lexer.echoed);
+                return (found, echoed);
             }
             found.push((lexeme.token, lexeme.as_str().to_owned(), lexeme.offset));
         }

@@ -12,7 +12,7 @@
 //! addrs   = ADDRESS "-" ADDRESS | ADDRESS PORT "-" ADDRESS PORT | "me" "-" "any" | "any" "-" "me" ;
 //! level   = "default" | "use" | "require" | "unique" | "unique:" NUMBER ;
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod address;
 mod dump;
@@ -20,6 +20,7 @@ mod error;
 mod lexer;
 mod parse;
 pub mod priority;
+mod sys;
 pub mod template;
 
 use core::fmt;
@@ -28,9 +29,9 @@ use std::net::SocketAddr;
 use zerocopy::IntoBytes;
 
 pub use address::AddressError;
-pub use dump::dump;
+pub use dump::{dump, dump_to};
 pub use error::{PolicyError, PolicyErrorKind};
-pub use parse::{Outcome, parse};
+pub use parse::{Diagnostic, Outcome, Parsed, parse, parse_with};
 
 use crate::error::Code;
 use crate::wire::layout::{SadbXIpsecrequest, SadbXPolicy};
@@ -100,18 +101,38 @@ impl PolicySpec {
     /// # Errors
     /// [`Code::NoBuffers`] when there are more requests than the 16-bit length field can count (512 KiB).
     pub fn to_bytes(&self) -> Result<Vec<u8>, Code> {
+        let mut bytes = vec![0; self.byte_len()?];
+        self.write(&mut bytes);
+        Ok(bytes)
+    }
+
+    /// Bytes of [`Self::to_bytes`].
+    ///
+    /// # Errors
+    /// As it.
+    pub fn byte_len(&self) -> Result<usize, Code> {
         let total = self.requests.iter().fold(HEADER_LEN, |n, request| n.saturating_add(request.len()));
-        let len = u16::try_from(total / 8).map_err(|_| Code::NoBuffers)?;
+        u16::try_from(total / 8).map(|len| usize::from(len) * 8).map_err(|_| Code::NoBuffers)
+    }
+
+    /// Writes [`Self::to_bytes`] into a buffer of [`Self::byte_len`] bytes, as far as it goes.
+    pub fn write(&self, buffer: &mut [u8]) {
         let header = SadbXPolicy {
-            len: len.into(),
+            len: ((buffer.len() / 8) as u16).into(),
             exttype: ExtensionType::X_POLICY.0.into(),
             policy_type: self.policy_type.0.into(),
             dir: self.direction.0,
             priority: self.priority.into(),
             ..Default::default()
         };
-        let mut bytes = Vec::with_capacity(total);
-        bytes.extend_from_slice(header.as_bytes());
+        let mut room = buffer;
+        let mut put = |bytes: &[u8]| {
+            let len = bytes.len().min(room.len());
+            let (to, rest) = std::mem::take(&mut room).split_at_mut(len);
+            to.copy_from_slice(&bytes[..len]);
+            room = rest;
+        };
+        put(header.as_bytes());
         for request in &self.requests {
             let fixed = SadbXIpsecrequest {
                 len: (request.len() as u16).into(),
@@ -121,14 +142,12 @@ impl PolicySpec {
                 reqid: request.reqid.into(),
                 ..Default::default()
             };
-            bytes.extend_from_slice(fixed.as_bytes());
+            put(fixed.as_bytes());
             if let Some((source, destination)) = request.addresses {
-                bytes.extend_from_slice(sockaddr_bytes(source).as_bytes());
-                bytes.extend_from_slice(sockaddr_bytes(destination).as_bytes());
+                put(sockaddr_bytes(source).as_bytes());
+                put(sockaddr_bytes(destination).as_bytes());
             }
         }
-        bytes.truncate(usize::from(len) * 8);
-        Ok(bytes)
     }
 }
 

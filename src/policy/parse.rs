@@ -5,6 +5,7 @@
 //! it. This parser decides in the same order; that order shows in which error wins, in the token that a
 //! diagnostic quotes, and in which stray characters were echoed by then.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use crate::error::Code;
@@ -31,15 +32,54 @@ pub struct Outcome {
     pub system_text: Option<&'static str>,
 }
 
+/// The same of [`parse_with`], which allocates nothing but the policy's requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parsed<'t> {
+    /// As in [`Outcome`].
+    pub result: Result<PolicySpec, PolicyError>,
+    /// As in [`Outcome`].
+    pub diagnostic: Option<Diagnostic<'t>>,
+    /// As in [`Outcome`].
+    pub code: Option<Code>,
+    /// As in [`Outcome`].
+    pub system_text: Option<&'static str>,
+}
+
+/// What libipsec writes to standard error: one line with its newline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Diagnostic<'t> {
+    what: &'static str,
+    /// The token that was read last.
+    quoted: &'t str,
+}
+
+impl fmt::Display for Diagnostic<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "libipsec: {} while parsing \"{}\"", self.what, self.quoted)
+    }
+}
+
+fn code_after(code: Option<Code>, before: Code) -> Code {
+    match (code, before) {
+        (Some(code), _) => code,
+        (None, Code::NoError) => Code::InvalidArgument,
+        (None, stale) => stale,
+    }
+}
+
 impl Outcome {
     /// The error code after the call, from the one before it.
     #[must_use]
     pub fn code_after(&self, before: Code) -> Code {
-        match (self.code, before) {
-            (Some(code), _) => code,
-            (None, Code::NoError) => Code::InvalidArgument,
-            (None, stale) => stale,
-        }
+        code_after(self.code, before)
+    }
+}
+
+impl Parsed<'_> {
+    /// The error code after the call, from the one before it.
+    #[must_use]
+    pub fn code_after(&self, before: Code) -> Code {
+        code_after(self.code, before)
     }
 }
 
@@ -54,31 +94,37 @@ impl Outcome {
 /// ```
 #[must_use]
 pub fn parse(text: &[u8]) -> Outcome {
-    let lexer = Lexer::new(text);
-    let mut parser = Parser { lexer, ahead: None, last: None, header_made: false };
-    let result = parser.policy();
-    let (diagnostic, code, system_text) = match result {
-        Ok(_) => (None, Some(Code::NoError), None),
-        Err(error) => {
-            let quoted = parser.last.map(|l| l.as_str().to_owned()).unwrap_or_default();
-            match error.kind {
-                PolicyErrorKind::Syntax { .. } => {
-                    let line = format!("libipsec: syntax error while parsing \"{quoted}\"\n");
-                    (Some(line), parser.header_made.then_some(Code::InvalidArgument), None)
-                }
-                PolicyErrorKind::Address(cause) => {
-                    let line = format!("libipsec: invalid IP address while parsing \"{quoted}\"\n");
-                    (Some(line), Some(error.into()), Some(cause.text()))
-                }
-                _ => (None, Some(error.into()), None),
-            }
-        }
-    };
-    Outcome { result, echoed: parser.lexer.echoed, diagnostic, code, system_text }
+    let mut echoed = Vec::new();
+    let Parsed { result, diagnostic, code, system_text } = parse_with(text, &mut |byte| echoed.push(byte));
+    Outcome { result, echoed, diagnostic: diagnostic.map(|line| line.to_string()), code, system_text }
 }
 
-struct Parser<'t> {
-    lexer: Lexer<'t>,
+/// Reads a policy text, up to its first NUL. `echo` is given each character that belongs to no token, which libipsec
+/// copies to standard output.
+pub fn parse_with<'t>(text: &'t [u8], echo: &mut dyn FnMut(u8)) -> Parsed<'t> {
+    let lexer = Lexer::new(text, echo);
+    let mut parser = Parser { lexer, ahead: None, last: None, header_made: false };
+    let result = parser.policy();
+    let quoted = parser.last.map(|lexeme| lexeme.as_str()).unwrap_or_default();
+    let (diagnostic, code, system_text) = match result {
+        Ok(_) => (None, Some(Code::NoError), None),
+        Err(error) => match error.kind {
+            PolicyErrorKind::Syntax { .. } => {
+                let line = Diagnostic { what: "syntax error", quoted };
+                (Some(line), parser.header_made.then_some(Code::InvalidArgument), None)
+            }
+            PolicyErrorKind::Address(cause) => {
+                let line = Diagnostic { what: "invalid IP address", quoted };
+                (Some(line), Some(error.into()), Some(cause.text()))
+            }
+            _ => (None, Some(error.into()), None),
+        },
+    };
+    Parsed { result, diagnostic, code, system_text }
+}
+
+struct Parser<'t, 'e> {
+    lexer: Lexer<'t, 'e>,
     /// The token that was read ahead.
     ahead: Option<Lexeme<'t>>,
     /// The token that was read last: the one that diagnostics quote.
@@ -107,7 +153,7 @@ struct Addresses {
 const REQUEST_OR_END: &str = "esp, ah, ipcomp or the end";
 const LEVEL: &str = "default, use, require, unique or unique:NUMBER";
 
-impl<'t> Parser<'t> {
+impl<'t> Parser<'t, '_> {
     fn peek(&mut self) -> Lexeme<'t> {
         *self.ahead.get_or_insert_with(|| {
             let lexeme = self.lexer.next();
@@ -166,7 +212,11 @@ impl<'t> Parser<'t> {
         loop {
             match self.peek().token {
                 Token::Protocol(protocol) => {
+                    let at = self.peek();
                     let request = self.request(&policy, protocol, &mut len)?;
+                    if policy.requests.try_reserve(1).is_err() {
+                        return error_at(at, PolicyErrorKind::NoMemory);
+                    }
                     policy.requests.push(request);
                 }
                 Token::End => return Ok(policy),

@@ -33,7 +33,7 @@ pub(super) fn shifted(base: u32, named: bool, stronger: bool, offset: u64) -> Op
 }
 
 /// Writes ` prio BASE[ + N| - N]` relative to the nearest base; nothing for 0.
-pub(super) fn write(out: &mut String, priority: u32) {
+pub(super) fn write(out: &mut impl Write, priority: u32) {
     let (base, name) = match priority {
         0 => return,
         1..0x6000_0000 => (HIGH, "high"),

@@ -1,19 +1,21 @@
 //! What the printers need from the process around them.
 
+use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The clock, the time zone and the protocol names. The C ABI answers with `time`, `ctime` and
-/// `getprotobynumber`.
+use super::Short;
+
+/// The clock, the time zone and the protocol names. The C ABI answers with `time`, `localtime_r` and `/etc/protocols`.
 pub trait Environment {
     /// Seconds since the epoch.
     fn now(&self) -> i64;
 
     /// A time in the local zone, as the 20 characters of `ctime` from the month on: `Nov 14 22:13:20 2023`.
     /// Longer text is cut. `None` if the time cannot be expressed.
-    fn local_time(&self, time: i64) -> Option<String>;
+    fn local_time(&self, time: i64) -> Option<Short>;
 
     /// The name of an IP protocol.
-    fn protocol_name(&self, protocol: u8) -> Option<String>;
+    fn protocol_name(&self, protocol: u8) -> Option<Short>;
 }
 
 /// An [`Environment`] without the C library: UTC, and the protocol names that policies name most.
@@ -52,16 +54,18 @@ impl Environment for Utc {
         self.now
     }
 
-    fn local_time(&self, time: i64) -> Option<String> {
+    fn local_time(&self, time: i64) -> Option<Short> {
         let (year, month, day) = civil(time.div_euclid(86_400));
         // ctime's limit: the year less 1900 is an int.
         i32::try_from(year - 1900).ok()?;
         let second = time.rem_euclid(86_400);
         let (hour, minute) = (second / 3600, second / 60 % 60);
-        Some(format!("{} {day:2} {hour:02}:{minute:02}:{:02} {year}", MONTHS.get(month)?, second % 60))
+        let mut text = Short::default();
+        let _ = write!(text, "{} {day:2} {hour:02}:{minute:02}:{:02} {year}", MONTHS.get(month)?, second % 60);
+        Some(text)
     }
 
-    fn protocol_name(&self, protocol: u8) -> Option<String> {
+    fn protocol_name(&self, protocol: u8) -> Option<Short> {
         let name = match protocol {
             0 => "ip",
             1 => "icmp",
@@ -84,7 +88,7 @@ impl Environment for Utc {
             136 => "udplite",
             _ => return None,
         };
-        Some(name.to_owned())
+        Some(Short::lossy(name.as_bytes()))
     }
 }
 
@@ -104,7 +108,7 @@ mod tests {
             (-1, "Dec 31 23:59:59 1969"),
             (-2_203_891_201, "Feb 28 23:59:59 1900"),
         ] {
-            assert_eq!(Utc { now: 0 }.local_time(time).as_deref(), Some(text));
+            assert_eq!(Utc { now: 0 }.local_time(time).unwrap().as_str(), text);
         }
         assert_eq!(Utc { now: 0 }.local_time(i64::MAX), None);
         assert_eq!(Utc { now: 0 }.local_time(i64::MIN), None);

@@ -10,7 +10,7 @@ use crate::wire::sockaddr::{AF_INET, AF_INET6, Sockaddr, sockaddr_len};
 use crate::wire::{ExtensionType, HEADER_LEN, Header, PolicyType};
 
 use super::Text;
-use super::text::{Out, put};
+use super::text::{Out, Sink, collect, put};
 
 /// What libipsec prints for a NULL pointer, before it ends the process.
 pub const NULL_MESSAGE: &str = "kdebug_sadb: NULL pointer was passed.\n";
@@ -38,12 +38,16 @@ pub struct Kdebug {
 /// Writes every field of a message. Nothing is validated first; a message shorter than its header gives nothing.
 #[must_use]
 pub fn kdebug_sadb(message: &[u8]) -> Kdebug {
-    let mut out = Out::for_message(message.len());
-    let ending = put_message(&mut out, message);
-    Kdebug { text: out.into_text(), ending }
+    let (text, ending) = collect(message.len(), |sink| kdebug_sadb_to(message, sink));
+    Kdebug { text, ending }
 }
 
-fn put_message(out: &mut Out, message: &[u8]) -> Ending {
+/// [`kdebug_sadb`], piece by piece.
+pub fn kdebug_sadb_to(message: &[u8], sink: &mut Sink<'_>) -> Ending {
+    put_message(&mut Out(sink), message)
+}
+
+fn put_message(out: &mut Out<'_, '_>, message: &[u8]) -> Ending {
     let Some(h) = Header::read(message) else { return Ending::Stopped };
     let (t, errno, satype) = (h.msg_type.0, h.errno, h.satype.0);
     put!(out, "sadb_msg{{ version={} type={t} errno={errno} satype={satype}\n", h.version);
@@ -76,7 +80,7 @@ fn put_message(out: &mut Out, message: &[u8]) -> Ending {
 }
 
 /// Prints the body of an extension; `None` if it is shorter than its structure.
-fn put_extension(out: &mut Out, ext_type: ExtensionType, ext: &[u8]) -> Option<Ending> {
+fn put_extension(out: &mut Out<'_, '_>, ext_type: ExtensionType, ext: &[u8]) -> Option<Ending> {
     use ExtensionType as E;
     match ext_type {
         E::SA => put_sa(out, read(ext)?.0),
@@ -109,17 +113,17 @@ fn read<T: FromBytes>(ext: &[u8]) -> Option<(T, &[u8])> {
     T::read_from_prefix(ext).ok()
 }
 
-fn put_sa(out: &mut Out, sa: SadbSa) {
+fn put_sa(out: &mut Out<'_, '_>, sa: SadbSa) {
     put!(out, "sadb_sa{{ spi={} replay={} state={}\n", sa.spi.get(), sa.replay, sa.state);
     put!(out, "  auth={} encrypt={} flags=0x{:08x} }}\n", sa.auth, sa.encrypt, sa.flags.get());
 }
 
-fn put_lifetime(out: &mut Out, l: SadbLifetime) {
+fn put_lifetime(out: &mut Out<'_, '_>, l: SadbLifetime) {
     put!(out, "sadb_lifetime{{ alloc={}, bytes={}\n", l.allocations.get(), l.bytes.get() as u32);
     put!(out, "  addtime={}, usetime={} }}\n", l.addtime.get() as u32, l.usetime.get() as u32);
 }
 
-fn put_address(out: &mut Out, (fixed, rest): (SadbAddress, &[u8])) {
+fn put_address(out: &mut Out<'_, '_>, (fixed, rest): (SadbAddress, &[u8])) {
     let [a, b] = fixed.reserved.get().to_ne_bytes();
     let (proto, prefixlen) = (fixed.proto, fixed.prefixlen);
     put!(out, "sadb_address{{ proto={proto} prefixlen={prefixlen} reserved=0x{a:02x}{b:02x} }}\n");
@@ -127,7 +131,7 @@ fn put_address(out: &mut Out, (fixed, rest): (SadbAddress, &[u8])) {
 }
 
 /// A sockaddr that is cut short shows its family only.
-fn put_sockaddr(out: &mut Out, bytes: &[u8]) {
+fn put_sockaddr(out: &mut Out<'_, '_>, bytes: &[u8]) {
     let sockaddr = Sockaddr(bytes);
     let family = sockaddr.family();
     put!(out, "sockaddr{{ len={} family={family}", sockaddr_len(family));
@@ -148,7 +152,7 @@ fn put_sockaddr(out: &mut Out, bytes: &[u8]) {
     put!(out, "  }}\n");
 }
 
-fn put_key(out: &mut Out, (fixed, rest): (SadbKey, &[u8])) {
+fn put_key(out: &mut Out<'_, '_>, (fixed, rest): (SadbKey, &[u8])) {
     let (bits, len) = (fixed.bits.get(), usize::from(fixed.bits.get() / 8));
     put!(out, "sadb_key{{ bits={bits} reserved={}\n  key=", fixed.reserved.get());
     if len > rest.len() {
@@ -158,7 +162,7 @@ fn put_key(out: &mut Out, (fixed, rest): (SadbKey, &[u8])) {
     put!(out, " }}\n");
 }
 
-fn put_identity(out: &mut Out, which: &str, (fixed, rest): (SadbIdent, &[u8])) {
+fn put_identity(out: &mut Out<'_, '_>, which: &str, (fixed, rest): (SadbIdent, &[u8])) {
     put!(out, "sadb_ident_{which}{{ type={} id={}", fixed.ident_type.get(), fixed.id.get());
     if !rest.is_empty() {
         put!(out, "\n  str=\"");
@@ -173,7 +177,7 @@ fn put_identity(out: &mut Out, which: &str, (fixed, rest): (SadbIdent, &[u8])) {
     put!(out, " }}\n");
 }
 
-fn put_proposal(out: &mut Out, (fixed, mut rest): (SadbProp, &[u8])) {
+fn put_proposal(out: &mut Out<'_, '_>, (fixed, mut rest): (SadbProp, &[u8])) {
     put!(out, "sadb_prop{{ replay={}\n", fixed.replay);
     while let Ok((c, next)) = SadbComb::read_from_prefix(rest) {
         put!(out, "sadb_comb{{ auth={} encrypt={} ", c.auth, c.encrypt);
@@ -189,7 +193,7 @@ fn put_proposal(out: &mut Out, (fixed, mut rest): (SadbProp, &[u8])) {
     put!(out, "}}\n");
 }
 
-fn put_supported(out: &mut Out, mut rest: &[u8]) {
+fn put_supported(out: &mut Out<'_, '_>, mut rest: &[u8]) {
     put!(out, "sadb_sup{{\n");
     while let Ok((a, next)) = SadbAlg::read_from_prefix(rest) {
         let (min, max) = (a.minbits.get(), a.maxbits.get());
@@ -199,14 +203,14 @@ fn put_supported(out: &mut Out, mut rest: &[u8]) {
     put!(out, "}}\n");
 }
 
-fn put_sa2(out: &mut Out, sa2: SadbXSa2) {
+fn put_sa2(out: &mut Out<'_, '_>, sa2: SadbXSa2) {
     put!(out, "sadb_x_sa2{{ mode={} reqid={}\n", sa2.mode, sa2.reqid.get());
     let (reserved1, reserved2) = (sa2.reserved1, sa2.reserved2.get());
     put!(out, "  reserved1={reserved1} reserved2={reserved2} sequence={} }}\n", sa2.sequence.get());
 }
 
 /// Requests that do not fit end the list, but not the message.
-fn put_policy(out: &mut Out, (p, mut rest): (SadbXPolicy, &[u8])) {
+fn put_policy(out: &mut Out<'_, '_>, (p, mut rest): (SadbXPolicy, &[u8])) {
     let (t, dir, id, priority) = (p.policy_type.get(), p.dir, p.id.get(), p.priority.get());
     put!(out, "sadb_x_policy{{ type={t} dir={dir} id={id:x} priority={priority} }}\n");
     if PolicyType(t) != PolicyType::IPSEC {
@@ -235,7 +239,7 @@ fn put_policy(out: &mut Out, (p, mut rest): (SadbXPolicy, &[u8])) {
     }
 }
 
-fn put_kmaddress(out: &mut Out, (fixed, rest): (SadbXKmaddress, &[u8])) -> Ending {
+fn put_kmaddress(out: &mut Out<'_, '_>, (fixed, rest): (SadbXKmaddress, &[u8])) -> Ending {
     let [a, b, c, d] = fixed.reserved.get().to_ne_bytes();
     put!(out, "sadb_x_kmaddress{{ reserved=0x{a:02x}{b:02x}{c:02x}{d:02x} }}\n");
     let mut rest = rest;

@@ -1,7 +1,8 @@
 //! Messages as people read them: libipsec's dumps and the listing of "Unix Network Programming", chapter 19.
 //!
-//! Nothing here writes to a stream or asks the C library: every function returns bytes, and what depends on the
-//! process (the time, its zone, `/etc/protocols`) comes from an [`Environment`].
+//! Nothing here writes to a stream, asks the C library or allocates: text goes to a [`Sink`], and what depends on the
+//! process (the time, its zone, `/etc/protocols`) comes from an [`Environment`]. Each printer has a second function
+//! that collects its text in memory.
 //!
 //! No function reads past its slice. Where libipsec would read beyond an extension, an extension too short for
 //! its structure counts as missing, a key ends where its extension ends, and a sockaddr that is cut short is
@@ -18,11 +19,11 @@ mod unp;
 mod view;
 
 pub use environment::{Environment, Utc};
-pub use kdebug::{Ending, Kdebug, NULL_MESSAGE, kdebug_sadb};
-pub use sadump::sadump;
-pub use spdump::{SocketPolicyFilter, spdump};
-pub use text::{Text, hexdump};
-pub use unp::{ListingError, Style, listing};
+pub use kdebug::{Ending, Kdebug, NULL_MESSAGE, kdebug_sadb, kdebug_sadb_to};
+pub use sadump::{sadump, sadump_to};
+pub use spdump::{SocketPolicyFilter, spdump, spdump_to};
+pub use text::{Short, Sink, Text, hexdump, hexdump_to};
+pub use unp::{ListingError, Style, listing, listing_to};
 
 use crate::error::Code;
 

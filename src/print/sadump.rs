@@ -6,15 +6,21 @@ use crate::wire::layout::{SadbSa, SadbXNatTPort, SadbXNatTType, SadbXSa2};
 use crate::wire::sockaddr::Sockaddr;
 use crate::wire::{ExtensionType, SaType};
 
-use super::text::{Out, put};
-use super::view::{self, NO_TEXT, View, host};
+use super::text::{Out, Sink, collect, put};
+use super::view::{self, OrNull, View, host};
 use super::{Dumped, Environment, names};
 
 /// Writes the SA of a message. A message that `pfkey_align` or `pfkey_check` refuses gives the error's text.
 #[must_use]
 pub fn sadump(message: &[u8], with_ports: bool, environment: &dyn Environment) -> Dumped {
-    let mut out = Out::for_message(message.len());
-    let code = match View::new(message) {
+    let (text, code) = collect(message.len(), |sink| sadump_to(message, with_ports, environment, sink));
+    Dumped { text, code }
+}
+
+/// [`sadump`], piece by piece; gives the code.
+pub fn sadump_to(message: &[u8], with_ports: bool, environment: &dyn Environment, sink: &mut Sink<'_>) -> Code {
+    let mut out = Out(sink);
+    match View::new(message) {
         Ok(view) => {
             put_sa(&mut out, &view, with_ports, environment);
             Code::NoError
@@ -23,16 +29,15 @@ pub fn sadump(message: &[u8], with_ports: bool, environment: &dyn Environment) -
             put!(out, "{}\n", code.text());
             code
         }
-    };
-    Dumped { text: out.into_text(), code }
+    }
 }
 
-fn put_sa(out: &mut Out, view: &View<'_>, with_ports: bool, environment: &dyn Environment) {
+fn put_sa(out: &mut Out<'_, '_>, view: &View<'_>, with_ports: bool, environment: &dyn Environment) {
     let nat_t = view.read::<SadbXNatTType>(ExtensionType::X_NAT_T_TYPE).is_some_and(|(t, _)| t.nat_t_type != 0);
-    let put_end = |out: &mut Out, sockaddr: Sockaddr<'_>, nat_t_port| {
+    let put_end = |out: &mut Out<'_, '_>, sockaddr: Sockaddr<'_>, nat_t_port| {
         put!(out, "{}", host(sockaddr));
         if with_ports {
-            put!(out, "[{}]", address::service_text(sockaddr).as_deref().unwrap_or(NO_TEXT));
+            put!(out, "[{}]", OrNull(address::service_text(sockaddr)));
         }
         if let (true, Some((port, _))) = (nat_t, view.read::<SadbXNatTPort>(nat_t_port)) {
             put!(out, "[{}]", port.port.get());
@@ -92,7 +97,7 @@ fn put_sa(out: &mut Out, view: &View<'_>, with_ports: bool, environment: &dyn En
     put!(out, "\tsadb_seq={} pid={} refcnt={}\n", header.seq, header.pid, header.reserved);
 }
 
-fn put_lifetimes(out: &mut Out, view: &View<'_>, environment: &dyn Environment) {
+fn put_lifetimes(out: &mut Out<'_, '_>, view: &View<'_>, environment: &dyn Environment) {
     let Some(current) = view.lifetime(ExtensionType::LIFETIME_CURRENT) else { return };
     let hard = view.lifetime(ExtensionType::LIFETIME_HARD).unwrap_or_default();
     let soft = view.lifetime(ExtensionType::LIFETIME_SOFT).unwrap_or_default();

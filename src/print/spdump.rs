@@ -6,7 +6,7 @@ use crate::wire::layout::{SadbAddress, SadbXPolicy};
 use crate::wire::sockaddr::{AF_INET6, Sockaddr};
 use crate::wire::{ExtensionType, Header};
 
-use super::text::{Out, put};
+use super::text::{Out, Sink, collect, put};
 use super::view::{self, View, host};
 use super::{Dumped, Environment};
 
@@ -37,19 +37,30 @@ pub fn spdump(
     filter: &mut SocketPolicyFilter,
     environment: &dyn Environment,
 ) -> Dumped {
-    let mut out = Out::for_message(message.len());
-    let code = match View::new(message) {
+    let (text, code) = collect(message.len(), |sink| spdump_to(message, with_ports, filter, environment, sink));
+    Dumped { text, code }
+}
+
+/// [`spdump`], piece by piece; gives the code.
+pub fn spdump_to(
+    message: &[u8],
+    with_ports: bool,
+    filter: &mut SocketPolicyFilter,
+    environment: &dyn Environment,
+    sink: &mut Sink<'_>,
+) -> Code {
+    let mut out = Out(sink);
+    match View::new(message) {
         Ok(view) => put_policy(&mut out, &view, with_ports, filter, environment),
         Err(code) => {
             put!(out, "{}\n", code.text());
             code
         }
-    };
-    Dumped { text: out.into_text(), code }
+    }
 }
 
 fn put_policy(
-    out: &mut Out,
+    out: &mut Out<'_, '_>,
     view: &View<'_>,
     with_ports: bool,
     filter: &mut SocketPolicyFilter,
@@ -81,10 +92,11 @@ fn put_policy(
     };
 
     let bytes = view.extension(ExtensionType::X_POLICY).unwrap_or_default();
-    let code = match policy::dump(bytes, b"\n\t", with_ports) {
-        Ok(text) => {
+    // Whether it can be written shows at its end.
+    let code = match policy::dump_to(bytes, b"\n\t", with_ports, &mut |_| {}) {
+        Ok(()) => {
             put!(out, "\n\t");
-            out.raw(&text);
+            let _ = policy::dump_to(bytes, b"\n\t", with_ports, out.0);
             put!(out, "\n");
             Code::NoError
         }
@@ -112,7 +124,7 @@ const fn has_no_ports(protocol: u8) -> bool {
 }
 
 /// `ADDRESS[/PREFIX][PORT] `
-fn put_end(out: &mut Out, fixed: SadbAddress, sockaddr: Sockaddr<'_>, protocol: u8) {
+fn put_end(out: &mut Out<'_, '_>, fixed: SadbAddress, sockaddr: Sockaddr<'_>, protocol: u8) {
     put!(out, "{}", host(sockaddr));
     let width = if sockaddr.family() == AF_INET6 { 128 } else { 32 };
     if fixed.prefixlen != width {
@@ -127,7 +139,7 @@ fn put_end(out: &mut Out, fixed: SadbAddress, sockaddr: Sockaddr<'_>, protocol: 
 }
 
 /// The protocol, and what it keeps in the port fields: ICMP's and MH's type and code, GRE's key.
-fn put_upper_layer(out: &mut Out, protocol: u8, source: u16, destination: u16, environment: &dyn Environment) {
+fn put_upper_layer(out: &mut Out<'_, '_>, protocol: u8, source: u16, destination: u16, environment: &dyn Environment) {
     match environment.protocol_name(protocol) {
         Some(name) => put!(out, "{name}"),
         None => put!(out, "{protocol}"),

@@ -1,15 +1,16 @@
 //! The listing of "Unix Network Programming" (Stevens, Fenner, Rudoff), chapter 19: `print_sadb_msg`.
 
+use core::fmt;
+
 use nix::errno::Errno;
 use zerocopy::FromBytes;
 
-use crate::policy::address;
 use crate::wire::layout::*;
 use crate::wire::sockaddr::{AF_INET6, Sockaddr};
 use crate::wire::{ExtensionType, HEADER_LEN, Header, PF_KEY_V2, SaFlags};
 
-use super::text::{Out, put};
-use super::view::{NO_TEXT, time};
+use super::text::{Out, Sink, collect, put};
+use super::view::{host, time};
 use super::{Environment, Text};
 
 /// Whether the slips of the book's program are kept.
@@ -44,6 +45,20 @@ pub enum ListingError {
 /// # Errors
 /// [`ListingError`]: nothing is listed then.
 pub fn listing(message: &[u8], style: Style, environment: &dyn Environment) -> Result<Text, ListingError> {
+    let (text, outcome) = collect(message.len(), |sink| listing_to(message, style, environment, sink));
+    outcome.map(|()| text)
+}
+
+/// [`listing`], piece by piece.
+///
+/// # Errors
+/// As [`listing`].
+pub fn listing_to(
+    message: &[u8],
+    style: Style,
+    environment: &dyn Environment,
+    sink: &mut Sink<'_>,
+) -> Result<(), ListingError> {
     let actual = message.len();
     let header = Header::read(message).ok_or(ListingError::Length { header: 0, actual })?;
     let announced = usize::from(header.len) * 8;
@@ -53,7 +68,7 @@ pub fn listing(message: &[u8], style: Style, environment: &dyn Environment) -> R
     if header.version != PF_KEY_V2 {
         return Err(ListingError::Version);
     }
-    let mut out = Out::for_message(actual);
+    let mut out = Out(sink);
     let (errno, seq, pid) = (header.errno, header.seq, header.pid);
     put!(out, "SADB Message {}, errno {errno}, ", message_type(header.msg_type.0));
     put!(out, "satype {}, seq {seq}, pid {pid}\n", satype(header.satype.0));
@@ -78,12 +93,12 @@ pub fn listing(message: &[u8], style: Style, environment: &dyn Environment) -> R
             }
         }
     }
-    Ok(out.into_text())
+    Ok(())
 }
 
 /// `None` if the extension is shorter than its structure.
 fn put_extension(
-    out: &mut Out,
+    out: &mut Out<'_, '_>,
     ext_type: ExtensionType,
     ext: &[u8],
     style: Style,
@@ -116,7 +131,7 @@ fn read<T: FromBytes>(ext: &[u8]) -> Option<(T, &[u8])> {
     T::read_from_prefix(ext).ok()
 }
 
-fn put_sa(out: &mut Out, sa: SadbSa, style: Style) {
+fn put_sa(out: &mut Out<'_, '_>, sa: SadbSa, style: Style) {
     let spi = match style {
         Style::Corrected => sa.spi.get(),
         Style::Book => u32::from_ne_bytes(sa.spi.to_bytes()),
@@ -130,7 +145,7 @@ fn put_sa(out: &mut Out, sa: SadbSa, style: Style) {
 }
 
 fn put_lifetime(
-    out: &mut Out,
+    out: &mut Out<'_, '_>,
     ext_type: ExtensionType,
     lifetime: SadbLifetime,
     style: Style,
@@ -156,9 +171,9 @@ fn put_lifetime(
     }
 }
 
-fn put_address(out: &mut Out, name: &str, (fixed, rest): (SadbAddress, &[u8])) {
+fn put_address(out: &mut Out<'_, '_>, name: &str, (fixed, rest): (SadbAddress, &[u8])) {
     let sockaddr = Sockaddr(rest);
-    let host = address::host_text(sockaddr).unwrap_or_else(|| NO_TEXT.to_owned());
+    let host = host(sockaddr);
     put!(out, " {name} address:   ");
     match (sockaddr.port(), sockaddr.family()) {
         (0, _) => put!(out, "{host}"),
@@ -178,7 +193,7 @@ fn put_address(out: &mut Out, name: &str, (fixed, rest): (SadbAddress, &[u8])) {
     put!(out, "\n");
 }
 
-fn put_key(out: &mut Out, name: &str, (fixed, rest): (SadbKey, &[u8])) {
+fn put_key(out: &mut Out<'_, '_>, name: &str, (fixed, rest): (SadbKey, &[u8])) {
     let bits = fixed.bits.get();
     put!(out, " {name} key, {bits} bits: 0x");
     for byte in rest.iter().take(usize::from(bits).div_ceil(8)) {
@@ -187,7 +202,7 @@ fn put_key(out: &mut Out, name: &str, (fixed, rest): (SadbKey, &[u8])) {
     put!(out, "\n");
 }
 
-fn put_supported(out: &mut Out, kind: &str, name: fn(u8) -> String, (_, mut rest): (SadbSupported, &[u8])) {
+fn put_supported(out: &mut Out<'_, '_>, kind: &str, name: fn(u8) -> Named, (_, mut rest): (SadbSupported, &[u8])) {
     put!(out, " Supported {kind} algorithms:\n");
     if rest.is_empty() {
         put!(out, "  None\n");
@@ -198,17 +213,33 @@ fn put_supported(out: &mut Out, kind: &str, name: fn(u8) -> String, (_, mut rest
     }
 }
 
-fn named(name: Option<&str>, kind: &str, number: u8) -> String {
-    name.map_or_else(|| format!("[Unknown {kind} {number}]"), str::to_owned)
+/// A name, or the number of its kind that has none.
+struct Named {
+    name: Option<&'static str>,
+    kind: &'static str,
+    number: u8,
 }
 
-fn message_type(t: u8) -> String {
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name {
+            Some(name) => f.write_str(name),
+            None => write!(f, "[Unknown {} {}]", self.kind, self.number),
+        }
+    }
+}
+
+fn named(name: Option<&'static str>, kind: &'static str, number: u8) -> Named {
+    Named { name, kind, number }
+}
+
+fn message_type(t: u8) -> Named {
     const NAMES: [&str; 11] =
         ["Reserved", "Get SPI", "Update", "Add", "Delete", "Get", "Acquire", "Register", "Expire", "Flush", "Dump"];
     named(NAMES.get(usize::from(t)).copied(), "type", t)
 }
 
-fn satype(t: u8) -> String {
+fn satype(t: u8) -> Named {
     let name = match t {
         0 => "Unspecified",
         2 => "IPsec AH",
@@ -219,14 +250,14 @@ fn satype(t: u8) -> String {
         8 => "Mobile IP",
         _ => return named(None, "satype", t),
     };
-    name.to_owned()
+    named(Some(name), "satype", t)
 }
 
-fn state(s: u8) -> String {
+fn state(s: u8) -> Named {
     named(["Larval", "Mature", "Dying", "Dead"].get(usize::from(s)).copied(), "SA state", s)
 }
 
-fn auth(algorithm: u8) -> String {
+fn auth(algorithm: u8) -> Named {
     let name = match algorithm {
         0 => "None",
         2 => "HMAC-MD5",
@@ -239,10 +270,10 @@ fn auth(algorithm: u8) -> String {
         251 => "Null",
         _ => return named(None, "authentication algorithm", algorithm),
     };
-    name.to_owned()
+    named(Some(name), "authentication algorithm", algorithm)
 }
 
-fn encrypt(algorithm: u8) -> String {
+fn encrypt(algorithm: u8) -> Named {
     let name = match algorithm {
         0 => "None",
         2 => "DES-CBC",
@@ -253,7 +284,7 @@ fn encrypt(algorithm: u8) -> String {
         12 => "AES",
         _ => return named(None, "encryption algorithm", algorithm),
     };
-    name.to_owned()
+    named(Some(name), "encryption algorithm", algorithm)
 }
 
 #[cfg(test)]

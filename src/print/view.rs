@@ -1,18 +1,17 @@
 //! A message as `pfkey_align` sees it.
 
+use core::fmt;
+
 use zerocopy::FromBytes;
 
 use crate::error::Code;
-use crate::policy::address;
+use crate::policy::address::{HostText, host_text};
 use crate::wire::layout::{SadbAddress, SadbExt, SadbKey, SadbLifetime, SadbXSecCtx};
 use crate::wire::sockaddr::Sockaddr;
 use crate::wire::{ExtensionType, Header, align};
 
-use super::Environment;
 use super::text::{Out, put};
-
-/// What stands for an address that cannot be converted.
-pub(super) const NO_TEXT: &str = "(null)";
+use super::{Environment, Short};
 
 /// A message whose extensions were found.
 pub(super) struct View<'a> {
@@ -66,7 +65,7 @@ impl<'a> View<'a> {
     }
 
     /// The lines about the security context, if there is one.
-    pub fn put_sec_ctx(&self, out: &mut Out) {
+    pub fn put_sec_ctx(&self, out: &mut Out<'_, '_>) {
         let Some((fixed, rest)) = self.read::<SadbXSecCtx>(ExtensionType::X_SEC_CTX) else { return };
         put!(out, "\tsecurity context doi: {}\n", fixed.doi);
         put!(out, "\tsecurity context algorithm: {}\n", fixed.alg);
@@ -77,18 +76,46 @@ impl<'a> View<'a> {
     }
 }
 
-/// `str_ipaddr`: the address of a sockaddr.
-pub(super) fn host(sockaddr: Sockaddr<'_>) -> String {
-    address::host_text(sockaddr).unwrap_or_else(|| NO_TEXT.to_owned())
+/// A text, or what stands for one that there is not.
+pub(super) struct OrNull<T>(pub Option<T>);
+
+impl<T: fmt::Display> fmt::Display for OrNull<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(text) => text.fmt(f),
+            None => f.write_str("(null)"),
+        }
+    }
 }
 
-/// A time as 20 characters: blanks for 0, question marks for a time that cannot be expressed.
-pub(super) fn time(time: u64, environment: &dyn Environment) -> String {
-    if time == 0 {
-        return " ".repeat(20);
+/// `str_ipaddr`: the address of a sockaddr.
+pub(super) fn host(sockaddr: Sockaddr<'_>) -> OrNull<HostText> {
+    OrNull(host_text(sockaddr))
+}
+
+/// A time as 20 characters.
+pub(super) enum TimeText {
+    /// Blanks.
+    None,
+    /// Question marks: it cannot be expressed.
+    Unknown,
+    Known(Short),
+}
+
+impl fmt::Display for TimeText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => write!(f, "{:20}", ""),
+            Self::Unknown => write!(f, "{:?<20}", ""),
+            Self::Known(text) => write!(f, "{text:.20}"),
+        }
     }
-    match environment.local_time(time as i64) {
-        Some(text) => text.chars().take(20).collect(),
-        None => "?".repeat(20),
+}
+
+/// A time; blanks for 0.
+pub(super) fn time(time: u64, environment: &dyn Environment) -> TimeText {
+    match time {
+        0 => TimeText::None,
+        time => environment.local_time(time as i64).map_or(TimeText::Unknown, TimeText::Known),
     }
 }

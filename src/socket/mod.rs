@@ -6,8 +6,10 @@
 
 mod choose;
 mod error;
+mod headers;
 mod opened;
 mod place;
+mod served;
 mod start;
 mod sys;
 
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 
 pub use choose::{Backend, extras, open, open_with, open_with_cloexec, set_extras};
 pub use error::{OpenError, Step};
+pub(crate) use headers::Headers;
 pub use place::find_pfkeyd;
 pub(crate) use sys::own;
 pub(crate) use sys::same_namespace;
@@ -36,13 +39,13 @@ const EMBEDDED_PREFIX: &[u8] = b"\0pfkey/embedded/";
 /// Whether a pfkeyd serves this descriptor (it was made by [`open`], here or in another process).
 #[must_use]
 pub fn is_served(fd: RawFd) -> bool {
-    sys::has_name_prefix(fd, NAME_PREFIX)
+    served::is_named(fd, NAME_PREFIX)
 }
 
 /// Whether what is behind a descriptor is the kernel's XFRM: an AF_KEY socket, or a private pfkeyd over XFRM.
 #[must_use]
 pub fn is_xfrm(fd: BorrowedFd<'_>) -> bool {
-    sys::has_name_prefix(fd.as_raw_fd(), XFRM_PREFIX) || sys::is_af_key(fd.as_raw_fd())
+    served::is_named(fd.as_raw_fd(), XFRM_PREFIX) || sys::is_af_key(fd.as_raw_fd())
 }
 
 /// Sends one message with one `send`. On a served descriptor it returns when every answer waits there, as
@@ -67,10 +70,10 @@ pub fn send(fd: RawFd, message: &[u8]) -> io::Result<usize> {
 #[must_use]
 pub fn is_private(fd: BorrowedFd<'_>) -> bool {
     let fd = fd.as_raw_fd();
-    sys::has_name_prefix(fd, XFRM_PREFIX) || sys::has_name_prefix(fd, EMBEDDED_PREFIX)
+    served::is_named(fd, XFRM_PREFIX) || served::is_named(fd, EMBEDDED_PREFIX)
 }
 
-/// Sends several messages behind a header of type [`crate::wire::SEVERAL`], and returns when every answer waits.
+/// Sends several messages behind [`crate::wire::SEVERAL`], and returns when every answer waits.
 ///
 /// # Errors
 /// That of `send`.

@@ -25,26 +25,38 @@ impl std::str::FromStr for Extras {
     type Err = UnknownExtra;
 
     fn from_str(list: &str) -> Result<Self, UnknownExtra> {
-        let mut extras = Self::default();
-        for word in list.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-            match word {
-                "aead" => extras.aead = true,
-                "sha256-128" => extras.sha256_128 = true,
-                _ => return Err(UnknownExtra { word: word.to_owned() }),
-            }
-        }
-        Ok(extras)
+        Self::from_list(list).map_err(|word| UnknownExtra { word: word.to_owned() })
     }
 }
 
 impl std::fmt::Display for Extras {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let words = [("aead", self.aead), ("sha256-128", self.sha256_128)];
-        f.write_str(&words.iter().filter(|(_, on)| *on).map(|(word, _)| *word).collect::<Vec<_>>().join(","))
+        f.write_str(match (self.aead, self.sha256_128) {
+            (false, false) => "",
+            (true, false) => "aead",
+            (false, true) => "sha256-128",
+            (true, true) => "aead,sha256-128",
+        })
     }
 }
 
 impl Extras {
+    /// Reads a list; gives the word that means nothing, if there is one.
+    ///
+    /// # Errors
+    /// That word.
+    pub fn from_list(list: &str) -> Result<Self, &str> {
+        let mut extras = Self::default();
+        for word in list.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            match word {
+                "aead" => extras.aead = true,
+                "sha256-128" => extras.sha256_128 = true,
+                _ => return Err(word),
+            }
+        }
+        Ok(extras)
+    }
+
     /// Whether nothing is offered.
     #[must_use]
     pub fn is_none(self) -> bool {

@@ -37,11 +37,11 @@ pub const HEADER_LEN: usize = 16;
 /// The largest message that the 16-bit length field can express, in bytes.
 pub const MAX_MESSAGE_LEN: usize = 65535 * 8;
 
-/// The message type of a 16-byte header in front of several messages in one datagram: a library of ours sends them so to
-/// its pfkeyd. AF_KEY has no such type.
-pub const SEVERAL: MessageType = MessageType(255);
+/// What stands in front of several messages in one datagram: a library of ours sends them so to its pfkeyd. No PF_KEY message
+/// begins so, whatever its version and type, so that no program sends one that it did not mean to.
+pub const SEVERAL: [u8; HEADER_LEN] = *b"\0several\xd7\x1c\x8e\x3b\xf4\x60\xa9\x95";
 
-/// The messages behind such a header. Ends where a length does not fit.
+/// The messages behind it. Ends where a length does not fit.
 pub fn several(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let len = usize::from(Header::read(bytes)?.len) * 8;

@@ -4,11 +4,11 @@
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::algorithm::Kind;
-use super::attribute::{Attributes, DUMP, REQUEST, Writer};
-use super::layout::{ALGORITHM_NAME, EncapTmpl, UsersaInfo, attribute, message};
+use super::attribute::{Attributes, DUMP, REQUEST};
+use super::layout::{ALGORITHM_NAME, AttributeHeader, EncapTmpl, Header, UsersaInfo, attribute, message};
 use super::netlink::Netlink;
 use super::parts::Parts;
 use super::sa::{aead_id, flags_from_xfrm, is_past_soft_limit, said_from_xfrm};
@@ -31,10 +31,7 @@ pub fn for_each_sa(
     if !same_namespace(socket, netlink.as_fd()) {
         return None;
     }
-    let mut request = Writer::default();
-    request.message(message::GETSA, REQUEST | DUMP, 0, 0, &[0_u8; 0]);
-    request.attribute(attribute::PROTO, &[&[proto]]);
-    let mut parts = Parts::start(netlink, request.bytes()).ok()?;
+    let mut parts = Parts::start(netlink, &request(proto)).ok()?;
     loop {
         let seen = parts.next(|received| {
             let (info, attributes) = received.fixed::<UsersaInfo>()?;
@@ -48,6 +45,22 @@ pub fn for_each_sa(
             Ok(Some(_)) => {}
         }
     }
+}
+
+/// The request of a dump with its only attribute, in a buffer of its own: a `Writer` allocates.
+fn request(proto: u8) -> [u8; 24] {
+    let header = Header {
+        len: 24.into(),
+        msg_type: message::GETSA.into(),
+        flags: (REQUEST | DUMP).into(),
+        ..Default::default()
+    };
+    let attribute = AttributeHeader { len: 5.into(), attr_type: attribute::PROTO.into() };
+    let mut bytes = [0; 24];
+    bytes[..16].copy_from_slice(header.as_bytes());
+    bytes[16..20].copy_from_slice(attribute.as_bytes());
+    bytes[20] = proto;
+    bytes
 }
 
 /// Bits and bytes of a key.
@@ -118,4 +131,17 @@ fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, now: Time) -> Option<
         }
     }
     Some(view)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xfrm::attribute::Writer;
+
+    #[test]
+    fn the_request_is_what_a_writer_makes() {
+        let mut writer = Writer::default();
+        writer.message(message::GETSA, REQUEST | DUMP, 0, 0, &[0_u8; 0]).attribute(attribute::PROTO, &[&[50]]);
+        assert_eq!(writer.bytes(), request(50));
+    }
 }

@@ -11,7 +11,7 @@ use crate::keyd::Errno;
 /// A dump between its request and its end. What was received may hold keys, and is wiped in the end.
 pub struct Parts {
     netlink: Netlink,
-    buffer: Zeroizing<Box<[u8]>>,
+    buffer: Zeroizing<Vec<u8>>,
     /// What of the buffer is filled, and how far it was read.
     filled: usize,
     read: usize,
@@ -23,10 +23,12 @@ impl Parts {
     /// Sends the request of a dump.
     ///
     /// # Errors
-    /// That of `send`. What the kernel thinks of the request comes with the first message.
+    /// ENOMEM; that of `send`. What the kernel thinks of the request comes with the first message.
     pub fn start(netlink: Netlink, request: &[u8]) -> Result<Self, Errno> {
+        let mut buffer = Zeroizing::new(Vec::new());
+        buffer.try_reserve_exact(RECEIVE_BUFFER).map_err(|_| Errno::ENOMEM)?;
+        buffer.resize(RECEIVE_BUFFER, 0);
         netlink.send(request)?;
-        let buffer = Zeroizing::new(vec![0; RECEIVE_BUFFER].into());
         Ok(Self { netlink, buffer, filled: 0, read: 0, ended: false })
     }
 

@@ -125,10 +125,10 @@ pub(super) unsafe fn set(fd: c_int, level: c_int, name: c_int, value: *const c_v
         return status;
     }
     let len = len as usize;
-    if value.is_null() || !(1..=MAX_VALUE).contains(&len) {
+    if value.is_null() || !(1..=MAX_VALUE).contains(&len) || !is_internet(fd) {
         return status;
     }
-    // SAFETY: the kernel copies the value before it gives either of these errors.
+    // SAFETY: the sockets of these families copy the value before they give either of these errors.
     let bytes = unsafe { std::slice::from_raw_parts(value.cast::<u8>(), len) };
     // SAFETY: all of it is plain data, valid when zeroed. Padding stays zero: assigned are fields only.
     let mut policy: SocketPolicy = unsafe { std::mem::zeroed() };
@@ -152,6 +152,18 @@ pub(super) unsafe fn set(fd: c_int, level: c_int, name: c_int, value: *const c_v
         }
         None => status,
     }
+}
+
+/// Whether it is an AF_INET or AF_INET6 socket; others do not look at the value. errno is kept.
+fn is_internet(fd: c_int) -> bool {
+    let errno = Errno::last_raw();
+    let mut domain: c_int = 0;
+    let mut len = size_of::<c_int>() as socklen_t;
+    // SAFETY: the pointer is that of a live integer of the length that is passed.
+    let status =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, (&raw mut domain).cast(), &raw mut len) };
+    Errno::set_raw(errno);
+    status == 0 && matches!(domain, libc::AF_INET | libc::AF_INET6)
 }
 
 /// A socket of XFRM's loads its module.

@@ -60,7 +60,7 @@ pub fn socket_addr(sockaddr: Sockaddr<'_>) -> Option<SocketAddr> {
 pub fn host(address: SocketAddr) -> String {
     match address {
         SocketAddr::V4(v4) => v4.ip().to_string(),
-        SocketAddr::V6(v6) => ipv6_text(*v6.ip(), v6.scope_id()),
+        SocketAddr::V6(v6) => ipv6_text(*v6.ip(), v6.scope_id()).to_string(),
     }
 }
 
@@ -79,7 +79,7 @@ pub const fn width(address: SocketAddr) -> u8 {
 
 /// A sockaddr for people, also one that is no IP address.
 pub fn any_host(sockaddr: Sockaddr<'_>) -> String {
-    host_text(sockaddr).unwrap_or_else(|| format!("(family {})", sockaddr.family()))
+    host_text(sockaddr).map_or_else(|| format!("(family {})", sockaddr.family()), |host| host.to_string())
 }
 
 /// A Unix time as `YYYY-MM-DDTHH:MM:SSZ`.

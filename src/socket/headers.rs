@@ -1,0 +1,65 @@
+//! The headers of what waits on a descriptor, many with one system call and without allocating, as nix would.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+
+use crate::wire::HEADER_LEN;
+
+/// Messages that are received at once.
+const MOST: usize = 64;
+
+/// Headers that were received; the rests of their messages are gone.
+pub(crate) struct Headers {
+    bytes: [[u8; HEADER_LEN]; MOST],
+    lens: [usize; MOST],
+    count: usize,
+    next: usize,
+}
+
+impl Headers {
+    pub(crate) const fn new() -> Self {
+        Self { bytes: [[0; HEADER_LEN]; MOST], lens: [0; MOST], count: 0, next: 0 }
+    }
+
+    /// The next message that was received: as much of its header as there was, which is nothing at end of file.
+    pub(crate) fn next(&mut self) -> Option<&[u8]> {
+        let place = self.next;
+        if place >= self.count {
+            return None;
+        }
+        self.next += 1;
+        self.bytes.get(place)?.get(..*self.lens.get(place)?)
+    }
+
+    /// Receives what waits, in place of what was received before.
+    ///
+    /// # Errors
+    /// Those of `recvmmsg`; EAGAIN if nothing waits.
+    pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        (self.count, self.next) = (0, 0);
+        let mut parts = self
+            .bytes
+            .each_mut()
+            .map(|bytes| libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() });
+        let mut messages = parts.each_mut().map(|part| {
+            // SAFETY: mmsghdr is plain data, valid when zeroed.
+            let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            message.msg_hdr.msg_iov = part;
+            message.msg_hdr.msg_iovlen = 1;
+            message
+        });
+        // The flags are unsigned on musl.
+        let flags = libc::MSG_DONTWAIT as _;
+        // SAFETY: as many messages as the array has; each names a part, which names live bytes.
+        let received = unsafe {
+            libc::recvmmsg(fd.as_raw_fd(), messages.as_mut_ptr(), MOST as libc::c_uint, flags, std::ptr::null_mut())
+        };
+        self.count = usize::try_from(Errno::result(received)?).unwrap_or(0).min(MOST);
+        for (len, message) in self.lens.iter_mut().zip(&messages) {
+            *len = (message.msg_len as usize).min(HEADER_LEN);
+        }
+        Ok(())
+    }
+}
