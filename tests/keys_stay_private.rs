@@ -282,3 +282,23 @@ fn keys_leave_the_command_line() {
     assert!(shown.starts_with(PFKEY), "{shown:?}");
     assert_eq!(shown.trim_end_matches('\0'), PFKEY);
 }
+
+#[test]
+fn debug_shows_no_key() {
+    use pfkey_rs::afkey::sa::Key;
+    use pfkey_rs::wire::{ExtensionType, Header, Message, MessageType, Profile, SaType, Writer};
+    let key = [201, 202, 203, 204, 205, 206, 207, 208];
+    let mut buffer = [0; 128];
+    let header = Header::new(MessageType::ADD, SaType::ESP, 1, 1);
+    let mut writer = Writer::new(&mut buffer, header, Profile::Linux);
+    writer.key(ExtensionType::KEY_ENCRYPT, 64, &key);
+    // Not whole, so that it is read extension by extension only.
+    let bytes = writer.finish().unwrap();
+    let message = Message::parse(bytes, Profile::Linux).unwrap();
+    let extension = message.extensions().next().unwrap();
+    assert!(extension.bytes.ends_with(&key));
+    let key = Key { bits: 64, bytes: zeroize::Zeroizing::new(Box::from(key)) };
+    for text in [format!("{message:?}"), format!("{extension:?}"), format!("{key:?}"), format!("{message:#?}")] {
+        assert!(!text.contains("201") && !text.to_lowercase().contains("c9"), "{text}");
+    }
+}
