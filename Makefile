@@ -2,7 +2,9 @@
 #   make            the libraries and pfkeyd, optimised
 #   make demo       a short tour: an SA added to an embedded key engine, and dumped
 #   make check      every test
-#   make install    PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, MANDIR, DESTDIR; LIBIPSEC_COMPAT=DIR for a libipsec.so.0
+#   make check-deny the licences and sources of the crates, and what is known against them (cargo deny)
+#   make notices    THIRD-PARTY.md again, from the crates that are linked
+#   make install    PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, MANDIR, DOCDIR, DESTDIR; LIBIPSEC_COMPAT=DIR for a libipsec.so.0
 #   make uninstall  the same; with LIBIPSEC_COMPAT=DIR that libipsec.so.0 too
 SHELL = /bin/sh
 PREFIX = /usr/local
@@ -11,6 +13,7 @@ INCLUDEDIR = $(PREFIX)/include
 BINDIR = $(PREFIX)/bin
 SBINDIR = $(PREFIX)/sbin
 MANDIR = $(PREFIX)/share/man
+DOCDIR = $(PREFIX)/share/doc/libpfkey_rs
 DESTDIR =
 LIBIPSEC_COMPAT =
 CC = cc
@@ -21,18 +24,19 @@ HEADER = include/pfkey_rs.h
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 T = target/release
 MAN_PAGES = pfkey.1 pfkey-run.1 pfkeyd.8 libpfkey_rs.3
+NOTICES = LICENSE-MIT LICENSE-APACHE THIRD-PARTY.md
 HEADERS = libpfkey.h pfkey_rs.h
 COMPAT_HEADERS = libpfkey_rs/pfkeyv2_compat.h libpfkey_rs/net/pfkeyv2.h libpfkey_rs/netinet/ipsec.h
 PLACES = -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
   -e 's|@VERSION@|$(VERSION)|'
 PROGRAMS = sadb_add sadb_dump sadb_register sadb_static sadb_dynamic spd two_listeners fork_and_pass
 
-.PHONY: all build demo check check-kernel bench headers install uninstall clean
+.PHONY: all build demo check check-deny check-kernel bench headers notices install uninstall clean
 
 all: build
 
 build:
-	PFKEYD_PATH=$(SBINDIR)/pfkeyd $(CARGO) build --release --package libpfkey_rs --package pfkey_preload
+	PFKEYD_PATH=$(SBINDIR)/pfkeyd $(CARGO) build --locked --release --package libpfkey_rs --package pfkey_preload
 
 headers:
 	cbindgen --version | grep -qx 'cbindgen $(CBINDGEN_VERSION)' || \
@@ -41,7 +45,7 @@ headers:
 	mv $(HEADER).new $(HEADER)
 
 demo:
-	@$(CARGO) build --quiet
+	@$(CARGO) build --locked --quiet
 	@mkdir -p target/demo
 	@ln -sf ../debug/libpfkey_rs.so target/demo/libpfkey_rs.so.0
 	@for p in sadb_add sadb_dump; do \
@@ -51,6 +55,12 @@ demo:
 
 check:
 	CARGO=$(CARGO) sh tests/check.sh
+
+check-deny:
+	CARGO=$(CARGO) sh tests/deny.sh
+
+notices:
+	PFKEY_WRITE_NOTICES=1 $(CARGO) test --locked --quiet --test supply_chain the_notices_are_the_crates_own
 
 check-kernel:
 	tests/kernel/check
@@ -63,7 +73,7 @@ check-kernel:
 	tests/kernel/pfkey
 
 bench:
-	$(CARGO) bench
+	$(CARGO) bench --locked
 
 install: build
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR) \
@@ -80,6 +90,11 @@ install: build
 	install -m 755 $(T)/pfkey $(DESTDIR)$(BINDIR)/pfkey
 	for page in $(MAN_PAGES); do \
 	  install -D -m 644 man/$$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page || exit 1; done
+	install -d $(DESTDIR)$(DOCDIR)
+	install -m 644 $(NOTICES) $(DESTDIR)$(DOCDIR)
+	notices=$$(rustc --print sysroot)/share/doc/rust/COPYRIGHT-library.html; \
+	  if [ -f "$$notices" ]; then install -m 644 "$$notices" $(DESTDIR)$(DOCDIR)/rust-library.html; \
+	  else echo "no notices of Rust's standard library: $$notices is not there" >&2; fi
 	for p in pfkey_rs pfkey_preload; do \
 	  sed $(PLACES) pkgconfig/$$p.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/$$p.pc || exit 1; done
 	sed $(PLACES) preload/pfkey-run > $(DESTDIR)$(BINDIR)/pfkey-run
@@ -96,7 +111,7 @@ install-libipsec: build
 	  /usr/lib/*-linux-gnu|/usr/lib/*-linux-musl|$(LIBDIR)) \
 	    echo "LIBIPSEC_COMPAT=$(LIBIPSEC_COMPAT): a directory of its own, please: strongSwan has a libipsec.so.0 too" >&2; exit 1;; esac
 	install -d $(DESTDIR)$(LIBIPSEC_COMPAT)
-	PFKEYD_PATH=$(SBINDIR)/pfkeyd $(CARGO) build --release --package pfkey_compat
+	PFKEYD_PATH=$(SBINDIR)/pfkeyd $(CARGO) build --locked --release --package pfkey_compat
 	{ echo '{ global:'; sed 's/$$/;/' exports.txt preload/exports.txt; echo 'local: *; };'; } > $(T)/libipsec.map
 	$(CC) -shared -o $(T)/libipsec.so.0 -Wl,-soname,libipsec.so.0 -Wl,--version-script=$(T)/libipsec.map \
 	  -Wl,--whole-archive $(T)/libpfkey_compat.a -Wl,--no-whole-archive -Wl,--gc-sections -Wl,--strip-debug \
@@ -109,6 +124,8 @@ uninstall:
 	rm -f $(DESTDIR)$(LIBDIR)/libpfkey_rs.a $(DESTDIR)$(SBINDIR)/pfkeyd $(DESTDIR)$(BINDIR)/pfkey-run \
 	  $(DESTDIR)$(BINDIR)/pfkey
 	for page in $(MAN_PAGES); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
+	cd $(DESTDIR)$(DOCDIR) && rm -f $(NOTICES) rust-library.html
+	-rmdir $(DESTDIR)$(DOCDIR)
 	$(if $(LIBIPSEC_COMPAT),rm -f $(DESTDIR)$(LIBIPSEC_COMPAT)/libipsec.so.0)
 	$(if $(LIBIPSEC_COMPAT),-rmdir $(DESTDIR)$(LIBIPSEC_COMPAT))
 	cd $(DESTDIR)$(INCLUDEDIR) && rm -f $(HEADERS) $(COMPAT_HEADERS)

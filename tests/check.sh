@@ -7,7 +7,7 @@ for tool in cc nm readelf; do
 done
 log=$(mktemp) || exit 1
 trap 'rm -f "$log"' EXIT
-{ $cargo test --no-fail-fast -- --nocapture; echo "status $?"; } >"$log" 2>&1
+{ $cargo test --locked --no-fail-fast -- --nocapture; echo "status $?"; } >"$log" 2>&1
 sed -n '/^running\|^test \|panicked\|^error\|^warning: unused/p' "$log"
 grep -E '^status [1-9]' "$log" >/dev/null && sed -n '/panicked at/,/^test /p; /^error/,/^$/p' "$log"
 echo

@@ -1,4 +1,4 @@
-//! docs/coverage.md names tests, scenarios, files and commands that exist.
+//! docs/coverage.md and docs/security.md name tests, scenarios, files and commands that exist.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -31,7 +31,21 @@ fn quoted(text: &str) -> Vec<&str> {
 
 #[test]
 fn everything_named_exists() {
-    let text = read("docs/coverage.md");
+    let (tests, missing) = named("docs/coverage.md");
+    assert!(tests > 100, "{tests} tests are named");
+    assert!(missing.is_empty(), "named in docs/coverage.md and not there: {missing:#?}");
+}
+
+#[test]
+fn everything_that_shows_a_statement_about_security_exists() {
+    let (tests, missing) = named("docs/security.md");
+    assert!(tests > 30, "{tests} tests are named");
+    assert!(missing.is_empty(), "named in docs/security.md and not there: {missing:#?}");
+}
+
+/// How many tests a file names, and everything that it names and that is not there.
+fn named(file: &str) -> (usize, Vec<String>) {
+    let text = read(file);
     let scenarios: BTreeSet<String> = read("tests/transcripts/7.2/afkey.txt")
         .lines()
         .filter_map(|line| line.strip_prefix("== "))
@@ -56,26 +70,37 @@ fn everything_named_exists() {
         } else if let Some(command) = name.strip_prefix("pfkey ") {
             let arguments = command.split(' ');
             Command::new(env!("CARGO_BIN_EXE_pfkey")).args(arguments).arg("--help").output().unwrap().status.success()
+        } else if let Some(target) = name.strip_prefix("make ") {
+            read("Makefile").lines().any(|line| line.starts_with(&format!("{target}:")))
         } else if let Some(bench) = name.strip_prefix("cargo bench --bench ") {
             root().join(format!("benches/{bench}.rs")).exists()
         } else {
             continue;
         };
         if !exists {
-            missing.push(name);
+            missing.push(name.to_owned());
         }
     }
-    assert!(tests > 100, "{tests} tests are named");
-    assert!(missing.is_empty(), "named in docs/coverage.md and not there: {missing:#?}");
+    (tests, missing)
 }
 
-/// Every row shows something.
-#[test]
-fn every_row_is_shown() {
-    let text = read("docs/coverage.md");
+/// Every row of a file's tables says what shows it, or in these words that nothing does.
+fn each_row_is_shown(file: &str, open: Option<&str>) {
+    let text = read(file);
     let lines: Vec<&str> = text.lines().collect();
     for pair in lines.windows(2).filter(|pair| pair[0].starts_with("| ") && !pair[1].starts_with("|---")) {
         let cells: Vec<&str> = pair[0].trim_matches('|').split('|').map(str::trim).collect();
-        assert!(cells.last().is_some_and(|last| last.contains('`')), "nothing shows: {}", pair[0]);
+        let last = cells.last().copied().unwrap_or_default();
+        if open == Some(last) {
+            println!("skipped: nothing shows yet: {}", cells[0]);
+        } else {
+            assert!(last.contains('`'), "nothing shows: {}", pair[0]);
+        }
     }
+}
+
+#[test]
+fn every_row_is_shown() {
+    each_row_is_shown("docs/coverage.md", None);
+    each_row_is_shown("docs/security.md", Some("no test yet"));
 }

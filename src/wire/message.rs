@@ -105,8 +105,8 @@ impl Header {
     }
 }
 
-/// One extension of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One extension of a message. `Debug` shows no contents: they may be a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Extension<'a> {
     /// Its type, known or not.
     pub ext_type: ExtensionType,
@@ -116,19 +116,31 @@ pub struct Extension<'a> {
     pub bytes: &'a [u8],
 }
 
+impl core::fmt::Debug for Extension<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Extension({:?} at {}, {} bytes)", self.ext_type, self.offset, self.bytes.len())
+    }
+}
+
 /// Most extension types of any profile, plus one.
 const SLOTS: usize = 33;
 
 /// A message that passed the profile's checks; extensions are found by type in constant time.
 ///
-/// Extension types above the profile's last were skipped, as af_key does.
-#[derive(Clone, Copy, Debug)]
+/// Extension types above the profile's last were skipped, as af_key does. `Debug` shows no contents: there may be keys.
+#[derive(Clone, Copy)]
 pub struct Message<'a> {
     bytes: &'a [u8],
     header: Header,
     profile: Profile,
     /// Offset and length of each extension in bytes; length 0 = absent.
     slots: [(u32, u32); SLOTS],
+}
+
+impl core::fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Message({:?}, {} bytes)", self.header, self.bytes.len())
+    }
 }
 
 impl<'a> Message<'a> {

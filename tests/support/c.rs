@@ -68,7 +68,7 @@ pub fn compile_plain(dir: &Path, name: &str, sources: &[PathBuf], flags: &[&str]
 pub fn package(package: &str, file: &str) -> PathBuf {
     if let Some(cargo) = std::env::var_os("CARGO") {
         let mut build = Command::new(cargo);
-        build.current_dir(root()).args(["build", "--quiet", "--package", package]);
+        build.current_dir(root()).args(["build", "--locked", "--quiet", "--package", package]);
         build.arg("--target-dir").arg(output_dir().parent().expect("a directory"));
         if output_dir().ends_with("release") {
             build.arg("--release");

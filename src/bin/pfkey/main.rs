@@ -4,14 +4,16 @@
 //! |---|---|
 //! | `show` | dump, spd, get, policy get |
 //! | `load`, `execute`, `undo`, `setkey/` | load, add, delete, flush, policy add and delete |
-//! | `save` | save |
+//! | `save`, `private_file` | save |
 //! | `monitor` | monitor |
 //! | `explain` | explain |
 //! | `types`, `algorithms`, `doctor` | the same |
 //! | `model/` | SAs and policies: from messages, to messages, as text |
+//! | `arguments` | takes keys out of what other users see of the command line |
 #![forbid(unsafe_code)]
 
 mod algorithms;
+mod arguments;
 mod channel;
 mod doctor;
 mod execute;
@@ -23,6 +25,7 @@ mod meaning;
 mod model;
 mod monitor;
 mod output;
+mod private_file;
 mod save;
 mod setkey;
 mod show;
@@ -100,7 +103,7 @@ enum Command {
     },
     /// Add an SA: what 'add' takes in a file, e.g. SRC DST esp 0x1000 -m tunnel -E aes-cbc 0x…
     Add {
-        /// SRC DST PROTOCOL SPI, options and algorithms; keys here are seen by others: prefer 'load -'
+        /// SRC DST PROTOCOL SPI, options and algorithms; others may glimpse keys here: prefer 'load -'
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
@@ -148,7 +151,11 @@ enum Command {
         kernel: bool,
     },
     /// Print SAs (with their keys) and policies as a file for 'load'
-    Save,
+    Save {
+        /// To this file, which only its owner can read, instead of standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Tell which policy and SAs an outbound packet takes and what MTU is left, or why it is dropped
     Explain {
         /// SRC → DST [PROTOCOL] [sport N] [dport N]; the arrow may be "to", or be left out
@@ -249,7 +256,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
             });
             show::spd(&mut Channel::open()?, &mut out, view, direction, sockets)
         }
-        Command::Add { words } => load::words(view, "add", words, false),
+        Command::Add { words } => {
+            arguments::hide();
+            load::words(view, "add", words, false)
+        }
         Command::Get { words } => load::words(view, "get", words, false),
         Command::Delete { all, words } => load::words(view, if all { "deleteall" } else { "delete" }, words, false),
         Command::Flush { protocol } => Channel::open()?.header_request(MessageType::FLUSH, satype(protocol)),
@@ -270,7 +280,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Load { file, check, all_or_nothing, kernel } => {
             load::file(view, &file, load::Options { check, all_or_nothing, kernel })
         }
-        Command::Save => save::save(),
+        Command::Save { output } => save::save(output.as_deref()),
         Command::Explain { words, file, mtu } => {
             explain::explain(view, &explain::Options { words: &words, file: file.as_deref(), mtu })
         }

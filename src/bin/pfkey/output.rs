@@ -1,5 +1,6 @@
-//! Standard output: a buffer that is wiped, and records shown as a table, as plain lines or as JSON.
+//! Output: a buffer that is wiped, and records shown as a table, as plain lines or as JSON.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 
 use zeroize::{Zeroize, Zeroizing};
@@ -11,15 +12,21 @@ const CAPACITY: usize = 64 * 1024;
 /// The version of the JSON texts' structure.
 const SCHEMA: u64 = 1;
 
-/// Standard output behind a buffer that never grows and is wiped, because keys pass through it.
+/// Standard output or a file, behind a buffer that never grows and is wiped, because keys pass through it.
 pub struct Out {
     buffer: Zeroizing<Vec<u8>>,
+    file: Option<File>,
 }
 
 impl Out {
-    /// An empty buffer.
+    /// Standard output, nothing written yet.
     pub fn new() -> Self {
-        Self { buffer: Zeroizing::new(Vec::with_capacity(CAPACITY)) }
+        Self { buffer: Zeroizing::new(Vec::with_capacity(CAPACITY)), file: None }
+    }
+
+    /// A file.
+    pub fn to(file: File) -> Self {
+        Self { file: Some(file), ..Self::new() }
     }
 }
 
@@ -36,7 +43,11 @@ impl Write for Out {
     fn flush(&mut self) -> io::Result<()> {
         let mut rest = self.buffer.as_slice();
         while !rest.is_empty() {
-            match nix::unistd::write(io::stdout(), rest) {
+            let written = match &self.file {
+                Some(file) => nix::unistd::write(file, rest),
+                None => nix::unistd::write(io::stdout(), rest),
+            };
+            match written {
                 Ok(n) => rest = rest.get(n..).unwrap_or_default(),
                 Err(nix::errno::Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),

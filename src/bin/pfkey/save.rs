@@ -2,24 +2,54 @@
 
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 use pfkey_rs::wire::{PolicyDirection, SaType};
 
 use crate::channel::Channel;
 use crate::failure::Failure;
-use crate::model::policy::Policy;
+use crate::model::policy::{Policy, PolicyEntry};
+use crate::model::sa::SaEntry;
 use crate::output::Out;
+use crate::private_file::{PrivateFile, readers};
 use crate::state;
 
-/// Writes the file to standard output: oldest first, because the engine tells of the newest first.
-pub fn save() -> Result<(), Failure> {
+/// Writes to a file that nobody else reads, or to standard output.
+pub fn save(output: Option<&Path>) -> Result<(), Failure> {
     let mut channel = Channel::open()?;
     let sas = state::sas(&mut channel, SaType::UNSPEC)?;
     let policies = state::policies(&mut channel)?;
-    if std::io::stdout().is_terminal() && sas.iter().any(|e| e.sa.auth_key.is_some() || e.sa.encrypt_key.is_some()) {
-        eprintln!("pfkey: warning: keys go to this terminal");
+    match output {
+        Some(path) => {
+            let told = |error| Failure::Told(format!("{}: {error}", path.display()));
+            let file = PrivateFile::create(path).map_err(told)?;
+            write(&mut Out::to(file.handle().map_err(told)?), &sas, &policies).map_err(told)?;
+            file.keep().map_err(told)
+        }
+        None => {
+            if sas.iter().any(SaEntry::has_key) {
+                warn();
+            }
+            Ok(write(&mut Out::new(), &sas, &policies)?)
+        }
     }
-    let mut out = Out::new();
+}
+
+/// Says if somebody else may see what goes to standard output.
+fn warn() {
+    let stdout = std::io::stdout();
+    if stdout.is_terminal() {
+        eprintln!("pfkey: warning: keys go to this terminal");
+    } else if let Some(mode) = readers(&stdout) {
+        eprintln!(
+            "pfkey: warning: keys go to a file that others can read (mode {mode:04o}): \
+             chmod 600, or 'pfkey save --output FILE'"
+        );
+    }
+}
+
+/// Writes SAs and policies, oldest first, because the engine tells of the newest first.
+fn write(out: &mut Out, sas: &[SaEntry], policies: &[PolicyEntry]) -> std::io::Result<()> {
     writeln!(out, "# SAs and policies as pfkey save found them. It holds keys: keep it from others' eyes.")?;
     for entry in sas.iter().rev() {
         match entry.command() {
@@ -27,7 +57,7 @@ pub fn save() -> Result<(), Failure> {
                 out.write_all(command.as_bytes())?;
                 writeln!(out)?;
             }
-            Err(why) => left_out(&mut out, &entry.sa.title(), why)?,
+            Err(why) => left_out(out, &entry.sa.title(), why)?,
         }
     }
     let forwarded: HashSet<_> = policies
@@ -47,10 +77,10 @@ pub fn save() -> Result<(), Failure> {
                 }
                 writeln!(out, "{command}")?;
             }
-            Err(why) => left_out(&mut out, &entry.policy.title(), why)?,
+            Err(why) => left_out(out, &entry.policy.title(), why)?,
         }
     }
-    Ok(out.flush()?)
+    out.flush()
 }
 
 fn left_out(out: &mut Out, title: &str, why: &str) -> std::io::Result<()> {

@@ -252,6 +252,11 @@ impl SaEntry {
         Some(Self { sa, state: fixed.state, current: lifetime(message, Ext::LIFETIME_CURRENT) })
     }
 
+    /// Whether it has a key that is worth hiding.
+    pub fn has_key(&self) -> bool {
+        [&self.sa.auth_key, &self.sa.encrypt_key].into_iter().flatten().any(|key| !key.is_empty())
+    }
+
     /// What is shown of it.
     pub fn record(&self) -> Record {
         let sa = &self.sa;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::Complaint;
+use super::host_name::is_like_key;
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl<'a> Token<'a> {
         match self.kind {
             Kind::End => "the end".to_owned(),
             Kind::Quoted => "a quoted string".to_owned(),
-            _ if self.bytes.starts_with(b"0x") && self.bytes.len() > 10 => "a hexadecimal string".to_owned(),
+            _ if is_like_key(self.bytes) => "a hexadecimal string".to_owned(),
             _ => {
                 let text = self.text();
                 let short: String = text.chars().take(40).map(|c| if c.is_control() { '?' } else { c }).collect();

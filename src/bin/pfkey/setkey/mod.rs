@@ -1,5 +1,6 @@
 //! setkey's file language: read whole before anything is sent.
 
+mod host_name;
 mod lexer;
 mod parse;
 mod sa;

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use pfkey_rs::policy::address;
 use pfkey_rs::wire::{PolicyDirection, SaType};
 
+use super::host_name::is_host_name;
 use super::lexer::{Kind, Lexer, Token};
 use super::{Action, Command, Complaint};
 use crate::model::names;
@@ -288,6 +289,10 @@ impl<'a> Parser<'a> {
             Ok(address) => vec![address],
             Err(_) if flags.numeric || name.contains(':') => {
                 return Err(Complaint { at, text: format!("{} is no numeric address", token.shown()) });
+            }
+            // A resolver tells other machines what it is asked for; it is never asked for a key.
+            Err(_) if !is_host_name(token.bytes) => {
+                return Err(Complaint { at, text: format!("{} is no address and no host's name", token.shown()) });
             }
             Err(_) => match self.hosts.get(&name) {
                 Some(found) => found.clone(),
