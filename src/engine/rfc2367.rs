@@ -9,7 +9,7 @@ use super::resolve::policy_index::FlowKey;
 use super::sa::{Address, Key, Limits, Sa, Said, Selector, State};
 use super::sadb::{AcquireKey, Index};
 use super::{Engine, algorithm};
-use crate::afkey::read::limits as read_limits;
+use crate::afkey::read::limits_as_given;
 use crate::keyd::{Audience, Context, Errno};
 use crate::wire::extras::Aead;
 use crate::wire::layout::{SadbAlg, SadbComb, SadbSa};
@@ -332,9 +332,16 @@ fn reply(request: Header) -> Header {
     Header::new(request.msg_type, request.satype, request.seq, request.pid)
 }
 
-/// Each of the two limits may be absent (section 2.3.2).
+/// Each of the two limits may be absent (section 2.3.2). Seconds that nobody lives to see are made fewer: timers reckon in
+/// signed ones, as Linux's.
 fn rfc_limits(request: &Message<'_>) -> (Limits, Limits) {
-    (read_limits(request.lifetime(Ext::LIFETIME_HARD)), read_limits(request.lifetime(Ext::LIFETIME_SOFT)))
+    const AGES: u64 = 1 << 62;
+    let read = |ext| {
+        let given = limits_as_given(request.lifetime(ext));
+        let seconds = |n: u64| n.min(AGES);
+        Limits { add_seconds: seconds(given.add_seconds), use_seconds: seconds(given.use_seconds), ..given }
+    };
+    (read(Ext::LIFETIME_HARD), read(Ext::LIFETIME_SOFT))
 }
 
 /// What an ACQUIRE proposes (section 2.3.7), every algorithm that has a key, strongest first.
