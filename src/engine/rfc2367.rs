@@ -217,6 +217,7 @@ impl Engine {
                 let sa = self.sadb.get_mut(index).ok_or(Errno::ESRCH)?;
                 (sa.hard, sa.soft, sa.dying) = (hard, soft, false);
                 let timer = sa.next_check(now);
+                self.sadb.changed(index);
                 self.sadb.set_timer(index, timer);
                 index
             }

@@ -127,12 +127,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Shows an SA as a GET would, to whoever drives the engine.
+    /// Shows an SA as a GET would, but for its keys, to whoever drives the engine.
     #[must_use]
     pub fn describe(&self, said: &Said) -> Option<Vec<u8>> {
         let sa = self.sadb.get(self.sadb.find(said)?)?;
         let mut buffer = vec![0; super::message::BUFFER_LEN];
         let header = Header::new(MessageType::GET, sa.satype(), 0, 0);
-        super::message::write_sa(&mut buffer, header, sa, Shown::WithoutKeys).ok().map(|m| m.to_vec())
+        self.write_sa(&mut buffer, header, sa, Shown::WithoutKeys).ok().map(|m| m.to_vec())
     }
 }
