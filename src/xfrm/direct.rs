@@ -32,7 +32,7 @@ pub fn for_each_sa(
         return None;
     }
     let mut request = Writer::default();
-    request.message(message::GETSA, REQUEST | DUMP, 0, 0, &[0_u8; 0]);
+    request.message(message::GETSA, REQUEST | DUMP, 1, 0, &[0_u8; 0]);
     request.attribute(attribute::PROTO, &[&[proto]]);
     let mut parts = Parts::start(netlink, request.bytes()).ok()?;
     loop {

@@ -11,6 +11,8 @@ use crate::keyd::Errno;
 /// A dump between its request and its end. What was received may hold keys, and is wiped in the end.
 pub struct Parts {
     netlink: Netlink,
+    /// `nlmsg_seq` of the request, which all of its answers have.
+    seq: u32,
     buffer: Zeroizing<Box<[u8]>>,
     /// What of the buffer is filled, and how far it was read.
     filled: usize,
@@ -25,9 +27,10 @@ impl Parts {
     /// # Errors
     /// That of `send`. What the kernel thinks of the request comes with the first message.
     pub fn start(netlink: Netlink, request: &[u8]) -> Result<Self, Errno> {
+        let seq = split(request).map_or(0, |(one, _)| one.seq);
         netlink.send(request)?;
         let buffer = Zeroizing::new(vec![0; RECEIVE_BUFFER].into());
-        Ok(Self { netlink, buffer, filled: 0, read: 0, ended: false })
+        Ok(Self { netlink, seq, buffer, filled: 0, read: 0, ended: false })
     }
 
     /// Gives the next message to `take`; `None` at the end.
@@ -46,6 +49,8 @@ impl Parts {
             };
             self.read = self.filled - rest.len();
             match received.msg_type {
+                // Of another dump.
+                _ if received.seq != self.seq => {}
                 message::DONE | message::ERROR => {
                     self.ended = true;
                     match received.error() {
