@@ -42,17 +42,14 @@ impl Engine {
         if !sa.dying && sa.usage.is_over(&sa.soft, now) {
             self.expire_soft(index, cx);
         }
-        let timer = self.sadb.get(index).and_then(|sa| sa.next_check(now));
-        self.sadb.set_timer(index, timer);
+        self.sadb.rearm(index, now);
     }
 
     /// Bytes and packets, tested before a packet is counted.
     pub(super) fn check_volume(&mut self, index: u32, cx: &mut Context<'_>) -> bool {
-        let Some(sa) = self.sadb.get_mut(index) else { return false };
+        let Some(sa) = self.sadb.get(index) else { return false };
         let over = |used: u64, limit: u64| limit != 0 && used >= limit;
         if over(sa.usage.bytes, sa.hard.bytes) || over(sa.usage.packets, sa.hard.packets) {
-            sa.state = State::Expired;
-            self.sadb.changed(index);
             self.expire_hard(index, cx);
             return false;
         }
@@ -64,10 +61,8 @@ impl Engine {
 
     /// EXPIRE, soft: once, until an UPDATE.
     fn expire_soft(&mut self, index: u32, cx: &mut Context<'_>) {
-        let Some(sa) = self.sadb.get_mut(index) else { return };
-        sa.dying = true;
-        let sa = sa.clone();
-        self.sadb.changed(index);
+        self.sadb.edit(index, cx.now.as_secs(), |sa| sa.dying = true);
+        let Some(sa) = self.sadb.get(index).cloned() else { return };
         self.expire_message(&sa, false, cx);
     }
 

@@ -154,7 +154,7 @@ impl Engine {
         let acquired = self.sadb.find_by_seq(header.seq).filter(|&i| self.is_larval_for(i, &ends, proto));
         let index = match acquired {
             Some(index) => {
-                self.sadb.reindex(index, |sa| sa.said.spi = spi);
+                self.sadb.edit(index, cx.now.as_secs(), |sa| sa.said.spi = spi);
                 index
             }
             None => {
@@ -214,11 +214,7 @@ impl Engine {
                     return Err(Errno::EINVAL);
                 }
                 let (hard, soft) = rfc_limits(request);
-                let sa = self.sadb.get_mut(index).ok_or(Errno::ESRCH)?;
-                (sa.hard, sa.soft, sa.dying) = (hard, soft, false);
-                let timer = sa.next_check(now);
-                self.sadb.changed(index);
-                self.sadb.set_timer(index, timer);
+                self.sadb.edit(index, now, |sa| (sa.hard, sa.soft, sa.dying) = (hard, soft, false));
                 index
             }
             _ => return Err(Errno::EINVAL),
@@ -287,7 +283,7 @@ impl Engine {
         let header = request.header();
         if header.errno != 0 {
             if let Some(index) = self.sadb.find_by_seq(header.seq) {
-                self.sadb.reindex(index, |sa| sa.state = State::Error);
+                self.sadb.edit(index, cx.now.as_secs(), |sa| sa.state = State::Error);
             }
             return self.send_header(cx, Audience::All, Header { len: 2, reserved: 0, ..header });
         }

@@ -52,25 +52,14 @@ impl Engine {
     ) -> Result<(), TrafficError> {
         self.advance(cx);
         let index = self.sadb.find(said).ok_or(TrafficError::NoSa)?;
-        let now = cx.now.as_secs();
-        let Some(sa) = self.sadb.get_mut(index) else { return Err(TrafficError::NoSa) };
-        if sa.state != State::Valid {
+        if self.sadb.get(index).is_none_or(|sa| sa.state != State::Valid) {
             return Err(TrafficError::NoSa);
         }
-        let first = sa.usage.use_time == 0;
-        if first {
-            sa.usage.use_time = now;
-        }
+        self.sadb.touch(index, cx.now.as_secs());
         if !self.check_volume(index, cx) {
             return Err(TrafficError::NoSa);
         }
-        let Some(sa) = self.sadb.get_mut(index) else { return Err(TrafficError::NoSa) };
-        sa.usage.bytes = sa.usage.bytes.saturating_add(bytes);
-        sa.usage.packets = sa.usage.packets.saturating_add(packets);
-        if first {
-            let timer = sa.next_check(now);
-            self.sadb.set_timer(index, timer);
-        }
+        self.sadb.count(index, packets, bytes);
         Ok(())
     }
 
