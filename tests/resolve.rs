@@ -2,12 +2,13 @@
 //! themselves are held against real kernels by `verdicts`.
 #![forbid(unsafe_code)]
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use pfkey_rs::afkey::policy::{Policy, Template};
-use pfkey_rs::afkey::sa::{Sa, Said, Selector};
+use pfkey_rs::afkey::sa::{Key, Sa, Said, Selector};
 use pfkey_rs::engine::resolve::bundle::Bundle;
 use pfkey_rs::engine::resolve::held::Held;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
@@ -15,7 +16,8 @@ use pfkey_rs::engine::resolve::path::{Path, Routes};
 use pfkey_rs::engine::resolve::statistics::Counter;
 use pfkey_rs::engine::{Address, Engine, Flow};
 use pfkey_rs::keyd::{Audience, Context, Outbox};
-use pfkey_rs::wire::Profile;
+use pfkey_rs::wire::layout::SadbSa;
+use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType, Profile, SaType, SockaddrBytes, Writer};
 
 const A: Address = [10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const B: Address = [10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -265,6 +267,38 @@ fn what_was_remembered_ends_with_a_policy_a_route_an_sa_and_ten_minutes() {
     let misses = world.resolver.cache_statistics().misses;
     world.bundle();
     assert_eq!(world.resolver.cache_statistics().misses, misses + 1, "another seed");
+}
+
+#[test]
+fn an_update_that_revives_a_dying_sa_ends_what_was_remembered() {
+    use pfkey_rs::keyd::KeyEngine as _;
+    for profile in [Profile::Linux, Profile::Rfc2367] {
+        let mut world = World::new();
+        world.engine = Engine::with_seed(profile, 1);
+        world.engine.know_policy(policy(false, vec![template(50, TRANSPORT)]));
+        let key = |len: u8| Key { bits: u16::from(len) * 8, bytes: zeroize::Zeroizing::new((1..=len).collect()) };
+        for (spi, dying) in [(0x1000, false), (0x2000, true)] {
+            let keyed = Sa { auth_key: key(20), encrypt_key: key(24), ..sa(50, spi, TRANSPORT) };
+            world.engine.know_sa(Sa { dying, ..keyed });
+        }
+        assert_eq!(world.bundle().nodes()[0].said.spi, 0x1000, "what is dying is the last choice");
+
+        let mut buffer = [0; 256];
+        let mut request = Writer::new(&mut buffer, Header::new(MessageType::UPDATE, SaType::ESP, 1, 1), profile);
+        request.sa(SadbSa { spi: 0x2000.into(), state: 1, auth: 3, encrypt: 3, ..Default::default() });
+        for (ext, end) in [(Ext::ADDRESS_SRC, A), (Ext::ADDRESS_DST, B)] {
+            let end = Ipv4Addr::new(end[0], end[1], end[2], end[3]);
+            request.address(ext, 0, 32, SockaddrBytes::new(end.into(), 0).as_bytes());
+        }
+        request.key(Ext::KEY_AUTH, 160, &key(20).bytes).key(Ext::KEY_ENCRYPT, 192, &key(24).bytes);
+        let message = Message::parse(request.finish().unwrap(), profile).unwrap();
+        let mut cx = Context { now: world.now, registered: false, out: &mut Nobody };
+        assert_eq!(world.engine.request(&message, &mut cx), Ok(()));
+
+        assert_eq!(world.bundle().nodes()[0].said.spi, 0x2000, "{profile:?}: the newest of two that live");
+        world.resolver = Resolver::default();
+        assert_eq!(world.bundle().nodes()[0].said.spi, 0x2000, "{profile:?}: nor without what was remembered");
+    }
 }
 
 #[test]

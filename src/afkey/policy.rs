@@ -2,7 +2,7 @@
 
 use zerocopy::FromBytes as _;
 
-use super::sa::{Context, Limits, Selector, Usage};
+use super::sa::{Context, Limits, Selector, Usage, reached_at};
 use crate::keyd::Errno;
 pub use crate::policy::template::{MANUAL_REQID_MAX, MAX_TEMPLATES, Template, address, address_pair, parse_requests};
 use crate::wire::layout::SadbXPolicy;
@@ -69,9 +69,10 @@ impl Policy {
     /// When it ends, Unix time in seconds (`xfrm_policy_timer`).
     #[must_use]
     pub fn ends(&self) -> Option<u64> {
-        let by_add = (self.hard.add_seconds != 0).then(|| self.usage.add_time.saturating_add(self.hard.add_seconds));
-        let used = if self.usage.use_time != 0 { self.usage.use_time } else { self.usage.add_time };
-        let by_use = (self.hard.use_seconds != 0).then(|| used.saturating_add(self.hard.use_seconds));
+        let Usage { add_time, use_time, .. } = self.usage;
+        let used = if use_time != 0 { use_time } else { add_time };
+        let end = |limit: u64, start: u64| (limit != 0).then(|| reached_at(limit, start, add_time.saturating_add(1)));
+        let (by_add, by_use) = (end(self.hard.add_seconds, add_time), end(self.hard.use_seconds, used));
         match (by_add, by_use) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

@@ -41,9 +41,16 @@ pub fn address_pair(message: &Message<'_>) -> Result<(bool, Address, Address), E
     if src_v6 == dst_v6 { Ok((src_v6, src, dst)) } else { Err(Errno::EINVAL) }
 }
 
-/// Limits of a lifetime extension; none where it is absent.
+/// Limits of a lifetime extension; none where it is absent. Linux takes 2^64-1 bytes for none (`XFRM_INF`).
 #[must_use]
 pub fn limits(lifetime: Option<SadbLifetime>) -> Limits {
+    let given = limits_as_given(lifetime);
+    Limits { bytes: if given.bytes == u64::MAX { 0 } else { given.bytes }, ..given }
+}
+
+/// The numbers of a lifetime extension.
+#[must_use]
+pub fn limits_as_given(lifetime: Option<SadbLifetime>) -> Limits {
     lifetime.map_or(Limits::default(), |l| Limits {
         packets: l.allocations.get().into(),
         bytes: l.bytes.get(),

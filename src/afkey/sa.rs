@@ -48,6 +48,21 @@ pub struct Limits {
     pub use_seconds: u64,
 }
 
+/// Seconds until a limit of so many that counts from `start` is reached; 0 or less: it is. The kernel's arithmetic
+/// (`xfrm_timer_handler`): a sum without a sign, taken for a number with one, so that 2^63 seconds and more are over at
+/// once.
+#[must_use]
+pub const fn seconds_left(limit: u64, start: u64, now: u64) -> i64 {
+    limit.wrapping_add(start).wrapping_sub(now) as i64
+}
+
+/// When a limit is reached that a timer looks at from `first` on: Unix time in seconds.
+#[must_use]
+pub const fn reached_at(limit: u64, start: u64, first: u64) -> u64 {
+    let left = seconds_left(limit, start, first);
+    if left > 0 { first.saturating_add(left.unsigned_abs()) } else { first }
+}
+
 /// What an SA has carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -59,6 +74,17 @@ pub struct Usage {
     pub add_time: u64,
     /// Unix time of first use in seconds, 0 = unused.
     pub use_time: u64,
+}
+
+impl Usage {
+    /// Whether a limit of time is reached at `now`, Unix time in seconds. What is not used is looked at as if it were from now
+    /// on.
+    #[must_use]
+    pub const fn is_over(&self, limits: &Limits, now: u64) -> bool {
+        let used = if self.use_time != 0 { self.use_time } else { now };
+        limits.add_seconds != 0 && seconds_left(limits.add_seconds, self.add_time, now) <= 0
+            || limits.use_seconds != 0 && seconds_left(limits.use_seconds, used, now) <= 0
+    }
 }
 
 /// Which packets an SA takes; all zero = any.
@@ -105,14 +131,22 @@ impl Context {
     pub const DOI: u8 = 1;
     /// `XFRM_SC_ALG_SELINUX`.
     pub const ALG: u8 = 1;
+    /// `PAGE_SIZE`.
+    const PAGE: usize = 4096;
 
     /// The label of a message, if it has one.
     ///
     /// # Errors
-    /// EINVAL for another LSM, or no text.
+    /// EINVAL for another LSM, or no text; ENOMEM for one that does not fit a page with its NUL.
     pub fn of(message: &Message<'_>) -> Result<Option<Self>, Errno> {
         let Some((fixed, text)) = message.sec_ctx() else { return Ok(None) };
-        if fixed.doi != Self::DOI || fixed.alg != Self::ALG || text.is_empty() {
+        if fixed.doi != Self::DOI || fixed.alg != Self::ALG {
+            return Err(Errno::EINVAL);
+        }
+        if text.len() >= Self::PAGE {
+            return Err(Errno::ENOMEM);
+        }
+        if text.is_empty() {
             return Err(Errno::EINVAL);
         }
         let mut bytes = text.to_vec();

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use super::message::Shown;
-use super::sa::{Sa, State};
+use super::sa::{Sa, State, reached_at, seconds_left};
 use crate::keyd::Context;
 use crate::wire::{Header, MessageType};
 
@@ -15,18 +15,16 @@ impl Sa {
     /// kernel's timer. `None` when no such limit is left.
     #[must_use]
     pub fn next_check(&self, now: u64) -> Option<u64> {
-        let from_add = |seconds: u64| (seconds != 0).then(|| self.usage.add_time.saturating_add(seconds));
-        let from_use = |seconds: u64| {
-            (seconds != 0 && self.usage.use_time != 0).then(|| self.usage.use_time.saturating_add(seconds))
+        let first = now.saturating_add(1);
+        let from_add = |limit: u64| (limit != 0).then(|| reached_at(limit, self.usage.add_time, first));
+        let from_use = |limit: u64| match self.usage.use_time {
+            // What is not used is looked at as if it were from now on.
+            0 => (seconds_left(limit, first, first) < 0).then_some(first),
+            start => (limit != 0).then(|| reached_at(limit, start, first)),
         };
         let soft =
             if self.dying { [None; 2] } else { [from_add(self.soft.add_seconds), from_use(self.soft.use_seconds)] };
-        [from_add(self.hard.add_seconds), from_use(self.hard.use_seconds)]
-            .into_iter()
-            .chain(soft)
-            .flatten()
-            .min()
-            .map(|at| at.max(now.saturating_add(1)))
+        [from_add(self.hard.add_seconds), from_use(self.hard.use_seconds)].into_iter().chain(soft).flatten().min()
     }
 }
 
@@ -43,28 +41,20 @@ impl Engine {
     fn check_time(&mut self, index: u32, cx: &mut Context<'_>) {
         let now = cx.now.as_secs();
         let Some(sa) = self.sadb.get(index) else { return };
-        let over = |start: u64, limit: u64| limit != 0 && start != 0 && start.saturating_add(limit) <= now;
-        let (usage, hard, soft) = (sa.usage, sa.hard, sa.soft);
-        if sa.state == State::Expired
-            || over(usage.add_time, hard.add_seconds)
-            || over(usage.use_time, hard.use_seconds)
-        {
+        if sa.state == State::Expired || sa.usage.is_over(&sa.hard, now) {
             return self.expire_hard(index, cx);
         }
-        if !sa.dying && (over(usage.add_time, soft.add_seconds) || over(usage.use_time, soft.use_seconds)) {
+        if !sa.dying && sa.usage.is_over(&sa.soft, now) {
             self.expire_soft(index, cx);
         }
-        let timer = self.sadb.get(index).and_then(|sa| sa.next_check(now));
-        self.sadb.set_timer(index, timer);
+        self.sadb.rearm(index, now);
     }
 
     /// Bytes and packets, tested before a packet is counted.
     pub(super) fn check_volume(&mut self, index: u32, cx: &mut Context<'_>) -> bool {
-        let Some(sa) = self.sadb.get_mut(index) else { return false };
+        let Some(sa) = self.sadb.get(index) else { return false };
         let over = |used: u64, limit: u64| limit != 0 && used >= limit;
         if over(sa.usage.bytes, sa.hard.bytes) || over(sa.usage.packets, sa.hard.packets) {
-            sa.state = State::Expired;
-            self.sadb.changed(index);
             self.expire_hard(index, cx);
             return false;
         }
@@ -76,10 +66,8 @@ impl Engine {
 
     /// EXPIRE, soft: once, until an UPDATE.
     fn expire_soft(&mut self, index: u32, cx: &mut Context<'_>) {
-        let Some(sa) = self.sadb.get_mut(index) else { return };
-        sa.dying = true;
-        let sa = sa.clone();
-        self.sadb.changed(index);
+        self.sadb.edit(index, cx.now.as_secs(), |sa| sa.dying = true);
+        let Some(sa) = self.sadb.get(index).cloned() else { return };
         self.expire_message(&sa, false, cx);
     }
 

@@ -267,7 +267,7 @@ impl KeyEngine for Engine {
             MessageType::UPDATE | MessageType::ADD => self.add(request, cx),
             MessageType::DELETE => self.delete(request, cx),
             MessageType::GET => self.get(request, cx),
-            MessageType::ACQUIRE => self.acquire_failed(request),
+            MessageType::ACQUIRE => self.acquire_failed(request, cx.now.as_secs()),
             MessageType::FLUSH => self.flush(request, cx),
             MessageType::X_SPDUPDATE | MessageType::X_SPDADD | MessageType::X_SPDSETIDX => self.spd_add(request, cx),
             MessageType::X_SPDDELETE => self.spd_delete(request, cx),

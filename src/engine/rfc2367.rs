@@ -9,7 +9,7 @@ use super::resolve::policy_index::FlowKey;
 use super::sa::{Address, Key, Limits, Sa, Said, Selector, State};
 use super::sadb::{AcquireKey, Index};
 use super::{Engine, algorithm};
-use crate::afkey::read::limits as read_limits;
+use crate::afkey::read::limits_as_given;
 use crate::keyd::{Audience, Context, Errno};
 use crate::wire::extras::Aead;
 use crate::wire::layout::{SadbAlg, SadbComb, SadbSa};
@@ -154,7 +154,7 @@ impl Engine {
         let acquired = self.sadb.find_by_seq(header.seq).filter(|&i| self.is_larval_for(i, &ends, proto));
         let index = match acquired {
             Some(index) => {
-                self.sadb.reindex(index, |sa| sa.said.spi = spi);
+                self.sadb.edit(index, cx.now.as_secs(), |sa| sa.said.spi = spi);
                 index
             }
             None => {
@@ -214,10 +214,7 @@ impl Engine {
                     return Err(Errno::EINVAL);
                 }
                 let (hard, soft) = rfc_limits(request);
-                let sa = self.sadb.get_mut(index).ok_or(Errno::ESRCH)?;
-                (sa.hard, sa.soft, sa.dying) = (hard, soft, false);
-                let timer = sa.next_check(now);
-                self.sadb.set_timer(index, timer);
+                self.sadb.edit(index, now, |sa| (sa.hard, sa.soft, sa.dying) = (hard, soft, false));
                 index
             }
             _ => return Err(Errno::EINVAL),
@@ -286,7 +283,7 @@ impl Engine {
         let header = request.header();
         if header.errno != 0 {
             if let Some(index) = self.sadb.find_by_seq(header.seq) {
-                self.sadb.reindex(index, |sa| sa.state = State::Error);
+                self.sadb.edit(index, cx.now.as_secs(), |sa| sa.state = State::Error);
             }
             return self.send_header(cx, Audience::All, Header { len: 2, reserved: 0, ..header });
         }
@@ -332,9 +329,16 @@ fn reply(request: Header) -> Header {
     Header::new(request.msg_type, request.satype, request.seq, request.pid)
 }
 
-/// Each of the two limits may be absent (section 2.3.2).
+/// Each of the two limits may be absent (section 2.3.2). Seconds that nobody lives to see are made fewer: timers reckon in
+/// signed ones, as Linux's.
 fn rfc_limits(request: &Message<'_>) -> (Limits, Limits) {
-    (read_limits(request.lifetime(Ext::LIFETIME_HARD)), read_limits(request.lifetime(Ext::LIFETIME_SOFT)))
+    const AGES: u64 = 1 << 62;
+    let read = |ext| {
+        let given = limits_as_given(request.lifetime(ext));
+        let seconds = |n: u64| n.min(AGES);
+        Limits { add_seconds: seconds(given.add_seconds), use_seconds: seconds(given.use_seconds), ..given }
+    };
+    (read(Ext::LIFETIME_HARD), read(Ext::LIFETIME_SOFT))
 }
 
 /// What an ACQUIRE proposes (section 2.3.7), every algorithm that has a key, strongest first.

@@ -79,7 +79,7 @@ impl Engine {
         // A larval keeps the SPI that it has.
         if self.sadb.get(index).is_some_and(|sa| sa.said.spi == 0) {
             let spi = self.choose_spi(min, max, sa_proto).ok_or(Errno::ENOENT)?;
-            self.sadb.reindex(index, |sa| sa.said.spi = spi);
+            self.sadb.edit(index, now, |sa| sa.said.spi = spi);
         }
         let reply = answer(header, MessageType::GETSPI, SaType::from_protocol(proto));
         self.show(index, reply, Audience::One, Shown::Whole, cx)
@@ -171,19 +171,15 @@ impl Engine {
 
     /// `xfrm_state_update` of an SA in use: limits, encapsulation ports, and a new life.
     fn update_mature(&mut self, index: u32, new: &Sa, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let Some(sa) = self.sadb.get_mut(index) else { return Err(Errno::ESRCH) };
-        match (sa.encap, new.encap) {
-            (Some(old), Some(encap)) if old.encap_type == encap.encap_type => sa.encap = new.encap,
-            (None, None) => {}
-            _ => return Err(Errno::EINVAL),
+        let old = self.sadb.get(index).ok_or(Errno::ESRCH)?;
+        if old.encap.map(|encap| encap.encap_type) != new.encap.map(|encap| encap.encap_type) {
+            return Err(Errno::EINVAL);
         }
-        sa.hard = new.hard;
-        sa.soft = new.soft;
-        sa.dying = false;
-        let used = sa.usage.use_time != 0;
-        let timer = sa.next_check(cx.now.as_secs());
-        self.sadb.changed(index);
-        self.sadb.set_timer(index, timer);
+        let used = old.usage.use_time != 0;
+        self.sadb.edit(index, cx.now.as_secs(), |sa| {
+            (sa.hard, sa.soft, sa.dying) = (new.hard, new.soft, false);
+            sa.encap = new.encap;
+        });
         if used {
             self.check_volume(index, cx);
         }
@@ -213,7 +209,7 @@ impl Engine {
     }
 
     /// `pfkey_acquire`: a key manager gave up.
-    pub(super) fn acquire_failed(&mut self, request: &Message<'_>) -> Result<(), Errno> {
+    pub(super) fn acquire_failed(&mut self, request: &Message<'_>, now: u64) -> Result<(), Errno> {
         let header = request.header();
         if header.len != 2 {
             return Err(Errno::EOPNOTSUPP);
@@ -222,7 +218,7 @@ impl Engine {
             return Ok(());
         }
         if let Some(index) = self.sadb.find_by_seq(header.seq) {
-            self.sadb.reindex(index, |sa| sa.state = State::Error);
+            self.sadb.edit(index, now, |sa| sa.state = State::Error);
         }
         Ok(())
     }

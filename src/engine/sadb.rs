@@ -80,6 +80,30 @@ impl Route {
     }
 }
 
+/// What an SA stands under in the indexes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    said: Said,
+    route: Route,
+    acquire: AcquireKey,
+    seq: u32,
+    is_larval: bool,
+    add_time: u64,
+}
+
+impl Place {
+    fn of(sa: &Sa) -> Self {
+        Self {
+            said: sa.said,
+            route: Route::of(sa),
+            acquire: AcquireKey::of(sa),
+            seq: sa.seq,
+            is_larval: sa.state == State::Acquire,
+            add_time: sa.usage.add_time,
+        }
+    }
+}
+
 /// Whether a template would still get the SA that it got: see [`Sadb::change`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -228,10 +252,37 @@ impl Sadb {
         self.slots.get(index).map(|slot| &slot.sa)
     }
 
-    /// Changes an SA; what it is indexed by (name, source, mode, reqid, seq, state, time of adding) must stay, see
-    /// [`Sadb::reindex`].
-    pub fn get_mut(&mut self, index: Index) -> Option<&mut Sa> {
-        self.slots.get_mut(index).map(|slot| &mut slot.sa)
+    /// Changes an SA, whatever of it. Its indexes and its timer follow, and who remembers a choice among SAs looks again.
+    /// `now` is Unix time in seconds.
+    pub fn edit<R>(&mut self, index: Index, now: u64, change: impl FnOnce(&mut Sa) -> R) -> Option<R> {
+        let slot = self.slots.get_mut(index)?;
+        let before = Place::of(&slot.sa);
+        let done = change(&mut slot.sa);
+        let (after, timer) = (Place::of(&slot.sa), slot.sa.next_check(now));
+        if after == before {
+            self.note_change(&after.route);
+        } else {
+            self.unindex(index, &before);
+            self.index(index);
+        }
+        self.timers.set(index, timer);
+        Some(done)
+    }
+
+    /// An SA meets a packet at `now`, Unix time in seconds: limits may count from its first use. A choice stays a choice.
+    pub fn touch(&mut self, index: Index, now: u64) {
+        let Some(slot) = self.slots.get_mut(index).filter(|slot| slot.sa.usage.use_time == 0) else { return };
+        slot.sa.usage.use_time = now;
+        let timer = slot.sa.next_check(now);
+        self.timers.set(index, timer);
+    }
+
+    /// Counts what an SA carried.
+    pub fn count(&mut self, index: Index, packets: u64, bytes: u64) {
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        let usage = &mut slot.sa.usage;
+        usage.bytes = usage.bytes.saturating_add(bytes);
+        usage.packets = usage.packets.saturating_add(packets);
     }
 
     /// An SA by its name. SAs without an SPI have none.
@@ -261,11 +312,11 @@ impl Sadb {
         self.changes.get(change.bucket) == Some(&change.count)
     }
 
-    /// Notes a change of an SA that its indexes do not show: it is dying, or is not any more.
-    pub fn changed(&mut self, index: Index) {
-        if let Some(sa) = self.get(index) {
-            let Change { bucket, count } = self.change(&sa.said.daddr, sa.reqid);
-            self.changes[bucket] = count.wrapping_add(1);
+    /// An SA of a route came, went or changed.
+    fn note_change(&mut self, route: &Route) {
+        let Change { bucket, count } = self.change(&route.daddr, route.reqid);
+        if let Some(changes) = self.changes.get_mut(bucket) {
+            *changes = count.wrapping_add(1);
         }
     }
 
@@ -316,7 +367,8 @@ impl Sadb {
 
     /// Removes an SA. Dumps that stood before it stand before the next one.
     pub fn remove(&mut self, index: Index) -> Option<Sa> {
-        self.unindex(index);
+        let place = Place::of(self.get(index)?);
+        self.unindex(index, &place);
         let slot = self.slots.remove(index)?;
         self.timers.set(index, None);
         match self.slots.get_mut(slot.all.newer) {
@@ -334,19 +386,10 @@ impl Sadb {
         Some(slot.sa)
     }
 
-    /// Changes what an SA is indexed by.
-    pub fn reindex(&mut self, index: Index, change: impl FnOnce(&mut Sa)) {
-        self.unindex(index);
-        if let Some(sa) = self.get_mut(index) {
-            change(sa);
-        }
-        self.index(index);
-    }
-
-    /// Arms, moves or stops an SA's timer.
-    pub fn set_timer(&mut self, index: Index, at: Option<u64>) {
-        if self.slots.get(index).is_some() {
-            self.timers.set(index, at);
+    /// Sets the timer of an SA, whose own went off, for the limit that comes next after `now`, Unix time in seconds.
+    pub fn rearm(&mut self, index: Index, now: u64) {
+        if let Some(slot) = self.slots.get(index) {
+            self.timers.set(index, slot.sa.next_check(now));
         }
     }
 
@@ -401,11 +444,10 @@ impl Sadb {
     }
 
     fn index(&mut self, index: Index) {
-        self.changed(index);
+        let Some(place) = self.get(index).map(Place::of) else { return };
+        self.note_change(&place.route);
         let Self { slots, hasher, by_said, by_route, .. } = self;
-        let Some(sa) = slots.get(index).map(|slot| &slot.sa) else { return };
-        let (said, route, seq, state, add_time) = (sa.said, Route::of(sa), sa.seq, sa.state, sa.usage.add_time);
-        let acquire = AcquireKey::of(sa);
+        let Place { said, route, acquire, seq, is_larval, add_time } = place;
         if said.spi != 0 {
             by_said.insert_unique(hasher.hash_one(said), index, |&i| hash_of(hasher, slots, i, |sa| sa.said));
             self.spis.insert(said.spi, said.proto);
@@ -437,7 +479,7 @@ impl Sadb {
         if let Some(slot) = slots.get_mut(older) {
             slot.route.newer = index;
         }
-        if state == State::Acquire {
+        if is_larval {
             let larvals = self.larvals.entry(acquire).or_default();
             larvals.count += 1;
             if said.spi == 0 {
@@ -449,13 +491,12 @@ impl Sadb {
         }
     }
 
-    fn unindex(&mut self, index: Index) {
-        self.changed(index);
+    /// Takes an SA out of the indexes, where it stands under what it was.
+    fn unindex(&mut self, index: Index, place: &Place) {
+        self.note_change(&place.route);
         let Self { slots, hasher, by_said, by_route, .. } = self;
-        let Some(slot) = slots.get(index) else { return };
-        let (sa, links) = (&slot.sa, slot.route);
-        let (said, route, seq, state) = (sa.said, Route::of(sa), sa.seq, sa.state);
-        let acquire = AcquireKey::of(sa);
+        let Some(links) = slots.get(index).map(|slot| slot.route) else { return };
+        let Place { said, route, acquire, seq, is_larval, .. } = *place;
         if said.spi != 0 {
             if let Ok(entry) = by_said.find_entry(hasher.hash_one(said), |&i| i == index) {
                 entry.remove();
@@ -477,7 +518,7 @@ impl Sadb {
         if let Some(older) = slots.get_mut(links.older) {
             older.route.newer = links.newer;
         }
-        if state == State::Acquire {
+        if is_larval {
             if let Some(larvals) = self.larvals.get_mut(&acquire) {
                 larvals.count -= 1;
                 larvals.waiting = larvals.waiting.filter(|&waiting| waiting != index);
@@ -531,7 +572,7 @@ mod tests {
         larval.seq = 9;
         let index = sadb.insert(larval, Some(30));
         assert_eq!(sadb.find_by_seq(9), Some(index));
-        sadb.reindex(index, |sa| sa.said.spi = 77);
+        sadb.edit(index, 0, |sa| sa.said.spi = 77);
         assert!(sadb.spis().contains(77, 50));
         sadb.remove(index);
         assert!(sadb.is_empty() && !sadb.spis().contains(77, 50) && sadb.find_by_seq(9).is_none());
@@ -552,5 +593,46 @@ mod tests {
         sadb.remove(indexes[0]);
         sadb.remove(indexes[2]);
         assert_eq!(spis(&sadb), []);
+    }
+
+    #[test]
+    fn what_changes_in_an_sa_is_found_again() {
+        let mut sadb = Sadb::default();
+        let (first, second) = (sadb.insert(sa(1), None), sadb.insert(sa(2), None));
+        let (daddr, route) = ([1; 16], Route::of(&sa(1)));
+        let spis = |sadb: &Sadb, route| sadb.on_route(route).map(|(_, sa)| sa.said.spi).collect::<Vec<_>>();
+        // Another reqid: another route, and both are told.
+        let (old, new) = (sadb.change(&daddr, 0), sadb.change(&daddr, 9));
+        sadb.edit(first, 0, |sa| (sa.reqid, sa.said.spi) = (9, 3));
+        assert!(!sadb.is_unchanged(&old) && !sadb.is_unchanged(&new));
+        assert_eq!((spis(&sadb, route), spis(&sadb, Route { reqid: 9, ..route })), (vec![2], vec![3]));
+        assert_eq!(sadb.find(&sa(3).said), Some(first));
+        assert_eq!(sadb.find(&sa(1).said), None);
+        // Older than it was: behind those that are not.
+        sadb.edit(first, 0, |sa| (sa.reqid, sa.usage.add_time) = (0, 7));
+        assert_eq!(spis(&sadb, route), [3, 2]);
+        sadb.edit(second, 0, |sa| sa.usage.add_time = 8);
+        assert_eq!(spis(&sadb, route), [2, 3]);
+        // What no index shows: a limit, and the beginning of its end.
+        let same = sadb.change(&daddr, 0);
+        sadb.edit(second, 8, |sa| (sa.soft.add_seconds, sa.dying) = (5, false));
+        assert_eq!((sadb.next_timer(), sadb.is_unchanged(&same)), (Some(13), false));
+        sadb.edit(second, 13, |sa| sa.dying = true);
+        assert_eq!(sadb.next_timer(), None);
+        // A larval that was given up is none any more.
+        let mut larval = Sa::larval(sa(4).said, [2; 16], 1, 0, 0, 30);
+        larval.seq = 9;
+        let key = AcquireKey::of(&larval);
+        let larval = sadb.insert(larval, Some(30));
+        assert!(sadb.is_acquiring(&key));
+        sadb.edit(larval, 0, |sa| sa.state = State::Error);
+        assert_eq!((sadb.is_acquiring(&key), sadb.find_by_seq(9), sadb.next_timer()), (false, None, Some(30)));
+        // A packet is no change.
+        let same = sadb.change(&daddr, 0);
+        sadb.edit(second, 8, |sa| sa.hard.use_seconds = 4);
+        let after = sadb.change(&daddr, 0);
+        sadb.touch(second, 10);
+        sadb.count(second, 1, 100);
+        assert_eq!((sadb.next_timer(), sadb.is_unchanged(&after), same == after), (Some(14), true, false));
     }
 }

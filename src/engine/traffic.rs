@@ -52,25 +52,14 @@ impl Engine {
     ) -> Result<(), TrafficError> {
         self.advance(cx);
         let index = self.sadb.find(said).ok_or(TrafficError::NoSa)?;
-        let now = cx.now.as_secs();
-        let Some(sa) = self.sadb.get_mut(index) else { return Err(TrafficError::NoSa) };
-        if sa.state != State::Valid {
+        if self.sadb.get(index).is_none_or(|sa| sa.state != State::Valid) {
             return Err(TrafficError::NoSa);
         }
-        let first = sa.usage.use_time == 0;
-        if first {
-            sa.usage.use_time = now;
-        }
+        self.sadb.touch(index, cx.now.as_secs());
         if !self.check_volume(index, cx) {
             return Err(TrafficError::NoSa);
         }
-        let Some(sa) = self.sadb.get_mut(index) else { return Err(TrafficError::NoSa) };
-        sa.usage.bytes = sa.usage.bytes.saturating_add(bytes);
-        sa.usage.packets = sa.usage.packets.saturating_add(packets);
-        if first {
-            let timer = sa.next_check(now);
-            self.sadb.set_timer(index, timer);
-        }
+        self.sadb.count(index, packets, bytes);
         Ok(())
     }
 
@@ -127,12 +116,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Shows an SA as a GET would, to whoever drives the engine.
+    /// Shows an SA as a GET would, but for its keys, to whoever drives the engine.
     #[must_use]
     pub fn describe(&self, said: &Said) -> Option<Vec<u8>> {
         let sa = self.sadb.get(self.sadb.find(said)?)?;
         let mut buffer = vec![0; super::message::BUFFER_LEN];
         let header = Header::new(MessageType::GET, sa.satype(), 0, 0);
-        super::message::write_sa(&mut buffer, header, sa, Shown::WithoutKeys).ok().map(|m| m.to_vec())
+        self.write_sa(&mut buffer, header, sa, Shown::WithoutKeys).ok().map(|m| m.to_vec())
     }
 }

@@ -154,7 +154,7 @@ impl Algorithm {
 
     /// Asks whether the kernel has it, by an SA that cannot be: route optimisation (mode 2), which IPv4 has not.
     /// The kernel says ENOSYS where the algorithm is missing, EPROTONOSUPPORT where only the mode is.
-    pub fn write_probe(&self, kind: Kind, writer: &mut Writer) {
+    pub fn write_probe(&self, kind: Kind, seq: u32, writer: &mut Writer) {
         let proto = match kind {
             Kind::Auth => 51,
             Kind::Encrypt | Kind::Aead => 50,
@@ -168,7 +168,7 @@ impl Algorithm {
             ..Default::default()
         };
         let bits = 0_u32;
-        writer.message(message::NEWSA, REQUEST | ACK, 0, 0, &info);
+        writer.message(message::NEWSA, REQUEST | ACK, seq, 0, &info);
         match kind {
             Kind::Aead => writer
                 .attribute(kind.attribute(), &[&self.padded_name(), bits.as_bytes(), u32::from(self.icv).as_bytes()]),

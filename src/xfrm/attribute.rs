@@ -4,7 +4,8 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::layout::{AttributeHeader, Header};
+use super::layout::{AttributeHeader, Header, message};
+use crate::keyd::Errno;
 
 /// `NLM_F_REQUEST`.
 pub const REQUEST: u16 = 1;
@@ -110,7 +111,46 @@ pub struct Received<'a> {
     pub body: &'a [u8],
 }
 
+/// What a request is known by: an acknowledgement repeats its header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Name {
+    /// `nlmsg_type`.
+    pub msg_type: u16,
+    /// `nlmsg_seq`.
+    pub seq: u32,
+    /// `nlmsg_pid`.
+    pub pid: u32,
+}
+
+/// An acknowledgement (`NLMSG_ERROR`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// The request.
+    pub of: Name,
+    /// What came of it.
+    pub outcome: Result<(), Errno>,
+}
+
+impl Acknowledgement {
+    /// The acknowledgement that a datagram holds; `None` for anything else.
+    pub fn read(datagram: &[u8]) -> Option<Self> {
+        let (received, _) = split(datagram).filter(|(one, _)| one.msg_type == message::ERROR)?;
+        let (request, _) = Header::read_from_prefix(received.body.get(4..)?).ok()?;
+        let of = Name { msg_type: request.msg_type.get(), seq: request.seq.get(), pid: request.pid.get() };
+        let outcome = match received.error() {
+            0 => Ok(()),
+            errno => Err(Errno::from_raw(errno)),
+        };
+        Some(Self { of, outcome })
+    }
+}
+
 impl<'a> Received<'a> {
+    /// What it is known by.
+    pub const fn name(&self) -> Name {
+        Name { msg_type: self.msg_type, seq: self.seq, pid: self.pid }
+    }
+
     /// The fixed part, and the attributes behind it.
     pub fn fixed<T: FromBytes + KnownLayout + Immutable>(&self) -> Option<(T, Attributes<'a>)> {
         let (fixed, _) = T::read_from_prefix(self.body).ok()?;

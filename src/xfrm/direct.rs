@@ -53,6 +53,7 @@ fn request(proto: u8) -> [u8; 24] {
         len: 24.into(),
         msg_type: message::GETSA.into(),
         flags: (REQUEST | DUMP).into(),
+        seq: 1.into(),
         ..Default::default()
     };
     let attribute = AttributeHeader { len: 5.into(), attr_type: attribute::PROTO.into() };

@@ -1,8 +1,6 @@
 //! Dumps: each has a netlink socket of its own, which holds its place in the kernel's list.
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
-
 use zerocopy::IntoBytes;
 use zeroize::Zeroize;
 
@@ -11,6 +9,7 @@ use super::attribute::{DUMP, REQUEST, Received};
 use super::layout::{AddressFilter, UserpolicyInfo, UsersaInfo, attribute, message};
 use super::netlink::Netlink;
 use super::parts::Parts;
+use super::reqid::Taken;
 use super::{policy, sa};
 use crate::afkey::message::{Shown, write_policy, write_sa};
 use crate::keyd::{DumpStep, Errno, Time};
@@ -44,7 +43,7 @@ impl XfrmEngine {
     }
 
     fn open_sa_dump(&mut self, proto: u8, filter: Option<&SadbXFilter>) -> Result<XfrmDump, Errno> {
-        self.writer.message(message::GETSA, REQUEST | DUMP, 0, 0, &[0_u8; 0]);
+        self.writer.message(message::GETSA, REQUEST | DUMP, self.requests.number(), 0, &[0_u8; 0]);
         self.writer.attribute(attribute::PROTO, &[&[proto]]);
         if let Some(f) = filter {
             let (saddr, daddr) = (f.saddr, f.daddr);
@@ -55,7 +54,7 @@ impl XfrmEngine {
     }
 
     fn open_policy_dump(&mut self) -> Result<XfrmDump, Errno> {
-        self.writer.message(message::GETPOLICY, REQUEST | DUMP, 0, 0, &[0_u8; 0]);
+        self.writer.message(message::GETPOLICY, REQUEST | DUMP, self.requests.number(), 0, &[0_u8; 0]);
         self.open_dump(Listed::Policies)
     }
 
@@ -122,34 +121,55 @@ impl XfrmEngine {
         }
     }
 
-    /// The reqids above those for manual use that policies have.
-    pub(super) fn taken_reqids(&mut self) -> Result<HashSet<u32>, Errno> {
-        let mut dump = self.open_policy_dump()?;
-        let mut taken = HashSet::new();
-        while let Some(reqids) = dump.parts.next(|received| {
-            let attributes = received.fixed::<UserpolicyInfo>().map(|(_, attributes)| attributes)?;
-            Some(policy::templates(attributes).map(|tmpl| tmpl.reqid.get()).collect::<Vec<_>>())
-        })? {
-            taken.extend(reqids.into_iter().flatten());
-        }
+    /// Hands everything that a dump lists to `take`.
+    fn walk(
+        &mut self,
+        mut dump: XfrmDump,
+        mut take: impl FnMut(&mut Self, &Received<'_>) -> Option<()>,
+    ) -> Result<(), Errno> {
+        let outcome = loop {
+            match dump.parts.next(|received| take(self, received)) {
+                Ok(Some(_)) => {}
+                Ok(None) => break Ok(()),
+                Err(errno) => break Err(errno),
+            }
+        };
         self.end_dump(dump);
+        outcome
+    }
+
+    /// The reqids of policies and SAs.
+    pub(super) fn taken_reqids(&mut self) -> Result<Taken, Errno> {
+        let mut taken = Taken::default();
+        let policies = self.open_policy_dump()?;
+        self.walk(policies, |_, received| {
+            let (_, attributes) = received.fixed::<UserpolicyInfo>()?;
+            taken.extend(policy::templates(attributes).map(|template| template.reqid.get()));
+            Some(())
+        })?;
+        let sas = self.open_sa_dump(255, None)?;
+        self.walk(sas, |_, received| {
+            let (info, _) = received.fixed::<UsersaInfo>()?;
+            taken.insert(info.reqid.get());
+            Some(())
+        })?;
         Ok(taken)
     }
 
     /// Makes what the engine remembers equal to the kernel's SAs.
     pub(super) fn reconcile(&mut self) -> Result<(), Errno> {
-        let mut dump = self.open_sa_dump(255, None)?;
+        let dump = self.open_sa_dump(255, None)?;
         let mut before = self.shadow.start_over();
-        while let Some(sa) = dump.parts.next(|received| {
+        let outcome = self.walk(dump, |engine, received| {
             let (info, attributes) = received.fixed::<UsersaInfo>()?;
-            sa::read(&info, attributes, self.extras)
-        })? {
-            if let Some(sa) = sa {
-                self.shadow.carry_over(&mut before, &sa);
-            }
+            let sa = sa::read(&info, attributes, engine.extras)?;
+            engine.shadow.carry_over(&mut before, &sa);
+            Some(())
+        });
+        match outcome {
+            Ok(()) => self.complete = true,
+            Err(_) => self.shadow.keep(before),
         }
-        self.end_dump(dump);
-        self.complete = true;
-        Ok(())
+        outcome
     }
 }

@@ -7,13 +7,16 @@ use super::layout::{
 };
 use super::sa::{read, said_from_xfrm};
 use super::value::is_v6;
-use super::{XfrmEngine, policy};
+use super::{EVENT_BUFFER, XfrmEngine, policy};
 use crate::afkey::message::{Shown, sockaddr};
 use crate::afkey::migrate::write_migration;
 use crate::afkey::sa::{Sa, Said, State};
 use crate::keyd::{Audience, Context, Errno};
 use crate::wire::layout::SadbSa;
 use crate::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, Writer};
+
+/// More events than the socket can hold: it is charged 768 bytes at least for each, and Linux doubles its size.
+const MOST_EVENTS: usize = 2 * EVENT_BUFFER / 512;
 
 /// The header of a notification: sequence number and process id of the request that caused it, of whatever process.
 fn notice(received: &Received<'_>, msg_type: MessageType, satype: SaType) -> Header {
@@ -25,23 +28,31 @@ fn spd_notice(received: &Received<'_>, msg_type: MessageType, references: u16) -
 }
 
 impl XfrmEngine {
-    /// Takes all events that wait, or those up to an awaited one.
+    /// Takes all events that wait.
     pub(super) fn take_events(&mut self, cx: &mut Context<'_>) {
+        self.take_events_until(None, cx);
+    }
+
+    /// Takes events up to one with this sequence number and process id; without it, or if there is none, all that wait.
+    pub(super) fn take_events_until(&mut self, last: Option<(u32, u32)>, cx: &mut Context<'_>) {
         let Some(mut inbox) = self.inbox.take() else { return };
-        let (mut lost, awaiting) = (false, self.awaited.is_some());
+        let (mut lost, mut taken) = (false, 0);
         loop {
             let told = inbox.next(|received| {
-                let mut rest = received;
+                let (mut rest, mut found) = (received, false);
                 while let Some((one, next)) = split(rest) {
                     self.tell(&one, cx);
-                    self.awaited.take_if(|awaited| *awaited == (one.seq, one.pid));
+                    found |= last == Some((one.seq, one.pid));
                     rest = next;
                 }
+                found
             });
+            taken += 1;
             match told {
-                // What comes after a change can wait.
-                Ok(Some(())) if awaiting && self.awaited.is_none() => break,
-                Ok(Some(())) => {}
+                Ok(Some(true)) => break,
+                // What comes faster than it is taken must not hold a request back: what waited when this began was told.
+                Ok(Some(false)) if taken > MOST_EVENTS && inbox.is_empty() => break,
+                Ok(Some(false)) => {}
                 // The kernel had to drop events, and goes on when these are taken.
                 Err(Errno::ENOBUFS) => lost = true,
                 Ok(None) | Err(_) => break,
@@ -50,10 +61,12 @@ impl XfrmEngine {
         self.inbox = Some(inbox);
         if lost {
             self.overruns += 1;
-            if self.complete {
-                // If that fails, EXPIREs of SAs that are not known lack their algorithms.
-                let _ = self.reconcile();
-            }
+            self.reqids.forget();
+            self.behind = self.complete;
+        }
+        // If that fails, EXPIREs of SAs that are not known lack their algorithms until it does not.
+        if self.behind && self.reconcile().is_ok() {
+            self.behind = false;
         }
     }
 
@@ -86,11 +99,13 @@ impl XfrmEngine {
 
     /// Takes what our own request left for its notification.
     fn own(&mut self, event: &Received<'_>, said: &Said) -> Option<super::Own> {
-        self.own.take_if(|own| (own.said, own.seq, own.pid) == (*said, event.seq, event.pid))
+        let place = self.own.iter().position(|own| (own.said, own.seq, own.pid) == (*said, event.seq, event.pid))?;
+        Some(self.own.remove(place))
     }
 
     fn sa_added(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
         let (info, attributes) = event.fixed::<UsersaInfo>()?;
+        self.reqids.saw(info.reqid.get());
         let mut sa = read(&info, attributes, self.extras)?;
         let unused = self.own(event, &sa.said).and_then(|own| own.unused);
         self.shadow.add(&sa, unused);
@@ -100,6 +115,7 @@ impl XfrmEngine {
 
     fn sa_updated(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
         let (info, attributes) = event.fixed::<UsersaInfo>()?;
+        self.reqids.saw(info.reqid.get());
         let mut sa = read(&info, attributes, self.extras)?;
         let own = self.own(event, &sa.said);
         let mature = own.as_ref().map_or_else(|| self.shadow.has(&sa.said), |own| own.mature);
@@ -168,6 +184,7 @@ impl XfrmEngine {
 
     fn policy_added(&mut self, event: &Received<'_>, msg_type: MessageType, cx: &mut Context<'_>) -> Option<()> {
         let (info, attributes) = event.fixed::<UserpolicyInfo>()?;
+        policy::templates(attributes).for_each(|template| self.reqids.saw(template.reqid.get()));
         let mut policy = policy::read(&info, attributes)?;
         self.shadow.policy_inserted(policy.id, cx.now);
         // An update takes over the number, not the place.
@@ -203,6 +220,7 @@ impl XfrmEngine {
     fn migrated(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
         let (id, attributes) = event.fixed::<UserpolicyId>()?;
         let migration = policy::read_migration(&id, attributes)?;
+        self.reqids.forget();
         // SAs have other names now, and which ones is not told.
         if self.complete {
             let _ = self.reconcile();

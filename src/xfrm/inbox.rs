@@ -42,6 +42,11 @@ impl Inbox {
         &self.netlink
     }
 
+    /// Whether every event that was received was taken.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Hands the next event to `take` and wipes it; `None` if there is none.
     ///
     /// # Errors

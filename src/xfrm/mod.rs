@@ -18,10 +18,14 @@ mod netlink;
 mod parts;
 mod policy;
 mod probe;
+mod reqid;
+mod requests;
 mod sa;
 mod sa_request;
 mod shadow;
 mod spd_request;
+#[cfg(test)]
+mod tests;
 mod together;
 mod value;
 
@@ -34,11 +38,13 @@ use crate::afkey::policy::Policy;
 use crate::afkey::sa::{Sa, Said};
 use crate::keyd::{Audience, Context, DumpStep, Errno, KeyEngine, Supported, Time};
 use crate::wire::{Extras, Header, Message, MessageType, Profile, WireError};
-use attribute::{Received, Writer, split};
+use attribute::Writer;
 pub use dump::XfrmDump;
 use gone::Gone;
 use inbox::Inbox;
-use netlink::{Group, Netlink, RECEIVE_BUFFER};
+use netlink::{Group, Netlink};
+use reqid::Reqids;
+use requests::Requests;
 use shadow::{Shadow, Unused};
 
 /// Bytes of events that may wait. A skb is charged four times what it carries; AF_KEY's sockets hold 238 ADDs.
@@ -57,7 +63,7 @@ struct Own {
 /// A key engine over NETLINK_XFRM.
 pub struct XfrmEngine {
     /// Requests and their answers; hears no group, so that no answer is lost.
-    requests: Netlink,
+    requests: Requests,
     /// Hears the groups; absent only while an event is looked at.
     inbox: Option<Inbox>,
     /// A dump's socket that is free: the kernel fills large datagrams on one that was used.
@@ -65,25 +71,20 @@ pub struct XfrmEngine {
     writer: Writer,
     /// Changes that travel together.
     gathered: Writer,
-    /// The messages that answered the last request.
-    answer: Vec<u8>,
-    receive_buffer: Box<[u8]>,
     /// PF_KEY messages are built here.
     buffer: Box<[u8]>,
     shadow: Shadow,
     gone: Gone,
     /// The shadow holds every SA, not only those that were added while it watched.
     complete: bool,
-    own: Option<Own>,
-    /// Sequence number and process id of the change whose notification is awaited.
-    awaited: Option<(u32, u32)>,
-    /// The error of that change, when something else was asked of the kernel before it was looked at.
-    failed: Option<Errno>,
+    /// Events were lost, and the shadow was not made good.
+    behind: bool,
+    own: Vec<Own>,
     /// Security labels were seen: policies' notifications have to be asked for them.
     labelled: bool,
     probed: probe::Probed,
     extras: Extras,
-    next_reqid: u32,
+    reqids: Reqids,
     /// How often the kernel had to drop events.
     overruns: u64,
 }
@@ -100,25 +101,22 @@ impl XfrmEngine {
         }
         events.set_receive_buffer(EVENT_BUFFER);
         Ok(Self {
-            requests: Netlink::open()?,
+            requests: Requests::new(Netlink::open()?),
             inbox: Some(Inbox::new(events)),
             spare: None,
             writer: Writer::default(),
             // Pages that are not written to are not there.
             gathered: Writer::with_room(2 * together::BYTES),
-            answer: Vec::new(),
-            receive_buffer: vec![0; RECEIVE_BUFFER].into(),
             buffer: vec![0; BUFFER_LEN].into(),
             shadow: Shadow::default(),
             gone: Gone::default(),
             complete: false,
-            own: None,
-            awaited: None,
-            failed: None,
+            behind: false,
+            own: Vec::new(),
             labelled: false,
             probed: probe::Probed::default(),
             extras: Extras::default(),
-            next_reqid: 0,
+            reqids: Reqids::default(),
             overruns: 0,
         })
     }
@@ -147,70 +145,26 @@ impl XfrmEngine {
         self.shadow.has(said)
     }
 
-    /// Sends what the writer holds, one request, and takes the answer up to the acknowledgement.
-    fn transact(&mut self) -> Result<(), Errno> {
-        self.answer.zeroize();
-        if self.awaited.is_some() && self.failed.is_none() {
-            self.failed = self.take_error().err();
-        }
-        let sent = self.requests.send(self.writer.bytes());
-        self.writer.clear();
-        sent?;
-        self.take_acknowledgement()
-    }
-
-    /// Sends what the writer holds, one change without `NLM_F_ACK`, and tells of events up to its own. The kernel tells
-    /// every listener of a change before `send` returns, this engine too; an error it tells the requester, so nothing
-    /// else has to be received.
-    fn change(&mut self, header: Header, cx: &mut Context<'_>) -> Result<(), Errno> {
-        self.awaited = Some((header.seq, header.pid));
-        let sent = self.requests.send(self.writer.bytes());
-        self.writer.clear();
-        sent?;
+    /// Sends what the writer holds, one change, and tells of events, its own among them. The kernel tells every listener of a
+    /// change before `send` returns, this engine too. An event does not say that the change succeeded: another engine's may
+    /// have the same sequence number and process id. An error says that it did not.
+    fn change(&mut self, own: Option<Own>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.requests.change(&mut self.writer)?;
+        self.expect(own);
         self.take_events(cx);
-        match self.awaited.take() {
-            None => Ok(()),
-            // It failed, or its event was lost.
-            Some(_) => self.failed.take().map_or_else(|| self.take_error(), Err),
+        self.own.clear();
+        Ok(())
+    }
+
+    /// A change was made whose notification is on its way.
+    fn expect(&mut self, own: Option<Own>) {
+        if let Some(own) = own {
+            if own.mature {
+                // New limits: the SA is as young as ever, unless the kernel finds one of them reached and says so.
+                self.shadow.set_dying(&own.said, Some(false));
+            }
+            self.own.push(own);
         }
-    }
-
-    /// The error of a change, if there is one.
-    fn take_error(&mut self) -> Result<(), Errno> {
-        let Some(received) = self.requests.receive(&mut self.receive_buffer)? else { return Ok(()) };
-        let errno = split(received).map_or(0, |(one, _)| one.error());
-        received.zeroize();
-        if errno == 0 { Ok(()) } else { Err(Errno::from_raw(errno)) }
-    }
-
-    /// Keeps what is answered; gives the errno of the next acknowledgement.
-    fn take_acknowledgement(&mut self) -> Result<(), Errno> {
-        loop {
-            // The kernel answers within send. Only memory can be missing.
-            let Some(received) = self.requests.receive(&mut self.receive_buffer)? else { return Err(Errno::ENOBUFS) };
-            let mut rest: &[u8] = received;
-            let mut acknowledged = None;
-            while let Some((one, next)) = split(rest) {
-                if one.msg_type == layout::message::ERROR {
-                    acknowledged = Some(one.error());
-                }
-                rest = next;
-            }
-            if acknowledged.is_none() {
-                self.answer.extend_from_slice(received);
-            }
-            received.zeroize();
-            match acknowledged {
-                None => {}
-                Some(0) => return Ok(()),
-                Some(errno) => return Err(Errno::from_raw(errno)),
-            }
-        }
-    }
-
-    /// The first message of the last answer.
-    fn answered(&self) -> Option<Received<'_>> {
-        split(&self.answer).map(|(received, _)| received)
     }
 
     /// Hands a message that `write` builds to an audience. The buffer is wiped, it may have held keys.
@@ -291,9 +245,11 @@ impl KeyEngine for XfrmEngine {
             MessageType::X_MIGRATE => self.migrate(request),
             _ => Err(Errno::EOPNOTSUPP),
         };
-        self.own = None;
-        // What was received with the notification waits in no socket any more.
-        self.take_events(cx);
+        // A change that was made told of its own already.
+        let flushes = matches!(msg_type, MessageType::FLUSH | MessageType::X_SPDFLUSH | MessageType::X_MIGRATE);
+        if flushes || changes && outcome.is_err() {
+            self.take_events(cx);
+        }
         outcome
     }
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, NetlinkAddr, bind, recvfrom, recvmmsg, send, setsockopt, sockopt};
 
-use super::attribute::split;
+use super::attribute::Acknowledgement;
 
 /// `NETLINK_XFRM`.
 const PROTOCOL: libc::c_int = 6;
@@ -45,6 +45,9 @@ pub struct Datagram {
 #[derive(Debug)]
 pub struct Netlink {
     fd: OwnedFd,
+    /// How many receives fail, and how, before the socket is asked.
+    #[cfg(test)]
+    pub failing: std::cell::Cell<(usize, Option<Errno>)>,
 }
 
 impl AsFd for Netlink {
@@ -67,7 +70,12 @@ impl Netlink {
             other => other,
         })?;
         // SAFETY: socket just gave it, nobody else owns it.
-        let netlink = Self { fd: unsafe { OwnedFd::from_raw_fd(raw) } };
+        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        let netlink = Self {
+            fd,
+            #[cfg(test)]
+            failing: std::cell::Cell::default(),
+        };
         // A socket without a name has the number of the kernel, to whom multicasts do not go.
         bind(netlink.fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         // Without it an error's acknowledgement repeats the request, keys included. Missing before Linux 4.2.
@@ -116,19 +124,44 @@ impl Netlink {
         }
     }
 
-    /// Receives acknowledgements that wait, `most` of them at most and 64 at once: the errno of each, 0 for success.
+    /// A failure that a test wants, as often as it wants it.
+    #[cfg(test)]
+    fn injected(&self) -> Result<(), Errno> {
+        match self.failing.get() {
+            (times, Some(errno)) if times > 0 => {
+                self.failing.set((times - 1, Some(errno)));
+                Err(errno)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps)]
+    const fn injected(&self) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// Receives acknowledgements that wait, `most` of them at most and 64 at once; none if none waits. `None` stands for
+    /// something else that waited.
     ///
     /// # Errors
-    /// Those of `recvmmsg`; EAGAIN if none waits.
-    pub fn acknowledgements(&self, most: usize) -> Result<Vec<i32>, Errno> {
+    /// Those of `recvmmsg`.
+    pub fn acknowledgements(&self, most: usize) -> Result<Vec<Option<Acknowledgement>>, Errno> {
+        self.injected()?;
         // A header, an errno, the header that it is about.
         let mut buffers = [[0; 64]; 64];
         let mut slices: Vec<_> = buffers.iter_mut().take(most).map(|buffer| [IoSliceMut::new(buffer)]).collect();
         let mut headers = MultiHeaders::<NetlinkAddr>::preallocate(slices.len(), None);
-        let results = recvmmsg(self.fd.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
-        let lens: Vec<usize> = results.map(|result| result.bytes).collect();
-        let errno = |(buffer, len): (&[u8; 64], usize)| split(&buffer[..len.min(64)]).map_or(0, |(one, _)| one.error());
-        Ok(buffers.iter().zip(lens).map(errno).collect())
+        match recvmmsg(self.fd.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
+            Ok(results) => {
+                let lens: Vec<usize> = results.map(|result| result.bytes).collect();
+                let whole = buffers.iter().zip(lens).map(|(buffer, len)| buffer.get(..len).unwrap_or_default());
+                Ok(whole.map(Acknowledgement::read).collect())
+            }
+            Err(Errno::EAGAIN) => Ok(Vec::new()),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Receives as many datagrams as wait and as there are buffers; none if none waits.
@@ -136,6 +169,7 @@ impl Netlink {
     /// # Errors
     /// ENOBUFS once after messages were lost.
     pub fn receive_many(&self, buffers: &mut [Box<[u8]>]) -> Result<Vec<Datagram>, Errno> {
+        self.injected()?;
         let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
         let mut headers = MultiHeaders::<NetlinkAddr>::preallocate(slices.len(), None);
         match recvmmsg(self.fd.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
@@ -156,6 +190,7 @@ impl Netlink {
     /// # Errors
     /// ENOBUFS once after messages were lost.
     pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> Result<Option<&'b mut [u8]>, Errno> {
+        self.injected()?;
         loop {
             match recvfrom::<NetlinkAddr>(self.fd.as_raw_fd(), buffer) {
                 Ok((len, from)) if from.is_some_and(|from| from.pid() == 0) => return Ok(buffer.get_mut(..len)),

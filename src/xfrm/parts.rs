@@ -11,6 +11,8 @@ use crate::keyd::Errno;
 /// A dump between its request and its end. What was received may hold keys, and is wiped in the end.
 pub struct Parts {
     netlink: Netlink,
+    /// `nlmsg_seq` of the request, which all of its answers have.
+    seq: u32,
     buffer: Zeroizing<Vec<u8>>,
     /// What of the buffer is filled, and how far it was read.
     filled: usize,
@@ -25,11 +27,12 @@ impl Parts {
     /// # Errors
     /// ENOMEM; that of `send`. What the kernel thinks of the request comes with the first message.
     pub fn start(netlink: Netlink, request: &[u8]) -> Result<Self, Errno> {
+        let seq = split(request).map_or(0, |(one, _)| one.seq);
         let mut buffer = Zeroizing::new(Vec::new());
         buffer.try_reserve_exact(RECEIVE_BUFFER).map_err(|_| Errno::ENOMEM)?;
         buffer.resize(RECEIVE_BUFFER, 0);
         netlink.send(request)?;
-        Ok(Self { netlink, buffer, filled: 0, read: 0, ended: false })
+        Ok(Self { netlink, seq, buffer, filled: 0, read: 0, ended: false })
     }
 
     /// Gives the next message to `take`; `None` at the end.
@@ -48,6 +51,8 @@ impl Parts {
             };
             self.read = self.filled - rest.len();
             match received.msg_type {
+                // Of another dump.
+                _ if received.seq != self.seq => {}
                 message::DONE | message::ERROR => {
                     self.ended = true;
                     match received.error() {

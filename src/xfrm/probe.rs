@@ -19,14 +19,11 @@ impl XfrmEngine {
     /// Asks the kernel for algorithms of a kind; it loads modules that it needs.
     fn probe(&mut self, kind: Kind, algorithms: &'static [Algorithm]) -> Result<Vec<&'static Algorithm>, Errno> {
         for algorithm in algorithms {
-            algorithm.write_probe(kind, &mut self.writer);
+            algorithm.write_probe(kind, self.requests.number(), &mut self.writer);
         }
-        let sent = self.requests.send(self.writer.bytes());
-        self.writer.clear();
-        sent?;
         let mut found = Vec::new();
-        for algorithm in algorithms {
-            match self.take_acknowledgement() {
+        for (algorithm, outcome) in algorithms.iter().zip(self.requests.change_all(&mut self.writer)?) {
+            match outcome {
                 Err(Errno::ENOSYS) => drop(self.probed.0.remove(&(kind, algorithm.id))),
                 // The mode is what the kernel lacks.
                 Err(Errno::EPROTONOSUPPORT) => {

@@ -180,10 +180,9 @@ pub fn read(info: &UsersaInfo, attributes: Attributes<'_>, extras: Extras) -> Op
 pub fn is_past_soft_limit(soft: &Limits, usage: &Usage, now: Time) -> bool {
     let now = now.as_secs();
     let reached = |limit: u64, value: u64| limit != 0 && value >= limit;
-    reached(soft.bytes, usage.bytes)
-        || reached(soft.packets, usage.packets)
-        || reached(soft.add_seconds, now.saturating_sub(usage.add_time))
-        || (usage.use_time != 0 && reached(soft.use_seconds, now.saturating_sub(usage.use_time)))
+    // The kernel's timer runs a second after the SA was added.
+    let looked_at = now > usage.add_time;
+    reached(soft.bytes, usage.bytes) || reached(soft.packets, usage.packets) || looked_at && usage.is_over(soft, now)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ const MAX_CPI: u32 = 0xffff;
 impl XfrmEngine {
     /// The SA of the last answer.
     fn answered_sa(&self, now: Time) -> Option<Sa> {
-        let (info, attributes) = self.answered()?.fixed::<UsersaInfo>()?;
+        let (info, attributes) = self.requests.answer()?.fixed::<UsersaInfo>()?;
         let mut sa = read(&info, attributes, self.extras)?;
         self.shadow.complete(&mut sa, now);
         Some(sa)
@@ -27,14 +27,16 @@ impl XfrmEngine {
 
     /// Asks for one SA.
     fn ask(&mut self, said: &Said) -> Result<(), Errno> {
-        self.writer.message(message::GETSA, REQUEST | ACK, 0, 0, &usersa_id(said));
-        self.transact()
+        self.writer.message(message::GETSA, REQUEST, self.requests.number(), 0, &usersa_id(said));
+        self.requests.ask(&mut self.writer)
     }
 
     /// The sequence number under which the kernel stored an SA, 0 if it is gone.
     pub(super) fn stored_seq(&mut self, said: &Said) -> u32 {
         match self.ask(said) {
-            Ok(()) => self.answered().and_then(|m| m.fixed::<UsersaInfo>()).map_or(0, |(info, _)| info.seq.get()),
+            Ok(()) => {
+                self.requests.answer().and_then(|m| m.fixed::<UsersaInfo>()).map_or(0, |(info, _)| info.seq.get())
+            }
             Err(_) => 0,
         }
     }
@@ -57,8 +59,8 @@ impl XfrmEngine {
         // AF_KEY looks at the range when the larval is there already, which stays. A range of SPI 0 does the same.
         let (from, to) = if possible { (min, max) } else { (0, 0) };
         let info = UserspiInfo { info: usersa_info(&larval), min: from.into(), max: to.into() };
-        self.writer.message(message::ALLOCSPI, REQUEST | ACK, header.seq, header.pid, &info);
-        let outcome = self.transact();
+        self.writer.message(message::ALLOCSPI, REQUEST, self.requests.number(), 0, &info);
+        let outcome = self.requests.ask(&mut self.writer);
         if !possible {
             return Err(Errno::EINVAL);
         }
@@ -88,20 +90,8 @@ impl XfrmEngine {
 
     /// `pfkey_add`: ADD and UPDATE. The notification comes from the kernel.
     pub(super) fn add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let header = request.header();
         let own = self.write_add(request, REQUEST, cx.now)?;
-        let (said, mature) = (own.said, own.mature);
-        self.own = Some(own);
-        if !mature {
-            return self.change(header, cx);
-        }
-        // New limits: the SA is as young as ever, unless the kernel finds one of them reached and says so.
-        let before = self.shadow.set_dying(&said, Some(false));
-        let outcome = self.change(header, cx);
-        if outcome.is_err() {
-            self.shadow.set_dying(&said, before);
-        }
-        outcome
+        self.change(Some(own), cx)
     }
 
     /// Writes the change that a DELETE asks for.
@@ -115,7 +105,7 @@ impl XfrmEngine {
     /// `pfkey_delete`. The notification comes from the kernel.
     pub(super) fn delete(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         self.write_delete(request, REQUEST)?;
-        self.change(request.header(), cx)
+        self.change(None, cx)
     }
 
     /// `pfkey_get`.
@@ -144,7 +134,7 @@ impl XfrmEngine {
         let header = request.header();
         let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
         self.writer.message(message::FLUSHSA, REQUEST | ACK, header.seq, header.pid, &proto);
-        let outcome = self.transact();
+        let outcome = self.requests.order(&mut self.writer);
         self.send_header(cx, Audience::One, Header { errno: 0, len: 2, ..header })?;
         outcome
     }

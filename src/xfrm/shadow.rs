@@ -114,9 +114,11 @@ impl Shadow {
         self.sas.contains_key(said)
     }
 
-    /// Says whether an SA is past a soft limit, `None` = it is not known; gives what was said before.
-    pub fn set_dying(&mut self, said: &Said, dying: Option<bool>) -> Option<bool> {
-        std::mem::replace(&mut self.sas.get_mut(said)?.dying, dying)
+    /// Says whether an SA is past a soft limit, `None` = it is not known.
+    pub fn set_dying(&mut self, said: &Said, dying: Option<bool>) {
+        if let Some(known) = self.sas.get_mut(said) {
+            known.dying = dying;
+        }
     }
 
     /// An SA is gone.
@@ -168,6 +170,13 @@ impl Shadow {
             let known = before.0.remove(&sa.said);
             let (unused, dying) = known.map_or((None, None), |known| (known.unused, known.dying));
             self.remember(sa, unused, dying);
+        }
+    }
+
+    /// A reconciliation came to no end: what it did not reach stays as it was known.
+    pub fn keep(&mut self, before: Before) {
+        for (said, known) in before.0 {
+            self.sas.entry(said).or_insert(known);
         }
     }
 

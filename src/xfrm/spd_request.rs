@@ -7,7 +7,7 @@ use super::layout::{UserpolicyId, UserpolicyInfo, message};
 use super::policy::{self, Wanted, by_id, by_selector, userpolicy_info, write_moves, write_templates};
 use super::value::write_label;
 use crate::afkey::migrate::read_migration;
-use crate::afkey::policy::{MANUAL_REQID_MAX, Policy, parse_requests};
+use crate::afkey::policy::{Policy, parse_requests};
 use crate::afkey::read::{PolicyHead, limits, policy_head, policy_id, selector, spd_answer};
 use crate::keyd::{Audience, Context, Errno};
 use crate::wire::{ExtensionType as Ext, Header, Message, MessageType, PolicyType};
@@ -42,20 +42,16 @@ impl XfrmEngine {
     /// `pfkey_spdadd`: SPDADD, SPDUPDATE and SPDSETIDX. The notification comes from the kernel.
     pub(super) fn spd_add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         self.write_spd_add(request, REQUEST)?;
-        self.change(request.header(), cx)
+        self.change(None, cx)
     }
 
-    /// A reqid that no policy has (`gen_reqid`). AF_KEY counts through all namespaces, this through one process.
+    /// A reqid that no policy and no SA has.
     fn new_reqid(&mut self) -> Option<u32> {
-        let taken = self.taken_reqids().ok()?;
-        let first = MANUAL_REQID_MAX + 1;
-        for _ in 0..=taken.len() {
-            self.next_reqid = self.next_reqid.wrapping_add(1).max(first);
-            if !taken.contains(&self.next_reqid) {
-                return Some(self.next_reqid);
-            }
+        if !self.reqids.is_known() {
+            let taken = self.taken_reqids().ok()?;
+            self.reqids.know(taken);
         }
-        None
+        self.reqids.next()
     }
 
     /// Writes the change of [`Self::spd_delete`].
@@ -75,14 +71,15 @@ impl XfrmEngine {
     /// `pfkey_spddelete`. The notification comes from the kernel.
     pub(super) fn spd_delete(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         self.write_spd_delete(request, REQUEST)?;
-        self.change(request.header(), cx)
+        self.change(None, cx)
     }
 
     /// Asks for one policy.
     pub(super) fn ask_policy(&mut self, id: u32) -> Result<Policy, Errno> {
-        self.writer.message(message::GETPOLICY, REQUEST | ACK, 0, 0, &by_id(id));
-        self.transact()?;
-        let (info, attributes) = self.answered().and_then(|m| m.fixed::<UserpolicyInfo>()).ok_or(Errno::ENOBUFS)?;
+        self.writer.message(message::GETPOLICY, REQUEST, self.requests.number(), 0, &by_id(id));
+        self.requests.ask(&mut self.writer)?;
+        let (info, attributes) =
+            self.requests.answer().and_then(|m| m.fixed::<UserpolicyInfo>()).ok_or(Errno::ENOBUFS)?;
         policy::read(&info, attributes).ok_or(Errno::EINVAL)
     }
 
@@ -106,14 +103,14 @@ impl XfrmEngine {
     /// `pfkey_spdget` for SPDDELETE2. The notification comes from the kernel.
     pub(super) fn spd_delete_by_id(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         self.write_spd_delete_by_id(request, REQUEST)?;
-        self.change(request.header(), cx)
+        self.change(None, cx)
     }
 
     /// `pfkey_spdflush`: the answer first; a notification comes from the kernel if something was removed.
     pub(super) fn spd_flush(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
         self.writer.message(message::FLUSHPOLICY, REQUEST | ACK, header.seq, header.pid, &[0_u8; 0]);
-        let outcome = self.transact();
+        let outcome = self.requests.order(&mut self.writer);
         self.send_header(cx, Audience::One, Header { errno: 0, len: 2, ..header })?;
         outcome
     }
@@ -125,9 +122,9 @@ impl XfrmEngine {
             return Err(Errno::EINVAL);
         }
         let id: UserpolicyId = by_selector(&migration.selector, migration.dir);
-        self.writer.message(message::MIGRATE, REQUEST | ACK, 0, 0, &id);
+        self.writer.message(message::MIGRATE, REQUEST | ACK, self.requests.number(), 0, &id);
         write_moves(&migration, &mut self.writer);
-        self.transact()
+        self.requests.order(&mut self.writer)
     }
 }
 

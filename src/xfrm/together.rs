@@ -53,38 +53,26 @@ impl XfrmEngine {
 
     /// Sends what was gathered and tells what came of it, in order.
     fn change_pending(&mut self, pending: &mut Vec<Pending>, cx: &mut Context<'_>) {
-        let sent = match self.gathered.bytes() {
-            [] => Ok(()),
-            messages => self.requests.send(messages),
+        let outcomes = match self.gathered.bytes() {
+            [] => Ok(Vec::new()),
+            _ => self.requests.change_all(&mut self.gathered),
         };
-        self.gathered.clear();
-        let mut left = pending.iter().filter(|pending| pending.outcome.is_ok()).count();
-        let mut answers = Vec::new().into_iter();
+        let failed = outcomes.as_ref().err().copied();
+        let mut outcomes = outcomes.unwrap_or_default().into_iter();
         for Pending { header, outcome } in pending.drain(..) {
             let outcome = outcome.and_then(|own| {
-                sent?;
-                let answer = answers.next().map_or_else(
-                    || {
-                        answers = self.requests.acknowledgements(left)?.into_iter();
-                        answers.next().ok_or(Errno::ENOBUFS)
-                    },
-                    Ok,
-                );
-                left = left.saturating_sub(1);
-                match answer? {
-                    0 => Ok(own),
-                    errno => Err(Errno::from_raw(errno)),
-                }
+                let made = outcomes.next().unwrap_or(Err(failed.unwrap_or(Errno::ENOBUFS)));
+                made.map(|()| own)
             });
             match outcome {
                 Ok(own) => {
-                    (self.own, self.awaited) = (own, Some((header.seq, header.pid)));
-                    self.take_events(cx);
-                    (self.own, self.awaited) = (None, None);
+                    self.expect(own);
+                    self.take_events_until(Some((header.seq, header.pid)), cx);
                 }
                 Err(errno) => report(header, errno, cx),
             }
         }
         self.take_events(cx);
+        self.own.clear();
     }
 }

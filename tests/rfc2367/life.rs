@@ -49,6 +49,17 @@ fn c043_each_limit_alone_ends_an_sa() {
 }
 
 #[test]
+fn limits_beyond_a_signed_number_of_seconds_are_never_reached() {
+    let mut w = World::new(1);
+    w.done(&hard(0, u64::MAX, 1 << 63).lifetime(Ext::LIFETIME_SOFT, 0, u64::MAX, u64::MAX, 1 << 63));
+    w.count(SPI, 1).expect("an SA");
+    w.pass(10_000_000);
+    assert_eq!(state(&w.ask(&named(M::GET))), Some(SaState::MATURE));
+    let bytes = |message: &[u8]| parse(message).lifetime(Ext::LIFETIME_SOFT).map(|l| l.bytes.get());
+    assert_eq!(bytes(&w.ask(&named(M::GET))), Some(u64::MAX), "as it was given");
+}
+
+#[test]
 fn c044_a_soft_limit_makes_an_sa_dying_and_usable() {
     let mut w = World::new(1);
     w.done(&ah().lifetime(Ext::LIFETIME_SOFT, 0, 0, 5, 0));

@@ -1,6 +1,7 @@
 //! The messages (section 3.1).
 
 use libc::{EEXIST, EINVAL, ENOENT, EOPNOTSUPP, ESRCH};
+use pfkey_rs::engine::Said;
 use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, SaState, SaType as S};
 
 use crate::build::{Msg, PID};
@@ -8,6 +9,20 @@ use crate::world::*;
 
 fn spi_of(message: &[u8]) -> u32 {
     parse(message).sa().map_or(0, |sa| sa.spi.get())
+}
+
+#[test]
+fn describing_an_sa_is_a_get_without_its_keys() {
+    let mut w = World::new(1);
+    // NULL has no key.
+    w.done(&esp(11, 0).lifetime(Ext::LIFETIME_HARD, 0, 0, 5, 0).sa2(2, 9));
+    let mut get = Msg::new(M::GET, S::ESP, 0).sa(SPI, 0, 0).pair(A, B);
+    get.header.pid = 0;
+    let got = w.ask(&get);
+    let mut daddr = [0; 16];
+    daddr[..4].copy_from_slice(&[10, 0, 0, 2]);
+    let said = Said { daddr, spi: SPI, proto: 50, v6: false };
+    assert_eq!(w.hub.engine().describe(&said), Some(got));
 }
 
 #[test]

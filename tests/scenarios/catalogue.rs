@@ -312,6 +312,17 @@ fn adding(all: &mut Vec<Scenario>) {
         Build::new(format!("add/ah-encap-{encap}")).send(ah(M::ADD, 0x300).nat_t(encap, 1, 2)).done(all);
         Build::new(format!("add/ipcomp-encap-{encap}")).send(ipcomp(M::ADD, 0x300).nat_t(encap, 1, 2)).done(all);
     }
+    // What Linux takes for infinite, and 32 bits that it does not.
+    let everything = |ext: Ext| (ext, u32::MAX, u64::MAX);
+    for (name, (ext, packets, bytes), (other, ..)) in [
+        ("hard", everything(Ext::LIFETIME_HARD), everything(Ext::LIFETIME_SOFT)),
+        ("soft", everything(Ext::LIFETIME_SOFT), everything(Ext::LIFETIME_HARD)),
+    ] {
+        let limited =
+            |message: Msg| message.lifetime(ext, packets, bytes, 0, 0).lifetime(other, packets - 1, bytes - 1, 0, 0);
+        Build::new(format!("add/infinite-bytes-{name}")).send(limited(esp(M::ADD, 0x300))).done(all);
+        Build::new(format!("spdadd/infinite-bytes-{name}")).send(limited(spd(M::X_SPDADD, 2))).done(all);
+    }
     Build::new("add/hard-only").send(esp(M::ADD, 0x300).lifetime(Ext::LIFETIME_HARD, 1, 2, 3, 4)).done(all);
     Build::new("add/soft-only").send(esp(M::ADD, 0x300).lifetime(Ext::LIFETIME_SOFT, 1, 2, 3, 4)).done(all);
     Build::new("add/all-limits")
@@ -352,6 +363,16 @@ fn adding(all: &mut Vec<Scenario>) {
             .send(spd(M::X_SPDADD, 2).context(doi, alg, text))
             .done(all);
     }
+    // Up to a page is a message, and a page is more than a label may have.
+    for len in [4095, 4096, 4097] {
+        let text = vec![b'x'; len];
+        Build::new(format!("add/context-of-{len}")).send(esp(M::ADD, 0x300).context(1, 1, &text)).done(all);
+        Build::new(format!("spdadd/context-of-{len}")).send(spd(M::X_SPDADD, 2).context(1, 1, &text)).done(all);
+        Build::new(format!("spddelete/context-of-{len}"))
+            .send(selector(M::X_SPDDELETE).policy(0, 2, 0, 0, &[]).context(1, 1, &text))
+            .done(all);
+    }
+    Build::new("add/context-of-4096-of-another-module").send(esp(M::ADD, 0x300).context(2, 1, &[b'x'; 4096])).done(all);
 }
 
 /// What SAs go through.
@@ -688,6 +709,37 @@ fn expiry(all: &mut Vec<Scenario>) {
         .send(named(M::GET, S::ESP, 0x300))
         .send(esp(M::UPDATE, 0x300).lifetimes(200, 150))
         .send(named(M::GET, S::ESP, 0x300))
+        .done(all);
+    // Linux reckons in signed seconds: what is beyond 2^63 is over.
+    let ages = 1_u64 << 62;
+    for (name, hard, soft) in [
+        ("hard-add", (u64::MAX, 0), (100, 0)),
+        ("hard-use", (0, 3 * ages), (0, 0)),
+        ("soft-add", (100, 0), (3 * ages, 0)),
+        ("soft-use", (0, 100), (0, u64::MAX)),
+        ("not-yet", (2 * ages - 1, 2 * ages - 1), (2 * ages - 1, 2 * ages - 1)),
+    ] {
+        Build::new(format!("expire/ages-{name}"))
+            .by("b", bare(M::REGISTER, 3))
+            .send(esp(M::ADD, 0x300).lifetime(Ext::LIFETIME_HARD, 0, 0, hard.0, hard.1).lifetime(
+                Ext::LIFETIME_SOFT,
+                0,
+                0,
+                soft.0,
+                soft.1,
+            ))
+            .send(named(M::GET, S::ESP, 0x300))
+            .wait(2)
+            .send(named(M::GET, S::ESP, 0x300))
+            .done(all);
+    }
+    Build::new("expire/ages-of-policies")
+        .send(spd(M::X_SPDADD, 1).lifetime(Ext::LIFETIME_HARD, 0, 0, u64::MAX, 0))
+        .send(spd(M::X_SPDADD, 2).lifetime(Ext::LIFETIME_HARD, 0, 0, 0, 3 * ages))
+        .send(spd(M::X_SPDADD, 3).lifetime(Ext::LIFETIME_HARD, 0, 0, 2 * ages - 1, 2 * ages - 1))
+        .send(bare(M::X_SPDDUMP, 0))
+        .wait(2)
+        .send(bare(M::X_SPDDUMP, 0))
         .done(all);
     Build::new("expire/policy-in-silence")
         .by("b", bare(M::REGISTER, 3))

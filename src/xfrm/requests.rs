@@ -1,0 +1,184 @@
+//! What is asked of the kernel, and which answer belongs to which request.
+//!
+//! The kernel answers while `send` runs, on a socket that hears no group. What waits there before a request is therefore of an
+//! older one, whose receive failed, and is thrown away. An acknowledgement names its request by the header that it
+//! repeats; any other answer names it by `nlmsg_seq`, which is unique where no notification has to carry PF_KEY's.
+#![forbid(unsafe_code)]
+
+use zeroize::{Zeroize, Zeroizing};
+
+use super::attribute::{Acknowledgement, Name, Received, Writer, split};
+use super::netlink::{Netlink, RECEIVE_BUFFER};
+use crate::keyd::Errno;
+
+/// How often a receive that fails is tried: a socket tells an error once, and what waits there still waits.
+const TRIES: usize = 3;
+
+/// The socket for requests.
+pub struct Requests {
+    pub(super) netlink: Netlink,
+    buffer: Zeroizing<Box<[u8]>>,
+    /// The bytes of the buffer that were received last.
+    filled: usize,
+    /// What answered the last question.
+    answer: Zeroizing<Vec<u8>>,
+    /// The number of the last question.
+    number: u32,
+    /// An answer may wait that nobody took.
+    unsettled: bool,
+}
+
+impl Requests {
+    pub fn new(netlink: Netlink) -> Self {
+        Self {
+            netlink,
+            buffer: Zeroizing::new(vec![0; RECEIVE_BUFFER].into()),
+            filled: 0,
+            answer: Zeroizing::default(),
+            number: 0,
+            unsettled: false,
+        }
+    }
+
+    /// A `nlmsg_seq` for a question, which causes no notification.
+    pub const fn number(&mut self) -> u32 {
+        self.number = self.number.wrapping_add(1);
+        self.number
+    }
+
+    /// Asks a question without `NLM_F_ACK`: its answer is one message or an error. It has a [`Requests::number`].
+    ///
+    /// # Errors
+    /// The kernel's; ENOBUFS or ENOMEM when the answer was lost.
+    pub fn ask(&mut self, question: &mut Writer) -> Result<(), Errno> {
+        let name = self.send(question)?;
+        while self.receive()? {
+            if let Some(outcome) = self.answered_as(name) {
+                return outcome;
+            }
+        }
+        Err(Errno::ENOBUFS)
+    }
+
+    /// The message that answered the last question.
+    pub fn answer(&self) -> Option<Received<'_>> {
+        split(&self.answer).map(|(received, _)| received)
+    }
+
+    /// Sends a change without `NLM_F_ACK`: an error is the only answer.
+    ///
+    /// # Errors
+    /// The kernel's; ENOBUFS or ENOMEM when it could not be received.
+    pub fn change(&mut self, change: &mut Writer) -> Result<(), Errno> {
+        let name = self.send(change)?;
+        while self.receive()? {
+            let received = self.buffer.get(..self.filled).unwrap_or_default();
+            let error = Acknowledgement::read(received).filter(|a| a.of == name);
+            self.wipe();
+            if let Some(error) = error {
+                return error.outcome;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends changes with `NLM_F_ACK`; gives what came of each, in order. Of several with equal names each is known only
+    /// when all are.
+    ///
+    /// # Errors
+    /// Those of `send`; none was carried out.
+    pub fn change_all(&mut self, changes: &mut Writer) -> Result<Vec<Result<(), Errno>>, Errno> {
+        let mut rest = changes.bytes();
+        let mut names = Vec::new();
+        while let Some((one, next)) = split(rest) {
+            names.push(one.name());
+            rest = next;
+        }
+        self.send(changes)?;
+        let mut heard: Vec<Acknowledgement> = Vec::with_capacity(names.len());
+        let mut tries = TRIES;
+        while heard.len() < names.len() && tries > 0 {
+            match self.netlink.acknowledgements(names.len() - heard.len()) {
+                Ok(waiting) if waiting.is_empty() => break,
+                Ok(waiting) => heard.extend(waiting.into_iter().flatten().filter(|a| names.contains(&a.of))),
+                Err(_) => tries -= 1,
+            }
+        }
+        self.unsettled |= tries == 0;
+        if heard.iter().map(|a| a.of).eq(names.iter().copied()) {
+            return Ok(heard.into_iter().map(|a| a.outcome).collect());
+        }
+        let place = |n: usize| names.iter().take(n).filter(|other| **other == names[n]).count();
+        Ok((0..names.len())
+            .map(|n| {
+                let mut same = heard.iter().filter(|a| a.of == names[n]);
+                let all = same.clone().count() == names.iter().filter(|other| **other == names[n]).count();
+                same.nth(place(n)).filter(|_| all).map_or(Err(Errno::ENOBUFS), |a| a.outcome)
+            })
+            .collect())
+    }
+
+    /// Sends one change with `NLM_F_ACK`.
+    ///
+    /// # Errors
+    /// As [`Requests::ask`].
+    pub fn order(&mut self, change: &mut Writer) -> Result<(), Errno> {
+        self.change_all(change)?.into_iter().next().unwrap_or(Err(Errno::ENOBUFS))
+    }
+
+    /// Throws away what waits, sends, and gives the name of the first message.
+    fn send(&mut self, messages: &mut Writer) -> Result<Name, Errno> {
+        self.answer.zeroize();
+        let name = split(messages.bytes()).map(|(one, _)| one.name()).unwrap_or_default();
+        let sent = self.settle().and_then(|()| self.netlink.send(messages.bytes()));
+        messages.clear();
+        sent.map(|()| name)
+    }
+
+    fn settle(&mut self) -> Result<(), Errno> {
+        while self.unsettled {
+            self.unsettled = false;
+            self.unsettled = self.receive()?;
+            self.wipe();
+        }
+        Ok(())
+    }
+
+    /// Receives what comes next; false = nothing waits.
+    fn receive(&mut self) -> Result<bool, Errno> {
+        let mut told = None;
+        for _ in 0..TRIES {
+            match self.netlink.receive(&mut self.buffer) {
+                Ok(Some(received)) => {
+                    self.filled = received.len();
+                    return Ok(true);
+                }
+                Ok(None) => return told.map_or(Ok(false), Err),
+                Err(errno) => told = Some(errno),
+            }
+        }
+        self.unsettled = true;
+        Err(told.unwrap_or(Errno::ENOBUFS))
+    }
+
+    /// Whether what was received answers a question, and with what. A message is kept.
+    fn answered_as(&mut self, name: Name) -> Option<Result<(), Errno>> {
+        let received = self.buffer.get(..self.filled).unwrap_or_default();
+        let outcome = match Acknowledgement::read(received) {
+            Some(acknowledgement) if acknowledgement.of == name => Some(acknowledgement.outcome),
+            Some(_) => None,
+            None if split(received).is_some_and(|(one, _)| one.seq == name.seq) => {
+                self.answer.extend_from_slice(received);
+                Some(Ok(()))
+            }
+            None => None,
+        };
+        self.wipe();
+        outcome
+    }
+
+    fn wipe(&mut self) {
+        self.buffer.get_mut(..self.filled).unwrap_or_default().zeroize();
+        self.filled = 0;
+    }
+}
