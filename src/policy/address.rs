@@ -95,10 +95,10 @@ fn c_number(text: &str) -> Option<u64> {
 
 /// A scope: an interface's name where the address is link-local, otherwise (or also) a decimal number.
 fn scope_number(address: Ipv6Addr, scope: &str) -> Option<u32> {
-    if is_link_local(address)
-        && let Ok(index) = nix::net::if_::if_nametoindex(scope)
-    {
-        return Some(index);
+    if is_link_local(address) {
+        if let Ok(index) = nix::net::if_::if_nametoindex(scope) {
+            return Some(index);
+        }
     }
     if scope.is_empty() || !scope.bytes().all(|b| b.is_ascii_digit()) {
         return None;
