@@ -1,7 +1,7 @@
 # libpfkey_rs: build, try, test, install.
 #   make            the libraries and pfkeyd, optimised
 #   make demo       a short tour: an SA added to an embedded key engine, and dumped
-#   make check      every test
+#   make check      every test; KERNEL=yes: on a real kernel too, which needs root and Debian, and fetches it
 #   make install    PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, MANDIR, DESTDIR; LIBIPSEC_COMPAT=DIR for a libipsec.so.0
 #   make uninstall  the same; with LIBIPSEC_COMPAT=DIR that libipsec.so.0 too
 SHELL = /bin/sh
@@ -13,6 +13,7 @@ SBINDIR = $(PREFIX)/sbin
 MANDIR = $(PREFIX)/share/man
 DESTDIR =
 LIBIPSEC_COMPAT =
+KERNEL =
 CC = cc
 CARGO = cargo
 CBINDGEN_VERSION = 0.29.4
@@ -41,7 +42,7 @@ headers:
 	mv $(HEADER).new $(HEADER)
 
 demo:
-	@$(CARGO) build --quiet
+	@$(CARGO) build
 	@mkdir -p target/demo
 	@ln -sf ../debug/libpfkey_rs.so target/demo/libpfkey_rs.so.0
 	@for p in sadb_add sadb_dump; do \
@@ -50,7 +51,7 @@ demo:
 	@target/debug/pfkeyd -- sh -c 'target/demo/sadb_add && target/demo/sadb_dump'
 
 check:
-	CARGO=$(CARGO) sh tests/check.sh
+	@CARGO='$(CARGO)' KERNEL='$(KERNEL)' sh tests/check.sh
 
 check-kernel:
 	tests/kernel/check
