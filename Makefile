@@ -1,7 +1,7 @@
 # libpfkey_rs: build, try, test, install.
 #   make            the libraries and pfkeyd, optimised
 #   make demo       a short tour: an SA added to an embedded key engine, and dumped
-#   make check      every test
+#   make check      every test; KERNEL=yes: on a real kernel too, which needs root and Debian, and fetches it
 #   make check-deny the licences and sources of the crates, and what is known against them (cargo deny)
 #   make notices    THIRD-PARTY.md again, from the crates that are linked
 #   make install    PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, MANDIR, DOCDIR, DESTDIR; LIBIPSEC_COMPAT=DIR for a libipsec.so.0
@@ -16,6 +16,7 @@ MANDIR = $(PREFIX)/share/man
 DOCDIR = $(PREFIX)/share/doc/libpfkey_rs
 DESTDIR =
 LIBIPSEC_COMPAT =
+KERNEL =
 CC = cc
 CARGO = cargo
 CBINDGEN_VERSION = 0.29.4
@@ -45,7 +46,7 @@ headers:
 	mv $(HEADER).new $(HEADER)
 
 demo:
-	@$(CARGO) build --locked --quiet
+	@$(CARGO) build --locked
 	@mkdir -p target/demo
 	@ln -sf ../debug/libpfkey_rs.so target/demo/libpfkey_rs.so.0
 	@for p in sadb_add sadb_dump; do \
@@ -54,7 +55,7 @@ demo:
 	@target/debug/pfkeyd -- sh -c 'target/demo/sadb_add && target/demo/sadb_dump'
 
 check:
-	CARGO=$(CARGO) sh tests/check.sh
+	@CARGO='$(CARGO)' KERNEL='$(KERNEL)' sh tests/check.sh
 
 check-deny:
 	CARGO=$(CARGO) sh tests/deny.sh

@@ -30,10 +30,10 @@ pub fn for_each_sa(
     visit: &mut dyn FnMut(&SaView<'_>) -> ControlFlow<()>,
 ) -> Result<(), Errno> {
     let proto = satype.protocol().ok_or(Errno::EINVAL)?;
-    if socket::is_xfrm(fd)
-        && let Some(done) = xfrm::direct::for_each_sa(fd, proto, now(), visit)
-    {
-        return done;
+    if socket::is_xfrm(fd) {
+        if let Some(done) = xfrm::direct::for_each_sa(fd, proto, now(), visit) {
+            return done;
+        }
     }
     by_dump(fd, satype, visit)
 }
@@ -78,10 +78,8 @@ fn by_dump(
             errno => return Err(Errno::from_raw(errno.into())),
         }
         // A dump cannot be stopped: its rest is read unseen.
-        if flow.is_continue()
-            && let Some(view) = SaView::of(&message)
-        {
-            flow = visit(&view);
+        if flow.is_continue() {
+            flow = SaView::of(&message).map_or(flow, |view| visit(&view));
         }
         if header.seq == 0 {
             return Ok(());

@@ -104,7 +104,7 @@ fn a_slow_reader_gets_each_sa_that_lived_once() {
         if header.seq == 0 {
             break;
         }
-        if read.is_multiple_of(BETWEEN) {
+        if read % BETWEEN == 0 {
             // Spread over what was dumped and what was not.
             let victim = 1 + changed.wrapping_mul(7919) % SAS;
             request(&writer, MessageType::DELETE, 0x1000 + victim);

@@ -42,9 +42,8 @@ pub fn sa(message: &Message<'_>) -> Option<Sa> {
     let sa2 = message.sa2().unwrap_or_default();
     (sa.mode, sa.reqid) = (sa2.mode, sa2.reqid.get());
     // A proxy of no prefix is the empty selector of most SAs.
-    if let Some((fixed, sockaddr)) = message.address(Ext::ADDRESS_PROXY).filter(|(fixed, _)| fixed.prefixlen != 0)
-        && let Some((v6, saddr)) = address(sockaddr)
-    {
+    let proxy = message.address(Ext::ADDRESS_PROXY).filter(|(fixed, _)| fixed.prefixlen != 0);
+    if let Some((fixed, (v6, saddr))) = proxy.and_then(|(fixed, sockaddr)| Some((fixed, address(sockaddr)?))) {
         sa.selector = Selector { saddr, splen: fixed.prefixlen, v6: Some(v6), ..Selector::default() };
     }
     sa.encap = message.nat_t_type().map(|encap_type| Encap {

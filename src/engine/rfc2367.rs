@@ -404,9 +404,7 @@ pub(super) fn write_sa<'b>(
     writer.address(Ext::ADDRESS_SRC, 0, width(v6), sockaddr(&sa.saddr, v6, 0).as_slice());
     writer.address(Ext::ADDRESS_DST, 0, width(v6), sockaddr(&sa.said.daddr, v6, 0).as_slice());
     let proxy = sa.selector.v6.filter(|_| !matches!(sa.state, State::Acquire | State::Error));
-    if let Some(v6) = proxy
-        && matches!(shown, Shown::Whole | Shown::WithoutKeys | Shown::Expiry(_))
-    {
+    if let Some(v6) = proxy.filter(|_| matches!(shown, Shown::Whole | Shown::WithoutKeys | Shown::Expiry(_))) {
         let s = &sa.selector;
         writer.address(Ext::ADDRESS_PROXY, 0, s.splen, sockaddr(&s.saddr, v6, 0).as_slice());
     }

@@ -503,13 +503,11 @@ impl Sadb {
             }
             self.spis.remove(said.spi, said.proto);
         }
-        if links.newer == NONE
-            && let Ok(mut head) = by_route.find_entry(hasher.hash_one(route), |&i| i == index)
-        {
-            if links.older == NONE {
-                head.remove();
-            } else {
-                *head.get_mut() = links.older;
+        if links.newer == NONE {
+            match by_route.find_entry(hasher.hash_one(route), |&i| i == index) {
+                Ok(head) if links.older == NONE => drop(head.remove()),
+                Ok(mut head) => *head.get_mut() = links.older,
+                Err(_) => {}
             }
         }
         if let Some(newer) = slots.get_mut(links.newer) {

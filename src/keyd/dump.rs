@@ -65,9 +65,7 @@ impl<D> DumpRun<D> {
     {
         loop {
             if self.next.is_some() {
-                if let Some(pending) = self.pending.as_ref()
-                    && !deliver(queue, pending)
-                {
+                if self.pending.as_ref().is_some_and(|pending| !deliver(queue, pending)) {
                     return Progress::Suspended;
                 }
                 self.spare = self.pending.take().unwrap_or_default();

@@ -107,7 +107,7 @@ fn check_identity(bytes: &[u8]) -> Checked {
 
 fn check_proposal(bytes: &[u8]) -> Checked {
     let (proposal, combs) = open::<SadbProp>(bytes)?;
-    need(combs.len().is_multiple_of(size_of::<Comb>()))?;
+    need(combs.len() % size_of::<Comb>() == 0)?;
     need(proposal.replay <= REPLAY_MAX && proposal.reserved == [0; 3])?;
     combs.chunks_exact(size_of::<Comb>()).try_for_each(|comb| check_comb(exact(comb)?))
 }

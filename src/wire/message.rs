@@ -76,7 +76,7 @@ impl Header {
             return at(1, Rule::MessageType(header.msg_type.0));
         }
         // Linux passes over up to seven stray bytes.
-        let stray = profile == Profile::Rfc2367 && !len.is_multiple_of(8);
+        let stray = profile == Profile::Rfc2367 && len % 8 != 0;
         if usize::from(header.len) != len / 8 || stray {
             return at(4, Rule::Length { header: usize::from(header.len) * 8, actual: len });
         }

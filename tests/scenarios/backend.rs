@@ -71,9 +71,8 @@ impl<E: KeyEngine> InProcess<E> {
     fn receive(&mut self, name: &str, most: usize, now: Duration) -> Vec<Vec<u8>> {
         let id = self.sessions[name];
         let mut messages = Vec::new();
-        while messages.len() < most
-            && let Some(message) = self.queues.pop(id)
-        {
+        while messages.len() < most {
+            let Some(message) = self.queues.pop(id) else { break };
             messages.push(message);
             if self.queues.may_resume(id) {
                 self.hub.writable(id, now, &mut self.queues);

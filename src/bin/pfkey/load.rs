@@ -191,7 +191,7 @@ impl Bar {
 
     fn show(&mut self, done: usize) {
         // The clock is not read for every command.
-        let Some(next) = self.next.filter(|_| done.is_multiple_of(64)) else { return };
+        let Some(next) = self.next.filter(|_| done % 64 == 0) else { return };
         let now = Instant::now();
         if now < next {
             return;

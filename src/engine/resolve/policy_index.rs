@@ -444,9 +444,8 @@ impl<A: Bits> Family<A> {
             return;
         };
         let mut all = std::iter::once(&same.strongest).chain(&same.others);
-        if let Some(&found) = all.find(|(_, policy)| accept(*policy))
-            && best.is_none_or(|(rank, _)| found.0 < rank)
-        {
+        let found = all.find(|(_, policy)| accept(*policy));
+        if let Some(&found) = found.filter(|found| best.is_none_or(|(rank, _)| found.0 < rank)) {
             *best = Some(found);
         }
     }

@@ -314,10 +314,8 @@ impl Ends {
     /// EHOSTUNREACH: there is no such route (`xfrm4_get_saddr`).
     fn key_by(&self, template: &Template, routes: Option<&dyn Routes>) -> Result<AcquireKey, Errno> {
         let mut key = self.key(template);
-        if let Some(routes) = routes
-            && PolicyMode(template.mode) != PolicyMode::TRANSPORT
-            && template.saddr == [0; 16]
-        {
+        let without_source = PolicyMode(template.mode) != PolicyMode::TRANSPORT && template.saddr == [0; 16];
+        if let Some(routes) = routes.filter(|_| without_source) {
             key.saddr = routes.route(key.v6, None, &key.daddr).map_err(|_| Errno::EHOSTUNREACH)?.saddr;
         }
         Ok(key)

@@ -226,7 +226,7 @@ impl Parser<'_> {
             (Kind::Quoted, bytes) => Zeroizing::new(bytes.to_vec()),
             (Kind::Word, [b'0', b'x' | b'X', digits @ ..]) => {
                 let mut key = Zeroizing::new(Vec::with_capacity(digits.len().div_ceil(2)));
-                let mut high = digits.len().is_multiple_of(2);
+                let mut high = digits.len() % 2 == 0;
                 for (i, digit) in digits.iter().enumerate() {
                     let Some(value) = char::from(*digit).to_digit(16) else {
                         return wrong(token.at + 2 + i, "this is no hexadecimal digit");
