@@ -11,6 +11,9 @@ mod attribute;
 pub mod direct;
 mod dump;
 mod event;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gone;
 mod inbox;
 mod layout;
@@ -99,8 +102,13 @@ impl XfrmEngine {
             events.join(group)?;
         }
         events.set_receive_buffer(EVENT_BUFFER);
-        Ok(Self {
-            requests: Netlink::open()?,
+        Ok(Self::over(Netlink::open()?, events))
+    }
+
+    /// An engine that asks and hears over these sockets.
+    fn over(requests: Netlink, events: Netlink) -> Self {
+        Self {
+            requests,
             inbox: Some(Inbox::new(events)),
             spare: None,
             writer: Writer::default(),
@@ -120,7 +128,7 @@ impl XfrmEngine {
             extras: Extras::default(),
             next_reqid: 0,
             overruns: 0,
-        })
+        }
     }
 
     /// Sets what is offered beyond AF_KEY.
