@@ -2,10 +2,10 @@
 #   make            the libraries and pfkeyd, optimised
 #   make demo       a short tour: an SA added to an embedded key engine, and dumped
 #   make check      every test
-#   make check-sanitize  tests under sanitizers, valgrind and Miri; PARTS="asan valgrind tsan miri" (docs/testing.md)
-#   make fuzz       every fuzz target for SECONDS (docs/testing.md)
 #   make install    PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, MANDIR, DESTDIR; LIBIPSEC_COMPAT=DIR for a libipsec.so.0
 #   make uninstall  the same; with LIBIPSEC_COMPAT=DIR that libipsec.so.0 too
+#   make fuzz       every fuzz target for SECONDS (docs/testing.md)
+#   make check-sanitize  tests under sanitizers, valgrind and Miri; PARTS="asan valgrind tsan miri"
 SHELL = /bin/sh
 PREFIX = /usr/local
 LIBDIR = $(PREFIX)/lib
@@ -30,7 +30,7 @@ PLACES = -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR
   -e 's|@VERSION@|$(VERSION)|'
 PROGRAMS = sadb_add sadb_dump sadb_register sadb_static sadb_dynamic spd two_listeners fork_and_pass
 
-.PHONY: all build demo check check-kernel check-sanitize fuzz bench headers install uninstall clean
+.PHONY: all build demo check check-kernel bench headers install uninstall clean
 
 all: build
 
@@ -65,6 +65,7 @@ check-kernel:
 	tests/kernel/openiked
 	tests/kernel/pfkey
 
+.PHONY: check-sanitize fuzz
 check-sanitize:
 	@CARGO=$(CARGO) tests/sanitize.sh
 
