@@ -6,6 +6,8 @@
 #   make notices    THIRD-PARTY.md again, from the crates that are linked
 #   make install    PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, MANDIR, DOCDIR, DESTDIR; LIBIPSEC_COMPAT=DIR for a libipsec.so.0
 #   make uninstall  the same; with LIBIPSEC_COMPAT=DIR that libipsec.so.0 too
+#   make fuzz       every fuzz target for SECONDS (docs/testing.md)
+#   make check-sanitize  tests under sanitizers, valgrind and Miri; PARTS="asan valgrind tsan miri"
 SHELL = /bin/sh
 PREFIX = /usr/local
 LIBDIR = $(PREFIX)/lib
@@ -17,6 +19,7 @@ DOCDIR = $(PREFIX)/share/doc/libpfkey_rs
 DESTDIR =
 LIBIPSEC_COMPAT =
 KERNEL =
+SECONDS = 60
 CC = cc
 CARGO = cargo
 CBINDGEN_VERSION = 0.29.4
@@ -72,6 +75,13 @@ check-kernel:
 	tests/kernel/preload
 	tests/kernel/openiked
 	tests/kernel/pfkey
+
+.PHONY: check-sanitize fuzz
+check-sanitize:
+	@CARGO=$(CARGO) tests/sanitize.sh
+
+fuzz:
+	@CARGO=$(CARGO) fuzz/run $(SECONDS)
 
 bench:
 	$(CARGO) bench --locked

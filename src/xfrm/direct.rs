@@ -76,7 +76,7 @@ fn algorithm(payload: &[u8], fixed: usize) -> Option<(&[u8], KeyView<'_>)> {
 }
 
 /// What `super::sa::read` makes, without a copy. AEADs have their numbers here.
-fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, now: Time) -> Option<SaView<'a>> {
+pub(super) fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, now: Time) -> Option<SaView<'a>> {
     let said = said_from_xfrm(&info.id, info.family.get())?;
     let (hard, soft) = limits_from_xfrm(&info.lft);
     let usage = usage(&info.curlft);

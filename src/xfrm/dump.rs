@@ -113,6 +113,14 @@ impl XfrmEngine {
         Some(())
     }
 
+    /// Reads a message as a part of each dump.
+    #[cfg(fuzzing)]
+    pub(super) fn read_dumped(&mut self, received: &Received<'_>, now: Time) {
+        let mut out = Vec::new();
+        self.append_sa(0, received, now, &mut out);
+        self.append_policy(0, received, now, &mut out);
+    }
+
     /// Keeps the socket of a dump that came to its end for the next one.
     pub(super) fn end_dump(&mut self, dump: XfrmDump) {
         self.gone.end();

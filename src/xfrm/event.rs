@@ -71,7 +71,7 @@ impl XfrmEngine {
     }
 
     /// One event. What PF_KEY cannot show, or does not speak of, is passed over; nobody can be told of an error.
-    fn tell(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
+    pub(super) fn tell(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
         match event.msg_type {
             message::NEWSA => self.sa_added(event, cx),
             message::UPDSA => self.sa_updated(event, cx),

@@ -11,6 +11,9 @@ mod attribute;
 pub mod direct;
 mod dump;
 mod event;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gone;
 mod inbox;
 mod layout;
@@ -100,8 +103,13 @@ impl XfrmEngine {
             events.join(group)?;
         }
         events.set_receive_buffer(EVENT_BUFFER);
-        Ok(Self {
-            requests: Requests::new(Netlink::open()?),
+        Ok(Self::over(Netlink::open()?, events))
+    }
+
+    /// An engine that asks and hears over these sockets.
+    fn over(requests: Netlink, events: Netlink) -> Self {
+        Self {
+            requests: Requests::new(requests),
             inbox: Some(Inbox::new(events)),
             spare: None,
             writer: Writer::default(),
@@ -118,7 +126,7 @@ impl XfrmEngine {
             extras: Extras::default(),
             reqids: Reqids::default(),
             overruns: 0,
-        })
+        }
     }
 
     /// Sets what is offered beyond AF_KEY.

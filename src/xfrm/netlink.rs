@@ -83,6 +83,12 @@ impl Netlink {
         Ok(netlink)
     }
 
+    /// A descriptor in the place of a socket.
+    #[cfg(fuzzing)]
+    pub const fn over(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
     /// Sets the bytes that may wait to be received, as far as that is allowed.
     pub fn set_receive_buffer(&self, bytes: usize) {
         if setsockopt(&self.fd, sockopt::RcvBufForce, &bytes).is_err() {

@@ -14,7 +14,7 @@ pub struct Msg {
 }
 
 fn one(build: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
-    let mut buffer = vec![0; 70_000];
+    let mut buffer = vec![0; 10_000];
     let mut w = Writer::new(&mut buffer, Header::new(MessageType::ADD, SaType::UNSPEC, 0, 0), Profile::Linux);
     build(&mut w);
     w.finish().expect("it fits")[16..].to_vec()

@@ -8,6 +8,7 @@ mod backend;
 mod backpressure;
 mod build;
 mod catalogue;
+mod message;
 mod migrate;
 mod network;
 mod random;

@@ -43,6 +43,8 @@ fn compiler() -> Command {
     let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
     cc.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-g"]);
     cc.arg("-I").arg(root().join("include")).arg("-I").arg(root().join("include/libpfkey_rs"));
+    // tests/sanitize.sh
+    cc.args(std::env::var("PFKEY_TEST_CFLAGS").unwrap_or_default().split_whitespace());
     cc
 }
 

@@ -74,7 +74,7 @@ pub fn explain(view: View, options: &Options<'_>) -> Result<(), Failure> {
 }
 
 /// Reads `SRC [→] DST [PROTOCOL] [sport N] [dport N]`, as arguments or as one.
-fn flow(words: &[String]) -> Result<Flow, String> {
+pub fn flow(words: &[String]) -> Result<Flow, String> {
     let arrow = |word: &&str| !matches!(*word, "→" | "to");
     let mut words = words.iter().flat_map(|word| word.split_whitespace()).filter(arrow);
     let mut address = |which: &str| -> Result<IpAddr, String> {

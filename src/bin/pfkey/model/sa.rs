@@ -30,7 +30,7 @@ pub const FLAGS: &[(&str, u32)] = &[
     ("noecn", SaFlags::NOECN),
 ];
 /// The flags that Linux keeps.
-const KEPT_FLAGS: u32 = SaFlags::NOPMTUDISC | SaFlags::DECAP_DSCP | SaFlags::NOECN;
+pub const KEPT_FLAGS: u32 = SaFlags::NOPMTUDISC | SaFlags::DECAP_DSCP | SaFlags::NOECN;
 
 /// UDP encapsulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

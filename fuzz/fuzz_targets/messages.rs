@@ -1,0 +1,74 @@
+//! Any bytes as a message: views, readers, printers of every dialect.
+#![no_main]
+#![forbid(unsafe_code)]
+
+use libfuzzer_sys::fuzz_target;
+use pfkey_rs::afkey::view::SaView;
+use pfkey_rs::afkey::{migrate, read, shown};
+use pfkey_rs::klips::parse;
+use pfkey_rs::klips::table::Direction;
+use pfkey_rs::policy;
+use pfkey_rs::print::{self, SocketPolicyFilter, Style, Utc};
+use pfkey_rs::wire::{ExtensionType, HEADER_LEN, Header, Message, Profile, Requests, align, several};
+
+const UTC: Utc = Utc { now: 1_700_003_600 };
+
+fn views(bytes: &[u8], profile: Profile) {
+    let Ok(message) = Message::parse(bytes, profile) else { return };
+    assert_eq!(message.extensions().map(|e| e.bytes.len()).sum::<usize>() + HEADER_LEN, bytes.len());
+    for t in (0..40).map(ExtensionType) {
+        let _ = (message.has(t), message.extension(t), message.lifetime(t), message.address(t), message.key(t));
+        let _ = (message.nat_t_port(t), message.identity(t), message.supported(t).map(Iterator::count));
+    }
+    let _ = (message.sa(), message.sa2(), message.spirange(), message.nat_t_type(), message.sec_ctx());
+    let _ = (message.filter(), message.kmaddress(), message.kmprivate(), message.sensitivity());
+    let _ = message.proposal().map(|(_, combs)| combs.count());
+    if let Some((_, requests)) = message.policy() {
+        assert!(Requests::new(requests).count() <= requests.len() / 16);
+    }
+    // What af_key reads of requests, and what is read of its answers.
+    let _ = (read::address_pair(&message), read::mode(&message), read::spi_range(&message), read::said(&message));
+    let _ = (read::selector(&message), read::policy_head(&message).is_ok(), read::policy_id(&message));
+    let _ = migrate::read_migration(&message).map(|migration| {
+        let mut buffer = vec![0; 1 << 16];
+        migrate::write_migration(&mut buffer, &migration).map(|written| {
+            let again = Message::parse(written, Profile::Linux).expect("what was written is a message");
+            assert!(migrate::read_migration(&again).is_ok(), "{migration:?}");
+        })
+    });
+    let _ = (shown::sa(&message).is_some(), shown::policy(&message).is_some(), SaView::of(&message).is_some());
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    for profile in [Profile::Linux, Profile::Rfc2367, Profile::Klips] {
+        views(bytes, profile);
+    }
+    for one in several(bytes) {
+        assert!(!one.is_empty());
+    }
+    let mut slots = [None; align::SLOTS];
+    let _ = align::align(bytes, &mut slots);
+    assert!(slots.iter().flatten().all(|at| *at <= bytes.len()));
+    if let Some(header) = Header::read(bytes) {
+        let _ = align::check_header(header);
+        for direction in [Direction::In, Direction::Out] {
+            for nat_t in [false, true] {
+                let _ = parse::parse(bytes, header, direction, nat_t);
+            }
+        }
+    }
+    let half = bytes.split_at(bytes.len() / 2);
+    let _ = align::check_addresses(half.0, half.1);
+
+    let mut filter = SocketPolicyFilter { hide: bytes.len() % 16 == 8, hidden: 0 };
+    for with_ports in [false, true] {
+        let _ = print::sadump(bytes, with_ports, &UTC);
+        let _ = print::spdump(bytes, with_ports, &mut filter, &UTC);
+    }
+    let _ = print::kdebug_sadb(bytes);
+    for style in [Style::Corrected, Style::Book] {
+        let _ = print::listing(bytes, style, &UTC);
+    }
+    assert_eq!(print::hexdump(bytes).iter().filter(|b| b.is_ascii_hexdigit()).count(), 2 * bytes.len());
+    let _ = policy::dump(bytes, b" ", true);
+});

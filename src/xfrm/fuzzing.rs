@@ -1,0 +1,54 @@
+//! For the fuzzers (`fuzz/`): what the kernel says comes from bytes, and no system call reaches a kernel.
+#![forbid(unsafe_code)]
+
+use std::os::fd::OwnedFd;
+
+use super::XfrmEngine;
+use super::attribute::{Attributes, split};
+use super::layout::{UserAcquire, UserpolicyId, UserpolicyInfo, UsersaInfo};
+use super::netlink::Netlink;
+use super::{direct, policy, sa};
+use crate::keyd::Context;
+use crate::wire::Extras;
+
+/// An engine whose sockets are /dev/null, where `send` and `recv` fail.
+///
+/// # Errors
+/// There is no /dev/null.
+pub fn deaf_engine() -> std::io::Result<XfrmEngine> {
+    let null = || std::fs::File::open("/dev/null").map(|file| Netlink::over(OwnedFd::from(file)));
+    Ok(XfrmEngine::over(null()?, null()?))
+}
+
+/// Tells the engine what a datagram of the kernel's says: as events, as parts of dumps, as answers.
+pub fn hear(engine: &mut XfrmEngine, datagram: &[u8], cx: &mut Context<'_>) {
+    let mut rest = datagram;
+    while let Some((one, next)) = split(rest) {
+        assert!(next.len() < rest.len(), "reading goes on");
+        rest = next;
+        let _ = one.error();
+        engine.tell(&one, cx);
+        engine.read_dumped(&one, cx.now);
+        let extras = Extras { aead: true, sha256_128: true };
+        if let Some((info, attributes)) = one.fixed::<UsersaInfo>() {
+            let _ = sa::read(&info, attributes, extras);
+            let _ = direct::view(&info, attributes, cx.now);
+        }
+        if let Some((info, attributes)) = one.fixed::<UserpolicyInfo>() {
+            let _ = policy::read(&info, attributes);
+        }
+        if let Some((id, attributes)) = one.fixed::<UserpolicyId>() {
+            let _ = policy::read_migration(&id, attributes);
+        }
+        if let Some((acquire, attributes)) = one.fixed::<UserAcquire>() {
+            let _ = XfrmEngine::larval_name(&acquire, attributes);
+        }
+    }
+    assert!(Attributes(datagram).count() <= datagram.len() / 4, "every attribute takes room");
+}
+
+/// Whether an answer waits on the socket of an engine's requests although none is awaited: the next question would get it.
+#[must_use]
+pub fn has_left_over_answer(engine: &mut XfrmEngine) -> bool {
+    !matches!(engine.requests.netlink.receive(&mut [0; 4096]), Ok(None))
+}
