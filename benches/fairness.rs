@@ -72,9 +72,7 @@ fn plain(msg_type: MessageType) -> Vec<u8> {
 }
 
 fn together(messages: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
-    let mut buffer = [0; 16];
-    let head = Header::new(SEVERAL, SaType::UNSPEC, 0, 1);
-    let mut bytes = Writer::new(&mut buffer, head, Profile::Linux).finish().expect("it fits").to_vec();
+    let mut bytes = SEVERAL.to_vec();
     messages.for_each(|one| bytes.extend(one));
     bytes
 }

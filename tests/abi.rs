@@ -39,7 +39,7 @@ fn no_entry_has_anything_to_unwind() {
     let symbols = String::from_utf8(symbols).expect("text");
     let entries: std::collections::HashMap<u64, &str> = symbols
         .lines()
-        .filter_map(|line| line.split_once(" T ").map(|(address, name)| (address, name)))
+        .filter_map(|line| line.split_once(" T "))
         .map(|(address, name)| (u64::from_str_radix(address, 16).expect("an address"), name))
         .collect();
     let frames = c::run(Command::new("readelf").arg("--debug-dump=frames").arg(&library)).stdout;

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, recv};
 use nix::unistd::Pid;
 use pfkey_rs::socket::{Backend, open_with};
 
@@ -175,10 +175,13 @@ fn answers(fd: &OwnedFd) -> bool {
 fn make_it_print(daemon: &Daemon, path: &Path) {
     let pid = daemon.0.id();
     kill(Pid::from_raw(pid as i32), Signal::SIGUSR1).unwrap();
-    let limited = Command::new("prlimit").args(["--pid", &pid.to_string(), "--nofile=3:"]).status();
+    // The guardian accepts.
+    let guardian = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let limited = Command::new("prlimit").args(["--pid", guardian.trim(), "--nofile=3:"]).status();
     assert!(limited.unwrap().success());
-    let waits = open_with(&Backend::Unix(path.to_owned())).unwrap();
-    drop(waits);
+    let (unix, packets) = (AddressFamily::Unix, SockType::SeqPacket);
+    let waits = nix::sys::socket::socket(unix, packets, SockFlag::empty(), None).unwrap();
+    nix::sys::socket::connect(waits.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
 }
 
 #[test]

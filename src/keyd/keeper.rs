@@ -68,6 +68,11 @@ pub trait Keeper {
         let _ = (slot, sent, done);
     }
 
+    /// Clients that were not let in.
+    fn refused(&self) -> u64 {
+        0
+    }
+
     /// The client whose request is acted on has an answer.
     fn answered(&mut self) {}
 

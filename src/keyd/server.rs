@@ -355,7 +355,8 @@ impl<H: Service, K: Keeper> Server<H, K> {
             );
         }
         let _ = writeln!(text, "malformed requests: {}", self.malformed);
-        let (clients, most, refused) = (self.connections.by_session.len(), self.max_clients, self.refused);
+        let (clients, most, refused) =
+            (self.connections.by_session.len(), self.max_clients, self.refused + self.connections.keeper.refused());
         let _ = writeln!(text, "clients: {clients} of {most}, {refused} refused");
         if let Some(line) = self.hub.engine_statistics() {
             let _ = writeln!(text, "{line}");
@@ -581,7 +582,7 @@ mod tests {
     use std::cell::{Cell, RefCell};
     use std::rc::Rc;
 
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, send, socketpair};
 
     use super::*;
     use crate::keyd::{SessionStatistics, Sink};

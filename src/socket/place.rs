@@ -112,7 +112,8 @@ pub(super) fn find() -> Result<Program, OpenError> {
         let Ok(opened) = openat(AT_FDCWD, path.path(), flags, Mode::empty()) else { continue };
         let separator: &[u8] = if path.path().as_os_str().as_bytes().ends_with(b"/") { b"" } else { b"/" };
         // Whoever can write to the directory can put any program of root's there.
-        if !(path.push(separator) && path.push(file.as_bytes())) || !fstat(&opened).is_ok_and(|s| is_ours(&s, true)) {
+        let named = path.push(separator) && path.push(file.as_bytes());
+        if !named || !fstat(&opened).is_ok_and(|stat| is_ours(&stat, true)) {
             continue;
         }
         if let Some(end) = path.bytes.get_mut(path.len) {

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -15,11 +16,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{SockFlag, accept4, getsockopt, sockopt};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use pfkey_rs::keyd::limits;
 use pfkey_rs::keyd::log::log;
 
 use super::child::fork_with;
 use super::link::{Heard, Kind, Link};
-use super::notes::SLOTS;
+use super::memory::Memory;
+use super::notes::REFUSED;
 
 /// Deaths in a row, without a word that it serves, after which the next start waits.
 const HASTY: u32 = 3;
@@ -51,13 +54,24 @@ pub struct Guardian<W: FnMut(Link) -> u8> {
     /// A worker has served.
     served: bool,
     deaths: u32,
+    memory: Rc<Memory>,
+    /// Clients that fit.
+    room: usize,
+    /// The last client was refused.
+    full: bool,
     /// Nobody is let in until then, because descriptors ran out.
     closed_until: Option<Instant>,
 }
 
 impl<W: FnMut(Link) -> u8> Guardian<W> {
     /// Starts the first worker.
-    pub fn start(mut work: W, gate: Option<Gate>, lifeline: Option<Link>, first: Option<OwnedFd>) -> io::Result<Self> {
+    pub fn start(
+        mut work: W,
+        memory: Rc<Memory>,
+        gate: Option<Gate>,
+        lifeline: Option<Link>,
+        first: Option<OwnedFd>,
+    ) -> io::Result<Self> {
         // A standby is a worker's child, a worker perhaps a standby's, and each may outlive the other.
         nix::sys::prctl::set_child_subreaper(true)?;
         let (worker, pid) = spawn(&mut work)?;
@@ -73,6 +87,9 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             standby: None,
             served: false,
             deaths: 0,
+            memory,
+            room: limits::clients(),
+            full: false,
             closed_until: None,
         };
         if let Some(client) = first {
@@ -202,10 +219,14 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
 
     fn admit(&mut self, client: OwnedFd) {
         let free = self.clients.iter().position(Option::is_none).unwrap_or(self.clients.len());
-        if free >= SLOTS {
-            pfkey_rs::keyd::limits::refuse(client.as_fd());
-            return;
+        if free >= self.room {
+            if !std::mem::replace(&mut self.full, true) {
+                log(&format!("pfkeyd: there are {} clients; others are refused", self.order.len()));
+            }
+            self.memory.set_word(REFUSED, self.memory.word(REFUSED) + 1);
+            return limits::refuse(client.as_fd());
         }
+        self.full = false;
         if free == self.clients.len() {
             self.clients.push(None);
         }

@@ -175,7 +175,7 @@ impl Start<'_> {
     fn with_kernel(self) -> io::Result<bool> {
         let memory = Rc::new(Memory::new(WORDS, 0)?);
         let (extras, status) = (self.options.extras, Rc::clone(self.status));
-        self.run(move |link| {
+        self.run(Rc::clone(&memory), move |link| {
             close_others(&link, &status);
             let engine = match XfrmEngine::new() {
                 Ok(engine) => engine,
@@ -194,7 +194,7 @@ impl Start<'_> {
         let status = Rc::clone(self.status);
         // Taken in the worker's process only: this one keeps it as it was in the beginning.
         let mut service = Some(service);
-        self.run(move |link| {
+        self.run(Rc::clone(&memory), move |link| {
             close_others(&link, &status);
             let Some(service) = service.take() else { return 1 };
             report(status.borrow_mut().take(), 0);
@@ -202,12 +202,12 @@ impl Start<'_> {
         })
     }
 
-    fn run(self, work: impl FnMut(Link) -> u8) -> io::Result<bool> {
+    fn run(self, memory: Rc<Memory>, work: impl FnMut(Link) -> u8) -> io::Result<bool> {
         let confined = confine::confine(self.options.filter)?;
         if self.options.filter && !confined.filtered {
             log(&format!("pfkeyd: {confined}"));
         }
-        let mut guardian = Guardian::start(work, self.gate, self.lifeline, self.client)?;
+        let mut guardian = Guardian::start(work, memory, self.gate, self.lifeline, self.client)?;
         // The first worker has it.
         drop(self.status.borrow_mut().take());
         guardian.run()

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use pfkey_rs::keyd::keeper::{Keeper, Slot, Unfinished, Word};
-use pfkey_rs::keyd::{SessionId, SessionState};
+use pfkey_rs::keyd::{SessionId, SessionState, limits};
 use pfkey_rs::wire::Header;
 use zerocopy::IntoBytes;
 
@@ -12,7 +12,7 @@ use super::link::{Heard, Kind, Link};
 use super::memory::Memory;
 
 /// Clients at once.
-pub const SLOTS: usize = 1024;
+pub const SLOTS: usize = limits::MAX_CLIENTS;
 
 /// The words before those of the slots.
 pub const LOG: usize = 0;
@@ -23,6 +23,8 @@ const IN_HAND: usize = 3;
 const SENT: usize = 4;
 const ANSWERED: usize = 5;
 const DONE: usize = 6;
+/// Clients that the guardian did not let in.
+pub const REFUSED: usize = 7;
 const FIRST_SLOT: usize = 8;
 /// The session plus one; its registrations, promiscuity and pid; the header of its dump, in two.
 const SLOT: usize = 4;
@@ -96,6 +98,10 @@ impl Keeper for Notes {
         self.memory.set_word(DONE, done as u64);
         self.memory.set_word(SENT, sent);
         self.memory.set_word(IN_HAND, u64::from(slot) + 1);
+    }
+
+    fn refused(&self) -> u64 {
+        self.memory.word(REFUSED)
     }
 
     fn answered(&mut self) {
