@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn the_request_is_what_a_writer_makes() {
         let mut writer = Writer::default();
-        writer.message(message::GETSA, REQUEST | DUMP, 0, 0, &[0_u8; 0]).attribute(attribute::PROTO, &[&[50]]);
+        writer.message(message::GETSA, REQUEST | DUMP, 1, 0, &[0_u8; 0]).attribute(attribute::PROTO, &[&[50]]);
         assert_eq!(writer.bytes(), request(50));
     }
 }
