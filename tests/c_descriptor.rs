@@ -330,7 +330,7 @@ fn status_field(process: i32, name: &str) -> String {
 }
 
 #[test]
-fn the_helper_keeps_cap_net_admin_only() {
+fn the_helper_keeps_cap_net_admin_only_and_is_confined() {
     let capabilities = |process, name| u64::from_str_radix(&status_field(process, name), 16).unwrap();
     with_private_helper("capabilities", |helpers, opener| {
         // CAP_NET_ADMIN is number 12; root in a container may lack it.
@@ -343,6 +343,9 @@ fn the_helper_keeps_cap_net_admin_only() {
             assert_eq!(status_field(*helper, "NoNewPrivs:"), "1");
             assert_eq!(status_field(*helper, "Seccomp:"), "2", "a filter");
             assert_eq!(status_field(*helper, "Uid:"), user);
+            // What cannot be dumped or traced by its user is root's in /proc.
+            let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{helper}")).unwrap());
+            assert_eq!(owner, 0, "undumpable");
         }
         false
     });

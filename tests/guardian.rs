@@ -127,12 +127,19 @@ fn drain(fd: RawFd) {
 /// Kills one process of a pfkeyd's after another while `work` runs: the next some time after there are `processes` again and
 /// one more request was answered.
 fn while_killed(guardian: i32, processes: usize, kills: usize, work: impl FnOnce(&AtomicBool, &AtomicUsize)) -> usize {
+    /// Ends the killer, too, when the work panics.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     let (done, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let killer = scope.spawn(|| {
             let mut random = Random(processes as u64);
             let (mut killed, mut before) = (0, 0);
-            while killed < kills {
+            while killed < kills && !done.load(Ordering::Relaxed) {
                 let victims = others(guardian);
                 if victims.len() < processes || answered.load(Ordering::Relaxed) == before {
                     std::thread::yield_now();
@@ -146,7 +153,9 @@ fn while_killed(guardian: i32, processes: usize, kills: usize, work: impl FnOnce
             done.store(true, Ordering::Relaxed);
             killed
         });
+        let over = Over(&done);
         work(&done, &answered);
+        drop(over);
         killer.join().expect("the killer")
     })
 }
@@ -254,7 +263,8 @@ fn an_embedded_engine_goes_on_from_its_standby() {
     large.resize(16 + 61440, 0);
     let fill = |bytes: usize| {
         for _ in 0..bytes / large.len() {
-            assert_eq!(ask(&key, &large).errno, libc::EINVAL as u8);
+            // Refused, or interrupted.
+            assert!([libc::EINVAL, libc::EIO].contains(&ask(&key, &large).errno.into()));
         }
     };
     let mut story = Story::of(Stored::Sas);

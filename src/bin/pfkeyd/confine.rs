@@ -179,3 +179,41 @@ fn install_filter() -> io::Result<bool> {
         error => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::wait::{WaitStatus, waitpid};
+
+    use super::*;
+    use crate::child::fork_with;
+
+    fn errno(result: i64) -> i32 {
+        if result < 0 { nix::errno::Errno::last_raw() } else { 0 }
+    }
+
+    #[test]
+    fn nothing_can_be_opened_or_executed() {
+        let pid = fork_with(|| {
+            let _ = nix::sys::prctl::set_no_new_privs();
+            if !install_filter().unwrap_or(false) {
+                return 77;
+            }
+            let path = c"/bin/sh".as_ptr();
+            // SAFETY: calls that the filter refuses before the kernel looks at their arguments.
+            let refused = unsafe {
+                [
+                    errno(libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, libc::O_RDONLY)),
+                    errno(libc::syscall(libc::SYS_execve, path, 0, 0)),
+                    errno(libc::syscall(libc::SYS_ptrace, 0, 0, 0, 0)),
+                    errno(libc::syscall(libc::SYS_unshare, 0)),
+                    errno(libc::syscall(libc::SYS_setresuid, 0, 0, 0)),
+                ]
+            };
+            u8::from(refused != [libc::EPERM; 5] || std::process::id() == 0)
+        });
+        match waitpid(pid.expect("fork"), None).expect("wait") {
+            WaitStatus::Exited(_, 77) => println!("skipped: no filters of system calls here"),
+            status => assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}"),
+        }
+    }
+}

@@ -148,7 +148,12 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         });
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(errno) => {
+                // Without memory nothing can be waited for now, and clients are still held.
+                log(&format!("pfkeyd: poll: {errno}"));
+                std::thread::sleep(Duration::from_millis(10));
+                return Ok((false, false, false, false));
+            }
         }
         let says = |index: Option<usize>| index.and_then(|index| fds.get(index)).is_some_and(says);
         Ok((fds.first().is_some_and(hears), says(standby), says(lifeline), says(gate)))
@@ -203,8 +208,8 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 // SAFETY: accept4 has just made it for this process.
                 #[allow(unsafe_code)]
                 let client = unsafe { OwnedFd::from_raw_fd(raw) };
-                let peer = getsockopt(&client, sockopt::PeerCredentials).map(|peer| peer.uid());
-                if owner.is_none_or(|owner| peer.is_ok_and(|uid| uid == 0 || uid == owner)) {
+                let peer = || getsockopt(&client, sockopt::PeerCredentials).map(|peer| peer.uid());
+                if owner.is_none_or(|owner| peer().or_else(|_| peer()).is_ok_and(|uid| uid == 0 || uid == owner)) {
                     self.admit(client);
                 }
             }
