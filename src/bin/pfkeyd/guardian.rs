@@ -18,11 +18,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pfkey_rs::keyd::limits;
 use pfkey_rs::keyd::log::log;
+use pfkey_rs::wire::MAX_MESSAGE_LEN;
 
 use super::child::fork_with;
 use super::link::{Heard, Kind, Link};
 use super::memory::Memory;
-use super::notes::REFUSED;
+use super::notes::{LOG, REFUSED};
 
 /// Deaths in a row, without a word that it serves, after which the next start waits.
 const HASTY: u32 = 3;
@@ -125,6 +126,8 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             let _ = kill(pid, Signal::SIGKILL);
         }
         self.reap();
+        // Requests with keys are recorded there; the last may not count yet.
+        self.memory.wipe((self.memory.word(LOG) as u32) as usize + MAX_MESSAGE_LEN);
         Ok(true)
     }
 
