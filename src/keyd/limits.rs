@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::OnceLock;
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{MsgFlags, send};
@@ -27,7 +28,7 @@ pub const MAX_OBJECTS: usize = 2 << 20;
 
 /// Requests of a batch that are done in one turn of a client; the library sends no larger ones.
 pub const TURN_MESSAGES: usize = 64;
-/// Messages to others that the requests of a turn may cause: with a thousand clients a single ADD causes a thousand.
+/// Messages that the requests of a turn may cause, a millisecond's work: with a thousand clients a single ADD causes a thousand.
 pub const TURN_DELIVERIES: usize = 256;
 /// Messages of a dump that leave in the turn of its request: one system call.
 pub const TURN_DUMPED: usize = 64;
@@ -39,11 +40,15 @@ pub const LEAST_DUMPED: usize = 8;
 /// Attempts at a system call that was interrupted; a client could send signals for ever, pfkeyd's own are blocked.
 pub const ATTEMPTS: u32 = 8;
 
-/// Clients that the descriptors of this process are enough for, at most [`MAX_CLIENTS`].
+/// Clients that the descriptors of this process are enough for, at most [`MAX_CLIENTS`]. It is looked up once: a process that
+/// has confined itself may not ask.
 pub fn clients() -> usize {
-    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    MAX_CLIENTS.min(descriptors - SPARE_DESCRIPTORS.min(descriptors / 2))
+    static CLIENTS: OnceLock<usize> = OnceLock::new();
+    *CLIENTS.get_or_init(|| {
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        MAX_CLIENTS.min(descriptors - SPARE_DESCRIPTORS.min(descriptors / 2))
+    })
 }
 
 /// Tells a client that there are too many: a message of type 0 with the errno ENOBUFS, and whoever drops the descriptor ends

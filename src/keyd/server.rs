@@ -58,7 +58,7 @@ pub struct Server<H: Service, K: Keeper = Nobody> {
     malformed: u64,
     max_clients: usize,
     refused: u64,
-    /// The last client was refused.
+    /// The last client was refused or could not be accepted, and that was said.
     full: bool,
     consume: Consume,
 }
@@ -232,7 +232,9 @@ impl<H: Service, K: Keeper> Server<H, K> {
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
             Err(errno) => {
                 // Out of descriptors or memory. The listener would stay readable: look away for a while.
-                log(&format!("pfkeyd: accept: {errno}"));
+                if !std::mem::replace(&mut self.full, true) {
+                    log(&format!("pfkeyd: accept: {errno}"));
+                }
                 self.deaf = self.epoll.delete(listener).is_ok();
                 self.retry_soon();
             }

@@ -30,7 +30,7 @@ use nix::sys::signal::SigSet;
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
 use pfkey_rs::engine::Engine;
 use pfkey_rs::keyd::log::log;
-use pfkey_rs::keyd::{Hub, Service};
+use pfkey_rs::keyd::{Hub, Service, limits};
 use pfkey_rs::klips;
 use pfkey_rs::socket::inherited;
 use pfkey_rs::wire::Profile;
@@ -203,6 +203,8 @@ impl Start<'_> {
     }
 
     fn run(self, memory: Rc<Memory>, work: impl FnMut(Link) -> u8) -> io::Result<bool> {
+        // Known before it may not be asked any more.
+        limits::clients();
         let confined = confine::confine(self.options.filter)?;
         if self.options.filter && !confined.filtered {
             log(&format!("pfkeyd: {confined}"));
