@@ -344,7 +344,7 @@ fn the_helper_keeps_cap_net_admin_only_and_is_confined() {
             assert_eq!(status_field(*helper, "Seccomp:"), "2", "a filter");
             assert_eq!(status_field(*helper, "Uid:"), user);
             // What cannot be dumped or traced by its user is root's in /proc.
-            let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{helper}")).unwrap());
+            let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{helper}/mem")).unwrap());
             assert_eq!(owner, 0, "undumpable");
         }
         false

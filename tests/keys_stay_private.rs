@@ -273,6 +273,8 @@ fn keys_leave_the_command_line() {
         .spawn()
         .unwrap();
     let connection = accept(listener.as_raw_fd()).unwrap();
+    // Behind the empty message by which it waits until it is served.
+    assert_eq!(recv(connection, &mut [0; 4096], MsgFlags::empty()), Ok(0));
     let len = recv(connection, &mut [0; 4096], MsgFlags::empty()).unwrap();
     let shown = std::fs::read(format!("/proc/{}/cmdline", add.id())).unwrap();
     add.kill().unwrap();

@@ -121,6 +121,15 @@ fn a_socket_file_is_removed_taken_over_and_never_stolen() {
     first.0.kill().unwrap();
     first.0.wait().unwrap();
     assert!(path.exists());
+    // Its guardian ends with it, but nobody can wait for that.
+    let refused = || {
+        let (unix, packets) = (AddressFamily::Unix, SockType::SeqPacket);
+        let probe = nix::sys::socket::socket(unix, packets, SockFlag::empty(), None).unwrap();
+        nix::sys::socket::connect(probe.as_raw_fd(), &UnixAddr::new(&path).unwrap()).is_err()
+    };
+    while !refused() {
+        std::thread::yield_now();
+    }
     let (mut third, status) = listen(&path);
     assert_eq!(status, [0; 4]);
     kill(Pid::from_raw(third.0.id() as i32), Signal::SIGTERM).unwrap();

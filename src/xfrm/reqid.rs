@@ -14,7 +14,7 @@ const FIRST: u32 = MANUAL_REQID_MAX + 1;
 const SPARE: usize = 1 << 16;
 
 /// The numbers that are in use.
-pub type Taken = HashSet<u32, foldhash::fast::RandomState>;
+pub(super) type Taken = HashSet<u32>;
 
 /// Which numbers are in use, and which come next.
 pub struct Reqids {
