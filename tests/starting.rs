@@ -137,7 +137,8 @@ fn without_dev_null_it_has_no_stream_of_the_callers() {
 fn trap(directory: &Path) -> PathBuf {
     let mark = directory.join("executed");
     let source = directory.join("trap.c");
-    let text = format!("#include <fcntl.h>\nint main(void) {{ return open(\"{}\", O_CREAT, 0600) < 0; }}\n", mark.display());
+    let text =
+        format!("#include <fcntl.h>\nint main(void) {{ return open(\"{}\", O_CREAT, 0600) < 0; }}\n", mark.display());
     std::fs::write(&source, text).unwrap();
     let trap = c::compile_plain(directory, "pfkeyd", &[source], &[]);
     assert!(!mark.exists());

@@ -20,7 +20,7 @@ use pfkey_rs::keyd::limits;
 use pfkey_rs::keyd::log::log;
 
 use super::child::fork_with;
-use super::link::{Heard, Kind, Link};
+use super::link::{Heard, Kind, Link, SHORTAGE};
 use super::memory::Memory;
 use super::notes::REFUSED;
 
@@ -113,7 +113,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 if !self.served {
                     return Ok(false);
                 }
-                self.replace_worker()?;
+                self.replace_worker();
             }
             if gate {
                 self.open_gate();
@@ -148,6 +148,10 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         });
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::ENOMEM) => {
+                std::thread::sleep(SHORTAGE);
+                return Ok((false, false, false, false));
+            }
             Err(errno) => return Err(errno.into()),
         }
         let says = |index: Option<usize>| index.and_then(|index| fds.get(index)).is_some_and(says);
@@ -260,7 +264,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
     }
 
     /// The worker is dead: the standby, or a new process, goes on with its clients.
-    fn replace_worker(&mut self) -> io::Result<()> {
+    fn replace_worker(&mut self) {
         self.deaths += 1;
         if self.deaths > HASTY {
             let wait = Duration::from_millis(10 << (self.deaths - HASTY).min(7)).min(LONGEST_WAIT);
@@ -269,10 +273,16 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         }
         (self.worker, self.pid) = match self.worker_of_standby() {
             Some(worker) => worker,
-            None => spawn(&mut self.work)?,
+            None => match spawn(&mut self.work) {
+                Ok(worker) => worker,
+                Err(error) => {
+                    // The dead one's link goes on saying that it is dead, and the next round tries again.
+                    log(&format!("pfkeyd: no new worker: {error}"));
+                    return;
+                }
+            },
         };
         self.untold = self.order.iter().copied().collect();
-        Ok(())
     }
 
     /// A worker that goes on from where the standby is. It says itself which process it is.
