@@ -19,6 +19,8 @@ const SECONDS: &str = "20";
 
 /// The call never came: how far a process gets before another acts is chance.
 const NEVER_CAME: i32 = 122;
+/// It is tried so often, then.
+const TRIES: usize = 3;
 /// The client's session was ended.
 const ENDED: i32 = 3;
 
@@ -33,9 +35,10 @@ impl Case {
         self.place.split(':').nth(1).unwrap_or_default()
     }
 
-    /// Whether a session may end for it: an errno that does not pass, or no memory to watch the descriptor.
+    /// Whether a session may end for it: an errno that does not pass, no memory to watch the descriptor, or nobody knows
+    /// whose it is.
     fn may_end_the_session(&self) -> bool {
-        self.errno == "EIO" || self.name() == "epoll_ctl"
+        self.errno == "EIO" || matches!(self.name(), "epoll_ctl" | "getsockopt")
     }
 }
 
@@ -92,7 +95,12 @@ impl Faults {
             for _ in 0..WORKERS {
                 scope.spawn(|| {
                     while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let output = self.run(&[&case.place, &case.errno]);
+                        let mut output = self.run(&[&case.place, &case.errno]);
+                        for _ in 1..TRIES {
+                            if output.status.code() == Some(NEVER_CAME) {
+                                output = self.run(&[&case.place, &case.errno]);
+                            }
+                        }
                         let status = output.status.code();
                         came.fetch_add(usize::from(status != Some(NEVER_CAME)), Ordering::Relaxed);
                         let right = match status {
@@ -147,4 +155,11 @@ fn every_call_of_a_listening_pfkeyds_loop_may_fail() {
     let Some((inject, client)) = built(&c::scratch("faults_listening")) else { return };
     let command = vec![env!("CARGO_BIN_EXE_pfkeyd").into(), "--".into(), client, "listened".into()];
     Faults { inject, flags: &[], command }.try_all(&["accept4", "recvfrom", "sendto", "epoll_wait"]);
+}
+
+#[test]
+fn every_call_on_the_way_to_another_worker_may_fail() {
+    let Some((inject, client)) = built(&c::scratch("faults_bereaved")) else { return };
+    let command = vec![env!("CARGO_BIN_EXE_pfkeyd").into(), "--".into(), client, "bereaved".into()];
+    Faults { inject, flags: &[], command }.try_all(&["socketpair", "sendmsg", "poll"]);
 }

@@ -29,12 +29,12 @@ run() {
 }
 
 # Tests without a counting allocator of their own and without programs that are not instrumented, which the preload
-# object would bring the runtime into; a million SAs take too long.
+# object would bring the runtime into. A million SAs take too long; what `never_panics` does, the fuzzers do.
 integration() {
   for file in tests/*.rs; do
     name=$(basename "$file" .rs)
     case $name in
-      abi | coverage | headers | man_pages | million | no_allocation | preload | state_alloc | keys_are_wiped | faults | deny | supply_chain) ;;
+      abi | coverage | headers | man_pages | million | no_allocation | preload | state_alloc | keys_are_wiped | never_panics | faults | deny | supply_chain) ;;
       *) printf ' --test %s' "$name" ;;
     esac
   done
@@ -49,13 +49,13 @@ asan() {
   # shellcheck disable=SC2046
   run asan env RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_odr_violation=0 \
     UBSAN_OPTIONS=halt_on_error=1 PFKEY_TEST_CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all" \
-    "$cargo" test --no-fail-fast --target "$host" --target-dir target/sanitize --lib $(integration)
+    "$cargo" test --locked --no-fail-fast --target "$host" --target-dir target/sanitize --lib $(integration)
 }
 
 valgrind_part() {
   command -v valgrind >/dev/null || { say "valgrind: skipped: not installed"; return; }
   command -v "${CC:-cc}" >/dev/null || { say "valgrind: skipped: no C compiler"; return; }
-  $cargo build --quiet || { failed=1; return; }
+  $cargo build --locked --quiet || { failed=1; return; }
   dir=target/sanitize/valgrind
   rm -rf $dir
   mkdir -p $dir
@@ -98,7 +98,7 @@ tsan() {
   toolchain=$(toolchain_with rust-src) || { say "tsan: skipped: no toolchain has rust-src"; return; }
   # shellcheck disable=SC2086
   run tsan env RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=thread \
-    "$cargo" $toolchain test --no-fail-fast -Zbuild-std --target "$host" --target-dir target/sanitize-thread \
+    "$cargo" $toolchain test --locked --no-fail-fast -Zbuild-std --target "$host" --target-dir target/sanitize-thread \
     --lib --test descriptor --test batch --test resolve --test pfkeyd
 }
 
@@ -106,12 +106,12 @@ miri() {
   toolchain=$(toolchain_with miri) || { say "miri: skipped: no toolchain has it"; return; }
   # Interfaces' names are foreign functions that it lacks, and a loop of thousands takes it minutes.
   # shellcheck disable=SC2086
-  run "miri, unit tests" env MIRIFLAGS="-Zmiri-disable-isolation" "$cargo" $toolchain miri test \
+  run "miri, unit tests" env RUST_BACKTRACE=0 MIRIFLAGS="-Zmiri-disable-isolation" "$cargo" $toolchain miri test --locked \
     --target-dir target/sanitize-miri --no-default-features --lib -- \
     wire:: policy:: print:: request:: capi:: error:: afkey:: \
     --skip a_scope_is_a_name_only_where_it_is_one --skip more_requests_than_the_length_field_can_count
   # shellcheck disable=SC2086
-  run "miri, capi's arguments" env MIRIFLAGS="-Zmiri-disable-isolation" "$cargo" $toolchain miri test \
+  run "miri, capi's arguments" env RUST_BACKTRACE=0 MIRIFLAGS="-Zmiri-disable-isolation" "$cargo" $toolchain miri test --locked \
     --target-dir target/sanitize-miri --no-default-features --test capi_arguments
 }
 

@@ -6,9 +6,11 @@
  *   client           marks opening (1), sending (2), receiving (3), closing (4): failures on the caller's side
  *   client served    marks everything behind the opening (5): failures on the side of the pfkeyd that it started
  *   client listened  marks everything (5): failures on the side of a pfkeyd that listens
+ *   client bereaved  the same, and kills the pfkeyd's worker on the way; the pfkeyd is the parent of this process
  */
 #include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +20,7 @@
 #include <libpfkey.h>
 
 static enum { CALLER, SERVED, LISTENED } side;
-static int marking = 1, ended;
+static int marking = 1, ended, bereaved;
 
 static void mark(int n)
 {
@@ -50,6 +52,25 @@ static int descriptors(void)
 		n++;
 	closedir(directory);
 	return n;
+}
+
+/* Kills the worker: the child of another child of the pfkeyd whose child this is. */
+static void kill_worker(void)
+{
+	char path[64];
+	int guardian = 0, worker = 0;
+	snprintf(path, sizeof path, "/proc/%d/task/%d/children", getppid(), getppid());
+	FILE *file = fopen(path, "r");
+	while (file != NULL && fscanf(file, "%d", &guardian) == 1 && guardian == getpid())
+		guardian = 0;
+	if (file == NULL || guardian == 0)
+		fail("no guardian in %s", path);
+	fclose(file);
+	snprintf(path, sizeof path, "/proc/%d/task/%d/children", guardian, guardian);
+	file = fopen(path, "r");
+	if (file == NULL || fscanf(file, "%d", &worker) != 1 || kill(worker, SIGKILL) < 0)
+		fail("no worker in %s", path);
+	fclose(file);
 }
 
 /* Registers; with `must` everything has to succeed. 1 if it did. */
@@ -120,6 +141,14 @@ static int run(int must)
 		if (ok)
 			break;
 	}
+	if (ok && bereaved && marking) {
+		kill_worker();
+		struct sadb_msg *answer = pfkey_send_register(so, SADB_SATYPE_AH) < 0 ? NULL : pfkey_recv(so);
+		/* The answer may be lost, as before. */
+		if (answer == NULL && errno != EAGAIN)
+			ended = 1;
+		free(answer);
+	}
 	/* A request that was carried out twice is answered twice, both times before it is taken. */
 	if (ok && side != CALLER) {
 		struct sadb_msg more;
@@ -138,6 +167,7 @@ int main(int argc, char **argv)
 {
 	if (argc > 1)
 		side = strcmp(argv[1], "served") == 0 ? SERVED : LISTENED;
+	bereaved = argc > 1 && strcmp(argv[1], "bereaved") == 0;
 	int before = descriptors();
 	run(0);
 	int after = descriptors();

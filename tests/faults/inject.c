@@ -9,7 +9,7 @@
  *     starts); without it only calls of the others (the client, and what it forks)
  * -t  seconds after which everything is killed, 10 if not given
  *
- * Processes are numbered in the order in which they make their first call that counts. The command's exit status is
+ * Processes are numbered in the order in which they begin, marks or not. The command's exit status is
  * passed on (128 + n after signal n). 124: it was still running when its time was over. 123: it ended, but a process
  * that it left behind did not end in as many seconds again. 122: the call never came. 125: the tool itself failed.
  *
@@ -344,6 +344,8 @@ int main(int argc, char **argv)
 		memset(answer, 0, sizes.seccomp_notif_resp);
 		answer->id = notice->id;
 		answer->flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+		if (began && process->executed == executed && process->number < 0)
+			process->number = numbered++;
 		int is_exec = notice->data.nr == SYS_execve || notice->data.nr == SYS_execveat;
 		if (!began) {
 			began = is_exec;
@@ -351,8 +353,6 @@ int main(int argc, char **argv)
 			mark = (int)notice->data.args[1];
 			answer->flags = 0;
 		} else if (process->executed == executed && (mark || !marked) && call != NULL) {
-			if (process->number < 0)
-				process->number = numbered++;
 			int n = process->counts[call - calls]++;
 			if (list) {
 				printf("%d:%s:%d %d", process->number, call->name, n, mark);

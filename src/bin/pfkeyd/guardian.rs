@@ -21,7 +21,7 @@ use pfkey_rs::keyd::log::log;
 use pfkey_rs::wire::MAX_MESSAGE_LEN;
 
 use super::child::fork_with;
-use super::link::{Heard, Kind, Link};
+use super::link::{Heard, Kind, Link, SHORTAGE};
 use super::memory::Memory;
 use super::notes::{LOG, REFUSED};
 
@@ -114,7 +114,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 if !self.served {
                     return Ok(false);
                 }
-                self.replace_worker()?;
+                self.replace_worker();
             }
             if gate {
                 self.open_gate();
@@ -154,7 +154,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             Err(errno) => {
                 // Without memory nothing can be waited for now, and clients are still held.
                 log(&format!("pfkeyd: poll: {errno}"));
-                std::thread::sleep(Duration::from_millis(10));
+                std::thread::sleep(SHORTAGE);
                 return Ok((false, false, false, false));
             }
         }
@@ -268,7 +268,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
     }
 
     /// The worker is dead: the standby, or a new process, goes on with its clients.
-    fn replace_worker(&mut self) -> io::Result<()> {
+    fn replace_worker(&mut self) {
         self.deaths += 1;
         if self.deaths > HASTY {
             let wait = Duration::from_millis(10 << (self.deaths - HASTY).min(7)).min(LONGEST_WAIT);
@@ -277,10 +277,16 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         }
         (self.worker, self.pid) = match self.worker_of_standby() {
             Some(worker) => worker,
-            None => spawn(&mut self.work)?,
+            None => match spawn(&mut self.work) {
+                Ok(worker) => worker,
+                Err(error) => {
+                    // The dead one's link goes on saying that it is dead, and the next round tries again.
+                    log(&format!("pfkeyd: no new worker: {error}"));
+                    return;
+                }
+            },
         };
         self.untold = self.order.iter().copied().collect();
-        Ok(())
     }
 
     /// A worker that goes on from where the standby is. It says itself which process it is.

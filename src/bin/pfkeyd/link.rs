@@ -3,10 +3,15 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use std::time::Duration;
+
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
 };
+
+/// How long a process waits when the kernel has no memory for what it asks.
+pub const SHORTAGE: Duration = Duration::from_millis(10);
 
 /// A message's meaning, and whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +68,7 @@ impl Link {
         Ok((Self(a), Self(b)))
     }
 
-    /// Sends a message; waits for room if `wait`.
+    /// Sends a message; waits for room, and for memory, if `wait`: as long as there is another side.
     ///
     /// # Errors
     /// Those of `sendmsg`; EAGAIN without room.
@@ -78,6 +83,7 @@ impl Link {
         loop {
             match sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], rights, flags, None) {
                 Err(Errno::EINTR) => {}
+                Err(Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN) if wait => std::thread::sleep(SHORTAGE),
                 other => return other.map(|_| ()),
             }
         }
@@ -96,6 +102,13 @@ impl Link {
             let mut parts = [IoSliceMut::new(&mut bytes)];
             match recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags) {
                 Err(Errno::EINTR) => {}
+                // The other side lives, and what it said still waits.
+                Err(Errno::ENOBUFS | Errno::ENOMEM) => {
+                    std::thread::sleep(SHORTAGE);
+                    if !wait {
+                        return Err(Errno::EAGAIN);
+                    }
+                }
                 Err(Errno::ECONNRESET) => return Ok(None),
                 Err(errno) => return Err(errno),
                 Ok(message) => {

@@ -183,8 +183,8 @@ impl Start<'_> {
             };
             let mut hub = Hub::new(engine, Profile::Linux);
             hub.engine_mut().set_extras(extras);
-            report(status.borrow_mut().take(), 0);
-            worker::serve(hub, Notes { link: Rc::new(link), memory: Rc::clone(&memory) })
+            let notes = Notes { link: Rc::new(link), memory: Rc::clone(&memory) };
+            worker::serve(hub, notes, |errno| report(status.borrow_mut().take(), errno))
         })
     }
 
@@ -197,8 +197,8 @@ impl Start<'_> {
         self.run(Rc::clone(&memory), move |link| {
             close_others(&link, &status);
             let Some(service) = service.take() else { return 1 };
-            report(status.borrow_mut().take(), 0);
-            Recorded::new(service, Rc::new(link), Rc::clone(&memory)).serve()
+            let mut recorded = Recorded::new(service, Rc::new(link), Rc::clone(&memory));
+            recorded.serve(|errno| report(status.borrow_mut().take(), errno))
         })
     }
 

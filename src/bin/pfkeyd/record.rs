@@ -213,7 +213,8 @@ impl<S: Service> Recorded<S> {
                 // The links of before are closed already, and must not be again.
                 std::mem::forget(std::mem::replace(&mut self.link, Rc::new(workers)));
                 self.do_again();
-                self.serve()
+                // Whoever asked was told by the first.
+                self.serve(|_| false)
             });
             if let Err(error) = forked {
                 // The end of its link says that there is no worker.
@@ -224,9 +225,9 @@ impl<S: Service> Recorded<S> {
     }
 
     /// Serves until there is nobody left.
-    pub fn serve(&mut self) -> u8 {
+    pub fn serve(&mut self, ready: impl FnOnce(i32) -> bool) -> u8 {
         let notes = Notes { link: Rc::clone(&self.link), memory: Rc::clone(&self.memory) };
-        super::worker::serve(self, notes)
+        super::worker::serve(self, notes, ready)
     }
 }
 

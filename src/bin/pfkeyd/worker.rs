@@ -7,16 +7,20 @@ use pfkey_rs::keyd::server::Server;
 use super::link::Kind;
 use super::notes::Notes;
 
-/// Serves until the guardian has ended and nobody is left. Gives the process's exit status.
-pub fn serve<S: Service>(service: S, notes: Notes) -> u8 {
+/// Serves until the guardian has ended and nobody is left. `ready` hears 0 when it can, or the errno that keeps it from
+/// serving. Gives the process's exit status.
+pub fn serve<S: Service>(service: S, notes: Notes, ready: impl FnOnce(i32) -> bool) -> u8 {
     let link = std::rc::Rc::clone(&notes.link);
     let mut server = match Server::with_keeper(service, notes) {
         Ok(server) => server,
         Err(error) => {
-            log(&format!("pfkeyd: {error}"));
+            if !ready(error.raw_os_error().unwrap_or(libc::EIO)) {
+                log(&format!("pfkeyd: {error}"));
+            }
             return 1;
         }
     };
+    ready(0);
     // Without a guardian there is nobody to tell.
     let _ = link.say(Kind::Serving, std::process::id(), None, true);
     match server.run() {
