@@ -346,6 +346,11 @@ fn the_helper_keeps_cap_net_admin_only_and_is_confined() {
             // What cannot be dumped or traced by its user is root's in /proc.
             let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{helper}/mem")).unwrap());
             assert_eq!(owner, 0, "undumpable");
+            // CAP_SYS_RESOURCE, number 24, lowers it.
+            if capabilities(opener, "CapEff:") >> 24 & 1 == 1 {
+                let score = std::fs::read_to_string(format!("/proc/{helper}/oom_score_adj")).unwrap();
+                assert_eq!(score.trim(), "-900");
+            }
         }
         false
     });

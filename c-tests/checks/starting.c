@@ -191,6 +191,7 @@ static int descriptors_of_the_caller(void)
 static int stopped(void)
 {
 	struct sadb_msg *answer;
+	struct rusage before, after;
 	double began;
 	int s = pfkey_open();
 	if (s < 0 || use(s) || signal_all(s, SIGSTOP))
@@ -201,8 +202,13 @@ static int stopped(void)
 	if (pfkey_send_flush(s, SADB_SATYPE_UNSPEC) < 0 || now() - began > 5)
 		return fail("a non-blocking descriptor");
 	fcntl(s, F_SETFL, O_RDWR);
+	getrusage(RUSAGE_SELF, &before);
 	if (pfkey_send_flush(s, SADB_SATYPE_UNSPEC) < 0 || now() - began > 30)
 		return fail("a blocking descriptor");
+	getrusage(RUSAGE_SELF, &after);
+	/* Ten seconds. It sleeps until something wakes it. */
+	if (after.ru_nvcsw - before.ru_nvcsw > 100)
+		return fail("it polls");
 	if (signal_all(s, SIGCONT))
 		return 1;
 	for (int i = 0; i < 2; i++) {
