@@ -125,7 +125,8 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         for pid in standby.into_iter().chain([self.pid]) {
             let _ = kill(pid, Signal::SIGKILL);
         }
-        self.reap();
+        // Not `reap`, which says that a worker died: these were meant to.
+        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status != WaitStatus::StillAlive) {}
         // Requests with keys are recorded there; the last may not count yet.
         self.memory.wipe((self.memory.word(LOG) as u32) as usize + MAX_MESSAGE_LEN);
         Ok(true)
