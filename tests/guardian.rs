@@ -125,7 +125,7 @@ fn drain(fd: RawFd) {
 }
 
 /// Kills one process of a pfkeyd's after another while `work` runs: the next some time after there are `processes` again and
-/// one more request was answered.
+/// two more requests were answered.
 fn while_killed(guardian: i32, processes: usize, kills: usize, work: impl FnOnce(&AtomicBool, &AtomicUsize)) -> usize {
     /// Ends the killer, too, when the work panics.
     struct Over<'a>(&'a AtomicBool);
@@ -138,16 +138,21 @@ fn while_killed(guardian: i32, processes: usize, kills: usize, work: impl FnOnce
     std::thread::scope(|scope| {
         let killer = scope.spawn(|| {
             let mut random = Random(processes as u64);
-            let (mut killed, mut before) = (0, 0);
-            while killed < kills && !done.load(Ordering::Relaxed) {
+            let mut killed = 0;
+            let over = || done.load(Ordering::Relaxed);
+            while killed < kills && !over() {
                 let victims = others(guardian);
-                if victims.len() < processes || answered.load(Ordering::Relaxed) == before {
+                if victims.len() < processes {
                     std::thread::yield_now();
                     continue;
                 }
+                // Whoever is new is known to the guardian when the worker goes on with requests.
+                let seen = answered.load(Ordering::Relaxed);
+                while answered.load(Ordering::Relaxed) < seen + 2 && !over() {
+                    std::thread::yield_now();
+                }
                 // As long as some requests take: at any point of one.
                 std::thread::sleep(Duration::from_micros(random.below(4_000) as u64));
-                before = answered.load(Ordering::Relaxed);
                 killed += usize::from(kill(victims[random.below(victims.len())], Signal::SIGKILL).is_ok());
             }
             done.store(true, Ordering::Relaxed);
