@@ -46,10 +46,15 @@ asan() {
     [ -e "$(rustc --print sysroot)/lib/rustlib/$host/lib/librustc-nightly_rt.asan.a" ] ||
     { say "asan: skipped: no AddressSanitizer runtime for $host"; return; }
   # The library names the runtime's functions and leaves them to the program.
+  asan_cargo() {
+    env RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_odr_violation=0 \
+      UBSAN_OPTIONS=halt_on_error=1 PFKEY_TEST_CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all" \
+      "$cargo" "$@" --target "$host" --target-dir target/sanitize
+  }
+  # The shared object for the C programs.
+  asan_cargo build --locked --quiet --lib --bins || { failed=1; return; }
   # shellcheck disable=SC2046
-  run asan env RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_odr_violation=0 \
-    UBSAN_OPTIONS=halt_on_error=1 PFKEY_TEST_CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all" \
-    "$cargo" test --locked --no-fail-fast --target "$host" --target-dir target/sanitize --lib $(integration)
+  run asan asan_cargo test --locked --no-fail-fast --lib $(integration)
 }
 
 valgrind_part() {

@@ -86,7 +86,22 @@ impl<T> FailureValue for *const T {
     }
 }
 
+/// Miri has no cancellation.
+#[cfg(miri)]
+mod c {
+    use std::ffi::c_int;
+
+    pub(super) const DISABLE: c_int = 1;
+
+    pub(super) const fn pthread_testcancel() {}
+
+    pub(super) const unsafe fn pthread_setcancelstate(_: c_int, _: *mut c_int) -> c_int {
+        0
+    }
+}
+
 /// glibc and musl; the libc crate lacks them, or takes them for functions that cannot unwind.
+#[cfg(not(miri))]
 mod c {
     use std::ffi::c_int;
 
