@@ -128,7 +128,11 @@ impl<S: Service> Recorded<S> {
     fn do_again(&mut self) {
         let recorded = self.memory.word(LOG);
         if (recorded >> 32) as u32 != self.generation {
-            // The worker died between making this standby and beginning the record anew.
+            if self.generation == 0 {
+                // What began the record anew is gone, and this is a new process.
+                log("pfkeyd: worker and standby died at once: the SAs and policies are lost");
+            }
+            // Otherwise the worker died between making this standby and beginning the record anew.
             self.end = 0;
             self.commit(state(self.generation, 0));
             return;
