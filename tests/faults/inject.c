@@ -211,6 +211,8 @@ static pid_t start(char **command)
 
 static struct process {
 	pid_t pid;
+	/* Another process may get its number. */
+	int pidfd;
 	int executed, number;
 	/* How often each call was made. */
 	int counts[CALLS];
@@ -234,7 +236,7 @@ static struct process *process_of(pid_t tid)
 	for (int i = 0; i < process_count; i++)
 		if (processes[i].pid == pid)
 			return &processes[i];
-	struct process new = { .pid = pid, .number = -1 };
+	struct process new = { .pid = pid, .pidfd = (int)syscall(SYS_pidfd_open, pid, 0), .number = -1 };
 	for (int i = 0; i < process_count; i++)
 		if (processes[i].pid == parent)
 			new.executed = processes[i].executed;
@@ -249,7 +251,7 @@ static struct process *process_of(pid_t tid)
 static void kill_all(void)
 {
 	for (int i = 0; i < process_count; i++)
-		kill(processes[i].pid, SIGKILL);
+		syscall(SYS_pidfd_send_signal, processes[i].pidfd, SIGKILL, NULL, 0);
 }
 
 int main(int argc, char **argv)
