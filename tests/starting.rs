@@ -133,6 +133,21 @@ fn without_dev_null_it_has_no_stream_of_the_callers() {
     goes_well(&["root-directory", &root.to_string_lossy()]);
 }
 
+#[test]
+fn after_a_chroot_the_pfkeyd_of_before_is_started() {
+    let root = new_root("starting_root_without");
+    std::fs::remove_file(root.join("pfkeyd")).unwrap();
+    let root = root.to_string_lossy();
+    goes_well(&["no-pfkeyd-inside", &root]);
+    goes_well(&["number-used-again", &root]);
+}
+
+#[test]
+fn a_new_root_without_what_pfkeyd_needs_is_said_to_be_that() {
+    let root = c::scratch("starting_empty_root");
+    goes_well(&["nothing-inside", &root.to_string_lossy()]);
+}
+
 /// A file that would leave a mark if it were executed.
 fn trap(directory: &Path) -> PathBuf {
     let mark = directory.join("executed");

@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -268,6 +269,47 @@ static int no_dev_null(const char *root)
 	return 0;
 }
 
+/* In the new root there is what pfkeyd needs, and no pfkeyd: the one of before is taken. */
+static int no_pfkeyd_inside(const char *root)
+{
+	if (chroot(root) < 0)
+		return 77;
+	return chdir("/") < 0 ? fail("chdir") : open_and_use();
+}
+
+/* Nor is there anything that pfkeyd needs: what is missing is said. */
+static int nothing_inside(const char *root)
+{
+	int s;
+	if (chroot(root) < 0)
+		return 77;
+	if (chdir("/") < 0)
+		return fail("chdir");
+	s = pfkey_open();
+	if (s >= 0)
+		return use(s); /* It needs nothing. */
+	return errno == ENOENT && strstr(ipsec_strerror(), "C library") ? 0 : fail("the text");
+}
+
+/* Who closes what it does not know, and uses the number, keeps its file. */
+static int number_used_again(const char *root)
+{
+	struct stat before, after;
+	int fd;
+	for (fd = 3; fd < 1024; fd++)
+		close(fd);
+	fd = open("/proc/self/status", O_RDONLY);
+	if (fd < 0 || dup2(fd, 100) < 0 || fstat(100, &before) < 0)
+		return fail("dup2");
+	if (chroot(root) < 0)
+		return 77;
+	if (chdir("/") < 0)
+		return fail("chdir");
+	if (pfkey_open() >= 0 || errno != EAFNOSUPPORT)
+		return fail("another file is no pfkeyd");
+	return fstat(100, &after) < 0 || before.st_ino != after.st_ino ? fail("its file") : 0;
+}
+
 static int small_limits(void)
 {
 	struct rlimit limit;
@@ -380,6 +422,12 @@ int main(int argc, char **argv)
 	};
 	if (strcmp(test, "root-directory") == 0)
 		return no_dev_null(argument);
+	if (strcmp(test, "no-pfkeyd-inside") == 0)
+		return no_pfkeyd_inside(argument);
+	if (strcmp(test, "nothing-inside") == 0)
+		return nothing_inside(argument);
+	if (strcmp(test, "number-used-again") == 0)
+		return number_used_again(argument);
 	if (strcmp(test, "cannot") == 0)
 		return cannot_open(argument);
 	for (unsigned i = 0; i < sizeof tests / sizeof *tests; i++)

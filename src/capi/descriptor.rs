@@ -21,6 +21,15 @@ const SEND_BUFFER: usize = 128 * 1024;
 /// libipsec asks for a receive buffer of this many bytes, or half, or a quarter … of it.
 const RECEIVE_BUFFER: usize = 2 * 1024 * 1024;
 
+/// Runs when the library is loaded, before the program can have changed its root.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_LOAD: extern "C" fn() = at_load;
+
+extern "C" fn at_load() {
+    crate::socket::remember_pfkeyd();
+}
+
 /// Opens a PF_KEY socket and enlarges its buffers.
 ///
 /// Which backend serves it is chosen by the environment variable PFKEY_BACKEND: auto (the default: the kernel's

@@ -9,6 +9,7 @@ mod error;
 mod headers;
 mod opened;
 mod place;
+mod remembered;
 mod served;
 mod start;
 mod sys;
@@ -21,6 +22,7 @@ pub use choose::{Backend, extras, open, open_with, open_with_cloexec, set_extras
 pub use error::{OpenError, Step};
 pub(crate) use headers::Headers;
 pub use place::find_pfkeyd;
+pub use remembered::remember_pfkeyd;
 pub(crate) use sys::own;
 pub(crate) use sys::same_namespace;
 pub use sys::{become_unprivileged, drop_capabilities, inherited, try_af_key, try_xfrm};

@@ -12,6 +12,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat};
 
 use super::error::OpenError;
+use super::remembered;
 use super::sys;
 
 /// Where `make install` puts pfkeyd.
@@ -32,6 +33,7 @@ const BESIDE: [(usize, &str); 6] = [
 ];
 
 /// A path that was put together without allocating.
+#[derive(Clone)]
 pub(super) struct PathBuffer {
     bytes: [u8; PATH_LEN],
     len: usize,
@@ -80,26 +82,46 @@ pub(super) struct Program {
 
 /// Finds pfkeyd: the file that `PFKEYD` names; otherwise where it was installed; otherwise beside the library. A program
 /// that runs with more rights than its caller takes the installed one only: neither the environment nor the name that
-/// it was started by may choose.
+/// it was started by may choose. Where there is none any more, the one that was there when the library was loaded.
 ///
 /// # Errors
 /// [`OpenError::NoPfkeyd`]; [`OpenError::Unfit`] for a file that somebody else may have written.
 pub(super) fn find() -> Result<Program, OpenError> {
+    look_up().map(|(program, _)| program).or_else(|error| {
+        let mut path = PathBuffer::new();
+        let named = name_in_environment(&mut path).then_some(&path);
+        let remembered = matches!(error, OpenError::NoPfkeyd { .. }).then(|| remembered::program(named)).flatten();
+        remembered.ok_or(error)
+    })
+}
+
+/// As [`find`], by names only. Says whether `PFKEYD` named it.
+pub(super) fn look_up() -> Result<(Program, bool), OpenError> {
     let mut path = PathBuffer::new();
-    if sys::with_secure_env(c"PFKEYD", |value| value.is_some_and(|value| path.set(&[value]))) {
-        return open(AT_FDCWD, path.path(), false).and_then(|fd| match fd {
-            Some(fd) => Ok(Program { fd, path }),
+    if name_in_environment(&mut path) {
+        return match open(AT_FDCWD, path.path(), false)? {
+            Some(fd) => Ok((Program { fd, path }, true)),
             None => Err(no_pfkeyd(Some(path.path()), None)),
-        });
+        };
     }
-    if INSTALLED.is_some_and(|installed| path.set(&[installed.as_bytes()])) {
+    installed_or_beside(INSTALLED).map(|program| (program, false))
+}
+
+/// Whether the environment names one, which `path` becomes.
+fn name_in_environment(path: &mut PathBuffer) -> bool {
+    sys::with_secure_env(c"PFKEYD", |value| value.is_some_and(|value| path.set(&[value])))
+}
+
+fn installed_or_beside(installed: Option<&str>) -> Result<Program, OpenError> {
+    let mut path = PathBuffer::new();
+    if installed.is_some_and(|installed| path.set(&[installed.as_bytes()])) {
         if let Some(fd) = open(AT_FDCWD, path.path(), false)? {
             return Ok(Program { fd, path });
         }
     }
     let mut object = PathBuffer::new();
     if sys::is_at_secure() || !own_object(&mut object) {
-        return Err(no_pfkeyd(INSTALLED.map(Path::new), None));
+        return Err(no_pfkeyd(installed.map(Path::new), None));
     }
     for (above, name) in BESIDE {
         let Some(directory) = object.path().ancestors().nth(above + 1) else { continue };
@@ -123,7 +145,14 @@ pub(super) fn find() -> Result<Program, OpenError> {
             return Ok(Program { fd, path });
         }
     }
-    Err(no_pfkeyd(INSTALLED.map(Path::new), Some(object.path())))
+    Err(no_pfkeyd(installed.map(Path::new), Some(object.path())))
+}
+
+#[cfg(test)]
+pub(super) fn program_at(file: &Path) -> Option<Program> {
+    let mut path = PathBuffer::new();
+    path.set(&[file.as_os_str().as_bytes()]).then_some(())?;
+    open(AT_FDCWD, file, false).ok()?.map(|fd| Program { fd, path })
 }
 
 /// The pfkeyd that would be started.
@@ -235,6 +264,25 @@ mod tests {
         assert!(own_object(&mut object));
         assert_eq!(object.path(), std::env::current_exe().unwrap());
         assert_eq!(object.c_str().to_bytes(), object.path().as_os_str().as_bytes());
+    }
+
+    #[test]
+    fn an_installed_pfkeyd_comes_before_one_beside_the_library() {
+        let directory = std::env::temp_dir().join(format!("pfkey-place-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let installed = directory.join("pfkeyd");
+        let name = installed.to_str().unwrap();
+        // This program stands for the library, and a copy of it for a pfkeyd beside it.
+        let this = std::env::current_exe().unwrap();
+        let beside = this.with_file_name("pfkeyd");
+        let _ = std::fs::hard_link(&this, &beside);
+        let found = |installed| installed_or_beside(installed).unwrap().path.path().to_owned();
+        assert_eq!(found(None), beside);
+        assert_eq!(found(Some(name)), beside, "nothing is installed yet");
+        std::fs::copy(&this, &installed).unwrap();
+        assert_eq!(found(Some(name)), installed);
+        std::fs::remove_dir_all(directory).unwrap();
+        std::fs::remove_file(beside).unwrap();
     }
 
     #[test]

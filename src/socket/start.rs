@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socketpair};
 
 use super::error::{OpenError, Step};
-use super::place;
+use super::place::{self, Program};
 use super::sys;
 use super::sys::spawn::{Handed, receive_handed, spawn_detached};
 
@@ -44,11 +44,14 @@ pub(super) fn name(fd: &OwnedFd, engine: &str, count: &AtomicU32) -> io::Result<
 /// Starts a pfkeyd that serves one descriptor, and gives that descriptor. It ends when the last copy of the
 /// descriptor is closed.
 pub(super) fn open(engine: &'static CStr, algorithms: Option<&'static CStr>) -> Result<OwnedFd, OpenError> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
     if sys::next_child_is_init() {
         return Err(OpenError::NewPidNamespace);
     }
-    let program = place::find()?;
+    start(place::find()?, engine, algorithms)
+}
+
+fn start(program: Program, engine: &'static CStr, algorithms: Option<&'static CStr>) -> Result<OwnedFd, OpenError> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
     let system = |errno: Errno| OpenError::System(errno.into());
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(system)?;
@@ -57,7 +60,7 @@ pub(super) fn open(engine: &'static CStr, algorithms: Option<&'static CStr>) -> 
     let arguments = arguments.iter().copied().chain(extra.iter().flatten().copied());
     let spawned = spawn_detached(program.fd.as_fd(), arguments, theirs.as_fd());
     drop(theirs);
-    let place::Program { fd: program, path } = program;
+    let Program { fd: program, path } = program;
     let failed = |step, source: io::Error| match place::try_owned(path.path()) {
         Ok(program) => OpenError::Start { program, step, source },
         Err(no_memory) => no_memory,
@@ -107,5 +110,26 @@ fn handed_over(ours: &OwnedFd) -> Result<OwnedFd, (Step, io::Error)> {
             Handed::Serves(errno) => return Err((Step::Serve, io::Error::from_raw_os_error(errno))),
             Handed::Ended => return Err((Step::Ended, io::Error::from_raw_os_error(libc::ECHILD))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_looked_at_is_executed_even_if_its_name_is_anothers_by_then() {
+        let directory = std::env::temp_dir().join(format!("pfkey-start-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let path = directory.join("pfkeyd");
+        std::fs::copy("/bin/true", &path).unwrap();
+        let program = place::program_at(&path).unwrap();
+        std::fs::rename(&path, directory.join("before")).unwrap();
+        std::fs::write(&path, "no program").unwrap();
+        match start(program, c"embedded", None) {
+            Err(OpenError::Start { step: Step::Ended, .. }) => {}
+            other => panic!("true ends at once, and this is no program: {other:?}"),
+        }
+        std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -32,6 +32,16 @@ pub(crate) fn own(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// A copy of whatever has this number, at the lowest that is free; closed over the next exec.
+///
+/// # Errors
+/// Those of `fcntl`: EBADF if it is not open.
+pub(super) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
+    if copy < 0 { Err(io::Error::last_os_error()) } else { Ok(own(copy)) }
+}
+
 /// Takes ownership of a descriptor that this process inherited by number; it is closed over the next exec.
 ///
 /// # Errors

@@ -58,7 +58,7 @@ pub struct Guardian<W: FnMut(Link) -> u8> {
     memory: Rc<Memory>,
     /// Clients that fit.
     room: usize,
-    /// The last client was refused.
+    /// The last client was refused, or could not be let in; it was said.
     full: bool,
     /// Nobody is let in until then, because descriptors ran out.
     closed_until: Option<Instant>,
@@ -172,6 +172,8 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                     (self.served, self.deaths) = (true, 0);
                 }
                 Ok(Some(Heard { kind: Kind::Released, value, .. })) => self.release(value),
+                // It had no descriptor to take it with.
+                Ok(Some(Heard { kind: Kind::Client, value, .. })) => self.untold.push_back(value),
                 Ok(Some(Heard { kind: Kind::Standby, value, fd: Some(fd) })) => {
                     // The one before ends with its link.
                     self.standby = Some((fd.into(), Pid::from_raw(value as i32)));
@@ -220,7 +222,9 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
             Err(errno) => {
                 // Out of descriptors or memory. The listener would stay readable: look away for a while.
-                log(&format!("pfkeyd: accept: {errno}"));
+                if !std::mem::replace(&mut self.full, true) {
+                    log(&format!("pfkeyd: accept: {errno}"));
+                }
                 self.closed_until = Some(Instant::now() + Duration::from_millis(100));
             }
         }

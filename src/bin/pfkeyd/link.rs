@@ -17,7 +17,7 @@ pub const SHORTAGE: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Kind {
-    /// To the worker: a client's slot and descriptor.
+    /// To the worker: a client's slot and descriptor. Back to the guardian: it came without its descriptor.
     Client = 1,
     /// To the worker: statistics, please.
     Statistics = 2,
@@ -112,7 +112,8 @@ impl Link {
                 Err(Errno::ECONNRESET) => return Ok(None),
                 Err(errno) => return Err(errno),
                 Ok(message) => {
-                    let fd = message.cmsgs()?.find_map(|control| match control {
+                    // Cut off (MSG_CTRUNC) where there was no number for the descriptor.
+                    let fd = message.cmsgs().ok().into_iter().flatten().find_map(|control| match control {
                         ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
                         _ => None,
                     });

@@ -8,7 +8,7 @@ use pfkey_rs::keyd::{SessionId, SessionState, limits};
 use pfkey_rs::wire::Header;
 use zerocopy::IntoBytes;
 
-use super::link::{Heard, Kind, Link};
+use super::link::{Heard, Kind, Link, SHORTAGE};
 use super::memory::Memory;
 
 /// Clients at once.
@@ -49,6 +49,12 @@ impl Keeper for Notes {
     fn hear(&mut self) -> Word {
         match self.link.hear(false) {
             Ok(Some(Heard { kind: Kind::Client, value, fd: Some(fd) })) => Word::Client(value, fd),
+            Ok(Some(Heard { kind: Kind::Client, value, fd: None })) => {
+                // There was no number for it. The guardian still has it.
+                std::thread::sleep(SHORTAGE);
+                let _ = self.link.say(Kind::Client, value, None, true);
+                Word::Nothing
+            }
             Ok(Some(Heard { kind: Kind::Statistics, .. })) => Word::Statistics,
             Ok(Some(Heard { kind: Kind::Standby, .. })) => Word::Checkpoint,
             Ok(Some(_)) | Err(nix::errno::Errno::EAGAIN) => Word::Nothing,
@@ -119,5 +125,31 @@ impl Keeper for Notes {
             done: self.memory.word(DONE) as usize,
             answered: self.memory.word(ANSWERED) != 0,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::resource::{Resource, setrlimit};
+    use nix::sys::wait::{WaitStatus, waitpid};
+
+    use super::*;
+    use crate::child::{close_all_but, fork_with};
+
+    #[test]
+    fn a_client_that_there_was_no_descriptor_for_is_asked_for_again() {
+        let (guardian, worker) = Link::pair().unwrap();
+        guardian.say(Kind::Client, 7, Some(guardian.as_fd()), false).unwrap();
+        let pid = fork_with(|| {
+            close_all_but(&[worker.as_fd()]);
+            let Ok(memory) = Memory::new(WORDS, 0) else { return 1 };
+            if setrlimit(Resource::RLIMIT_NOFILE, 3, 3).is_err() {
+                return 2;
+            }
+            let mut notes = Notes { link: Rc::new(worker), memory: Rc::new(memory) };
+            u8::from(!matches!(notes.hear(), Word::Nothing))
+        });
+        assert!(matches!(waitpid(pid.unwrap(), None), Ok(WaitStatus::Exited(_, 0))));
+        assert!(matches!(guardian.hear(false), Ok(Some(Heard { kind: Kind::Client, value: 7, fd: None }))));
     }
 }

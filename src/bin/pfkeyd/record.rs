@@ -318,3 +318,41 @@ impl<S: Service> Service for &mut Recorded<S> {
         self.service.engine_statistics()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pfkey_rs::engine::Engine;
+    use pfkey_rs::keyd::Hub;
+    use pfkey_rs::wire::Profile;
+
+    use super::*;
+    use crate::notes::WORDS;
+
+    #[test]
+    fn keys_in_the_record_are_wiped_when_it_begins_anew() {
+        let memory = Rc::new(Memory::new(WORDS, BYTES).unwrap());
+        let (guardian, link) = Link::pair().unwrap();
+        let hub = Hub::new(Engine::new(Profile::Linux), Profile::Linux);
+        let mut recorded = Recorded::new(hub, Rc::new(link), Rc::clone(&memory));
+        let mut service = &mut recorded;
+        let id = service.open();
+        // An ADD that is refused is recorded too.
+        let mut message = [0xa5; 256];
+        message[..4].copy_from_slice(&[2, MessageType::ADD.0, 0, 3]);
+        let _ = service.receive(id, &message, Duration::ZERO, &mut Silence);
+        let keys = || {
+            let mut bytes = vec![0; 4096];
+            memory.read(0, &mut bytes);
+            bytes.windows(64).filter(|window| **window == [0xa5; 64]).count()
+        };
+        assert_ne!(keys(), 0);
+        service.checkpoint();
+        assert_eq!(keys(), 0);
+        // It ends with its link, which came with its word.
+        let Ok(Some(Heard { kind: Kind::Standby, value, fd: Some(standby) })) = guardian.hear(false) else {
+            panic!("no standby");
+        };
+        drop(standby);
+        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(value as i32), None).unwrap();
+    }
+}

@@ -1,0 +1,57 @@
+//! The pfkeyd that was there when the library was loaded: after a chroot its name leads nowhere, and AF_KEY opens all the
+//! same.
+
+use std::os::fd::RawFd;
+use std::sync::OnceLock;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::{fstat, stat};
+
+use super::place::{self, PathBuffer, Program};
+use super::sys;
+
+/// Above the descriptors that a program counts on, and low enough that the kernel's table of them hardly grows for it.
+const NUMBER: RawFd = 100;
+
+struct Remembered {
+    /// Programs close descriptors that they do not know, and the number may be another file's by then: see `file`.
+    fd: RawFd,
+    /// Device and inode.
+    file: (u64, u64),
+    path: PathBuffer,
+    /// `PFKEYD` named it.
+    named: bool,
+}
+
+static REMEMBERED: OnceLock<Remembered> = OnceLock::new();
+
+/// Looks pfkeyd up now, and holds its file with one descriptor (`O_PATH`, close-on-exec, 100 or the next that is free) for a
+/// program that changes its root before it opens. Without effect where descriptors are few, and where there is no pfkeyd.
+pub fn remember_pfkeyd() {
+    if getrlimit(Resource::RLIMIT_NOFILE).map_or(true, |(soft, _)| soft <= 2 * NUMBER as u64) {
+        return;
+    }
+    let Ok((Program { fd, path }, named)) = place::look_up() else { return };
+    let Ok(found) = fstat(&fd) else { return };
+    let file = (found.st_dev, found.st_ino);
+    // pfkeyd itself, which contains this too, starts none.
+    if stat("/proc/self/exe").is_ok_and(|this| (this.st_dev, this.st_ino) == file) {
+        return;
+    }
+    let Ok(fd) = fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(NUMBER)) else { return };
+    if let Err(Remembered { fd, .. }) = REMEMBERED.set(Remembered { fd, file, path, named }) {
+        drop(sys::own(fd));
+    }
+}
+
+/// What was remembered, if it is still open and was looked for as now: by the same name in `PFKEYD`, or by none.
+pub(super) fn program(named: Option<&PathBuffer>) -> Option<Program> {
+    let known = REMEMBERED.get()?;
+    if named.is_some() != known.named || named.is_some_and(|named| named.path() != known.path.path()) {
+        return None;
+    }
+    let fd = sys::duplicate(known.fd).ok()?;
+    let found = fstat(&fd).ok()?;
+    ((found.st_dev, found.st_ino) == known.file).then(|| Program { fd, path: known.path.clone() })
+}
