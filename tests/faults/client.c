@@ -168,6 +168,12 @@ int main(int argc, char **argv)
 	if (argc > 1)
 		side = strcmp(argv[1], "served") == 0 ? SERVED : LISTENED;
 	bereaved = argc > 1 && strcmp(argv[1], "bereaved") == 0;
+	/* A daemon around this program may still be starting: that it does not start is no fault of its loop. */
+	if (side == LISTENED) {
+		marking = 0;
+		run(1);
+		marking = 1;
+	}
 	int before = descriptors();
 	run(0);
 	int after = descriptors();
