@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use pfkey_rs::keyd::keeper::{Keeper, Slot, Unfinished, Word};
+use pfkey_rs::keyd::log::log;
 use pfkey_rs::keyd::{SessionId, SessionState, limits};
 use pfkey_rs::wire::Header;
 use zerocopy::IntoBytes;
@@ -58,7 +59,12 @@ impl Keeper for Notes {
             Ok(Some(Heard { kind: Kind::Statistics, .. })) => Word::Statistics,
             Ok(Some(Heard { kind: Kind::Standby, .. })) => Word::Checkpoint,
             Ok(Some(_)) | Err(nix::errno::Errno::EAGAIN) => Word::Nothing,
-            Ok(None) | Err(_) => Word::Ended,
+            Ok(None) => Word::Ended,
+            Err(errno) => {
+                // The guardian lives, and would be waited for in vain. It starts another worker.
+                log(&format!("pfkeyd: the worker cannot hear its guardian: {errno}"));
+                std::process::exit(1);
+            }
         }
     }
 
