@@ -9,8 +9,8 @@
  *     starts); without it only calls of the others (the client, and what it forks)
  * -t  seconds after which everything is killed, 10 if not given
  *
- * Processes are numbered in the order in which they begin, marks or not. The command's exit status is
- * passed on (128 + n after signal n). 124: it was still running when its time was over. 123: it ended, but a process
+ * Processes are named by descent: 0 is the command, 0.1 its second child. Others, whose parent has ended, are 1, 2, … in the
+ * order in which they begin to count, marks or not. The command's exit status is passed on (128 + n after signal n). 124: it was still running when its time was over. 123: it ended, but a process
  * that it left behind did not end in as many seconds again. 122: the call never came. 125: the tool itself failed.
  *
  * A filter sends the calls of the table below to this process (SECCOMP_RET_USER_NOTIF), which lets them go on or
@@ -213,30 +213,75 @@ static struct process {
 	pid_t pid;
 	/* Another process may get its number. */
 	int pidfd;
-	int executed, number;
+	int executed;
+	/* Empty until it counts. */
+	char name[32];
 	/* How often each call was made. */
 	int counts[CALLS];
 } processes[MOST];
 static int process_count, numbered;
 
-/* Threads count as their process; a forked one begins as what it was forked from. */
-static struct process *process_of(pid_t tid)
+/* The process of a thread, and its parent. */
+static pid_t ids_of(pid_t tid, pid_t *parent)
 {
 	char path[64], line[256];
-	pid_t pid = tid, parent = 0;
+	pid_t pid = tid;
+	*parent = 0;
 	snprintf(path, sizeof path, "/proc/%d/status", tid);
 	FILE *file = fopen(path, "r");
 	if (file != NULL) {
 		while (fgets(line, sizeof line, file) != NULL) {
 			sscanf(line, "Tgid: %d", &pid);
-			sscanf(line, "PPid: %d", &parent);
+			sscanf(line, "PPid: %d", parent);
 		}
 		fclose(file);
 	}
+	return pid;
+}
+
+static int is_taken(const char *name)
+{
+	for (int i = 0; i < process_count; i++)
+		if (strcmp(processes[i].name, name) == 0)
+			return 1;
+	return 0;
+}
+
+/* Which of two siblings makes its first call first is chance; which was born first is not. */
+static void give_name(struct process *process)
+{
+	char path[64];
+	int sibling, index = 0;
+	pid_t parent;
+	ids_of(process->pid, &parent);
+	for (int i = 0; i < process_count; i++) {
+		if (processes[i].pid != parent || !processes[i].name[0])
+			continue;
+		snprintf(path, sizeof path, "/proc/%d/task/%d/children", parent, parent);
+		FILE *file = fopen(path, "r");
+		while (file != NULL && fscanf(file, "%d", &sibling) == 1 && sibling != process->pid)
+			index++;
+		if (file != NULL)
+			fclose(file);
+		/* The dead are not listed. */
+		char name[32];
+		do
+			snprintf(name, sizeof name, "%.16s.%d", processes[i].name, index++);
+		while (is_taken(name));
+		strcpy(process->name, name);
+		return;
+	}
+	snprintf(process->name, sizeof process->name, "%d", numbered++);
+}
+
+/* Threads count as their process; a forked one begins as what it was forked from. */
+static struct process *process_of(pid_t tid)
+{
+	pid_t parent, pid = ids_of(tid, &parent);
 	for (int i = 0; i < process_count; i++)
 		if (processes[i].pid == pid)
 			return &processes[i];
-	struct process new = { .pid = pid, .pidfd = (int)syscall(SYS_pidfd_open, pid, 0), .number = -1 };
+	struct process new = { .pid = pid, .pidfd = (int)syscall(SYS_pidfd_open, pid, 0) };
 	for (int i = 0; i < process_count; i++)
 		if (processes[i].pid == parent)
 			new.executed = processes[i].executed;
@@ -256,8 +301,8 @@ static void kill_all(void)
 
 int main(int argc, char **argv)
 {
-	int option, list = 0, executed = 0, marked = 0, wanted_process = -1, wanted_call = -1, wanted_errno = 0;
-	char wanted_name[32] = "";
+	int option, list = 0, executed = 0, marked = 0, wanted_call = -1, wanted_errno = 0;
+	char wanted_process[32] = "", wanted_name[32] = "";
 	double seconds = 10;
 	while ((option = getopt(argc, argv, "+lmt:x")) != -1)
 		switch (option) {
@@ -268,7 +313,7 @@ int main(int argc, char **argv)
 		default: return 125;
 		}
 	if (!list) {
-		if (optind + 2 > argc || sscanf(argv[optind], "%d:%31[^:]:%d", &wanted_process, wanted_name, &wanted_call) != 3 ||
+		if (optind + 2 > argc || sscanf(argv[optind], "%31[^:]:%31[^:]:%d", wanted_process, wanted_name, &wanted_call) != 3 ||
 		    (wanted_errno = errno_value(argv[optind + 1])) == 0) {
 			fprintf(stderr, "inject: P:NAME:N and an errno, please\n");
 			return 125;
@@ -346,8 +391,8 @@ int main(int argc, char **argv)
 		memset(answer, 0, sizes.seccomp_notif_resp);
 		answer->id = notice->id;
 		answer->flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
-		if (began && process->executed == executed && process->number < 0)
-			process->number = numbered++;
+		if (began && process->executed == executed && !process->name[0])
+			give_name(process);
 		int is_exec = notice->data.nr == SYS_execve || notice->data.nr == SYS_execveat;
 		if (!began) {
 			began = is_exec;
@@ -357,11 +402,11 @@ int main(int argc, char **argv)
 		} else if (process->executed == executed && (mark || !marked) && call != NULL) {
 			int n = process->counts[call - calls]++;
 			if (list) {
-				printf("%d:%s:%d %d", process->number, call->name, n, mark);
+				printf("%s:%s:%d %d", process->name, call->name, n, mark);
 				for (const int *e = call->errnos; *e != 0; e++)
 					printf(" %s", errno_name(*e));
 				putchar('\n');
-			} else if (process->number == wanted_process && n == wanted_call && strcmp(call->name, wanted_name) == 0) {
+			} else if (strcmp(process->name, wanted_process) == 0 && n == wanted_call && strcmp(call->name, wanted_name) == 0) {
 				fprintf(stderr, "inject: %s fails with %s\n", call->name, errno_name(wanted_errno));
 				answer->flags = 0;
 				answer->error = -wanted_errno;
