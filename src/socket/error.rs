@@ -35,7 +35,7 @@ pub enum OpenError {
     NoPfkeyd {
         /// Where it should have been installed, or the file that `PFKEYD` names.
         installed: Option<PathBuf>,
-        /// The library's file: it was sought beside it and in sbin and libexec above it.
+        /// The library's file: it was sought beside it and in sbin and libexec above it, where nobody else can write.
         beside: Option<PathBuf>,
     },
     /// The pfkeyd that was found may have been written by somebody else.
@@ -154,6 +154,8 @@ impl fmt::Display for Step {
     }
 }
 
+const NOT_OTHERS: &str = "what others than root and this user can write is left out";
+
 /// Where a pfkeyd was sought, as text.
 struct Places<'a>(Option<&'a Path>, Option<&'a Path>);
 
@@ -166,9 +168,9 @@ impl fmt::Display for Places<'_> {
         match self {
             Self(None, None) => f.write_str("nowhere: it was never installed, and /proc/self/maps names no file"),
             Self(Some(installed), None) => write!(f, "{}", installed.display()),
-            Self(None, Some(beside)) => write!(f, "beside and above {}", beside.display()),
+            Self(None, Some(beside)) => write!(f, "beside and above {} ({NOT_OTHERS})", beside.display()),
             Self(Some(installed), Some(beside)) => {
-                write!(f, "{}, and beside and above {}", installed.display(), beside.display())
+                write!(f, "{}, and beside and above {} ({NOT_OTHERS})", installed.display(), beside.display())
             }
         }
     }

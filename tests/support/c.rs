@@ -25,6 +25,14 @@ pub fn scratch(name: &str) -> PathBuf {
     dir
 }
 
+/// Whether the library finds the pfkeyd beside it: root does not start what another user can have written.
+#[allow(dead_code)]
+pub fn tree_is_anothers() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = std::fs::metadata(output_dir()).expect("the output directory").uid();
+    owner != 0 && owner != nix::unistd::geteuid().as_raw()
+}
+
 /// Runs a command and gives what it printed; panics, with that, if it failed.
 pub fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
