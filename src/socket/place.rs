@@ -276,7 +276,7 @@ mod tests {
         let this = std::env::current_exe().unwrap();
         let beside = this.with_file_name("pfkeyd");
         let _ = std::fs::hard_link(&this, &beside);
-        if !fstat(&File::open(this.parent().unwrap()).unwrap()).is_ok_and(|stat| is_ours(&stat, true)) {
+        if !fstat(File::open(this.parent().unwrap()).unwrap()).is_ok_and(|stat| is_ours(&stat, true)) {
             return println!("skipped: the tree is another user's");
         }
         let found = |installed| installed_or_beside(installed).unwrap().path.path().to_owned();
