@@ -1,6 +1,5 @@
 //! Many requests at once: done in order, each answered as if it had come alone.
 
-#[allow(dead_code)]
 #[path = "support/c.rs"]
 mod c;
 

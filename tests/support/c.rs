@@ -26,7 +26,6 @@ pub fn scratch(name: &str) -> PathBuf {
 }
 
 /// Whether the library finds the pfkeyd beside it: root does not start what another user can have written.
-#[allow(dead_code)]
 pub fn tree_is_anothers() -> bool {
     use std::os::unix::fs::MetadataExt as _;
     let owner = std::fs::metadata(output_dir()).expect("the output directory").uid();
