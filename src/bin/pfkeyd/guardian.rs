@@ -95,6 +95,8 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         };
         if let Some(client) = first {
             guardian.admit(client);
+            // Before the worker says that it serves: whoever kills this process then leaves it with its client.
+            guardian.tell_untold();
         }
         Ok(guardian)
     }

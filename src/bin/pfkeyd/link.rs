@@ -101,7 +101,8 @@ impl Link {
         let (len, fd) = loop {
             let mut parts = [IoSliceMut::new(&mut bytes)];
             match recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags) {
-                Err(Errno::EINTR) => {}
+                // The other side ended without having read everything. Told once, before what it had sent.
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 // The other side lives, and what it said still waits.
                 Err(Errno::ENOBUFS | Errno::ENOMEM) => {
                     std::thread::sleep(SHORTAGE);
@@ -109,7 +110,6 @@ impl Link {
                         return Err(Errno::EAGAIN);
                     }
                 }
-                Err(Errno::ECONNRESET) => return Ok(None),
                 Err(errno) => return Err(errno),
                 Ok(message) => {
                     // Cut off (MSG_CTRUNC) where there was no number for the descriptor.
@@ -129,5 +129,20 @@ impl Link {
             (8, Some(kind)) => Ok(Some(Heard { kind, value: number(4), fd })),
             _ => Err(Errno::EPROTO),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_before_the_end_is_heard() {
+        let (guardian, worker) = Link::pair().unwrap();
+        guardian.say(Kind::Client, 3, Some(guardian.as_fd()), false).unwrap();
+        worker.say(Kind::Serving, 1, None, false).unwrap();
+        drop(guardian);
+        assert!(matches!(worker.hear(false), Ok(Some(Heard { kind: Kind::Client, value: 3, fd: Some(_) }))));
+        assert!(matches!(worker.hear(false), Ok(None)));
     }
 }
