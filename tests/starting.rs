@@ -64,7 +64,11 @@ fn a_pfkeyd_that_is_stopped_holds_nobody_up() {
 fn a_program_that_says_nothing_is_waited_for_with_an_end() {
     let dir = c::scratch("starting_mute");
     let source = dir.join("mute.c");
-    std::fs::write(&source, "#include <unistd.h>\nint main(void) { alarm(60); pause(); return 0; }\n").unwrap();
+    std::fs::write(
+        &source,
+        "#include <poll.h>\nint main(void) { struct pollfd p = { 4, 0, 0 }; return poll(&p, 1, 60000) < 0; }\n",
+    )
+    .unwrap();
     let mute = c::compile_plain(&dir, "mute", &[source], &[]);
     went_well(&command(program(), &["mute"]).env("PFKEYD", mute).output().unwrap(), "mute");
 }
