@@ -61,6 +61,11 @@ fn a_pfkeyd_that_is_stopped_holds_nobody_up() {
 }
 
 #[test]
+fn a_slow_pfkeyd_is_waited_for_on_a_non_blocking_descriptor_too() {
+    goes_well(&["slow"]);
+}
+
+#[test]
 fn a_program_that_says_nothing_is_waited_for_with_an_end() {
     let dir = c::scratch("starting_mute");
     let source = dir.join("mute.c");

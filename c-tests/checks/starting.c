@@ -197,27 +197,41 @@ static int stopped(void)
 	int s = pfkey_open();
 	if (s < 0 || use(s) || signal_all(s, SIGSTOP))
 		return fail("pfkey_open");
-	alarm(60);
-	fcntl(s, F_SETFL, O_RDWR | O_NONBLOCK);
+	alarm(100);
 	began = now();
-	if (pfkey_send_flush(s, SADB_SATYPE_UNSPEC) < 0 || now() - began > 5)
-		return fail("a non-blocking descriptor");
-	fcntl(s, F_SETFL, O_RDWR);
 	getrusage(RUSAGE_SELF, &before);
-	if (pfkey_send_flush(s, SADB_SATYPE_UNSPEC) < 0 || now() - began > 30)
-		return fail("a blocking descriptor");
+	if (pfkey_send_flush(s, SADB_SATYPE_UNSPEC) < 0 || now() - began > 60)
+		return fail("pfkey_send_flush");
 	getrusage(RUSAGE_SELF, &after);
-	/* Ten seconds. It sleeps until something wakes it. */
+	/* Thirty seconds. It sleeps until something wakes it. */
 	if (after.ru_nvcsw - before.ru_nvcsw > 100)
 		return fail("it polls");
 	if (signal_all(s, SIGCONT))
 		return 1;
-	for (int i = 0; i < 2; i++) {
-		if (!(answer = pfkey_recv(s)))
-			return fail("pfkey_recv");
-		free(answer);
-	}
+	if (!(answer = pfkey_recv(s)))
+		return fail("pfkey_recv");
+	free(answer);
 	return 0;
+}
+
+/* Modules are loaded, the processor has other work. Key managers ask on non-blocking descriptors, and look only once. */
+static int slow(void)
+{
+	char answer[4096];
+	pid_t child;
+	int s = pfkey_open();
+	if (s < 0 || use(s) || signal_all(s, SIGSTOP))
+		return fail("pfkey_open");
+	alarm(60);
+	fcntl(s, F_SETFL, O_RDWR | O_NONBLOCK);
+	child = fork();
+	if (child == 0) {
+		sleep(3);
+		_exit(signal_all(s, SIGCONT));
+	}
+	if (pfkey_send_flush(s, SADB_SATYPE_UNSPEC) < 0 || recv(s, answer, sizeof answer, 0) < 16)
+		return fail("a sending function returned before the answer was there");
+	return waitpid(child, NULL, 0) == child ? 0 : fail("waitpid");
 }
 
 /* PFKEYD names a program that does nothing. */
@@ -225,7 +239,7 @@ static int mute(void)
 {
 	double began = now();
 	int s = pfkey_open();
-	if (s >= 0 || errno != ETIMEDOUT || !strstr(ipsec_strerror(), "no answer") || now() - began > 30)
+	if (s >= 0 || errno != ETIMEDOUT || !strstr(ipsec_strerror(), "no answer") || now() - began > 60)
 		return fail("a pfkeyd that says nothing");
 	return 0;
 }
@@ -415,7 +429,7 @@ int main(int argc, char **argv)
 	const char *test = argc > 1 ? argv[1] : "", *argument = argc > 2 ? argv[2] : "";
 	struct { const char *name; int (*run)(void); } tests[] = {
 		{ "use", open_and_use }, { "spawn", threads_that_spawn }, { "children", children_in_the_middle },
-		{ "few", few_descriptors }, { "descriptors", descriptors_of_the_caller }, { "stopped", stopped },
+		{ "few", few_descriptors }, { "descriptors", descriptors_of_the_caller }, { "stopped", stopped }, { "slow", slow },
 		{ "mute", mute }, { "namespace", new_pid_namespace }, { "limits", small_limits },
 		{ "processes", no_more_processes }, { "subreaper", subreaper }, { "capability", capability_without_root },
 		{ "root", root_without_capability }, { "signals", signals },

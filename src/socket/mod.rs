@@ -111,10 +111,10 @@ pub fn close(fd: RawFd) {
 }
 
 /// How long a sender waits for a pfkeyd that does not come to its requests, because it or its control group is stopped.
-/// What was sent is done when it goes on, and its answers come then.
-const SETTLE_LIMIT: Duration = Duration::from_secs(10);
-/// The same on a non-blocking descriptor.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
+/// What was sent is done when it goes on, and its answers come then. A non-blocking descriptor makes no difference, as
+/// it makes none to AF_KEY's `send`: a key manager looks for its answer once, and ends without it. On a busy host a first
+/// REGISTER, which loads modules, has taken more than ten seconds.
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 /// How long a sender gives its processor away before it sleeps: the answer usually comes within microseconds.
 const SPIN: Duration = Duration::from_micros(40);
 
@@ -132,5 +132,5 @@ pub fn settle(fd: RawFd) {
             break;
         }
     }
-    sys::wait_consumed(fd, SETTLE_LIMIT, SETTLE_PATIENCE);
+    sys::wait_consumed(fd, SETTLE_LIMIT);
 }

@@ -9,7 +9,6 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 pub(super) use capability::has_net_admin;
@@ -146,18 +145,16 @@ pub(super) fn has_unread_output(fd: RawFd) -> bool {
     status == 0 && unread > 1
 }
 
-/// Sleeps until the peer has consumed everything or is gone, `limit` at most (`patience` if the descriptor is
-/// non-blocking). errno is kept.
+/// Sleeps until the peer has consumed everything or is gone, `limit` at most. errno is kept.
 ///
 /// A socket tells its waiters each time that a buffer of its was consumed (`unix_write_space`), though it was writable
 /// all the time: epoll, edge-triggered, hears it.
-pub(super) fn wait_consumed(fd: RawFd, limit: Duration, patience: Duration) {
+pub(super) fn wait_consumed(fd: RawFd, limit: Duration) {
     let errno = nix::errno::Errno::last_raw();
     // SAFETY: the descriptor is not negative, as SIOCOUTQ worked on it; it is used within this call, and one that is
     // closed meanwhile gives EBADF.
     let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-    let blocking = fcntl(socket, FcntlArg::F_GETFL).is_ok_and(|flags| flags & OFlag::O_NONBLOCK.bits() == 0);
-    let end = Instant::now() + if blocking { limit } else { patience };
+    let end = Instant::now() + limit;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
         .ok()
         .filter(|epoll| epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLET, 0)).is_ok());
