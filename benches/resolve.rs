@@ -18,9 +18,9 @@ use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use pfkey_rs::engine::resolve::path::Path;
 use pfkey_rs::engine::resolve::policy_index::Pattern;
 use pfkey_rs::engine::{Engine, Flow};
-use pfkey_rs::keyd::{Audience, Context, Outbox};
+use pfkey_rs::keyd::{Audience, Context, MessageBuffer, Outbox};
 use pfkey_rs::socket::Backend;
-use pfkey_rs::wire::{Header, MessageType, Profile, SaType};
+use pfkey_rs::wire::{Header, MessageType, Profile, SaType, Writer};
 
 /// This host.
 const OWN: [u8; 16] = [192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -135,7 +135,9 @@ fn kernel(case: &Case, flows: &[Flow]) -> (f64, f64) {
     for n in 0..N {
         let header = Header::new(MessageType::X_SPDADD, SaType::UNSPEC, n + 1, std::process::id());
         let policy = Policy { templates: Vec::new(), ..policy(n, (case.selector)(n)) };
-        batch.push(write_policy(&mut buffer, header, &policy).expect("room")).expect("a message");
+        let mut writer = Writer::new(&mut buffer, header, Profile::Linux);
+        write_policy(&mut writer, &policy);
+        batch.push(writer.finish().expect("room")).expect("a message");
     }
     let mut refused = 0;
     batch.send(fd.as_fd(), |_, _| refused += 1).expect("AF_KEY");
@@ -181,7 +183,8 @@ fn main() {
         let path =
             Path { v6: false, device: 1, mtu: 1500, saddr: OWN, gateway: None, loopback: false, untransformed: false };
         let mut out = Nobody;
-        let mut cx = Context { now: Duration::from_secs(2), registered: false, out: &mut out };
+        let mut buffer = MessageBuffer::new(Profile::Linux);
+        let mut cx = Context { now: Duration::from_secs(2), registered: false, out: &mut out, buffer: &mut buffer };
         let mut look_up = |resolver: &mut Resolver, flow: &Flow| {
             let packet = Packet { flow, path, socket: None, queue: false, icmp: false };
             assert!(matches!(resolver.lookup(&mut engine, &packet, &path, &mut cx), Ok(Outcome::Bundle(_))));

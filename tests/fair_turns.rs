@@ -14,7 +14,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 use pfkey_rs::engine::Engine;
 use pfkey_rs::keyd::limits::{TURN_DELIVERIES, TURN_DUMPED, TURN_MESSAGES};
 use pfkey_rs::keyd::server::Server;
-use pfkey_rs::keyd::{Audience, Context, DumpStep, Errno, Hub, KeyEngine, Queues, Supported, Time};
+use pfkey_rs::keyd::{Audience, Context, DumpMessage, DumpStep, Errno, Hub, KeyEngine, Queues, Supported, Time};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType, Profile, SEVERAL, SaType, Writer};
 
 /// What the engine did, seen from outside.
@@ -58,9 +58,9 @@ impl KeyEngine for Fake {
         Ok(())
     }
 
-    fn dump_next(&mut self, _: &mut (), _: Time, message: &mut Vec<u8>) -> Result<DumpStep, Errno> {
+    fn dump_next(&mut self, _: &mut (), _: Time, message: &mut DumpMessage<'_>) -> Result<DumpStep, Errno> {
         self.0.dumped.fetch_add(1, Ordering::SeqCst);
-        message.extend_from_slice(&bytes(MessageType::DUMP, 0));
+        message.write(Header::new(MessageType::DUMP, SaType::ESP, 0, 1), |_| ())?;
         Ok(DumpStep::Entry)
     }
 

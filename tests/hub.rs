@@ -2,7 +2,9 @@
 //! Expectations are af_key's (RFC 2367 section 3.1, `pfkey_broadcast`, `pfkey_do_dump`).
 #![forbid(unsafe_code)]
 
-use pfkey_rs::keyd::{Audience, Context, DumpStep, Errno, Hub, KeyEngine, Queues, SessionId, Sink, Supported, Time};
+use pfkey_rs::keyd::{
+    Audience, Context, DumpMessage, DumpStep, Errno, Hub, KeyEngine, Queues, SessionId, Sink, Supported, Time,
+};
 use pfkey_rs::wire::layout::SadbAlg;
 use pfkey_rs::wire::{Header, Message, MessageType, Profile, SaType, Writer};
 
@@ -37,12 +39,12 @@ impl KeyEngine for Fake {
         Ok(0)
     }
 
-    fn dump_next(&mut self, dump: &mut u32, _: Time, message: &mut Vec<u8>) -> Result<DumpStep, Errno> {
+    fn dump_next(&mut self, dump: &mut u32, _: Time, message: &mut DumpMessage<'_>) -> Result<DumpStep, Errno> {
         if *dump == self.entries {
             return Ok(DumpStep::End);
         }
         *dump += 1;
-        message.extend_from_slice(&bytes(MessageType::DUMP, 3, 0, 0));
+        message.write(Header::new(MessageType::DUMP, SaType::ESP, 0, 0), |_| ())?;
         Ok(DumpStep::Entry)
     }
 

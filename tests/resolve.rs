@@ -15,7 +15,7 @@ use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use pfkey_rs::engine::resolve::path::{Path, Routes};
 use pfkey_rs::engine::resolve::statistics::Counter;
 use pfkey_rs::engine::{Address, Engine, Flow};
-use pfkey_rs::keyd::{Audience, Context, Outbox};
+use pfkey_rs::keyd::{Audience, Context, MessageBuffer, Outbox};
 use pfkey_rs::wire::layout::SadbSa;
 use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType, Profile, SaType, SockaddrBytes, Writer};
 
@@ -60,6 +60,7 @@ struct World {
     resolver: Resolver,
     routes: Table,
     now: Duration,
+    buffer: MessageBuffer,
 }
 
 fn flow() -> Flow {
@@ -89,6 +90,7 @@ impl World {
             resolver: Resolver::default(),
             routes: Table { path: path(), generation: 0 },
             now: NOW,
+            buffer: MessageBuffer::new(Profile::Linux),
         }
     }
 
@@ -99,15 +101,15 @@ impl World {
     }
 
     fn lookup(&mut self, change: impl FnOnce(Packet<'_>) -> Packet<'_>) -> Result<Outcome, Errno> {
-        let Self { engine, resolver, routes, now } = self;
-        let mut cx = Context { now: *now, registered: false, out: &mut Nobody };
+        let Self { engine, resolver, routes, now, buffer } = self;
+        let mut cx = Context { now: *now, registered: false, out: &mut Nobody, buffer };
         let packet = Packet { flow: &flow(), path: routes.path, socket: None, queue: false, icmp: false };
         resolver.lookup(engine, &change(packet), routes, &mut cx)
     }
 
     fn output(&mut self, flow: Flow) -> Result<Outcome, Errno> {
-        let Self { engine, resolver, routes, now } = self;
-        let mut cx = Context { now: *now, registered: false, out: &mut Nobody };
+        let Self { engine, resolver, routes, now, buffer } = self;
+        let mut cx = Context { now: *now, registered: false, out: &mut Nobody, buffer };
         resolver.route_output(engine, &flow, None, routes, &mut cx)
     }
 
@@ -119,8 +121,8 @@ impl World {
     }
 
     fn retry(&mut self, held: &mut Held<u32>) -> Vec<(u32, Result<(), Errno>)> {
-        let Self { engine, resolver, routes, now } = self;
-        let mut cx = Context { now: *now, registered: false, out: &mut Nobody };
+        let Self { engine, resolver, routes, now, buffer } = self;
+        let mut cx = Context { now: *now, registered: false, out: &mut Nobody, buffer };
         let mut sent = Vec::new();
         resolver.retry(engine, held, routes, &mut cx, |_, packet, outcome| sent.push((packet, outcome.map(|_| ()))));
         sent
@@ -292,7 +294,7 @@ fn an_update_that_revives_a_dying_sa_ends_what_was_remembered() {
         }
         request.key(Ext::KEY_AUTH, 160, &key(20).bytes).key(Ext::KEY_ENCRYPT, 192, &key(24).bytes);
         let message = Message::parse(request.finish().unwrap(), profile).unwrap();
-        let mut cx = Context { now: world.now, registered: false, out: &mut Nobody };
+        let mut cx = Context { now: world.now, registered: false, out: &mut Nobody, buffer: &mut world.buffer };
         assert_eq!(world.engine.request(&message, &mut cx), Ok(()));
 
         assert_eq!(world.bundle().nodes()[0].said.spi, 0x2000, "{profile:?}: the newest of two that live");

@@ -9,7 +9,7 @@ use pfkey_rs::klips::parse;
 use pfkey_rs::klips::table::Direction;
 use pfkey_rs::policy;
 use pfkey_rs::print::{self, SocketPolicyFilter, Style, Utc};
-use pfkey_rs::wire::{ExtensionType, HEADER_LEN, Header, Message, Profile, Requests, align, several};
+use pfkey_rs::wire::{ExtensionType, HEADER_LEN, Header, Message, Profile, Requests, Writer, align, several};
 
 const UTC: Utc = Utc { now: 1_700_003_600 };
 
@@ -31,7 +31,9 @@ fn views(bytes: &[u8], profile: Profile) {
     let _ = (read::selector(&message), read::policy_head(&message).is_ok(), read::policy_id(&message));
     let _ = migrate::read_migration(&message).map(|migration| {
         let mut buffer = vec![0; 1 << 16];
-        migrate::write_migration(&mut buffer, &migration).map(|written| {
+        let mut writer = Writer::new(&mut buffer, migrate::migration_header(&migration), Profile::Linux);
+        migrate::write_migration(&mut writer, &migration);
+        writer.finish().map(|written| {
             let again = Message::parse(written, Profile::Linux).expect("what was written is a message");
             assert!(migrate::read_migration(&again).is_ok(), "{migration:?}");
         })

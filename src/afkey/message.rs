@@ -4,12 +4,8 @@ use super::policy::{Policy, Template};
 use super::sa::{Address, Context, Limits, Sa, Usage};
 use crate::wire::layout::{SadbLifetime, SadbSa, SadbXIpsecrequest, SadbXPolicy};
 use crate::wire::sockaddr::{AF_INET, AF_INET6};
-use crate::wire::{ExtensionType as Ext, Header, PolicyLevel, PolicyMode, PolicyType, Profile, WireError, Writer};
+use crate::wire::{ExtensionType as Ext, PolicyLevel, PolicyMode, PolicyType, Writer};
 use zerocopy::IntoBytes;
-
-/// Bytes that hold any message of this engine: an SA with two keys of 8191 bytes and a label of 4096
-/// is the largest.
-pub const BUFFER_LEN: usize = 22 * 1024;
 
 /// A sockaddr's bytes.
 pub(crate) struct Bytes([u8; 28], usize);
@@ -78,13 +74,9 @@ pub enum Shown {
     Name,
 }
 
-/// Writes an SA as a message.
-///
-/// # Errors
-/// The buffer is too small.
-pub fn write_sa<'b>(buffer: &'b mut [u8], header: Header, sa: &Sa, shown: Shown) -> Result<&'b mut [u8], WireError> {
+/// Writes an SA behind a header.
+pub fn write_sa(writer: &mut Writer<'_>, sa: &Sa, shown: Shown) {
     let v6 = sa.said.v6;
-    let mut writer = Writer::new(buffer, header, Profile::Linux);
     writer.sa(SadbSa {
         spi: sa.said.spi.into(),
         replay: sa.replay,
@@ -127,18 +119,13 @@ pub fn write_sa<'b>(buffer: &'b mut [u8], header: Header, sa: &Sa, shown: Shown)
     if let Some(context) = &sa.context {
         writer.sec_ctx(Context::DOI, Context::ALG, &context.text);
     }
-    writer.finish()
 }
 
-/// Writes a policy as a message. `header.reserved` carries the reference count that Linux shows there.
-///
-/// # Errors
-/// The buffer is too small.
-pub fn write_policy<'b>(buffer: &'b mut [u8], header: Header, policy: &Policy) -> Result<&'b mut [u8], WireError> {
+/// Writes a policy behind a header, whose `reserved` carries the reference count that Linux shows there.
+pub fn write_policy(writer: &mut Writer<'_>, policy: &Policy) {
     let selector = &policy.selector;
     let v6 = policy.v6;
     let proto = proto_from_selector(selector.proto);
-    let mut writer = Writer::new(buffer, header, Profile::Linux);
     writer.address(Ext::ADDRESS_SRC, proto, selector.splen, sockaddr(&selector.saddr, v6, selector.sport).as_slice());
     writer.address(Ext::ADDRESS_DST, proto, selector.dplen, sockaddr(&selector.daddr, v6, selector.dport).as_slice());
     writer.lifetime(Ext::LIFETIME_HARD, limits(&policy.hard));
@@ -164,7 +151,6 @@ pub fn write_policy<'b>(buffer: &'b mut [u8], header: Header, policy: &Policy) -
     if let Some(context) = &policy.context {
         writer.sec_ctx(Context::DOI, Context::ALG, &context.text);
     }
-    writer.finish()
 }
 
 /// Writes at most six requests; gives the bytes used.

@@ -9,8 +9,7 @@ use super::sa::{Address, Selector};
 use crate::keyd::Errno;
 use crate::wire::layout::{SadbXIpsecrequest, SadbXPolicy};
 use crate::wire::{
-    ExtensionType as Ext, Header, Message, MessageType, PolicyLevel, PolicyMode, PolicyType, Profile, SaType,
-    WireError, Writer,
+    ExtensionType as Ext, Header, Message, MessageType, PolicyLevel, PolicyMode, PolicyType, SaType, Writer,
 };
 
 /// Where an end was, or where it is to be.
@@ -114,14 +113,16 @@ pub fn read_migration(request: &Message<'_>) -> Result<Migration, Errno> {
     Ok(Migration { dir: ext.dir, v6, selector, managers, moves })
 }
 
-/// Writes the notification, which has no sequence number.
-///
-/// # Errors
-/// The buffer is too small.
-pub fn write_migration<'b>(buffer: &'b mut [u8], migration: &Migration) -> Result<&'b mut [u8], WireError> {
+/// The header of the notification, which has no sequence number.
+#[must_use]
+pub fn migration_header(migration: &Migration) -> Header {
+    let satype = migration.moves.first().map_or(SaType::UNSPEC, |one| SaType::from_protocol(one.proto));
+    Header::new(MessageType::X_MIGRATE, satype, 0, 0)
+}
+
+/// Writes the notification behind its header.
+pub fn write_migration(writer: &mut Writer<'_>, migration: &Migration) {
     let Migration { dir, v6, selector: s, managers, moves } = migration;
-    let satype = moves.first().map_or(SaType::UNSPEC, |one| SaType::from_protocol(one.proto));
-    let header = Header::new(MessageType::X_MIGRATE, satype, 0, 0);
     let mut requests = Vec::new();
     for one in moves {
         for ends in [&one.old, &one.new] {
@@ -141,7 +142,6 @@ pub fn write_migration<'b>(buffer: &'b mut [u8], migration: &Migration) -> Resul
         }
     }
     let policy = SadbXPolicy { policy_type: PolicyType::IPSEC.0.into(), dir: *dir, ..Default::default() };
-    let mut writer = Writer::new(buffer, header, Profile::Linux);
     if let Some(k) = managers {
         let (local, remote) = (sockaddr(&k.saddr, k.v6, 0), sockaddr(&k.daddr, k.v6, 0));
         writer.kmaddress(local.as_slice(), remote.as_slice());
@@ -149,5 +149,4 @@ pub fn write_migration<'b>(buffer: &'b mut [u8], migration: &Migration) -> Resul
     writer.address(Ext::ADDRESS_SRC, s.proto, s.splen, sockaddr(&s.saddr, *v6, 0).as_slice());
     writer.address(Ext::ADDRESS_DST, s.proto, s.dplen, sockaddr(&s.daddr, *v6, 0).as_slice());
     writer.policy(policy, &requests);
-    writer.finish()
 }

@@ -78,10 +78,10 @@ impl Engine {
         self.expire_message(&sa, true, cx);
     }
 
-    fn expire_message(&mut self, sa: &Sa, hard: bool, cx: &mut Context<'_>) {
+    fn expire_message(&self, sa: &Sa, hard: bool, cx: &mut Context<'_>) {
         let header = Header::new(MessageType::EXPIRE, sa.satype(), 0, 0);
         // A message that cannot be built is lost, as in the kernel.
         let audience = self.listeners(MessageType::EXPIRE, sa.satype());
-        let _ = self.send_sa(cx, audience, header, sa, Shown::Expiry(hard));
+        let _ = cx.send(audience, header, |writer| self.write_sa(writer, sa, Shown::Expiry(hard)));
     }
 }

@@ -6,7 +6,7 @@ use super::resolve::policy_index::FlowKey;
 use super::sa::{Sa, Selector, State, Usage};
 use super::sa_request::init_state;
 use super::sadb::{Index, Route};
-use crate::afkey::migrate::{Move, read_migration, write_migration};
+use crate::afkey::migrate::{Move, migration_header, read_migration, write_migration};
 use crate::keyd::{Audience, Context, Errno};
 use crate::wire::{Message, PolicyMode};
 
@@ -64,7 +64,7 @@ impl Engine {
             let timer = sa.next_check(cx.now.as_secs());
             self.sadb.insert(sa, timer);
         }
-        self.send(cx, Audience::All, |_, buffer| write_migration(buffer, &migration)).map(|_| ())
+        cx.send(Audience::All, migration_header(&migration), |writer| write_migration(writer, &migration))
     }
 
     /// The newest SA of each move (`xfrm_migrate_state_find`), as it will be (`xfrm_state_migrate`).

@@ -46,14 +46,12 @@ pub mod spi_set;
 mod timer_wheel;
 mod traffic;
 
-use zeroize::Zeroize;
-
 pub use crate::afkey::{message, policy, sa};
-use crate::keyd::{Audience, Context, DumpStep, Errno, KeyEngine, Supported, Time};
+use crate::keyd::{Audience, Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
 use crate::wire::extras::{AEADS, Aead};
 use crate::wire::layout::SadbXFilter;
 use crate::wire::sockaddr::{AF_INET, AF_INET6};
-use crate::wire::{Extras, Header, Message, MessageType, Profile, WireError};
+use crate::wire::{Extras, Header, Message, MessageType, Profile, Writer};
 use sa::Sa;
 use sadb::{Sadb, Walker};
 use spd::Spd;
@@ -79,7 +77,6 @@ pub struct Engine {
     random: Random,
     /// `added` is counted by the SADB.
     counts: SaCounts,
-    buffer: Box<[u8]>,
 }
 
 /// Numbers that need not be secret (SPIs are visible on the wire): SplitMix64.
@@ -133,7 +130,6 @@ impl Engine {
             acquire_seq: 0,
             random: Random(seed),
             counts: SaCounts::default(),
-            buffer: vec![0; message::BUFFER_LEN].into_boxed_slice(),
         }
     }
 
@@ -192,54 +188,10 @@ impl Engine {
         &mut self.sub_policies
     }
 
-    /// Hands a message that `write` builds to an audience. The buffer is wiped, it may have held keys.
-    fn send<'c>(
-        &mut self,
-        cx: &mut Context<'c>,
-        audience: Audience,
-        write: impl for<'b> FnOnce(&Self, &'b mut [u8]) -> Result<&'b mut [u8], WireError>,
-    ) -> Result<usize, Errno> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let outcome = match write(self, &mut buffer) {
-            Ok(message) => {
-                let takers = cx.out.deliver(audience, message);
-                message.zeroize();
-                Ok(takers)
-            }
-            Err(_) => Err(Errno::ENOBUFS),
-        };
-        self.buffer = buffer;
-        outcome
-    }
-
-    /// A header-only message.
-    fn send_header(&mut self, cx: &mut Context<'_>, audience: Audience, header: Header) -> Result<(), Errno> {
-        let profile = self.profile;
-        self.send(cx, audience, |_, buffer| crate::wire::Writer::new(buffer, header, profile).finish()).map(|_| ())
-    }
-
-    /// A message that shows an SA.
-    fn send_sa(
-        &mut self,
-        cx: &mut Context<'_>,
-        audience: Audience,
-        header: Header,
-        sa: &Sa,
-        shown: message::Shown,
-    ) -> Result<usize, Errno> {
-        self.send(cx, audience, |engine, buffer| engine.write_sa(buffer, header, sa, shown))
-    }
-
-    fn write_sa<'b>(
-        &self,
-        buffer: &'b mut [u8],
-        header: Header,
-        sa: &Sa,
-        shown: message::Shown,
-    ) -> Result<&'b mut [u8], WireError> {
+    fn write_sa(&self, writer: &mut Writer<'_>, sa: &Sa, shown: message::Shown) {
         match self.profile {
-            Profile::Rfc2367 => rfc2367::write_sa(buffer, header, sa, shown),
-            Profile::Linux | Profile::Klips => message::write_sa(buffer, header, sa, shown),
+            Profile::Rfc2367 => rfc2367::write_sa(writer, sa, shown),
+            Profile::Linux | Profile::Klips => message::write_sa(writer, sa, shown),
         }
     }
 
@@ -290,9 +242,14 @@ impl KeyEngine for Engine {
         Ok(EngineDump(Dumped::Sas { walker: self.sadb.start_walk(), proto, filter }))
     }
 
-    fn dump_next(&mut self, dump: &mut EngineDump, now: Time, out: &mut Vec<u8>) -> Result<DumpStep, Errno> {
+    fn dump_next(
+        &mut self,
+        dump: &mut EngineDump,
+        now: Time,
+        message: &mut DumpMessage<'_>,
+    ) -> Result<DumpStep, Errno> {
         // The hub fills in seq and pid.
-        let outcome = match &mut dump.0 {
+        match &mut dump.0 {
             Dumped::Sas { walker, proto, filter } => {
                 let (proto, filter) = (*proto, *filter);
                 let keep = |sa: &Sa| matches_protocol(sa, proto) && filter.is_none_or(|f| matches_filter(sa, &f));
@@ -300,10 +257,7 @@ impl KeyEngine for Engine {
                     return Ok(DumpStep::End);
                 };
                 let header = Header::new(MessageType::DUMP, sa.satype(), 0, 0);
-                match self.profile {
-                    Profile::Rfc2367 => rfc2367::write_sa(&mut self.buffer, header, sa, message::Shown::Whole),
-                    _ => message::write_sa(&mut self.buffer, header, sa, message::Shown::Whole),
-                }
+                message.write(header, |writer| self.write_sa(writer, sa, message::Shown::Whole))?;
             }
             Dumped::Policies { position } => {
                 let Some(policy) = self.spd.below(*position) else { return Ok(DumpStep::End) };
@@ -311,12 +265,9 @@ impl KeyEngine for Engine {
                 let reserved = spd_request::references(policy, now);
                 let header =
                     Header { reserved, ..Header::new(MessageType::X_SPDDUMP, crate::wire::SaType::UNSPEC, 0, 0) };
-                message::write_policy(&mut self.buffer, header, policy)
+                message.write(header, |writer| message::write_policy(writer, policy))?;
             }
-        };
-        let written = outcome.map_err(|_| Errno::ENOBUFS)?;
-        out.extend_from_slice(written);
-        written.zeroize();
+        }
         Ok(DumpStep::Entry)
     }
 

@@ -13,9 +13,7 @@ use crate::afkey::read::limits_as_given;
 use crate::keyd::{Audience, Context, Errno};
 use crate::wire::extras::Aead;
 use crate::wire::layout::{SadbAlg, SadbComb, SadbSa};
-use crate::wire::{
-    ExtensionType as Ext, Header, Message, MessageType, Profile, SaFlags, SaState, SaType, WireError, Writer,
-};
+use crate::wire::{ExtensionType as Ext, Header, Message, MessageType, SaFlags, SaState, SaType, Writer};
 
 /// SPIs below are reserved by IANA (section 2.3.1).
 const FIRST_SPI: u32 = 256;
@@ -117,7 +115,7 @@ impl Engine {
             MessageType::DELETE => {
                 let index = self.rfc_named(request)?;
                 let sa = self.sadb.remove(index).ok_or(Errno::ESRCH)?;
-                self.send_sa(cx, Audience::All, reply(header), &sa, Shown::Name).map(|_| ())
+                cx.send(Audience::All, reply(header), |writer| self.write_sa(writer, &sa, Shown::Name))
             }
             MessageType::GET => {
                 let index = self.rfc_named(request)?;
@@ -126,14 +124,16 @@ impl Engine {
             MessageType::ACQUIRE => self.rfc_acquire(request, cx),
             MessageType::X_PCHANGE => {
                 Ends::read(request)?;
-                self.forward(request, cx).map(|_| ())
+                forward(request, cx);
+                Ok(())
             }
             MessageType::FLUSH => {
                 let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
                 for index in self.sadb.select(|sa| super::matches_protocol(sa, proto)) {
                     self.sadb.remove(index);
                 }
-                self.send_header(cx, Audience::All, reply(header))
+                cx.send_header(Audience::All, reply(header));
+                Ok(())
             }
             _ => Err(Errno::EOPNOTSUPP),
         }
@@ -285,28 +285,18 @@ impl Engine {
             if let Some(index) = self.sadb.find_by_seq(header.seq) {
                 self.sadb.edit(index, cx.now.as_secs(), |sa| sa.state = State::Error);
             }
-            return self.send_header(cx, Audience::All, Header { len: 2, reserved: 0, ..header });
+            cx.send_header(Audience::All, Header { len: 2, reserved: 0, ..header });
+            return Ok(());
         }
         Ends::read(request)?;
         if !request.has(Ext::PROPOSAL) {
             return Err(Errno::EINVAL);
         }
-        if self.forward(request, cx)? == 0 { Err(Errno::EPROTONOSUPPORT) } else { Ok(()) }
-    }
-
-    /// Hands a request on, as it came, to those registered for its type.
-    fn forward(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<usize, Errno> {
-        Ok(cx.out.deliver(Audience::RegisteredFor(request.header().satype), request.bytes()))
+        if forward(request, cx) == 0 { Err(Errno::EPROTONOSUPPORT) } else { Ok(()) }
     }
 
     /// The message of a kernel's ACQUIRE: the packet's addresses with protocol and ports, and what it would take.
-    pub(super) fn rfc_write_acquire<'b>(
-        buffer: &'b mut [u8],
-        header: Header,
-        key: &AcquireKey,
-        flow: &FlowKey,
-    ) -> Result<&'b mut [u8], WireError> {
-        let mut writer = Writer::new(buffer, header, Profile::Rfc2367);
+    pub(super) fn rfc_write_acquire(writer: &mut Writer<'_>, key: &AcquireKey, flow: &FlowKey) {
         for (ext, addr, port) in
             [(Ext::ADDRESS_SRC, &key.saddr, flow.sport), (Ext::ADDRESS_DST, &key.daddr, flow.dport)]
         {
@@ -316,8 +306,12 @@ impl Engine {
             writer.address(ext, proto, width(key.v6), sockaddr(addr, key.v6, port).as_slice());
         }
         writer.proposal(32, &combinations(key.proto));
-        writer.finish()
     }
+}
+
+/// Hands a request on, as it came, to those registered for its type.
+fn forward(request: &Message<'_>, cx: &mut Context<'_>) -> usize {
+    cx.out.deliver(Audience::RegisteredFor(request.header().satype), request.bytes())
 }
 
 /// Protocols whose SAs this engine keeps; those of user-level consumers (OSPF, RIP, …) it does not.
@@ -365,14 +359,8 @@ fn combinations(proto: u8) -> Vec<SadbComb> {
 }
 
 /// An SA as RFC 2367 shows it: extensions in the order of their numbers, and only those that say something.
-pub(super) fn write_sa<'b>(
-    buffer: &'b mut [u8],
-    header: Header,
-    sa: &Sa,
-    shown: Shown,
-) -> Result<&'b mut [u8], WireError> {
+pub(super) fn write_sa(writer: &mut Writer<'_>, sa: &Sa, shown: Shown) {
     let v6 = sa.said.v6;
-    let mut writer = Writer::new(buffer, header, Profile::Rfc2367);
     let name = SadbSa { spi: sa.said.spi.into(), ..Default::default() };
     let whole = SadbSa {
         replay: sa.replay,
@@ -422,5 +410,4 @@ pub(super) fn write_sa<'b>(
             writer.sa2(sa.mode, sa.reqid);
         }
     }
-    writer.finish()
 }

@@ -139,7 +139,7 @@ impl Engine {
                 self.update_mature(index, &sa, cx)?;
                 // What is reported is the request, which was thrown away.
                 sa.state = State::Dead;
-                self.send_sa(cx, Audience::All, notice, &sa, Shown::Whole).map(|_| ())
+                cx.send(Audience::All, notice, |writer| self.write_sa(writer, &sa, Shown::Whole))
             }
             _ => Err(Errno::EINVAL),
         }
@@ -153,20 +153,17 @@ impl Engine {
         by_seq.or_else(|| self.sadb.find_larval(&AcquireKey::of(sa)))
     }
 
-    /// Shows an SA of the SADB.
+    /// Sends a message that shows an SA of the SADB.
     pub(super) fn show(
-        &mut self,
+        &self,
         index: u32,
         header: Header,
         audience: Audience,
         shown: Shown,
         cx: &mut Context<'_>,
     ) -> Result<(), Errno> {
-        self.send(cx, audience, |engine, buffer| match engine.sadb.get(index) {
-            Some(sa) => engine.write_sa(buffer, header, sa, shown),
-            None => crate::wire::Writer::new(buffer, header, engine.profile).finish(),
-        })
-        .map(|_| ())
+        let sa = self.sadb.get(index).ok_or(Errno::ESRCH)?;
+        cx.send(audience, header, |writer| self.write_sa(writer, sa, shown))
     }
 
     /// `xfrm_state_update` of an SA in use: limits, encapsulation ports, and a new life.
@@ -197,8 +194,7 @@ impl Engine {
         let Some(mut sa) = self.sadb.remove(index) else { return Err(Errno::ESRCH) };
         sa.state = State::Dead;
         let notice = answer(request.header(), MessageType::DELETE, sa.satype());
-        self.send_sa(cx, Audience::All, notice, &sa, Shown::Whole)?;
-        Ok(())
+        cx.send(Audience::All, notice, |writer| self.write_sa(writer, &sa, Shown::Whole))
     }
 
     /// `pfkey_get`.
@@ -231,10 +227,10 @@ impl Engine {
         for &index in &doomed {
             self.sadb.remove(index);
         }
-        self.send_header(cx, Audience::One, Header { errno: 0, len: 2, ..header })?;
+        cx.send_header(Audience::One, Header { errno: 0, len: 2, ..header });
         if !doomed.is_empty() {
             let notice = answer(header, MessageType::FLUSH, SaType::from_protocol(proto));
-            self.send_header(cx, Audience::All, notice)?;
+            cx.send_header(Audience::All, notice);
         }
         Ok(())
     }

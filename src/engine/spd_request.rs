@@ -58,18 +58,15 @@ impl Engine {
         self.show_policy(id, spd_answer(header, msg_type, 3), Audience::All, cx)
     }
 
-    fn show_policy(&mut self, id: u32, header: Header, audience: Audience, cx: &mut Context<'_>) -> Result<(), Errno> {
-        self.send(cx, audience, |engine, buffer| match engine.spd.get(id) {
-            Some(policy) => write_policy(buffer, header, policy),
-            None => crate::wire::Writer::new(buffer, header, engine.profile).finish(),
-        })
-        .map(|_| ())
+    fn show_policy(&self, id: u32, header: Header, audience: Audience, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let policy = self.spd.get(id).ok_or(Errno::ENOENT)?;
+        cx.send(audience, header, |writer| write_policy(writer, policy))
     }
 
     /// Removes a policy and says so.
     fn drop_policy(&mut self, id: u32, header: Header, cx: &mut Context<'_>) -> Result<(), Errno> {
         let policy = self.spd.remove(id).ok_or(Errno::ENOENT)?;
-        self.send(cx, Audience::All, |_, buffer| write_policy(buffer, header, &policy)).map(|_| ())
+        cx.send(Audience::All, header, |writer| write_policy(writer, &policy))
     }
 
     /// `pfkey_spddelete`.
@@ -100,9 +97,9 @@ impl Engine {
     pub(super) fn spd_flush(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
         let any = self.spd.flush();
-        self.send_header(cx, Audience::One, Header { errno: 0, len: 2, ..header })?;
+        cx.send_header(Audience::One, Header { errno: 0, len: 2, ..header });
         if any {
-            self.send_header(cx, Audience::All, spd_answer(header, MessageType::X_SPDFLUSH, 0))?;
+            cx.send_header(Audience::All, spd_answer(header, MessageType::X_SPDFLUSH, 0));
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::message::Shown;
 use super::resolve::policy_index::FlowKey;
 use super::resolve::template::{Settled, Taken, host_address};
 use super::sa::{Address, Said, State};
-use crate::keyd::{Audience, Context, KeyEngine as _};
+use crate::keyd::{Audience, Context, KeyEngine as _, MessageBuffer};
 use crate::wire::layout::SadbSa;
 use crate::wire::{ExtensionType as Ext, Header, MessageType, SaType, Writer};
 
@@ -103,15 +103,12 @@ impl Engine {
         let Some(sa) = self.sadb.get(index) else { return Err(TrafficError::NoSa) };
         let (encap, old, seq, v6) = (sa.encap.ok_or(TrafficError::NoSa)?, sa.saddr, sa.seq, sa.said.v6);
         let header = Header::new(MessageType::X_NAT_T_NEW_MAPPING, SaType::ESP, seq, 0);
-        let (profile, spi) = (self.profile, said.spi);
-        let _ = self.send(cx, Audience::Registered, |_, buffer| {
-            let mut writer = Writer::new(buffer, header, profile);
-            writer.sa(SadbSa { spi: spi.into(), ..Default::default() });
-            host_address(&mut writer, Ext::ADDRESS_SRC, &old, v6);
+        let _ = cx.send(Audience::Registered, header, |writer| {
+            writer.sa(SadbSa { spi: said.spi.into(), ..Default::default() });
+            host_address(writer, Ext::ADDRESS_SRC, &old, v6);
             writer.nat_t_port(Ext::X_NAT_T_SPORT, encap.sport);
-            host_address(&mut writer, Ext::ADDRESS_DST, &new_addr, v6);
+            host_address(writer, Ext::ADDRESS_DST, &new_addr, v6);
             writer.nat_t_port(Ext::X_NAT_T_DPORT, new_port);
-            writer.finish()
         });
         Ok(())
     }
@@ -120,8 +117,8 @@ impl Engine {
     #[must_use]
     pub fn describe(&self, said: &Said) -> Option<Vec<u8>> {
         let sa = self.sadb.get(self.sadb.find(said)?)?;
-        let mut buffer = vec![0; super::message::BUFFER_LEN];
         let header = Header::new(MessageType::GET, sa.satype(), 0, 0);
-        self.write_sa(&mut buffer, header, sa, Shown::WithoutKeys).ok().map(|m| m.to_vec())
+        let write = |writer: &mut Writer<'_>| self.write_sa(writer, sa, Shown::WithoutKeys);
+        MessageBuffer::new(self.profile).write(header, write, <[u8]>::to_vec).ok()
     }
 }

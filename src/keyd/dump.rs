@@ -3,7 +3,8 @@
 
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{DumpStep, Errno, KeyEngine, Time};
+use super::outbox::errno_byte;
+use super::{DumpMessage, DumpStep, Errno, KeyEngine, MessageBuffer, Time};
 use crate::wire::Header;
 
 /// How far a dump came.
@@ -56,6 +57,7 @@ impl<D> DumpRun<D> {
         &mut self,
         engine: &mut E,
         now: Time,
+        buffer: &mut MessageBuffer,
         queue: &mut Q,
         gate: impl Fn(&mut Q) -> bool,
         deliver: impl Fn(&mut Q, &[u8]) -> bool,
@@ -90,7 +92,7 @@ impl<D> DumpRun<D> {
             let mut message = std::mem::take(&mut self.spare);
             // Also what is beyond its length: a buffer that grows leaves its old place as it is.
             message.zeroize();
-            match engine.dump_next(&mut self.cursor, now, &mut message) {
+            match engine.dump_next(&mut self.cursor, now, &mut DumpMessage::new(buffer, &mut message)) {
                 Ok(DumpStep::Entry) => {
                     self.seq = self.seq.wrapping_add(1);
                     patch(&mut message, self.seq, self.header.pid, None);
@@ -106,7 +108,7 @@ impl<D> DumpRun<D> {
 /// Fills in what only the hub knows: `sadb_msg_errno`, `sadb_msg_seq`, `sadb_msg_pid`.
 fn patch(message: &mut [u8], seq: u32, pid: u32, errno: Option<Errno>) {
     if let Some(errno_field) = message.get_mut(2) {
-        *errno_field = errno.map_or(0, |e| u8::try_from(e as i32).unwrap_or(libc::EINVAL as u8));
+        *errno_field = errno.map_or(0, errno_byte);
     }
     if let Some(field) = message.get_mut(8..12) {
         field.copy_from_slice(&seq.to_ne_bytes());

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use super::dump::{DumpRun, Progress};
 use super::limits::MAX_OBJECTS;
-use super::{Audience, Context, Errno, KeyEngine, Outbox, SessionId, SessionState, Sink, Supported, Time};
+use super::outbox::errno_byte;
+use super::{
+    Audience, Context, Errno, KeyEngine, MessageBuffer, Outbox, SessionId, SessionState, Sink, Supported, Time,
+};
 use zerocopy::IntoBytes as _;
 use zeroize::Zeroizing;
 
@@ -53,8 +56,8 @@ pub struct Hub<E: KeyEngine> {
     promiscuous: usize,
     /// SAs and policies that the engine may hold.
     max_objects: usize,
-    /// Messages that the hub itself writes.
-    scratch: Vec<u8>,
+    /// Where every message is built, the engine's and the hub's own.
+    buffer: MessageBuffer,
 }
 
 /// Hands messages to their audience.
@@ -175,7 +178,7 @@ impl<E: KeyEngine> Hub<E> {
             registered: 0,
             promiscuous: 0,
             max_objects: MAX_OBJECTS,
-            scratch: Vec::new(),
+            buffer: MessageBuffer::new(profile),
         }
     }
 
@@ -368,7 +371,8 @@ impl<E: KeyEngine> Hub<E> {
             requester,
             sink,
         };
-        call(&mut self.engine, &mut Context { now, registered: self.registered != 0, out: &mut out })
+        let registered = self.registered != 0;
+        call(&mut self.engine, &mut Context { now, registered, out: &mut out, buffer: &mut self.buffer })
     }
 
     fn delivery<'a, S: Sink>(&'a mut self, requester: Option<SessionId>, sink: &'a mut S) -> Delivery<'a, E::Dump, S> {
@@ -412,17 +416,32 @@ impl<E: KeyEngine> Hub<E> {
         Ok(())
     }
 
+    /// Sends a message of the hub's own to an audience; `one` of it comes last.
+    fn send(
+        &mut self,
+        audience: Audience,
+        one: Option<SessionId>,
+        header: Header,
+        sink: &mut impl Sink,
+        write: impl FnOnce(&mut Writer<'_>),
+    ) -> Result<(), Errno> {
+        let mut delivery = Delivery {
+            sessions: &mut self.sessions,
+            promiscuous: self.promiscuous != 0,
+            profile: self.profile,
+            requester: None,
+            sink,
+        };
+        self.buffer.write(header, write, |message| delivery.broadcast(audience, one, message)).map(drop)
+    }
+
     /// `pfkey_error`: the request's header with an errno, to the requester only. By RFC 2367 section 1.6 the others
     /// may see it too, so they do, unless the message was none.
     fn report(&mut self, id: SessionId, header: Header, errno: Errno, malformed: bool, sink: &mut impl Sink) {
-        // Linux reports what does not fit the byte as EINVAL; no errno of ours is that large.
-        let errno = u8::try_from(errno as i32).unwrap_or(libc::EINVAL as u8);
-        let mut bytes = [0; crate::wire::HEADER_LEN];
-        if let Ok(message) = Writer::new(&mut bytes, header.error_report(errno), self.profile).finish() {
-            let others = self.profile == Profile::Rfc2367 && !malformed;
-            let audience = if others { Audience::All } else { Audience::One };
-            self.delivery(Some(id), sink).broadcast(audience, Some(id), message);
-        }
+        let others = self.profile == Profile::Rfc2367 && !malformed;
+        let audience = if others { Audience::All } else { Audience::One };
+        // A header always fits.
+        let _ = self.send(audience, Some(id), header.error_report(errno_byte(errno)), sink, |_| ());
     }
 
     fn dispatch(&mut self, id: SessionId, message: &Message<'_>, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
@@ -501,24 +520,14 @@ impl<E: KeyEngine> Hub<E> {
         let rfc = self.profile == Profile::Rfc2367;
         let lists_auth = !rfc || matches!(header.satype, SaType::AH | SaType::ESP);
         let lists_encrypt = !rfc || header.satype == SaType::ESP;
-        let mut buffer = std::mem::take(&mut self.scratch);
-        buffer.resize(32 + 8 * (supported.auth.len() + supported.encrypt.len()), 0);
-        let mut writer = Writer::new(&mut buffer, header, self.profile);
-        if !supported.auth.is_empty() && lists_auth {
-            writer.supported(ExtensionType::SUPPORTED_AUTH, &supported.auth);
-        }
-        if !supported.encrypt.is_empty() && lists_encrypt {
-            writer.supported(ExtensionType::SUPPORTED_ENCRYPT, &supported.encrypt);
-        }
-        let outcome = match writer.finish() {
-            Ok(message) => {
-                self.delivery(requester, sink).broadcast(audience, requester, message);
-                Ok(())
+        self.send(audience, requester, header, sink, |writer| {
+            if !supported.auth.is_empty() && lists_auth {
+                writer.supported(ExtensionType::SUPPORTED_AUTH, &supported.auth);
             }
-            Err(_) => Err(Errno::ENOBUFS),
-        };
-        self.scratch = buffer;
-        outcome
+            if !supported.encrypt.is_empty() && lists_encrypt {
+                writer.supported(ExtensionType::SUPPORTED_ENCRYPT, &supported.encrypt);
+            }
+        })
     }
 
     /// `pfkey_promisc`: the short form sets the flag; both forms go to everybody.
@@ -536,12 +545,7 @@ impl<E: KeyEngine> Hub<E> {
             session.promiscuous = header.satype.0 == 1;
             self.promiscuous += usize::from(session.promiscuous);
         }
-        let mut bytes = [0; crate::wire::HEADER_LEN];
-        let writer = Writer::new(&mut bytes, Header { errno: 0, ..header }, self.profile);
-        if let Ok(message) = writer.finish() {
-            self.delivery(Some(id), sink).broadcast(Audience::All, None, message);
-        }
-        Ok(())
+        self.send(Audience::All, None, Header { errno: 0, ..header }, sink, |_| ())
     }
 
     /// `pfkey_dump`, `pfkey_spddump`.
@@ -573,6 +577,7 @@ impl<E: KeyEngine> Hub<E> {
         let progress = run.pump(
             &mut self.engine,
             now,
+            &mut self.buffer,
             &mut delivery,
             |delivery| delivery.sink.may_dump(id),
             |delivery, message| {

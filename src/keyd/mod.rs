@@ -12,6 +12,7 @@ mod hub;
 pub mod keeper;
 pub mod limits;
 pub mod log;
+mod outbox;
 mod queue;
 pub mod server;
 mod service;
@@ -22,11 +23,12 @@ use std::time::Duration;
 
 pub use hub::{Hub, SessionStatistics};
 pub use nix::errno::Errno;
+pub use outbox::{Audience, Context, DumpMessage, MessageBuffer, Outbox};
 pub use queue::{Queues, truesize};
 pub use service::{Service, SessionState};
 
+use crate::wire::Message;
 use crate::wire::layout::SadbAlg;
-use crate::wire::{Header, Message, Profile, SaType, Writer};
 
 /// A point in time: the duration since the Unix epoch. Whoever drives a hub supplies it.
 pub type Time = Duration;
@@ -34,22 +36,6 @@ pub type Time = Duration;
 /// An open PF_KEY socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u32);
-
-/// Who hears a message, besides promiscuous sessions, which get one extra copy of everything
-/// (af_key's `pfkey_broadcast`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
-    /// Every session, the requester included (`BROADCAST_ALL`).
-    All,
-    /// The requester only (`BROADCAST_ONE`).
-    One,
-    /// Every session that registered for any SA type (`BROADCAST_REGISTERED`).
-    Registered,
-    /// Every session that registered for this SA type (RFC 2367).
-    RegisteredFor(SaType),
-    /// Nobody but promiscuous sessions (`BROADCAST_PROMISC_ONLY`).
-    Promiscuous,
-}
 
 /// Where a hub's messages go: a descriptor, a queue, a test's transcript.
 pub trait Sink {
@@ -70,22 +56,6 @@ pub trait Sink {
     }
 }
 
-/// Where an engine's messages go while it handles one request or event.
-pub trait Outbox {
-    /// Hands a complete message to its audience. Gives the number of sessions that took it.
-    fn deliver(&mut self, audience: Audience, message: &[u8]) -> usize;
-}
-
-/// What an engine is told with each call.
-pub struct Context<'a> {
-    /// The time.
-    pub now: Time,
-    /// Whether a session is registered, so that an ACQUIRE would find a listener.
-    pub registered: bool,
-    /// Where messages go.
-    pub out: &'a mut dyn Outbox,
-}
-
 /// The algorithms of a REGISTER reply, in the order of the reply.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Supported {
@@ -102,16 +72,6 @@ pub enum DumpStep {
     Entry,
     /// There are no more.
     End,
-}
-
-/// Delivers the error report of a request, as Linux's `pfkey_error` does: its header with an errno.
-pub fn report(request: Header, errno: Errno, cx: &mut Context<'_>) {
-    // Linux reports what does not fit the byte as EINVAL; no errno of ours is that large.
-    let errno = u8::try_from(errno as i32).unwrap_or(libc::EINVAL as u8);
-    let mut bytes = [0; crate::wire::HEADER_LEN];
-    if let Ok(message) = Writer::new(&mut bytes, request.error_report(errno), Profile::Linux).finish() {
-        cx.out.deliver(Audience::One, message);
-    }
 }
 
 /// What stands behind PF_KEY sockets.
@@ -135,7 +95,7 @@ pub trait KeyEngine {
     fn request_all(&mut self, requests: &[Message<'_>], cx: &mut Context<'_>) {
         for request in requests {
             if let Err(errno) = self.request(request, cx) {
-                report(request.header(), errno, cx);
+                cx.report(request.header(), errno);
             }
         }
     }
@@ -146,12 +106,13 @@ pub trait KeyEngine {
     /// The errno of the error report for an unusable request. An empty database is no error here.
     fn dump(&mut self, request: &Message<'_>, now: Time) -> Result<Self::Dump, Errno>;
 
-    /// Writes the next message of a dump, complete but for seq and pid, which the hub fills in. `message` is
-    /// cleared first. Objects added since the dump began are not seen, removed ones are skipped.
+    /// Writes the next message of a dump, complete but for seq and pid, which the hub fills in. Objects added since the dump
+    /// began are not seen, removed ones are skipped.
     ///
     /// # Errors
     /// The dump cannot go on; it is ended with this errno.
-    fn dump_next(&mut self, dump: &mut Self::Dump, now: Time, message: &mut Vec<u8>) -> Result<DumpStep, Errno>;
+    fn dump_next(&mut self, dump: &mut Self::Dump, now: Time, message: &mut DumpMessage<'_>)
+    -> Result<DumpStep, Errno>;
 
     /// Gives back what a dump held; called exactly once for each, however it ended.
     fn dump_end(&mut self, dump: Self::Dump);

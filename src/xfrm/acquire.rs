@@ -10,7 +10,7 @@ use crate::afkey::message::sockaddr;
 use crate::afkey::sa::Context as SecurityContext;
 use crate::keyd::{Audience, Context};
 use crate::wire::layout::{SadbComb, SadbXPolicy};
-use crate::wire::{ExtensionType as Ext, Header, MessageType, PolicyDirection, PolicyType, Profile, SaType, Writer};
+use crate::wire::{ExtensionType as Ext, Header, MessageType, PolicyDirection, PolicyType, SaType};
 
 impl XfrmEngine {
     /// Tells registered key managers.
@@ -31,8 +31,7 @@ impl XfrmEngine {
             if ours { Vec::new() } else { self.combinations(satype, acquire.aalgos.get(), acquire.ealgos.get()) };
         let context = label(attributes);
         let (v6, width) = (said.v6, if said.v6 { 128 } else { 32 });
-        self.send(cx, Audience::Registered, |buffer| {
-            let mut writer = Writer::new(buffer, header, Profile::Linux);
+        cx.send(Audience::Registered, header, |writer| {
             writer.address(Ext::ADDRESS_SRC, 0, width, sockaddr(&acquire.saddr, v6, 0).as_slice());
             writer.address(Ext::ADDRESS_DST, 0, width, sockaddr(&said.daddr, v6, 0).as_slice());
             writer.policy(ext, &[]);
@@ -42,10 +41,8 @@ impl XfrmEngine {
             if let Some(context) = &context {
                 writer.sec_ctx(SecurityContext::DOI, SecurityContext::ALG, &context.text);
             }
-            writer.finish()
         })
         .ok()
-        .map(|_| ())
     }
 
     /// What the masks of a template allow (`dump_ah_combs`, `dump_esp_combs`): ids below 32 only.

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use zerocopy::IntoBytes;
-use zeroize::Zeroize;
 
 use super::XfrmEngine;
 use super::attribute::{DUMP, REQUEST, Received};
@@ -12,7 +11,9 @@ use super::parts::Parts;
 use super::reqid::Taken;
 use super::{policy, sa};
 use crate::afkey::message::{Shown, write_policy, write_sa};
-use crate::keyd::{DumpStep, Errno, Time};
+#[cfg(fuzzing)]
+use crate::keyd::Context;
+use crate::keyd::{DumpMessage, DumpStep, Errno, Time};
 use crate::wire::layout::SadbXFilter;
 use crate::wire::{Header, Message, MessageType, SaType};
 
@@ -76,13 +77,13 @@ impl XfrmEngine {
         &mut self,
         dump: &mut XfrmDump,
         now: Time,
-        out: &mut Vec<u8>,
+        message: &mut DumpMessage<'_>,
     ) -> Result<DumpStep, Errno> {
         loop {
             let since = dump.since;
             let step = match dump.listed {
-                Listed::Sas => dump.parts.next(|received| self.append_sa(since, received, now, out)),
-                Listed::Policies => dump.parts.next(|received| self.append_policy(since, received, now, out)),
+                Listed::Sas => dump.parts.next(|received| self.append_sa(since, received, now, message)),
+                Listed::Policies => dump.parts.next(|received| self.append_policy(since, received, now, message)),
             };
             match step? {
                 None => return Ok(DumpStep::End),
@@ -93,32 +94,40 @@ impl XfrmEngine {
         }
     }
 
-    fn append_sa(&mut self, since: u64, received: &Received<'_>, now: Time, out: &mut Vec<u8>) -> Option<()> {
+    fn append_sa(
+        &mut self,
+        since: u64,
+        received: &Received<'_>,
+        now: Time,
+        message: &mut DumpMessage<'_>,
+    ) -> Option<()> {
         let (info, attributes) = received.fixed::<UsersaInfo>()?;
         let mut sa = sa::read(&info, attributes, self.extras).filter(|sa| !self.gone.has_sa(since, &sa.said))?;
         self.shadow.complete(&mut sa, now);
         let header = Header::new(MessageType::DUMP, sa.satype(), 0, 0);
-        let message = write_sa(&mut self.buffer, header, &sa, Shown::Whole).ok()?;
-        out.extend_from_slice(message);
-        message.zeroize();
-        Some(())
+        message.write(header, |writer| write_sa(writer, &sa, Shown::Whole)).ok()
     }
 
-    fn append_policy(&mut self, since: u64, received: &Received<'_>, now: Time, out: &mut Vec<u8>) -> Option<()> {
+    fn append_policy(
+        &mut self,
+        since: u64,
+        received: &Received<'_>,
+        now: Time,
+        message: &mut DumpMessage<'_>,
+    ) -> Option<()> {
         let (info, attributes) = received.fixed::<UserpolicyInfo>()?;
         let policy = policy::read(&info, attributes).filter(|policy| !self.gone.has_policy(since, policy.id))?;
         let reserved = self.references(&policy, now);
         let header = Header { reserved, ..Header::new(MessageType::X_SPDDUMP, SaType::UNSPEC, 0, 0) };
-        out.extend_from_slice(write_policy(&mut self.buffer, header, &policy).ok()?);
-        Some(())
+        message.write(header, |writer| write_policy(writer, &policy)).ok()
     }
 
     /// Reads a message as a part of each dump.
     #[cfg(fuzzing)]
-    pub(super) fn read_dumped(&mut self, received: &Received<'_>, now: Time) {
+    pub(super) fn read_dumped(&mut self, received: &Received<'_>, cx: &mut Context<'_>) {
         let mut out = Vec::new();
-        self.append_sa(0, received, now, &mut out);
-        self.append_policy(0, received, now, &mut out);
+        self.append_sa(0, received, cx.now, &mut DumpMessage::new(cx.buffer, &mut out));
+        self.append_policy(0, received, cx.now, &mut DumpMessage::new(cx.buffer, &mut out));
     }
 
     /// Keeps the socket of a dump that came to its end for the next one.

@@ -8,12 +8,12 @@ use super::layout::{
 use super::sa::{read, said_from_xfrm};
 use super::value::is_v6;
 use super::{EVENT_BUFFER, XfrmEngine, policy};
-use crate::afkey::message::{Shown, sockaddr};
-use crate::afkey::migrate::write_migration;
+use crate::afkey::message::{Shown, sockaddr, write_policy, write_sa};
+use crate::afkey::migrate::{migration_header, write_migration};
 use crate::afkey::sa::{Sa, Said, State};
 use crate::keyd::{Audience, Context, Errno};
 use crate::wire::layout::SadbSa;
-use crate::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, Writer};
+use crate::wire::{ExtensionType as Ext, Header, MessageType, SaType};
 
 /// More events than the socket can hold: it is charged 768 bytes at least for each, and Linux doubles its size.
 const MOST_EVENTS: usize = 2 * EVENT_BUFFER / 512;
@@ -87,7 +87,7 @@ impl XfrmEngine {
                 if policy::is_main(Attributes(event.body)) {
                     self.shadow.flush_policies();
                     self.gone.policies();
-                    self.send_header(cx, Audience::All, notice(event, MessageType::X_SPDFLUSH, SaType::UNSPEC)).ok()?;
+                    cx.send_header(Audience::All, notice(event, MessageType::X_SPDFLUSH, SaType::UNSPEC));
                 }
                 Some(())
             }
@@ -110,7 +110,10 @@ impl XfrmEngine {
         let unused = self.own(event, &sa.said).and_then(|own| own.unused);
         self.shadow.add(&sa, unused);
         self.shadow.complete(&mut sa, cx.now);
-        self.send_sa(cx, Audience::All, notice(event, MessageType::ADD, sa.satype()), &sa, Shown::Whole).ok()
+        cx.send(Audience::All, notice(event, MessageType::ADD, sa.satype()), |writer| {
+            write_sa(writer, &sa, Shown::Whole)
+        })
+        .ok()
     }
 
     fn sa_updated(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
@@ -135,7 +138,10 @@ impl XfrmEngine {
             self.shadow.add(&sa, own.and_then(|own| own.unused));
             self.shadow.complete(&mut sa, cx.now);
         }
-        self.send_sa(cx, Audience::All, notice(event, MessageType::UPDATE, sa.satype()), &sa, Shown::Whole).ok()
+        cx.send(Audience::All, notice(event, MessageType::UPDATE, sa.satype()), |writer| {
+            write_sa(writer, &sa, Shown::Whole)
+        })
+        .ok()
     }
 
     fn sa_deleted(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
@@ -153,14 +159,18 @@ impl XfrmEngine {
         self.shadow.remove(&sa.said);
         self.gone.sa(&sa.said);
         sa.state = State::Dead;
-        self.send_sa(cx, Audience::All, notice(event, MessageType::DELETE, sa.satype()), &sa, Shown::Whole).ok()
+        cx.send(Audience::All, notice(event, MessageType::DELETE, sa.satype()), |writer| {
+            write_sa(writer, &sa, Shown::Whole)
+        })
+        .ok()
     }
 
     fn sas_flushed(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
         let proto = *event.body.first()?;
         self.shadow.flush(proto);
         self.gone.sas(proto);
-        self.send_header(cx, Audience::All, notice(event, MessageType::FLUSH, SaType::from_protocol(proto))).ok()
+        cx.send_header(Audience::All, notice(event, MessageType::FLUSH, SaType::from_protocol(proto)));
+        Some(())
     }
 
     fn sa_expired(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
@@ -179,7 +189,7 @@ impl XfrmEngine {
             sa.dying = true;
         }
         let header = Header::new(MessageType::EXPIRE, sa.satype(), 0, 0);
-        self.send_sa(cx, Audience::Registered, header, &sa, Shown::Expiry(hard)).ok()
+        cx.send(Audience::Registered, header, |writer| write_sa(writer, &sa, Shown::Expiry(hard))).ok()
     }
 
     fn policy_added(&mut self, event: &Received<'_>, msg_type: MessageType, cx: &mut Context<'_>) -> Option<()> {
@@ -193,7 +203,7 @@ impl XfrmEngine {
             policy.context = self.ask_policy(policy.id).ok().and_then(|told| told.context);
             self.shadow.set_label(policy.id, policy.context.clone());
         }
-        self.send_policy(cx, Audience::All, spd_notice(event, msg_type, 3), &policy).ok()
+        cx.send(Audience::All, spd_notice(event, msg_type, 3), |writer| write_policy(writer, &policy)).ok()
     }
 
     fn policy_deleted(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
@@ -204,7 +214,7 @@ impl XfrmEngine {
         // By number the kernel says the number only, otherwise the selector only.
         let by_id = id.index.get() != 0;
         let msg_type = if by_id { MessageType::X_SPDDELETE2 } else { MessageType::X_SPDDELETE };
-        self.send_policy(cx, Audience::All, spd_notice(event, msg_type, 1), &policy).ok()
+        cx.send(Audience::All, spd_notice(event, msg_type, 1), |writer| write_policy(writer, &policy)).ok()
     }
 
     /// af_key does not tell of it.
@@ -225,7 +235,7 @@ impl XfrmEngine {
         if self.complete {
             let _ = self.reconcile();
         }
-        self.send(cx, Audience::All, |buffer| write_migration(buffer, &migration)).ok().map(|_| ())
+        cx.send(Audience::All, migration_header(&migration), |writer| write_migration(writer, &migration)).ok()
     }
 
     /// `pfkey_send_new_mapping`.
@@ -239,17 +249,14 @@ impl XfrmEngine {
         let seq = self.stored_seq(&Said { daddr: mapping.id.daddr, spi: spi.get(), proto: mapping.id.proto, v6 });
         let header = Header::new(MessageType::X_NAT_T_NEW_MAPPING, SaType::ESP, seq, 0);
         let width = if v6 { 128 } else { 32 };
-        self.send(cx, Audience::Registered, |buffer| {
-            let mut writer = Writer::new(buffer, header, Profile::Linux);
+        cx.send(Audience::Registered, header, |writer| {
             writer.sa(SadbSa { spi, ..Default::default() });
             writer.address(Ext::ADDRESS_SRC, 0, width, sockaddr(&mapping.old_saddr, v6, 0).as_slice());
             writer.nat_t_port(Ext::X_NAT_T_SPORT, mapping.old_sport.get());
             writer.address(Ext::ADDRESS_DST, 0, width, sockaddr(&mapping.new_saddr, v6, 0).as_slice());
             writer.nat_t_port(Ext::X_NAT_T_DPORT, mapping.new_sport.get());
-            writer.finish()
         })
         .ok()
-        .map(|_| ())
     }
 
     /// The name of the larval of an ACQUIRE; its family is that of the template that asks.

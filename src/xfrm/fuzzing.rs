@@ -28,7 +28,7 @@ pub fn hear(engine: &mut XfrmEngine, datagram: &[u8], cx: &mut Context<'_>) {
         rest = next;
         let _ = one.error();
         engine.tell(&one, cx);
-        engine.read_dumped(&one, cx.now);
+        engine.read_dumped(&one, cx);
         let extras = Extras { aead: true, sha256_128: true };
         if let Some((info, attributes)) = one.fixed::<UsersaInfo>() {
             let _ = sa::read(&info, attributes, extras);

@@ -34,13 +34,10 @@ mod value;
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use zeroize::Zeroize;
-
-use crate::afkey::message::{self, BUFFER_LEN, Shown};
 use crate::afkey::policy::Policy;
-use crate::afkey::sa::{Sa, Said};
-use crate::keyd::{Audience, Context, DumpStep, Errno, KeyEngine, Supported, Time};
-use crate::wire::{Extras, Header, Message, MessageType, Profile, WireError};
+use crate::afkey::sa::Said;
+use crate::keyd::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
+use crate::wire::{Extras, Message, MessageType};
 use attribute::Writer;
 pub use dump::XfrmDump;
 use gone::Gone;
@@ -74,8 +71,6 @@ pub struct XfrmEngine {
     writer: Writer,
     /// Changes that travel together.
     gathered: Writer,
-    /// PF_KEY messages are built here.
-    buffer: Box<[u8]>,
     shadow: Shadow,
     gone: Gone,
     /// The shadow holds every SA, not only those that were added while it watched.
@@ -115,7 +110,6 @@ impl XfrmEngine {
             writer: Writer::default(),
             // Pages that are not written to are not there.
             gathered: Writer::with_room(2 * together::BYTES),
-            buffer: vec![0; BUFFER_LEN].into(),
             shadow: Shadow::default(),
             gone: Gone::default(),
             complete: false,
@@ -175,44 +169,6 @@ impl XfrmEngine {
         }
     }
 
-    /// Hands a message that `write` builds to an audience. The buffer is wiped, it may have held keys.
-    fn send(
-        &mut self,
-        cx: &mut Context<'_>,
-        audience: Audience,
-        write: impl for<'b> FnOnce(&'b mut [u8]) -> Result<&'b mut [u8], WireError>,
-    ) -> Result<usize, Errno> {
-        let message = write(&mut self.buffer).map_err(|_| Errno::ENOBUFS)?;
-        let takers = cx.out.deliver(audience, message);
-        message.zeroize();
-        Ok(takers)
-    }
-
-    fn send_header(&mut self, cx: &mut Context<'_>, audience: Audience, header: Header) -> Result<(), Errno> {
-        self.send(cx, audience, |buffer| crate::wire::Writer::new(buffer, header, Profile::Linux).finish()).map(|_| ())
-    }
-
-    fn send_sa(
-        &mut self,
-        cx: &mut Context<'_>,
-        audience: Audience,
-        header: Header,
-        sa: &Sa,
-        shown: Shown,
-    ) -> Result<(), Errno> {
-        self.send(cx, audience, |buffer| message::write_sa(buffer, header, sa, shown)).map(|_| ())
-    }
-
-    fn send_policy(
-        &mut self,
-        cx: &mut Context<'_>,
-        audience: Audience,
-        header: Header,
-        policy: &Policy,
-    ) -> Result<(), Errno> {
-        self.send(cx, audience, |buffer| message::write_policy(buffer, header, policy)).map(|_| ())
-    }
-
     /// The reference count that Linux shows of a policy in a dump: one more while a timer is armed, which it is in the
     /// first second and for policies that end.
     fn references(&self, policy: &Policy, now: Time) -> u16 {
@@ -269,7 +225,7 @@ impl KeyEngine for XfrmEngine {
         self.start_dump(request, now)
     }
 
-    fn dump_next(&mut self, dump: &mut XfrmDump, now: Time, message: &mut Vec<u8>) -> Result<DumpStep, Errno> {
+    fn dump_next(&mut self, dump: &mut XfrmDump, now: Time, message: &mut DumpMessage<'_>) -> Result<DumpStep, Errno> {
         self.continue_dump(dump, now, message)
     }
 

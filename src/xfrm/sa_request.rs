@@ -6,7 +6,7 @@ use super::layout::{UsersaInfo, UserspiInfo, message};
 use super::sa::{read, usersa_id, usersa_info, write_attributes};
 use super::shadow::Unused;
 use super::{Own, XfrmEngine};
-use crate::afkey::message::Shown;
+use crate::afkey::message::{Shown, write_sa};
 use crate::afkey::read::{self as request_as, address_pair, answer, mode, spi_range};
 use crate::afkey::sa::{Sa, Said, State};
 use crate::keyd::{Audience, Context, Errno, Time};
@@ -67,7 +67,7 @@ impl XfrmEngine {
         outcome?;
         let sa = self.answered_sa(cx.now).ok_or(Errno::ENOBUFS)?;
         let reply = answer(header, MessageType::GETSPI, SaType::from_protocol(proto));
-        self.send_sa(cx, Audience::One, reply, &sa, Shown::Whole)
+        cx.send(Audience::One, reply, |writer| write_sa(writer, &sa, Shown::Whole))
     }
 
     /// Writes the change that an ADD or UPDATE asks for.
@@ -114,7 +114,7 @@ impl XfrmEngine {
         self.ask(&said)?;
         let sa = self.answered_sa(cx.now).ok_or(Errno::EINVAL)?;
         let reply = answer(request.header(), MessageType::GET, request.header().satype);
-        self.send_sa(cx, Audience::One, reply, &sa, Shown::Whole)
+        cx.send(Audience::One, reply, |writer| write_sa(writer, &sa, Shown::Whole))
     }
 
     /// `pfkey_acquire`: a key manager gave up. XFRM has no way to say so: the larval stays until it dies.
@@ -135,7 +135,7 @@ impl XfrmEngine {
         let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
         self.writer.message(message::FLUSHSA, REQUEST | ACK, header.seq, header.pid, &proto);
         let outcome = self.requests.order(&mut self.writer);
-        self.send_header(cx, Audience::One, Header { errno: 0, len: 2, ..header })?;
+        cx.send_header(Audience::One, Header { errno: 0, len: 2, ..header });
         outcome
     }
 }

@@ -6,6 +6,7 @@ use super::attribute::{ACK, REQUEST};
 use super::layout::{UserpolicyId, UserpolicyInfo, message};
 use super::policy::{self, Wanted, by_id, by_selector, userpolicy_info, write_moves, write_templates};
 use super::value::write_label;
+use crate::afkey::message::write_policy;
 use crate::afkey::migrate::read_migration;
 use crate::afkey::policy::{Policy, parse_requests};
 use crate::afkey::read::{PolicyHead, limits, policy_head, policy_id, selector, spd_answer};
@@ -89,7 +90,7 @@ impl XfrmEngine {
         let policy = self.ask_policy(id)?;
         let held = self.references(&policy, cx.now) + 1;
         let reply = spd_answer(request.header(), MessageType::X_SPDGET, held);
-        self.send_policy(cx, Audience::One, reply, &policy)
+        cx.send(Audience::One, reply, |writer| write_policy(writer, &policy))
     }
 
     /// Writes the change of [`Self::spd_delete_by_id`].
@@ -111,7 +112,7 @@ impl XfrmEngine {
         let header = request.header();
         self.writer.message(message::FLUSHPOLICY, REQUEST | ACK, header.seq, header.pid, &[0_u8; 0]);
         let outcome = self.requests.order(&mut self.writer);
-        self.send_header(cx, Audience::One, Header { errno: 0, len: 2, ..header })?;
+        cx.send_header(Audience::One, Header { errno: 0, len: 2, ..header });
         outcome
     }
 

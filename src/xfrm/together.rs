@@ -3,7 +3,7 @@
 
 use super::attribute::{ACK, REQUEST};
 use super::{Own, XfrmEngine};
-use crate::keyd::{Context, Errno, KeyEngine, report};
+use crate::keyd::{Context, Errno, KeyEngine};
 use crate::wire::{Header, Message, MessageType};
 
 /// Changes that travel together at most.
@@ -34,7 +34,7 @@ impl XfrmEngine {
                 _ => {
                     self.change_pending(&mut pending, cx);
                     if let Err(errno) = self.request(request, cx) {
-                        report(header, errno, cx);
+                        cx.report(header, errno);
                     }
                     continue;
                 }
@@ -69,7 +69,7 @@ impl XfrmEngine {
                     self.expect(own);
                     self.take_events_until(Some((header.seq, header.pid)), cx);
                 }
-                Err(errno) => report(header, errno, cx),
+                Err(errno) => cx.report(header, errno),
             }
         }
         self.take_events(cx);

@@ -256,15 +256,13 @@ impl Engine {
             priority: (*priority).into(),
             ..Default::default()
         };
-        let profile = self.profile;
         let audience = self.listeners(MessageType::ACQUIRE, satype);
-        let taken = self.send(cx, audience, |_, buffer| {
-            if profile == Profile::Rfc2367 {
-                return Self::rfc_write_acquire(buffer, header, key, flow);
+        let taken = cx.offer(audience, header, |writer| {
+            if self.profile == Profile::Rfc2367 {
+                return Self::rfc_write_acquire(writer, key, flow);
             }
-            let mut writer = Writer::new(buffer, header, profile);
             for (ext, addr) in [(Ext::ADDRESS_SRC, key.saddr), (Ext::ADDRESS_DST, key.daddr)] {
-                host_address(&mut writer, ext, &addr, key.v6);
+                host_address(writer, ext, &addr, key.v6);
             }
             writer.policy(ext, &[]);
             // Policies made through PF_KEY name no algorithms, so Linux proposes none; IPComp gets no proposal.
@@ -274,7 +272,6 @@ impl Engine {
             if let Some(context) = &larval.context {
                 writer.sec_ctx(SecurityContext::DOI, SecurityContext::ALG, &context.text);
             }
-            writer.finish()
         });
         if taken.is_ok_and(|takers| takers > 0) {
             self.counts.allocated += 1;

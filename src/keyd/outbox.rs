@@ -1,0 +1,137 @@
+//! How messages leave an engine: what it is called with, who receives what it writes, and the one buffer in which messages are
+//! built.
+
+use zeroize::Zeroize;
+
+use super::{Errno, Time};
+use crate::wire::{Header, Profile, SaType, Writer};
+
+/// Bytes that hold any message of an engine: an SA with two keys of 8191 bytes and a label of 4096 is the largest.
+const BUFFER_LEN: usize = 22 * 1024;
+
+/// Who receives a message, besides promiscuous sessions, which get one extra copy of everything
+/// (af_key's `pfkey_broadcast`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Every session, the requester included (`BROADCAST_ALL`).
+    All,
+    /// The requester only (`BROADCAST_ONE`).
+    One,
+    /// Every session that registered for any SA type (`BROADCAST_REGISTERED`).
+    Registered,
+    /// Every session that registered for this SA type (RFC 2367).
+    RegisteredFor(SaType),
+    /// Nobody but promiscuous sessions (`BROADCAST_PROMISC_ONLY`).
+    Promiscuous,
+}
+
+/// Where an engine's messages go while it handles one request or event.
+pub trait Outbox {
+    /// Hands a complete message to its audience. Returns the number of sessions that took it.
+    fn deliver(&mut self, audience: Audience, message: &[u8]) -> usize;
+}
+
+/// Room for one message at a time. It may hold keys, and is wiped after each.
+#[derive(Debug)]
+pub struct MessageBuffer {
+    bytes: Box<[u8]>,
+    profile: Profile,
+}
+
+impl MessageBuffer {
+    /// Room for the messages of a dialect.
+    #[must_use]
+    pub fn new(profile: Profile) -> Self {
+        Self { bytes: vec![0; BUFFER_LEN].into(), profile }
+    }
+
+    /// Lends a writer for a message with this header, and the message to `take`.
+    ///
+    /// # Errors
+    /// ENOBUFS: the message is too long.
+    pub fn write<R>(
+        &mut self,
+        header: Header,
+        write: impl FnOnce(&mut Writer<'_>),
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Errno> {
+        let mut writer = Writer::new(&mut self.bytes, header, self.profile);
+        write(&mut writer);
+        let Ok(message) = writer.finish() else {
+            self.bytes.zeroize();
+            return Err(Errno::ENOBUFS);
+        };
+        let taken = take(message);
+        message.zeroize();
+        Ok(taken)
+    }
+}
+
+/// What an engine is called with.
+pub struct Context<'a> {
+    /// The time.
+    pub now: Time,
+    /// Whether a session is registered, so that an ACQUIRE would find a listener.
+    pub registered: bool,
+    /// Where messages go.
+    pub out: &'a mut dyn Outbox,
+    /// Where they are built.
+    pub buffer: &'a mut MessageBuffer,
+}
+
+impl Context<'_> {
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// ENOBUFS: it is too long.
+    pub fn send(&mut self, to: Audience, header: Header, write: impl FnOnce(&mut Writer<'_>)) -> Result<(), Errno> {
+        self.offer(to, header, write).map(drop)
+    }
+
+    /// Sends a message and returns the number of sessions that took it.
+    ///
+    /// # Errors
+    /// ENOBUFS: it is too long.
+    pub fn offer(&mut self, to: Audience, header: Header, write: impl FnOnce(&mut Writer<'_>)) -> Result<usize, Errno> {
+        let Self { out, buffer, .. } = self;
+        buffer.write(header, write, |message| out.deliver(to, message))
+    }
+
+    /// Sends a message that is a header only.
+    pub fn send_header(&mut self, to: Audience, header: Header) {
+        // A header always fits.
+        let _ = self.send(to, header, |_| ());
+    }
+
+    /// Sends the error report of a request, as Linux's `pfkey_error` does: its header with an errno.
+    pub fn report(&mut self, request: Header, errno: Errno) {
+        self.send_header(Audience::One, request.error_report(errno_byte(errno)));
+    }
+}
+
+/// `sadb_msg_errno`. Linux reports what does not fit the byte as EINVAL; no errno of ours is that large.
+pub(super) fn errno_byte(errno: Errno) -> u8 {
+    u8::try_from(errno as i32).unwrap_or(libc::EINVAL as u8)
+}
+
+/// The next message of a dump.
+pub struct DumpMessage<'a> {
+    buffer: &'a mut MessageBuffer,
+    message: &'a mut Vec<u8>,
+}
+
+impl<'a> DumpMessage<'a> {
+    /// A message that is built in `buffer` and ends up in `message`.
+    pub fn new(buffer: &'a mut MessageBuffer, message: &'a mut Vec<u8>) -> Self {
+        Self { buffer, message }
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// ENOBUFS: it is too long.
+    pub fn write(&mut self, header: Header, write: impl FnOnce(&mut Writer<'_>)) -> Result<(), Errno> {
+        let Self { buffer, message } = self;
+        buffer.write(header, write, |written| message.extend_from_slice(written))
+    }
+}
