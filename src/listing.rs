@@ -79,7 +79,7 @@ fn by_dump(
         }
         // A dump cannot be stopped: its rest is read unseen.
         if flow.is_continue() {
-            flow = SaView::of(&message).map_or(flow, |view| visit(&view));
+            flow = SaView::of_message(&message).map_or(flow, |view| visit(&view));
         }
         if header.seq == 0 {
             return Ok(());

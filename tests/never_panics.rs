@@ -11,7 +11,7 @@ use pfkey_rs::klips;
 use pfkey_rs::policy::{self, PolicySpec, RequestSpec};
 use pfkey_rs::print::{self, SocketPolicyFilter, Style, Utc};
 use pfkey_rs::wire::{
-    ExtensionType, Message, PolicyDirection, PolicyLevel, PolicyMode, PolicyType, Profile, Requests, align,
+    ExtensionType, Message, Mode, PolicyDirection, PolicyLevel, PolicyType, Profile, Requests, align,
 };
 use proptest::prelude::*;
 
@@ -80,7 +80,7 @@ fn request() -> impl Strategy<Value = RequestSpec> {
     let protocol = prop::sample::select(vec![policy::ESP, policy::AH, policy::IPCOMP]);
     (protocol, prop::option::of(pair), any::<bool>(), 0u8..4, 0u32..=0x3fff).prop_map(
         |(protocol, addresses, tunnel, level, reqid)| {
-            let mode = if tunnel && addresses.is_some() { PolicyMode::TUNNEL } else { PolicyMode::TRANSPORT };
+            let mode = if tunnel && addresses.is_some() { Mode::TUNNEL } else { Mode::TRANSPORT };
             let level = PolicyLevel(level);
             let reqid = if level == PolicyLevel::UNIQUE { reqid } else { 0 };
             RequestSpec { protocol, mode, level, reqid, addresses }

@@ -8,14 +8,17 @@
 mod build;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use build::{Msg, request};
 use libc::{ECONNREFUSED, ENOENT, ESRCH};
-use pfkey_rs::engine::{Engine, Flow, Outbound, Said};
+use pfkey_rs::engine::{Engine, Flow, Outbound, SaId};
 use pfkey_rs::keyd::{Hub, Queues, SessionId};
 use pfkey_rs::wire::layout::SadbSa;
-use pfkey_rs::wire::{ExtensionType as Ext, Message, MessageType as M, Profile, SaState, SaType as S};
+use pfkey_rs::wire::{
+    Ends, ExtensionType as Ext, IpsecProtocol, Message, MessageType as M, Profile, SaState, SaType as S,
+};
 
 const HOSTS: [&str; 2] = ["10.0.0.1", "10.0.0.2"];
 /// An SA's limits: soft and hard ones of bytes and of seconds.
@@ -116,7 +119,7 @@ impl Host {
 
     /// The state of an outbound SA, as the engine says it besides PF_KEY: what waits for the key manager stays.
     fn get_later(&self, spi: u32) -> SaState {
-        let bytes = self.hub.engine().describe(&Self::said(1 - self.me, spi)).expect("an SA");
+        let bytes = self.hub.engine().describe(&Self::sa_id(1 - self.me, spi)).expect("an SA");
         SaState(Message::parse(&bytes, self.profile).expect("a message").sa().expect("an SA").state)
     }
 
@@ -227,18 +230,18 @@ impl Host {
         None
     }
 
-    fn said(to: usize, spi: u32) -> Said {
-        let mut daddr = [0; 16];
-        daddr[..4].copy_from_slice(&[10, 0, 0, to as u8 + 1]);
-        Said { daddr, spi, proto: 50, v6: false }
+    fn address(of: usize) -> IpAddr {
+        [10, 0, 0, of as u8 + 1].into()
+    }
+
+    fn sa_id(to: usize, spi: u32) -> SaId {
+        SaId { dst: Self::address(to), spi, proto: IpsecProtocol::ESP }
     }
 
     /// What a packet to the other host is to meet: the SPI, or nothing yet.
     fn outbound(&mut self) -> Option<u32> {
         let flow = Flow {
-            v6: false,
-            saddr: Self::said(self.me, 0).daddr,
-            daddr: Self::said(1 - self.me, 0).daddr,
+            ends: Ends::new(Self::address(self.me), Self::address(1 - self.me)).unwrap(),
             proto: 17,
             sport: 1111,
             dport: 2222,
@@ -251,10 +254,10 @@ impl Host {
     }
 
     fn count(&mut self, to: usize, spi: u32, bytes: u64) {
-        let said = Self::said(to, spi);
+        let id = Self::sa_id(to, spi);
         let counted = self
             .hub
-            .with_engine(self.now, None, &mut self.queues, |engine, cx| engine.count_traffic(&said, 1, bytes, cx));
+            .with_engine(self.now, None, &mut self.queues, |engine, cx| engine.count_traffic(&id, 1, bytes, cx));
         assert_eq!(counted, Ok(()));
     }
 }

@@ -3,9 +3,9 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use pfkey_rs::afkey::sa::Said;
+use pfkey_rs::afkey::sa::SaId;
 use pfkey_rs::keyd::{Hub, Queues, SessionId};
-use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType, Profile, SaType, Writer};
+use pfkey_rs::wire::{ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType, Profile, SaType, Writer};
 use pfkey_rs::xfrm::XfrmEngine;
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);
@@ -34,7 +34,7 @@ fn request(hub: &mut Hub<XfrmEngine>, queues: &mut Queues, session: SessionId, m
 }
 
 /// The names of the kernel's SAs, from a DUMP.
-fn dumped(hub: &mut Hub<XfrmEngine>, queues: &mut Queues) -> Vec<Said> {
+fn dumped(hub: &mut Hub<XfrmEngine>, queues: &mut Queues) -> Vec<SaId> {
     let session = hub.open();
     request(hub, queues, session, MessageType::DUMP);
     let mut names = Vec::new();
@@ -42,9 +42,8 @@ fn dumped(hub: &mut Hub<XfrmEngine>, queues: &mut Queues) -> Vec<Said> {
         let bytes = queues.pop(session).expect("the rest of the dump");
         let message = Message::parse(&bytes, Profile::Linux).unwrap();
         if message.header().msg_type == MessageType::DUMP {
-            let mut daddr = [0; 16];
-            daddr[..4].copy_from_slice(&message.address(Ext::ADDRESS_DST).unwrap().1.0[4..8]);
-            names.push(Said { daddr, spi: message.sa().unwrap().spi.get(), proto: 50, v6: false });
+            let dst = message.address(Ext::ADDRESS_DST).unwrap().1.ip().unwrap();
+            names.push(SaId { dst, spi: message.sa().unwrap().spi.get(), proto: IpsecProtocol::ESP });
             if message.header().seq == 0 {
                 hub.close(session, NOW);
                 return names;
@@ -63,7 +62,7 @@ fn assert_equal(hub: &mut Hub<XfrmEngine>, queues: &mut Queues, expected: u32) {
     println!("{} SAs in the kernel, {} remembered, {} overruns", names.len(), engine.remembered(), engine.overruns());
     assert_eq!(names.len(), expected as usize);
     assert_eq!(engine.remembered(), names.len());
-    assert!(names.iter().all(|said| engine.remembers(said)));
+    assert!(names.iter().all(|id| engine.remembers(id)));
 }
 
 #[test]

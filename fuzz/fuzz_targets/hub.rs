@@ -2,20 +2,21 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use nix::errno::Errno;
 use pfkey_fuzz::splitmix::Random;
 use pfkey_fuzz::{drawn_message, told};
-use pfkey_rs::afkey::sa::Said;
+use pfkey_rs::afkey::sa::SaId;
 use pfkey_rs::engine::resolve::explain::Verdict;
 use pfkey_rs::engine::resolve::held::Held;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use pfkey_rs::engine::resolve::path::Path;
 use pfkey_rs::engine::{Engine, Flow};
 use pfkey_rs::keyd::{Hub, Queues, SessionId, Time};
-use pfkey_rs::wire::{Extras, Message, MessageType, Profile};
+use pfkey_rs::wire::{Ends, Extras, Message, MessageType, Profile};
 
 const START: Time = Duration::from_secs(1_700_000_000);
 
@@ -32,37 +33,32 @@ struct World {
     promiscuous: bool,
 }
 
-fn v4(n: usize) -> [u8; 16] {
-    let mut address = [0; 16];
-    address[..4].copy_from_slice(&[[10, 0, 0, 1], [10, 0, 0, 2], [192, 0, 2, 9], [198, 51, 100, 1]][n]);
-    address
+fn v4(n: usize) -> IpAddr {
+    [[10, 0, 0, 1], [10, 0, 0, 2], [192, 0, 2, 9], [198, 51, 100, 1]][n].into()
 }
 
-fn v6(n: usize) -> [u8; 16] {
-    let mut address = [0; 16];
-    address[..4].copy_from_slice(&[0x20, 1, 0xd, 0xb8]);
-    address[15] = n as u8;
-    address
+fn v6(n: usize) -> IpAddr {
+    [0x2001, 0xdb8, 0, 0, 0, 0, 0, n as u16].into()
 }
 
 fn flow(r: &mut Random<'_>) -> Flow {
     let v6_too = r.below(8) == 0;
     let address = |r: &mut Random<'_>| if v6_too { v6(r.below(3)) } else { v4(r.below(4)) };
-    let (saddr, daddr) = (address(r), address(r));
+    let ends = Ends::new(address(r), address(r)).expect("one family");
     let proto = r.of(&[6, 6, 17, 1, 58, 47, 135, 255, 0]);
-    Flow { v6: v6_too, saddr, daddr, proto, sport: r.of(&[0, 80, 4500]), dport: r.of(&[0, 80, 53, 65535]) }
+    Flow { ends, proto, sport: r.of(&[0, 80, 4500]), dport: r.of(&[0, 80, 53, 65535]) }
 }
 
 fn path(r: &mut Random<'_>, flow: &Flow) -> Path {
     let mtu = r.of(&[1500, 1500, 0, 68, 1280, u32::MAX]);
     let device = r.of(&[2, 2, 2, 0]);
-    Path { v6: flow.v6, device, mtu, saddr: flow.saddr, gateway: None, loopback: false, untransformed: false }
+    Path { device, mtu, source: flow.ends.src(), gateway: None, loopback: false, untransformed: false }
 }
 
-fn kind(outcome: &Result<Outcome, Errno>) -> (u8, i32, Vec<Said>) {
+fn kind(outcome: &Result<Outcome, Errno>) -> (u8, i32, Vec<SaId>) {
     match outcome {
         Ok(Outcome::Pass(_)) => (0, 0, Vec::new()),
-        Ok(Outcome::Bundle(bundle)) => (1, 0, bundle.nodes().iter().map(|node| node.said).collect()),
+        Ok(Outcome::Bundle(bundle)) => (1, 0, bundle.nodes().iter().map(|node| node.id).collect()),
         Ok(Outcome::Queued(policy)) => (2, *policy as i32, Vec::new()),
         Ok(Outcome::Blackhole(_)) => (3, 0, Vec::new()),
         Err(errno) => (4, *errno as i32, Vec::new()),
@@ -175,15 +171,15 @@ impl World {
             }
             22 => {
                 let sadb = self.hub.engine().sadb();
-                let all: Vec<Said> = sadb.select(|_| true).iter().filter_map(|i| Some(sadb.get(*i)?.said)).collect();
+                let all: Vec<SaId> = sadb.select(|_| true).iter().filter_map(|i| Some(sadb.get(*i)?.id())).collect();
                 if !all.is_empty() {
-                    let said = r.of(&all);
+                    let id = r.of(&all);
                     let (packets, bytes) = (r.long(), r.long());
                     let to = v4(r.below(4));
                     self.hub.with_engine(self.now, None, &mut self.queues, |engine, cx| {
-                        let _ = engine.count_traffic(&said, packets, bytes, cx);
-                        let _ = engine.new_mapping(&said, to, 4500, cx);
-                        engine.describe(&said).map(|text| assert!(Message::parse(&text, Profile::Linux).is_ok()))
+                        let _ = engine.count_traffic(&id, packets, bytes, cx);
+                        let _ = engine.new_mapping(&id, to, 4500, cx);
+                        engine.describe(&id).map(|text| assert!(Message::parse(&text, Profile::Linux).is_ok()))
                     });
                 }
             }

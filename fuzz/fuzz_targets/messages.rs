@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use pfkey_rs::afkey::view::SaView;
-use pfkey_rs::afkey::{migrate, read, shown};
+use pfkey_rs::afkey::{migrate, read, sa, shown};
 use pfkey_rs::klips::parse;
 use pfkey_rs::klips::table::Direction;
 use pfkey_rs::policy;
@@ -27,7 +27,7 @@ fn views(bytes: &[u8], profile: Profile) {
         assert!(Requests::new(requests).count() <= requests.len() / 16);
     }
     // What af_key reads of requests, and what is read of its answers.
-    let _ = (read::address_pair(&message), read::mode(&message), read::spi_range(&message), read::said(&message));
+    let _ = (read::ends(&message), read::mode(&message), read::spi_range(&message), read::sa_id(&message));
     let _ = (read::selector(&message), read::policy_head(&message).is_ok(), read::policy_id(&message));
     let _ = migrate::read_migration(&message).map(|migration| {
         let mut buffer = vec![0; 1 << 16];
@@ -38,7 +38,8 @@ fn views(bytes: &[u8], profile: Profile) {
             assert!(migrate::read_migration(&again).is_ok(), "{migration:?}");
         })
     });
-    let _ = (shown::sa(&message).is_some(), shown::policy(&message).is_some(), SaView::of(&message).is_some());
+    let _ = shown::policy(&message).is_some();
+    let _ = SaView::of_message(&message).map(|view| sa::Sa::from(&view));
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -8,7 +8,7 @@
 //!
 //! use pfkey_rs::engine::{Engine, Flow, Outbound};
 //! use pfkey_rs::keyd::{Hub, Queues};
-//! use pfkey_rs::wire::{Header, MessageType, Profile, SaType, Writer};
+//! use pfkey_rs::wire::{Ends, Header, MessageType, Profile, SaType, Writer};
 //!
 //! let mut hub = Hub::new(Engine::new(Profile::Linux), Profile::Linux);
 //! let mut queues = Queues::new();
@@ -23,7 +23,8 @@
 //! assert_eq!(Header::read(&queues.pop(manager).unwrap()).unwrap().errno, 0);
 //!
 //! // The data plane asks what a packet needs. There are no policies yet.
-//! let flow = Flow { v6: false, saddr: [10; 16], daddr: [11; 16], proto: 17, sport: 1, dport: 2 };
+//! let ends = Ends::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into()).unwrap();
+//! let flow = Flow { ends, proto: 17, sport: 1, dport: 2 };
 //! let verdict = hub.with_engine(now, None, &mut queues, |engine, cx| engine.outbound(&flow, cx));
 //! assert_eq!(verdict, Ok(Outbound::Pass));
 //!
@@ -46,19 +47,22 @@ pub mod spi_set;
 mod timer_wheel;
 mod traffic;
 
+use std::net::IpAddr;
+
 pub use crate::afkey::{message, policy, sa};
 use crate::keyd::{Audience, Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
+use crate::wire::address::{family, to_xfrm};
 use crate::wire::extras::{AEADS, Aead};
 use crate::wire::layout::SadbXFilter;
 use crate::wire::sockaddr::{AF_INET, AF_INET6};
-use crate::wire::{Extras, Header, Message, MessageType, Profile, Writer};
+use crate::wire::{Extras, Header, IpsecProtocol, Message, MessageType, Prefix, Profile, Writer};
 use sa::Sa;
 use sadb::{Sadb, Walker};
 use spd::Spd;
 
 pub use counts::SaCounts;
-pub use sa::{Address, Said};
-pub use traffic::{Flow, Outbound, TrafficError};
+pub use sa::{Flow, SaId};
+pub use traffic::{Outbound, TrafficError};
 
 /// `net.core.xfrm_acq_expires`: seconds that a larval SA lives.
 pub const DEFAULT_ACQ_EXPIRES: u64 = 30;
@@ -98,7 +102,7 @@ pub struct EngineDump(Dumped);
 enum Dumped {
     Sas {
         walker: Walker,
-        proto: u8,
+        proto: IpsecProtocol,
         filter: Option<SadbXFilter>,
     },
     /// Policies below this position are still to come.
@@ -252,7 +256,7 @@ impl KeyEngine for Engine {
         match &mut dump.0 {
             Dumped::Sas { walker, proto, filter } => {
                 let (proto, filter) = (*proto, *filter);
-                let keep = |sa: &Sa| matches_protocol(sa, proto) && filter.is_none_or(|f| matches_filter(sa, &f));
+                let keep = |sa: &Sa| proto.includes(sa.proto) && filter.is_none_or(|f| matches_filter(sa, &f));
                 let Some(sa) = self.sadb.walk(*walker, keep).and_then(|i| self.sadb.get(i)) else {
                     return Ok(DumpStep::End);
                 };
@@ -302,25 +306,14 @@ impl KeyEngine for Engine {
     }
 }
 
-/// `xfrm_id_proto_match` with the protocol of a message: 255 stands for AH, ESP and IPComp.
-fn matches_protocol(sa: &Sa, proto: u8) -> bool {
-    sa.said.proto == proto || (proto == 255 && matches!(sa.said.proto, 50 | 51 | 108))
-}
-
 /// `__xfrm_state_filter_match`.
 fn matches_filter(sa: &Sa, filter: &SadbXFilter) -> bool {
-    let family = filter.family.get();
-    if matches!(family, AF_INET | AF_INET6) && (family == AF_INET6) != sa.said.v6 {
+    let (src, dst) = (sa.ends.src(), sa.ends.dst());
+    if matches!(filter.family.get(), AF_INET | AF_INET6) && filter.family.get() != family(dst) {
         return false;
     }
-    prefix_equal(&sa.saddr, &filter.saddr, filter.splen) && prefix_equal(&sa.said.daddr, &filter.daddr, filter.dplen)
-}
-
-fn prefix_equal(a: &Address, b: &Address, plen: u8) -> bool {
-    let mask = match plen {
-        0 => 0,
-        1..=127 => u128::MAX << (128 - plen),
-        _ => u128::MAX,
-    };
-    (u128::from_be_bytes(*a) ^ u128::from_be_bytes(*b)) & mask == 0
+    // Without a family the bytes alone count.
+    let bytes = |address| IpAddr::from(to_xfrm(address));
+    let covers = |address: [u8; 16], len, of| Prefix { address: address.into(), len }.covers(bytes(of));
+    covers(filter.saddr, filter.splen, src) && covers(filter.daddr, filter.dplen, dst)
 }

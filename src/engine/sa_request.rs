@@ -1,13 +1,13 @@
 //! Requests about SAs, with af_key's checks in af_key's order.
 
 use super::message::Shown;
-use super::sa::{Context as SecurityContext, Sa, Said, State};
+use super::sa::{Context as SecurityContext, Sa, State};
 use super::sadb::AcquireKey;
-use super::{Engine, algorithm, matches_protocol};
-use crate::afkey::read::{self, Judge, address_pair, answer, mode};
+use super::{Engine, algorithm};
+use crate::afkey::read::{self, Judge, answer, ends, mode};
 use crate::keyd::{Audience, Context, Errno};
 use crate::wire::extras::Aead;
-use crate::wire::{Extras, Header, Message, MessageType, SaType};
+use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, Header, IpsecProtocol, Message, MessageType, Mode, SaType};
 
 /// `UDP_ENCAP_ESPINUDP`.
 const ENCAP_ESPINUDP: u8 = 2;
@@ -44,7 +44,7 @@ impl Engine {
     /// `pfkey_getspi`.
     pub(super) fn getspi(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
-        let (v6, saddr, daddr) = address_pair(request)?;
+        let ends = ends(request)?;
         let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
         let (mode, reqid) = mode(request)?;
         let now = cx.now.as_secs();
@@ -52,13 +52,12 @@ impl Engine {
         let by_seq = self
             .sadb
             .find_by_seq(header.seq)
-            .filter(|&i| self.sadb.get(i).is_some_and(|sa| sa.said.daddr == daddr && sa.said.v6 == v6));
-        let found = by_seq.or_else(|| self.sadb.find_larval(&AcquireKey { daddr, saddr, proto, v6, mode, reqid }));
+            .filter(|&i| self.sadb.get(i).is_some_and(|sa| sa.ends.dst() == ends.dst()));
+        let found = by_seq.or_else(|| self.sadb.find_larval(&AcquireKey { ends, proto, mode, reqid }));
         let index = match found {
             Some(index) => index,
             None => {
-                let said = Said { daddr, spi: 0, proto, v6 };
-                let larval = Sa::larval(said, saddr, mode, reqid, now, self.acq_expires);
+                let larval = Sa::larval(ends, 0, proto, mode, reqid, now, self.acq_expires);
                 self.counts.allocated += 1;
                 let end = now.saturating_add(self.acq_expires);
                 self.sadb.insert(larval, Some(end))
@@ -66,20 +65,20 @@ impl Engine {
         };
 
         let (min, max) = read::spi_range(request);
-        let sa_proto = self.sadb.get(index).map_or(0, |sa| sa.said.proto);
+        let sa_proto = self.sadb.get(index).map_or(IpsecProtocol::ANY, |sa| sa.proto);
         // verify_spi_info
         match sa_proto {
-            50 | 51 => {}
-            108 if max <= 0xffff => {}
+            IpsecProtocol::ESP | IpsecProtocol::AH => {}
+            IpsecProtocol::IPCOMP if max <= 0xffff => {}
             _ => return Err(Errno::EINVAL),
         }
         if min > max {
             return Err(Errno::EINVAL);
         }
         // A larval keeps the SPI that it has.
-        if self.sadb.get(index).is_some_and(|sa| sa.said.spi == 0) {
+        if self.sadb.get(index).is_some_and(|sa| sa.spi == 0) {
             let spi = self.choose_spi(min, max, sa_proto).ok_or(Errno::ENOENT)?;
-            self.sadb.edit(index, now, |sa| sa.said.spi = spi);
+            self.sadb.edit(index, now, |sa| sa.spi = spi);
         }
         let reply = answer(header, MessageType::GETSPI, SaType::from_protocol(proto));
         self.show(index, reply, Audience::One, Shown::Whole, cx)
@@ -87,7 +86,7 @@ impl Engine {
 
     /// An SPI that no SA of the protocol uses (`xfrm_alloc_spi`). Linux draws with replacement and may miss a free
     /// one in a nearly full range; here it is found.
-    pub(super) fn choose_spi(&mut self, min: u32, max: u32, proto: u8) -> Option<u32> {
+    pub(super) fn choose_spi(&mut self, min: u32, max: u32, proto: IpsecProtocol) -> Option<u32> {
         // The kernel's count of draws overflows to none.
         if (min, max) == (0, u32::MAX) {
             return None;
@@ -99,7 +98,7 @@ impl Engine {
         let count = u64::from(max - min) + 1;
         let start = min + (self.random.next() % count) as u32;
         let spis = self.sadb.spis();
-        spis.first_free(start, max, proto).or_else(|| spis.first_free(min, start, proto))
+        spis.first_free(start, max, proto.0).or_else(|| spis.first_free(min, start, proto.0))
     }
 
     /// `pfkey_add`: ADD and UPDATE.
@@ -113,7 +112,7 @@ impl Engine {
         let mut sa = read?;
         init_state(&sa)?;
         let notice = answer(header, header.msg_type, sa.satype());
-        let existing = self.sadb.find(&sa.said);
+        let existing = self.sadb.find(&sa.id());
         let timer = sa.next_check(cx.now.as_secs());
         if !update {
             if existing.is_some() {
@@ -130,12 +129,12 @@ impl Engine {
         let index = existing.ok_or(Errno::ESRCH)?;
         match self.sadb.get(index).ok_or(Errno::ESRCH)?.state {
             // The new SA takes the larval's place.
-            State::Acquire => {
+            State::Larval => {
                 self.sadb.remove(index);
                 let index = self.sadb.insert(sa, timer);
                 self.show(index, notice, Audience::All, Shown::Whole, cx)
             }
-            State::Valid => {
+            State::Mature | State::Dying => {
                 self.update_mature(index, &sa, cx)?;
                 // What is reported is the request, which was thrown away.
                 sa.state = State::Dead;
@@ -147,9 +146,8 @@ impl Engine {
 
     /// The larval that a new SA answers: by sequence number, or by addresses, mode and reqid.
     pub(super) fn answered_by(&self, sa: &Sa) -> Option<u32> {
-        let by_seq = self.sadb.find_by_seq(sa.seq).filter(|&i| {
-            self.sadb.get(i).is_some_and(|l| (l.said.proto, l.said.daddr) == (sa.said.proto, sa.said.daddr))
-        });
+        let is_for = |larval: &Sa| (larval.proto, larval.ends.dst()) == (sa.proto, sa.ends.dst());
+        let by_seq = self.sadb.find_by_seq(sa.seq).filter(|&i| self.sadb.get(i).is_some_and(is_for));
         by_seq.or_else(|| self.sadb.find_larval(&AcquireKey::of(sa)))
     }
 
@@ -174,7 +172,7 @@ impl Engine {
         }
         let used = old.usage.use_time != 0;
         self.sadb.edit(index, cx.now.as_secs(), |sa| {
-            (sa.hard, sa.soft, sa.dying) = (new.hard, new.soft, false);
+            (sa.hard, sa.soft, sa.state) = (new.hard, new.soft, State::Mature);
             sa.encap = new.encap;
         });
         if used {
@@ -185,7 +183,7 @@ impl Engine {
 
     /// The SA that a DELETE or GET names (`pfkey_xfrm_state_lookup`).
     fn named(&self, request: &Message<'_>) -> Result<u32, Errno> {
-        self.sadb.find(&read::said(request)?).ok_or(Errno::ESRCH)
+        self.sadb.find(&read::sa_id(request)?).ok_or(Errno::ESRCH)
     }
 
     /// `pfkey_delete`.
@@ -214,7 +212,7 @@ impl Engine {
             return Ok(());
         }
         if let Some(index) = self.sadb.find_by_seq(header.seq) {
-            self.sadb.edit(index, now, |sa| sa.state = State::Error);
+            self.sadb.edit(index, now, |sa| sa.state = State::Refused);
         }
         Ok(())
     }
@@ -223,7 +221,7 @@ impl Engine {
     pub(super) fn flush(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
         let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
-        let doomed = self.sadb.select(|sa| matches_protocol(sa, proto));
+        let doomed = self.sadb.select(|sa| proto.includes(sa.proto));
         for &index in &doomed {
             self.sadb.remove(index);
         }
@@ -239,25 +237,26 @@ impl Engine {
 /// What `xfrm_init_state` of the SA's protocol refuses.
 pub(super) fn init_state(sa: &Sa) -> Result<(), Errno> {
     // The inner family's mode must be the outer's in transport mode.
-    if sa.mode == 1 && sa.selector.v6.is_some_and(|v6| v6 != sa.said.v6) {
+    if sa.mode == Mode::TRANSPORT && sa.is_inner_ipv6() != sa.ends.is_ipv6() {
         return Err(Errno::EPROTONOSUPPORT);
     }
-    let auth_fits = sa.auth == 0 || algorithm::accepts_auth_key(sa.auth, sa.auth_key.bytes.len());
-    match sa.said.proto {
-        50 => {
-            let cipher_fits = sa.encrypt != 0 && algorithm::accepts_encrypt_key(sa.encrypt, sa.encrypt_key.bytes.len());
-            let both = sa.auth != 0 && Aead::by_id(sa.encrypt).is_some();
+    let (has_auth, has_encrypt) = (sa.auth != AuthAlgorithm::NONE, sa.encrypt != EncryptAlgorithm::NONE);
+    let auth_fits = !has_auth || algorithm::accepts_auth_key(sa.auth.0, sa.auth_key.bytes.len());
+    match sa.proto {
+        IpsecProtocol::ESP => {
+            let cipher_fits = has_encrypt && algorithm::accepts_encrypt_key(sa.encrypt.0, sa.encrypt_key.bytes.len());
+            let both = has_auth && Aead::by_id(sa.encrypt.0).is_some();
             if !cipher_fits || !auth_fits || both || sa.encap.is_some_and(|e| e.encap_type != ENCAP_ESPINUDP) {
                 return Err(Errno::EINVAL);
             }
         }
-        51 => {
-            if sa.auth == 0 || sa.encap.is_some() || !auth_fits {
+        IpsecProtocol::AH => {
+            if !has_auth || sa.encap.is_some() || !auth_fits {
                 return Err(Errno::EINVAL);
             }
         }
-        108 => {
-            if sa.encrypt == 0 || sa.encap.is_some() || sa.mode == 3 {
+        IpsecProtocol::IPCOMP => {
+            if !has_encrypt || sa.encap.is_some() || sa.mode == Mode::BEET {
                 return Err(Errno::EINVAL);
             }
         }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::policy::Policy;
-use super::resolve::policy_index::{FlowKey, Pattern, PolicyIndex, Rank};
-use super::sa::{Context, Selector};
+use super::resolve::policy_index::{PolicyIndex, Rank};
+use super::sa::{Context, Flow, Selector};
+use crate::wire::PolicyDirection;
 
 type Hasher = foldhash::quality::RandomState;
 
@@ -12,31 +13,13 @@ type Hasher = foldhash::quality::RandomState;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Identity {
     context: Option<Context>,
-    dir: u8,
-    v6: bool,
-    saddr: [u8; 16],
-    daddr: [u8; 16],
-    splen: u8,
-    dplen: u8,
-    proto: u8,
-    sport: u16,
-    dport: u16,
+    dir: PolicyDirection,
+    selector: Selector,
 }
 
 impl Identity {
-    fn new(dir: u8, v6: bool, s: &Selector, context: Option<&Context>) -> Self {
-        Self {
-            context: context.cloned(),
-            dir,
-            v6,
-            saddr: s.saddr,
-            daddr: s.daddr,
-            splen: s.splen,
-            dplen: s.dplen,
-            proto: s.proto,
-            sport: s.sport,
-            dport: s.dport,
-        }
+    fn of(policy: &Policy) -> Self {
+        Self { context: policy.context.clone(), dir: policy.dir, selector: policy.selector }
     }
 }
 
@@ -81,8 +64,8 @@ impl Spd {
 
     /// Whether there is a policy for a direction.
     #[must_use]
-    pub fn has(&self, dir: u8) -> bool {
-        self.index.get(usize::from(dir.wrapping_sub(1))).is_some_and(|index| !index.is_empty())
+    pub fn has(&self, dir: PolicyDirection) -> bool {
+        self.index.get(place(dir)).is_some_and(|index| !index.is_empty())
     }
 
     /// A policy by its id.
@@ -93,15 +76,15 @@ impl Spd {
 
     /// The id of the policy with this very selector and label.
     #[must_use]
-    pub fn find(&self, dir: u8, v6: bool, selector: &Selector, context: Option<&Context>) -> Option<u32> {
-        self.by_identity.get(&Identity::new(dir, v6, selector, context)).copied()
+    pub fn find(&self, dir: PolicyDirection, selector: &Selector, context: Option<&Context>) -> Option<u32> {
+        self.by_identity.get(&Identity { context: context.cloned(), dir, selector: *selector }).copied()
     }
 
     /// An id for a new policy of a direction (`xfrm_gen_index`): the kernel's direction in the low bits, a counter
     /// in steps of 8 above; 0 is left out.
-    pub fn new_id(&mut self, dir: u8) -> u32 {
+    pub fn new_id(&mut self, dir: PolicyDirection) -> u32 {
         loop {
-            let mut id = self.id_counter | u32::from(dir.wrapping_sub(1) & 7);
+            let mut id = self.id_counter | u32::from(dir.0.wrapping_sub(1) & 7);
             self.id_counter = self.id_counter.wrapping_add(8);
             if id == 0 {
                 id = 8;
@@ -135,13 +118,13 @@ impl Spd {
         self.generation += 1;
         policy.position = self.position;
         let id = policy.id;
-        self.by_identity.insert(Identity::new(policy.dir, policy.v6, &policy.selector, policy.context.as_ref()), id);
+        self.by_identity.insert(Identity::of(&policy), id);
         self.order.insert(policy.position, id);
         if let Some(at) = policy.ends() {
             self.ends.insert((at, id));
         }
-        if let Some(index) = self.index.get_mut(usize::from(policy.dir.wrapping_sub(1))) {
-            index.insert(&pattern(&policy), rank(&policy), id);
+        if let Some(index) = self.index.get_mut(place(policy.dir)) {
+            index.insert(&policy.selector, rank(&policy), id);
         }
         for template in &policy.templates {
             *self.reqids.entry(template.reqid).or_insert(0) += 1;
@@ -159,13 +142,13 @@ impl Spd {
     pub fn remove(&mut self, id: u32) -> Option<Policy> {
         let policy = self.policies.remove(&id)?;
         self.generation += 1;
-        self.by_identity.remove(&Identity::new(policy.dir, policy.v6, &policy.selector, policy.context.as_ref()));
+        self.by_identity.remove(&Identity::of(&policy));
         self.order.remove(&policy.position);
         if let Some(at) = policy.ends() {
             self.ends.remove(&(at, id));
         }
-        if let Some(index) = self.index.get_mut(usize::from(policy.dir.wrapping_sub(1))) {
-            index.remove(&pattern(&policy), rank(&policy));
+        if let Some(index) = self.index.get_mut(place(policy.dir)) {
+            index.remove(&policy.selector, rank(&policy));
         }
         for template in &policy.templates {
             if let Some(count) = self.reqids.get_mut(&template.reqid) {
@@ -190,8 +173,8 @@ impl Spd {
 
     /// The policy that decides on a packet of a direction.
     #[must_use]
-    pub fn lookup(&self, dir: u8, flow: &FlowKey) -> Option<&Policy> {
-        let (_, id) = self.index.get(usize::from(dir.wrapping_sub(1)))?.lookup(flow)?;
+    pub fn lookup(&self, dir: PolicyDirection, flow: &Flow) -> Option<&Policy> {
+        let (_, id) = self.index.get(place(dir))?.lookup(flow)?;
         self.policies.get(&id)
     }
 
@@ -235,20 +218,11 @@ impl Spd {
     }
 }
 
-fn rank(policy: &Policy) -> Rank {
-    Rank { priority: policy.priority, position: policy.position }
+/// Where the index of a direction stands.
+fn place(dir: PolicyDirection) -> usize {
+    usize::from(dir.0.wrapping_sub(1))
 }
 
-fn pattern(policy: &Policy) -> Pattern {
-    let s = &policy.selector;
-    Pattern {
-        v6: policy.v6,
-        saddr: s.saddr,
-        daddr: s.daddr,
-        splen: s.splen,
-        dplen: s.dplen,
-        proto: s.proto,
-        sport: s.sport,
-        dport: s.dport,
-    }
+fn rank(policy: &Policy) -> Rank {
+    Rank { priority: policy.priority, position: policy.position }
 }

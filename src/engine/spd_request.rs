@@ -6,7 +6,7 @@ use super::policy::{Policy, parse_requests};
 use super::sa::{Context as SecurityContext, Usage};
 use crate::afkey::read::{PolicyHead, limits, policy_head, policy_id, selector, spd_answer};
 use crate::keyd::{Audience, Context, Errno, Time};
-use crate::wire::{ExtensionType as Ext, Header, Message, MessageType, PolicyType};
+use crate::wire::{Ends, ExtensionType as Ext, Header, Message, MessageType, PolicyDirection, PolicyType};
 
 /// The reference count that Linux shows in `sadb_msg_reserved` of a dump: one more while a timer is armed, which
 /// it is in the first second and for policies that end.
@@ -19,26 +19,25 @@ impl Engine {
     /// `pfkey_spdadd`: SPDADD, SPDUPDATE and SPDSETIDX.
     pub(super) fn spd_add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
-        let PolicyHead { v6, selector, policy_type, ext, requests } = policy_head(request)?;
+        let PolicyHead { selector, dir, policy_type, ext, requests } = policy_head(request)?;
         let context = SecurityContext::of(request)?;
         let spd = &mut self.spd;
         let templates = if policy_type == PolicyType::IPSEC {
-            parse_requests(requests, ext.dir, v6, || spd.new_reqid())?
+            parse_requests(requests, dir, Ends::unspecified(selector.src.address), || spd.new_reqid())?
         } else {
             Vec::new()
         };
-        let existing = self.spd.find(ext.dir, v6, &selector, context.as_ref());
+        let existing = self.spd.find(dir, &selector, context.as_ref());
         let id = match existing {
             Some(_) if header.msg_type != MessageType::X_SPDUPDATE => return Err(Errno::EEXIST),
             // The new policy takes the old one's id, and is the newest.
             Some(id) => id,
-            None => self.spd.new_id(ext.dir),
+            None => self.spd.new_id(dir),
         };
         self.spd.remove(id);
         self.spd.insert(Policy {
             id,
-            dir: ext.dir,
-            v6,
+            dir,
             priority: ext.priority.get(),
             icmp: false,
             block: policy_type == PolicyType::DISCARD,
@@ -71,13 +70,13 @@ impl Engine {
 
     /// `pfkey_spddelete`.
     pub(super) fn spd_delete(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let (v6, selector) = selector(request)?;
-        let (ext, _) = request.policy().ok_or(Errno::EINVAL)?;
-        if !(1..=3).contains(&ext.dir) {
+        let selector = selector(request)?;
+        let dir = PolicyDirection(request.policy().ok_or(Errno::EINVAL)?.0.dir);
+        if !dir.is_in_spd() {
             return Err(Errno::EINVAL);
         }
         let context = SecurityContext::of(request)?;
-        let id = self.spd.find(ext.dir, v6, &selector, context.as_ref()).ok_or(Errno::ENOENT)?;
+        let id = self.spd.find(dir, &selector, context.as_ref()).ok_or(Errno::ENOENT)?;
         self.drop_policy(id, spd_answer(request.header(), MessageType::X_SPDDELETE, 1), cx)
     }
 

@@ -4,7 +4,7 @@ use zerocopy::FromBytes;
 
 use super::layout::*;
 use super::sockaddr::{self, Sockaddr, sockaddr_len};
-use super::{ExtensionType, HEADER_LEN, MessageType, PF_KEY_V2, PolicyMode, Profile, Rule, SaType, WireError, round8};
+use super::{ExtensionType, HEADER_LEN, MessageType, Mode, PF_KEY_V2, Profile, Rule, SaType, WireError, round8};
 
 /// The base header in host types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -444,7 +444,7 @@ impl SadbXIpsecrequest {
     /// Whether the request needs its two addresses.
     #[must_use]
     pub fn is_tunnel(&self) -> bool {
-        PolicyMode(self.mode) == PolicyMode::TUNNEL
+        Mode(self.mode) == Mode::TUNNEL
     }
 }
 

@@ -9,6 +9,7 @@
 //! inside a `sockaddr`.
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod align;
 mod error;
 pub mod extras;
@@ -19,12 +20,13 @@ mod profile;
 pub mod sockaddr;
 mod writer;
 
+pub use address::{Ends, Prefix};
 pub use error::{Rule, WireError};
 pub use extras::Extras;
 pub use message::{Extension, Header, Message, Requests};
 pub use number::{
-    AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, ExtensionType, IdentityType, MessageType, PolicyDirection,
-    PolicyLevel, PolicyMode, PolicyType, SaFlags, SaState, SaType,
+    AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, ExtensionType, IdentityType, IpsecProtocol, MessageType,
+    Mode, PolicyDirection, PolicyLevel, PolicyType, SaFlags, SaState, SaType,
 };
 pub use profile::Profile;
 pub use sockaddr::{Sockaddr, SockaddrBytes};

@@ -174,28 +174,54 @@ numbers! {
 }
 
 impl SaType {
-    /// The IP protocol of this SA type: 51, 50, 108, or 255 (any of them) for `UNSPEC`
-    /// (the kernel's `pfkey_satype2proto`). `None` for every other type.
+    /// The IP protocol of this SA type, any of them for `UNSPEC` (the kernel's `pfkey_satype2proto`). `None` for every
+    /// other type.
     #[must_use]
-    pub const fn protocol(self) -> Option<u8> {
+    pub const fn protocol(self) -> Option<IpsecProtocol> {
         match self {
-            Self::UNSPEC => Some(255),
-            Self::AH => Some(51),
-            Self::ESP => Some(50),
-            Self::X_IPCOMP => Some(108),
+            Self::UNSPEC => Some(IpsecProtocol::ANY),
+            Self::AH => Some(IpsecProtocol::AH),
+            Self::ESP => Some(IpsecProtocol::ESP),
+            Self::X_IPCOMP => Some(IpsecProtocol::IPCOMP),
             _ => None,
         }
     }
 
     /// The SA type of an IP protocol; `UNSPEC` for a protocol that has none.
     #[must_use]
-    pub const fn from_protocol(protocol: u8) -> Self {
+    pub const fn from_protocol(protocol: IpsecProtocol) -> Self {
         match protocol {
-            51 => Self::AH,
-            50 => Self::ESP,
-            108 => Self::X_IPCOMP,
+            IpsecProtocol::AH => Self::AH,
+            IpsecProtocol::ESP => Self::ESP,
+            IpsecProtocol::IPCOMP => Self::X_IPCOMP,
             _ => Self::UNSPEC,
         }
+    }
+}
+
+numbers! {
+    /// The IP protocol of an SA, and what policies ask for beside SAs.
+    IpsecProtocol(u8) {
+        /// IPv6's routing header.
+        ROUTING = 43, "ROUTING";
+        /// IP encapsulating security payload.
+        ESP = 50, "ESP";
+        /// IP authentication header.
+        AH = 51, "AH";
+        /// IPv6's destination options.
+        DSTOPTS = 60, "DSTOPTS";
+        /// IP payload compression.
+        IPCOMP = 108, "COMP";
+        /// `IPSEC_PROTO_ANY`: AH, ESP or IPComp.
+        ANY = 255, "ANY";
+    }
+}
+
+impl IpsecProtocol {
+    /// Whether it is this protocol (`xfrm_id_proto_match`): [`ANY`](Self::ANY) stands for the three that have SAs.
+    #[must_use]
+    pub const fn includes(self, other: Self) -> bool {
+        self.0 == other.0 || matches!((self, other), (Self::ANY, Self::AH | Self::ESP | Self::IPCOMP))
     }
 }
 
@@ -349,9 +375,17 @@ numbers! {
     }
 }
 
+impl PolicyDirection {
+    /// Whether policies of the SPD have it; a socket's own have others.
+    #[must_use]
+    pub const fn is_in_spd(self) -> bool {
+        matches!(self, Self::INBOUND | Self::OUTBOUND | Self::FWD)
+    }
+}
+
 numbers! {
     /// `sadb_x_ipsecrequest_mode` and `sadb_x_sa2_mode`.
-    PolicyMode(u8) {
+    Mode(u8) {
         /// Any.
         ANY = 0, "ANY";
         /// Transport.

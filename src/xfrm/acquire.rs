@@ -6,7 +6,7 @@ use super::algorithm::{Algorithm, Kind};
 use super::attribute::Received;
 use super::layout::UserAcquire;
 use super::value::label;
-use crate::afkey::message::sockaddr;
+use crate::afkey::message::write_host;
 use crate::afkey::sa::Context as SecurityContext;
 use crate::keyd::{Audience, Context};
 use crate::wire::layout::{SadbComb, SadbXPolicy};
@@ -16,8 +16,8 @@ impl XfrmEngine {
     /// Tells registered key managers.
     pub(super) fn sa_wanted(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
         let (acquire, attributes) = event.fixed::<UserAcquire>()?;
-        let (said, ours) = Self::larval_name(&acquire, attributes)?;
-        let satype = SaType::from_protocol(said.proto);
+        let (ends, proto, ours) = Self::larval_name(&acquire, attributes)?;
+        let satype = SaType::from_protocol(proto);
         let header = Header::new(MessageType::ACQUIRE, satype, acquire.seq.get(), 0);
         let ext = SadbXPolicy {
             policy_type: PolicyType::IPSEC.0.into(),
@@ -29,17 +29,15 @@ impl XfrmEngine {
         // AF_KEY leaves the masks of its policies empty, so that it proposes nothing for them.
         let combinations =
             if ours { Vec::new() } else { self.combinations(satype, acquire.aalgos.get(), acquire.ealgos.get()) };
-        let context = label(attributes);
-        let (v6, width) = (said.v6, if said.v6 { 128 } else { 32 });
         cx.send(Audience::Registered, header, |writer| {
-            writer.address(Ext::ADDRESS_SRC, 0, width, sockaddr(&acquire.saddr, v6, 0).as_slice());
-            writer.address(Ext::ADDRESS_DST, 0, width, sockaddr(&said.daddr, v6, 0).as_slice());
+            write_host(writer, Ext::ADDRESS_SRC, ends.src());
+            write_host(writer, Ext::ADDRESS_DST, ends.dst());
             writer.policy(ext, &[]);
             if matches!(satype, SaType::AH | SaType::ESP) {
                 writer.proposal(32, &combinations);
             }
-            if let Some(context) = &context {
-                writer.sec_ctx(SecurityContext::DOI, SecurityContext::ALG, &context.text);
+            if let Some(text) = label(attributes) {
+                writer.sec_ctx(SecurityContext::DOI, SecurityContext::ALG, text);
             }
         })
         .ok()

@@ -15,7 +15,7 @@ use crate::afkey::message::{Shown, write_policy, write_sa};
 use crate::keyd::Context;
 use crate::keyd::{DumpMessage, DumpStep, Errno, Time};
 use crate::wire::layout::SadbXFilter;
-use crate::wire::{Header, Message, MessageType, SaType};
+use crate::wire::{Header, IpsecProtocol, Message, MessageType, SaType};
 
 /// What a dump lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +43,9 @@ impl XfrmEngine {
         Ok(XfrmDump { parts: parts?, listed, since: self.gone.begin() })
     }
 
-    fn open_sa_dump(&mut self, proto: u8, filter: Option<&SadbXFilter>) -> Result<XfrmDump, Errno> {
+    fn open_sa_dump(&mut self, proto: IpsecProtocol, filter: Option<&SadbXFilter>) -> Result<XfrmDump, Errno> {
         self.writer.message(message::GETSA, REQUEST | DUMP, self.requests.number(), 0, &[0_u8; 0]);
-        self.writer.attribute(attribute::PROTO, &[&[proto]]);
+        self.writer.attribute(attribute::PROTO, &[&[proto.0]]);
         if let Some(f) = filter {
             let (saddr, daddr) = (f.saddr, f.daddr);
             let filter = AddressFilter { saddr, daddr, family: f.family, splen: f.splen, dplen: f.dplen };
@@ -102,7 +102,7 @@ impl XfrmEngine {
         message: &mut DumpMessage<'_>,
     ) -> Option<()> {
         let (info, attributes) = received.fixed::<UsersaInfo>()?;
-        let mut sa = sa::read(&info, attributes, self.extras).filter(|sa| !self.gone.has_sa(since, &sa.said))?;
+        let mut sa = sa::read(&info, attributes, self.extras).filter(|sa| !self.gone.has_sa(since, &sa.id()))?;
         self.shadow.complete(&mut sa, now);
         let header = Header::new(MessageType::DUMP, sa.satype(), 0, 0);
         message.write(header, |writer| write_sa(writer, &sa, Shown::Whole)).ok()
@@ -164,7 +164,7 @@ impl XfrmEngine {
             taken.extend(policy::templates(attributes).map(|template| template.reqid.get()));
             Some(())
         })?;
-        let sas = self.open_sa_dump(255, None)?;
+        let sas = self.open_sa_dump(IpsecProtocol::ANY, None)?;
         self.walk(sas, |_, received| {
             let (info, _) = received.fixed::<UsersaInfo>()?;
             taken.insert(info.reqid.get());
@@ -175,7 +175,7 @@ impl XfrmEngine {
 
     /// Makes what the engine remembers equal to the kernel's SAs.
     pub(super) fn reconcile(&mut self) -> Result<(), Errno> {
-        let dump = self.open_sa_dump(255, None)?;
+        let dump = self.open_sa_dump(IpsecProtocol::ANY, None)?;
         let mut before = self.shadow.start_over();
         let outcome = self.walk(dump, |engine, received| {
             let (info, attributes) = received.fixed::<UsersaInfo>()?;

@@ -5,15 +5,16 @@ use super::attribute::{Attributes, Received, split};
 use super::layout::{
     UserExpire, UserMapping, UserPolexpire, UserpolicyId, UserpolicyInfo, UsersaId, UsersaInfo, attribute, message,
 };
-use super::sa::{read, said_from_xfrm};
-use super::value::is_v6;
+use super::sa::read;
+use super::value::ends_from_xfrm;
 use super::{EVENT_BUFFER, XfrmEngine, policy};
-use crate::afkey::message::{Shown, sockaddr, write_policy, write_sa};
+use crate::afkey::message::{Shown, write_host, write_policy, write_sa};
 use crate::afkey::migrate::{migration_header, write_migration};
-use crate::afkey::sa::{Sa, Said, State};
+use crate::afkey::sa::{Sa, SaId, State};
 use crate::keyd::{Audience, Context, Errno};
+use crate::wire::address::from_xfrm;
 use crate::wire::layout::SadbSa;
-use crate::wire::{ExtensionType as Ext, Header, MessageType, SaType};
+use crate::wire::{Ends, ExtensionType as Ext, Header, IpsecProtocol, MessageType, SaType};
 
 /// More events than the socket can hold: it is charged 768 bytes at least for each, and Linux doubles its size.
 const MOST_EVENTS: usize = 2 * EVENT_BUFFER / 512;
@@ -98,8 +99,8 @@ impl XfrmEngine {
     }
 
     /// Takes what our own request left for its notification.
-    fn own(&mut self, event: &Received<'_>, said: &Said) -> Option<super::Own> {
-        let place = self.own.iter().position(|own| (own.said, own.seq, own.pid) == (*said, event.seq, event.pid))?;
+    fn own(&mut self, event: &Received<'_>, id: &SaId) -> Option<super::Own> {
+        let place = self.own.iter().position(|own| (own.id, own.seq, own.pid) == (*id, event.seq, event.pid))?;
         Some(self.own.remove(place))
     }
 
@@ -107,7 +108,7 @@ impl XfrmEngine {
         let (info, attributes) = event.fixed::<UsersaInfo>()?;
         self.reqids.saw(info.reqid.get());
         let mut sa = read(&info, attributes, self.extras)?;
-        let unused = self.own(event, &sa.said).and_then(|own| own.unused);
+        let unused = self.own(event, &sa.id()).and_then(|own| own.unused);
         self.shadow.add(&sa, unused);
         self.shadow.complete(&mut sa, cx.now);
         cx.send(Audience::All, notice(event, MessageType::ADD, sa.satype()), |writer| {
@@ -120,21 +121,21 @@ impl XfrmEngine {
         let (info, attributes) = event.fixed::<UsersaInfo>()?;
         self.reqids.saw(info.reqid.get());
         let mut sa = read(&info, attributes, self.extras)?;
-        let own = self.own(event, &sa.said);
-        let mature = own.as_ref().map_or_else(|| self.shadow.has(&sa.said), |own| own.mature);
+        let own = self.own(event, &sa.id());
+        let mature = own.as_ref().map_or_else(|| self.shadow.has(&sa.id()), |own| own.mature);
         if mature {
             // What is told is the request, which was thrown away.
             self.shadow.update(&sa);
             if own.is_none() {
                 // The kernel looked at the limits before it told of them: an EXPIRE may have come for the new ones.
-                self.shadow.set_dying(&sa.said, None);
+                self.shadow.set_dying(&sa.id(), None);
             }
             sa.state = State::Dead;
             if let Some(unused) = own.and_then(|own| own.unused) {
                 unused.show(&mut sa);
             }
         } else {
-            self.gone.sa(&sa.said);
+            self.gone.sa(&sa.id());
             self.shadow.add(&sa, own.and_then(|own| own.unused));
             self.shadow.complete(&mut sa, cx.now);
         }
@@ -149,15 +150,14 @@ impl XfrmEngine {
         let mut sa = match attributes.read::<UsersaInfo>(attribute::SA) {
             Some(info) => read(&info, attributes, self.extras)?,
             // Before it told more, the kernel told the name only.
-            None => Sa::new(
-                Said { daddr: id.daddr, spi: id.spi.get(), proto: id.proto, v6: is_v6(id.family.get())? },
-                [0; 16],
-                0,
-            ),
+            None => {
+                let ends = ends_from_xfrm(&[0; 16], &id.daddr, id.family.get())?;
+                Sa::new(ends, id.spi.get(), IpsecProtocol(id.proto), 0)
+            }
         };
         self.shadow.complete(&mut sa, cx.now);
-        self.shadow.remove(&sa.said);
-        self.gone.sa(&sa.said);
+        self.shadow.remove(&sa.id());
+        self.gone.sa(&sa.id());
         sa.state = State::Dead;
         cx.send(Audience::All, notice(event, MessageType::DELETE, sa.satype()), |writer| {
             write_sa(writer, &sa, Shown::Whole)
@@ -166,7 +166,7 @@ impl XfrmEngine {
     }
 
     fn sas_flushed(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
-        let proto = *event.body.first()?;
+        let proto = IpsecProtocol(*event.body.first()?);
         self.shadow.flush(proto);
         self.gone.sas(proto);
         cx.send_header(Audience::All, notice(event, MessageType::FLUSH, SaType::from_protocol(proto)));
@@ -179,14 +179,13 @@ impl XfrmEngine {
         self.shadow.complete_expired(&mut sa);
         let hard = expire.hard != 0;
         if hard {
-            self.shadow.remove(&sa.said);
-            self.gone.sa(&sa.said);
+            self.shadow.remove(&sa.id());
+            self.gone.sa(&sa.id());
             self.shadow.larval_gone(sa.seq);
             sa.state = State::Dead;
         } else {
-            self.shadow.set_dying(&sa.said, Some(true));
-            sa.state = State::Valid;
-            sa.dying = true;
+            self.shadow.set_dying(&sa.id(), Some(true));
+            sa.state = State::Dying;
         }
         let header = Header::new(MessageType::EXPIRE, sa.satype(), 0, 0);
         cx.send(Audience::Registered, header, |writer| write_sa(writer, &sa, Shown::Expiry(hard))).ok()
@@ -241,34 +240,37 @@ impl XfrmEngine {
     /// `pfkey_send_new_mapping`.
     fn mapping_changed(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
         let (mapping, _) = event.fixed::<UserMapping>()?;
-        let v6 = is_v6(mapping.id.family.get())?;
-        if SaType::from_protocol(mapping.id.proto) != SaType::ESP {
+        let (id, family) = (&mapping.id, mapping.id.family.get());
+        let (proto, spi) = (IpsecProtocol(id.proto), id.spi);
+        let moved = ends_from_xfrm(&mapping.old_saddr, &mapping.new_saddr, family)?;
+        if proto != IpsecProtocol::ESP {
             return None;
         }
-        let spi = mapping.id.spi;
-        let seq = self.stored_seq(&Said { daddr: mapping.id.daddr, spi: spi.get(), proto: mapping.id.proto, v6 });
+        let dst = from_xfrm(&id.daddr, family)?;
+        let seq = self.stored_seq(&SaId { dst, spi: spi.get(), proto });
         let header = Header::new(MessageType::X_NAT_T_NEW_MAPPING, SaType::ESP, seq, 0);
-        let width = if v6 { 128 } else { 32 };
         cx.send(Audience::Registered, header, |writer| {
             writer.sa(SadbSa { spi, ..Default::default() });
-            writer.address(Ext::ADDRESS_SRC, 0, width, sockaddr(&mapping.old_saddr, v6, 0).as_slice());
+            write_host(writer, Ext::ADDRESS_SRC, moved.src());
             writer.nat_t_port(Ext::X_NAT_T_SPORT, mapping.old_sport.get());
-            writer.address(Ext::ADDRESS_DST, 0, width, sockaddr(&mapping.new_saddr, v6, 0).as_slice());
+            write_host(writer, Ext::ADDRESS_DST, moved.dst());
             writer.nat_t_port(Ext::X_NAT_T_DPORT, mapping.new_sport.get());
         })
         .ok()
     }
 
-    /// The name of the larval of an ACQUIRE; its family is that of the template that asks.
+    /// The ends and the protocol of an ACQUIRE's larval; their family is that of the template that asks. And whether that is
+    /// PF_KEY's.
     pub(super) fn larval_name(
         acquire: &super::layout::UserAcquire,
         attributes: Attributes<'_>,
-    ) -> Option<(Said, bool)> {
+    ) -> Option<(Ends, IpsecProtocol, bool)> {
         let wanted = policy::templates(attributes).find(|tmpl| {
             tmpl.id.proto == acquire.id.proto && (tmpl.id.daddr == [0; 16] || tmpl.id.daddr == acquire.id.daddr)
         });
         let family = wanted.map_or(acquire.sel.family, |tmpl| tmpl.family);
         let ours = wanted.is_some_and(|tmpl| tmpl.share == policy::SHARE_TAG);
-        Some((said_from_xfrm(&acquire.id, family.get())?, ours))
+        let ends = ends_from_xfrm(&acquire.saddr, &acquire.id.daddr, family.get())?;
+        Some((ends, IpsecProtocol(acquire.id.proto), ours))
     }
 }

@@ -7,7 +7,7 @@ use super::XfrmEngine;
 use super::attribute::{Attributes, split};
 use super::layout::{UserAcquire, UserpolicyId, UserpolicyInfo, UsersaInfo};
 use super::netlink::Netlink;
-use super::{direct, policy, sa};
+use super::{policy, sa};
 use crate::keyd::Context;
 use crate::wire::Extras;
 
@@ -32,7 +32,7 @@ pub fn hear(engine: &mut XfrmEngine, datagram: &[u8], cx: &mut Context<'_>) {
         let extras = Extras { aead: true, sha256_128: true };
         if let Some((info, attributes)) = one.fixed::<UsersaInfo>() {
             let _ = sa::read(&info, attributes, extras);
-            let _ = direct::view(&info, attributes, cx.now);
+            let _ = sa::view(&info, attributes, sa::Reading { aeads: true, judged_at: Some(cx.now) });
         }
         if let Some((info, attributes)) = one.fixed::<UserpolicyInfo>() {
             let _ = policy::read(&info, attributes);

@@ -4,16 +4,16 @@
 
 use std::collections::HashMap;
 
-use crate::afkey::sa::Said;
+use crate::afkey::sa::SaId;
+use crate::wire::IpsecProtocol;
 
 /// Removals since the first of the running dumps began, numbered from 1.
 #[derive(Debug, Default)]
 pub struct Gone {
     dumps: usize,
     number: u64,
-    sas: HashMap<Said, u64, foldhash::fast::RandomState>,
-    /// By protocol; 255 stands for AH, ESP and IPComp.
-    flushed: HashMap<u8, u64>,
+    sas: HashMap<SaId, u64, foldhash::fast::RandomState>,
+    flushed: HashMap<IpsecProtocol, u64>,
     policies: HashMap<u32, u64, foldhash::fast::RandomState>,
     policies_flushed: u64,
 }
@@ -40,14 +40,14 @@ impl Gone {
     }
 
     /// An SA was removed, or another took its place.
-    pub fn sa(&mut self, said: &Said) {
+    pub fn sa(&mut self, id: &SaId) {
         if let Some(number) = self.next() {
-            self.sas.insert(*said, number);
+            self.sas.insert(*id, number);
         }
     }
 
     /// All SAs of a protocol were removed.
-    pub fn sas(&mut self, proto: u8) {
+    pub fn sas(&mut self, proto: IpsecProtocol) {
         if let Some(number) = self.next() {
             self.flushed.insert(proto, number);
         }
@@ -68,9 +68,9 @@ impl Gone {
     }
 
     /// Whether an SA that a dump met was removed since it began. SAs added since are not met.
-    pub fn has_sa(&self, since: u64, said: &Said) -> bool {
+    pub fn has_sa(&self, since: u64, id: &SaId) -> bool {
         let after = |number: Option<&u64>| number.is_some_and(|n| *n > since);
-        after(self.sas.get(said)) || after(self.flushed.get(&said.proto)) || after(self.flushed.get(&255))
+        after(self.sas.get(id)) || after(self.flushed.get(&id.proto)) || after(self.flushed.get(&IpsecProtocol::ANY))
     }
 
     /// Whether a policy that a dump met was removed since it began.
@@ -85,21 +85,21 @@ mod tests {
 
     #[test]
     fn a_removal_concerns_the_dumps_that_began_before_it() {
-        let said = Said { daddr: [1; 16], spi: 1, proto: 50, v6: false };
+        let id = SaId { dst: [10, 0, 0, 1].into(), spi: 1, proto: IpsecProtocol::ESP };
         let mut gone = Gone::default();
-        gone.sa(&said);
+        gone.sa(&id);
         let first = gone.begin();
-        assert!(!gone.has_sa(first, &said));
-        gone.sa(&said);
+        assert!(!gone.has_sa(first, &id));
+        gone.sa(&id);
         let second = gone.begin();
-        assert!(gone.has_sa(first, &said) && !gone.has_sa(second, &said));
-        gone.sas(255);
-        assert!(gone.has_sa(second, &said));
+        assert!(gone.has_sa(first, &id) && !gone.has_sa(second, &id));
+        gone.sas(IpsecProtocol::ANY);
+        assert!(gone.has_sa(second, &id));
         gone.policy(9);
         assert!(gone.has_policy(second, 9) && !gone.has_policy(second, 8));
         gone.end();
         gone.end();
         let third = gone.begin();
-        assert!(!gone.has_sa(third, &said) && !gone.has_policy(third, 9));
+        assert!(!gone.has_sa(third, &id) && !gone.has_policy(third, 9));
     }
 }

@@ -35,7 +35,7 @@ mod value;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::afkey::policy::Policy;
-use crate::afkey::sa::Said;
+use crate::afkey::sa::SaId;
 use crate::keyd::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
 use crate::wire::{Extras, Message, MessageType};
 use attribute::Writer;
@@ -52,7 +52,7 @@ const EVENT_BUFFER: usize = 4 << 20;
 
 /// An SA request of ours whose notification is on its way.
 struct Own {
-    said: Said,
+    id: SaId,
     seq: u32,
     pid: u32,
     /// An UPDATE found an SA in use, of which it changes the limits only.
@@ -143,8 +143,8 @@ impl XfrmEngine {
 
     /// Whether it remembers something of an SA.
     #[must_use]
-    pub fn remembers(&self, said: &Said) -> bool {
-        self.shadow.has(said)
+    pub fn remembers(&self, id: &SaId) -> bool {
+        self.shadow.has(id)
     }
 
     /// Sends what the writer holds, one change, and tells of events, its own among them. The kernel tells every listener of a
@@ -163,7 +163,7 @@ impl XfrmEngine {
         if let Some(own) = own {
             if own.mature {
                 // New limits: the SA is as young as ever, unless the kernel finds one of them reached and says so.
-                self.shadow.set_dying(&own.said, Some(false));
+                self.shadow.set_dying(&own.id, Some(false));
             }
             self.own.push(own);
         }

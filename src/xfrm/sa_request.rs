@@ -7,12 +7,11 @@ use super::sa::{read, usersa_id, usersa_info, write_attributes};
 use super::shadow::Unused;
 use super::{Own, XfrmEngine};
 use crate::afkey::message::{Shown, write_sa};
-use crate::afkey::read::{self as request_as, address_pair, answer, mode, spi_range};
-use crate::afkey::sa::{Sa, Said, State};
+use crate::afkey::read::{self as request_as, answer, ends, mode, spi_range};
+use crate::afkey::sa::{Sa, SaId};
 use crate::keyd::{Audience, Context, Errno, Time};
-use crate::wire::{Header, Message, MessageType, SaType};
+use crate::wire::{Header, IpsecProtocol, Message, MessageType, SaType};
 
-const IPCOMP: u8 = 108;
 /// IPComp's SPIs are CPIs, of 16 bits.
 const MAX_CPI: u32 = 0xffff;
 
@@ -26,14 +25,14 @@ impl XfrmEngine {
     }
 
     /// Asks for one SA.
-    fn ask(&mut self, said: &Said) -> Result<(), Errno> {
-        self.writer.message(message::GETSA, REQUEST, self.requests.number(), 0, &usersa_id(said));
+    fn ask(&mut self, id: &SaId) -> Result<(), Errno> {
+        self.writer.message(message::GETSA, REQUEST, self.requests.number(), 0, &usersa_id(id));
         self.requests.ask(&mut self.writer)
     }
 
     /// The sequence number under which the kernel stored an SA, 0 if it is gone.
-    pub(super) fn stored_seq(&mut self, said: &Said) -> u32 {
-        match self.ask(said) {
+    pub(super) fn stored_seq(&mut self, id: &SaId) -> u32 {
+        match self.ask(id) {
             Ok(()) => {
                 self.requests.answer().and_then(|m| m.fixed::<UsersaInfo>()).map_or(0, |(info, _)| info.seq.get())
             }
@@ -44,18 +43,18 @@ impl XfrmEngine {
     /// `pfkey_getspi`.
     pub(super) fn getspi(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
-        let (v6, saddr, daddr) = address_pair(request)?;
+        let ends = ends(request)?;
         let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
         let (mode, reqid) = mode(request)?;
         let (min, max) = spi_range(request);
-        if proto == 255 {
+        if proto == IpsecProtocol::ANY {
             return Err(Errno::EINVAL);
         }
-        let mut larval = Sa::new(Said { daddr, spi: 0, proto, v6 }, saddr, 0);
+        let mut larval = Sa::new(ends, 0, proto, 0);
         (larval.mode, larval.reqid) = (mode, reqid);
         // A larval that was given up is none any more.
         larval.seq = if self.shadow.is_refused(header.seq) { 0 } else { header.seq };
-        let possible = min <= max && (proto != IPCOMP || max <= MAX_CPI);
+        let possible = min <= max && (proto != IpsecProtocol::IPCOMP || max <= MAX_CPI);
         // AF_KEY looks at the range when the larval is there already, which stays. A range of SPI 0 does the same.
         let (from, to) = if possible { (min, max) } else { (0, 0) };
         let info = UserspiInfo { info: usersa_info(&larval), min: from.into(), max: to.into() };
@@ -75,17 +74,17 @@ impl XfrmEngine {
         let header = request.header();
         let update = header.msg_type == MessageType::UPDATE;
         let sa = request_as::sa(request, now.as_secs(), self)?;
-        if sa.said.proto == 255 {
+        if sa.proto == IpsecProtocol::ANY {
             return Err(Errno::EPROTONOSUPPORT);
         }
         let mut mature = false;
         if update {
-            mature = self.ask(&sa.said).is_ok() && self.answered_sa(now).is_some_and(|sa| sa.state == State::Valid);
+            mature = self.ask(&sa.id()).is_ok() && self.answered_sa(now).is_some_and(|sa| sa.state.is_valid());
         }
         let msg_type = if update { message::UPDSA } else { message::NEWSA };
         self.writer.message(msg_type, flags, header.seq, header.pid, &usersa_info(&sa));
         write_attributes(&sa, request, self.extras, &mut self.writer);
-        Ok(Own { said: sa.said, seq: header.seq, pid: header.pid, mature, unused: Unused::of(&sa) })
+        Ok(Own { id: sa.id(), seq: header.seq, pid: header.pid, mature, unused: Unused::of(&sa) })
     }
 
     /// `pfkey_add`: ADD and UPDATE. The notification comes from the kernel.
@@ -97,8 +96,8 @@ impl XfrmEngine {
     /// Writes the change that a DELETE asks for.
     pub(super) fn write_delete(&mut self, request: &Message<'_>, flags: u16) -> Result<(), Errno> {
         let header = request.header();
-        let said = named(request)?;
-        self.writer.message(message::DELSA, flags, header.seq, header.pid, &usersa_id(&said));
+        let id = named(request)?;
+        self.writer.message(message::DELSA, flags, header.seq, header.pid, &usersa_id(&id));
         Ok(())
     }
 
@@ -110,8 +109,7 @@ impl XfrmEngine {
 
     /// `pfkey_get`.
     pub(super) fn get(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let said = named(request)?;
-        self.ask(&said)?;
+        self.ask(&named(request)?)?;
         let sa = self.answered_sa(cx.now).ok_or(Errno::EINVAL)?;
         let reply = answer(request.header(), MessageType::GET, request.header().satype);
         cx.send(Audience::One, reply, |writer| write_sa(writer, &sa, Shown::Whole))
@@ -133,7 +131,7 @@ impl XfrmEngine {
     pub(super) fn flush(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
         let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
-        self.writer.message(message::FLUSHSA, REQUEST | ACK, header.seq, header.pid, &proto);
+        self.writer.message(message::FLUSHSA, REQUEST | ACK, header.seq, header.pid, &proto.0);
         let outcome = self.requests.order(&mut self.writer);
         cx.send_header(Audience::One, Header { errno: 0, len: 2, ..header });
         outcome
@@ -141,6 +139,7 @@ impl XfrmEngine {
 }
 
 /// The SA that a DELETE or GET names; there is none without a protocol.
-fn named(request: &Message<'_>) -> Result<Said, Errno> {
-    request_as::said(request).and_then(|said| if said.proto == 255 { Err(Errno::ESRCH) } else { Ok(said) })
+fn named(request: &Message<'_>) -> Result<SaId, Errno> {
+    let id = request_as::sa_id(request)?;
+    if id.proto == IpsecProtocol::ANY { Err(Errno::ESRCH) } else { Ok(id) }
 }

@@ -11,21 +11,22 @@ use crate::afkey::migrate::read_migration;
 use crate::afkey::policy::{Policy, parse_requests};
 use crate::afkey::read::{PolicyHead, limits, policy_head, policy_id, selector, spd_answer};
 use crate::keyd::{Audience, Context, Errno};
-use crate::wire::{ExtensionType as Ext, Header, Message, MessageType, PolicyType};
+use crate::wire::{Ends, ExtensionType as Ext, Header, Message, MessageType, PolicyDirection, PolicyType};
 
 impl XfrmEngine {
     /// Writes the change of [`Self::spd_add`].
     pub(super) fn write_spd_add(&mut self, request: &Message<'_>, flags: u16) -> Result<(), Errno> {
         let header = request.header();
-        let PolicyHead { v6, selector, policy_type, ext, requests } = policy_head(request)?;
+        let PolicyHead { selector, dir, policy_type, ext, requests } = policy_head(request)?;
+        let like = selector.src.address;
         let templates = if policy_type == PolicyType::IPSEC {
-            parse_requests(requests, ext.dir, v6, || self.new_reqid())?
+            parse_requests(requests, dir, Ends::unspecified(like), || self.new_reqid())?
         } else {
             Vec::new()
         };
         let wanted = Wanted {
             selector: &selector,
-            dir: ext.dir,
+            dir,
             priority: ext.priority.get(),
             block: policy_type == PolicyType::DISCARD,
             hard: limits(request.lifetime(Ext::LIFETIME_HARD)),
@@ -34,7 +35,7 @@ impl XfrmEngine {
         let update = header.msg_type == MessageType::X_SPDUPDATE;
         let msg_type = if update { message::UPDPOLICY } else { message::NEWPOLICY };
         self.writer.message(msg_type, flags, header.seq, header.pid, &userpolicy_info(&wanted));
-        write_templates(&templates, v6, &mut self.writer);
+        write_templates(&templates, like, &mut self.writer);
         self.labelled |= request.has(Ext::X_SEC_CTX);
         write_label(request, &mut self.writer);
         Ok(())
@@ -58,12 +59,12 @@ impl XfrmEngine {
     /// Writes the change of [`Self::spd_delete`].
     pub(super) fn write_spd_delete(&mut self, request: &Message<'_>, flags: u16) -> Result<(), Errno> {
         let header = request.header();
-        let (_, selector) = selector(request)?;
-        let (ext, _) = request.policy().ok_or(Errno::EINVAL)?;
-        if !(1..=3).contains(&ext.dir) {
+        let selector = selector(request)?;
+        let dir = PolicyDirection(request.policy().ok_or(Errno::EINVAL)?.0.dir);
+        if !dir.is_in_spd() {
             return Err(Errno::EINVAL);
         }
-        let id: UserpolicyId = by_selector(&selector, ext.dir);
+        let id: UserpolicyId = by_selector(&selector, dir);
         self.writer.message(message::DELPOLICY, flags, header.seq, header.pid, &id);
         write_label(request, &mut self.writer);
         Ok(())
@@ -119,7 +120,7 @@ impl XfrmEngine {
     /// `pfkey_migrate`. The notification comes from the kernel.
     pub(super) fn migrate(&mut self, request: &Message<'_>) -> Result<(), Errno> {
         let migration = read_migration(request)?;
-        if migration.dir == 0 {
+        if migration.dir == PolicyDirection::ANY {
             return Err(Errno::EINVAL);
         }
         let id: UserpolicyId = by_selector(&migration.selector, migration.dir);

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use pfkey_rs::engine::{Engine, Flow, Outbound, Said, TrafficError};
+use pfkey_rs::engine::{Engine, Flow, Outbound, SaId, TrafficError};
 use pfkey_rs::keyd::{Hub, Queues, SessionId};
 use pfkey_rs::wire::layout::SadbSa;
-use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType as M, Profile, SaType as S};
+use pfkey_rs::wire::{
+    Ends, ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType as M, Profile, SaType as S,
+};
 
 use crate::build::{Msg, request};
 
@@ -96,17 +98,14 @@ impl World {
 
     /// What a UDP packet between the two hosts is to meet.
     pub fn outbound(&mut self) -> Result<Outbound, TrafficError> {
-        let mut flow = Flow { v6: false, saddr: [0; 16], daddr: [0; 16], proto: 17, sport: 1111, dport: 2222 };
-        flow.saddr[..4].copy_from_slice(&[10, 0, 0, 1]);
-        flow.daddr[..4].copy_from_slice(&[10, 0, 0, 2]);
+        let ends = Ends::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into()).unwrap();
+        let flow = Flow { ends, proto: 17, sport: 1111, dport: 2222 };
         self.hub.with_engine(self.now, None, &mut self.queues, |engine, cx| engine.outbound(&flow, cx))
     }
 
     pub fn count(&mut self, spi: u32, bytes: u64) -> Result<(), TrafficError> {
-        let mut daddr = [0; 16];
-        daddr[..4].copy_from_slice(&[10, 0, 0, 2]);
-        let said = Said { daddr, spi, proto: 51, v6: false };
-        self.hub.with_engine(self.now, None, &mut self.queues, |engine, cx| engine.count_traffic(&said, 1, bytes, cx))
+        let id = SaId { dst: [10, 0, 0, 2].into(), spi, proto: IpsecProtocol::AH };
+        self.hub.with_engine(self.now, None, &mut self.queues, |engine, cx| engine.count_traffic(&id, 1, bytes, cx))
     }
 
     /// The ACQUIRE that a packet causes at socket 0.
