@@ -1,7 +1,7 @@
 //! X_MIGRATE: the peers of a policy and of its SAs move to other addresses (af_key's `pfkey_migrate`, `xfrm_migrate`).
 
 use super::Engine;
-use super::policy::Template;
+use super::policy::{Policy, Template};
 use super::sa::{Flow, Sa, State, Usage};
 use super::sa_request::init_state;
 use super::sadb::{Index, Route};
@@ -18,6 +18,19 @@ fn fits_template(one: &Move, template: &Template) -> bool {
     (template.mode, template.proto) == (one.mode, one.proto)
         && (one.reqid == 0 || template.reqid == one.reqid)
         && (template.mode == Mode::TRANSPORT || template.ends == one.old)
+}
+
+/// Moves the templates of a policy (`xfrm_policy_migrate`). Returns whether there was one to move.
+fn move_templates(policy: &mut Policy, moves: &[Move]) -> bool {
+    let mut any = false;
+    for template in &mut policy.templates {
+        let Some(one) = moves.iter().find(|one| fits_template(one, template)) else { continue };
+        any = true;
+        if template.mode != Mode::TRANSPORT {
+            template.ends = one.new;
+        }
+    }
+    any
 }
 
 /// `xfrm_migrate_check`.
@@ -46,22 +59,13 @@ impl Engine {
         let policy = self.spd.lookup(migration.dir, &flow).map(|p| p.id).ok_or(Errno::ENOENT)?;
 
         let moved = self.moved_sas(moves)?;
-        let mut any = false;
-        for template in self.spd.templates_mut(policy) {
-            let Some(one) = moves.iter().find(|one| fits_template(one, template)) else { continue };
-            any = true;
-            if template.mode != Mode::TRANSPORT {
-                template.ends = one.new;
-            }
-        }
-        if !any {
+        if !self.spd.edit(policy, |policy| move_templates(policy, moves)).unwrap_or(false) {
             return Err(Errno::ENODATA);
         }
         for (index, sa) in moved {
             self.counts.allocated += 1;
             self.sadb.remove(index);
-            let timer = sa.next_check(cx.now.as_secs());
-            self.sadb.insert(sa, timer);
+            self.sadb.insert(sa, cx.now.as_secs());
         }
         cx.send(Audience::All, migration_header(&migration), |writer| write_migration(writer, &migration))
     }

@@ -155,7 +155,7 @@ impl Engine {
                 let now = cx.now.as_secs();
                 let larval = Sa::larval(ends, spi, proto, mode, reqid, now, self.acq_expires);
                 self.counts.allocated += 1;
-                self.sadb.insert(larval, Some(now.saturating_add(self.acq_expires)))
+                self.sadb.insert(larval, now)
             }
         };
         self.show(index, reply(header), Audience::All, Shown::Name, cx)
@@ -175,8 +175,7 @@ impl Engine {
             return Err(Errno::EEXIST);
         }
         let larval = self.answered_by(&sa);
-        let timer = sa.next_check(cx.now.as_secs());
-        let index = self.sadb.insert(sa, timer);
+        let index = self.sadb.insert(sa, cx.now.as_secs());
         if let Some(larval) = larval {
             self.sadb.remove(larval);
         }
@@ -192,8 +191,7 @@ impl Engine {
             State::Larval => {
                 let sa = self.rfc_counted_sa(request, now)?;
                 self.sadb.remove(index);
-                let timer = sa.next_check(now);
-                self.sadb.insert(sa, timer)
+                self.sadb.insert(sa, now)
             }
             State::Mature | State::Dying => {
                 let (ext, sa) = (request.sa().ok_or(Errno::EINVAL)?, self.sadb.get(index).ok_or(Errno::ESRCH)?);

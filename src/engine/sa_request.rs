@@ -59,8 +59,7 @@ impl Engine {
             None => {
                 let larval = Sa::larval(ends, 0, proto, mode, reqid, now, self.acq_expires);
                 self.counts.allocated += 1;
-                let end = now.saturating_add(self.acq_expires);
-                self.sadb.insert(larval, Some(end))
+                self.sadb.insert(larval, now)
             }
         };
 
@@ -113,13 +112,13 @@ impl Engine {
         init_state(&sa)?;
         let notice = answer(header, header.msg_type, sa.satype());
         let existing = self.sadb.find(&sa.id());
-        let timer = sa.next_check(cx.now.as_secs());
+        let now = cx.now.as_secs();
         if !update {
             if existing.is_some() {
                 return Err(Errno::EEXIST);
             }
             let larval = self.answered_by(&sa);
-            let index = self.sadb.insert(sa, timer);
+            let index = self.sadb.insert(sa, now);
             // The larval that this SA answers goes without a message.
             if let Some(larval) = larval {
                 self.sadb.remove(larval);
@@ -131,7 +130,7 @@ impl Engine {
             // The new SA takes the larval's place.
             State::Larval => {
                 self.sadb.remove(index);
-                let index = self.sadb.insert(sa, timer);
+                let index = self.sadb.insert(sa, now);
                 self.show(index, notice, Audience::All, Shown::Whole, cx)
             }
             State::Mature | State::Dying => {

@@ -337,8 +337,16 @@ impl Sadb {
         })
     }
 
-    /// Adds an SA as the newest, with a timer (Unix time in seconds).
-    pub fn insert(&mut self, sa: Sa, timer: Option<u64>) -> Index {
+    /// Adds an SA as the newest. `now` is Unix time in seconds.
+    pub fn insert(&mut self, sa: Sa, now: u64) -> Index {
+        let timer = sa.next_check(now);
+        let index = self.insert_copy(sa);
+        self.timers.set(index, timer);
+        index
+    }
+
+    /// Adds an SA of another engine's as the newest. It ends when that one says so: it has no timer here.
+    pub fn insert_copy(&mut self, sa: Sa) -> Index {
         let nowhere = Links { newer: NONE, older: NONE };
         let older = self.newest;
         let index = self.slots.insert(Slot { sa, all: Links { newer: NONE, older }, route: nowhere });
@@ -348,7 +356,6 @@ impl Sadb {
         self.newest = index;
         self.inserted += 1;
         self.index(index);
-        self.timers.set(index, timer);
         index
     }
 
@@ -541,7 +548,7 @@ mod tests {
     #[test]
     fn a_dump_neither_repeats_nor_misses_what_lives_through_it() {
         let mut sadb = Sadb::default();
-        let indexes: Vec<Index> = (1..=5).map(|spi| sadb.insert(sa(spi), None)).collect();
+        let indexes: Vec<Index> = (1..=5).map(|spi| sadb.insert(sa(spi), 0)).collect();
         let walker = sadb.start_walk();
         let mut spis = Vec::new();
         let mut step = |sadb: &mut Sadb| {
@@ -551,7 +558,7 @@ mod tests {
         };
         step(&mut sadb);
         sadb.remove(indexes[3]);
-        sadb.insert(sa(6), None);
+        sadb.insert(sa(6), 0);
         sadb.remove(indexes[4]);
         step(&mut sadb);
         sadb.remove(indexes[1]);
@@ -562,7 +569,7 @@ mod tests {
     #[test]
     fn nothing_is_left_of_removed_sas() {
         let mut sadb = Sadb::default();
-        let index = sadb.insert(larval(0), Some(30));
+        let index = sadb.insert(larval(0), 0);
         assert_eq!(sadb.find_by_seq(9), Some(index));
         sadb.edit(index, 0, |sa| sa.spi = 77);
         assert!(sadb.spis().contains(77, 50));
@@ -575,7 +582,7 @@ mod tests {
     #[test]
     fn a_route_lists_its_sas_newest_first() {
         let mut sadb = Sadb::default();
-        let indexes: Vec<Index> = (1..=4).map(|spi| sadb.insert(sa(spi), None)).collect();
+        let indexes: Vec<Index> = (1..=4).map(|spi| sadb.insert(sa(spi), 0)).collect();
         let route = Route::of(&sa(1));
         let spis = |sadb: &Sadb| sadb.on_route(route).map(|(_, sa)| sa.spi).collect::<Vec<_>>();
         assert_eq!(spis(&sadb), [4, 3, 2, 1]);
@@ -590,7 +597,7 @@ mod tests {
     #[test]
     fn what_changes_in_an_sa_is_found_again() {
         let mut sadb = Sadb::default();
-        let (first, second) = (sadb.insert(sa(1), None), sadb.insert(sa(2), None));
+        let (first, second) = (sadb.insert(sa(1), 0), sadb.insert(sa(2), 0));
         let (dst, route) = (ends().dst(), Route::of(&sa(1)));
         let spis = |sadb: &Sadb, route| sadb.on_route(route).map(|(_, sa)| sa.spi).collect::<Vec<_>>();
         // Another reqid: another route, and both are told.
@@ -613,7 +620,7 @@ mod tests {
         assert_eq!(sadb.next_timer(), None);
         // A larval that was given up is none any more.
         let key = AcquireKey::of(&larval(4));
-        let larval = sadb.insert(larval(4), Some(30));
+        let larval = sadb.insert(larval(4), 0);
         assert!(sadb.is_acquiring(&key));
         sadb.edit(larval, 0, |sa| sa.state = State::Refused);
         assert_eq!((sadb.is_acquiring(&key), sadb.find_by_seq(9), sadb.next_timer()), (false, None, Some(30)));

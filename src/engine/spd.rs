@@ -115,8 +115,24 @@ impl Spd {
     /// Adds a policy as the newest; its position is given here.
     pub fn insert(&mut self, mut policy: Policy) {
         self.position += 1;
-        self.generation += 1;
         policy.position = self.position;
+        self.put(policy);
+    }
+
+    /// Changes a policy, whatever of it but its id and its place. Its indexes follow, and who remembers a choice among
+    /// policies looks again.
+    pub fn edit<R>(&mut self, id: u32, change: impl FnOnce(&mut Policy) -> R) -> Option<R> {
+        let mut policy = self.remove(id)?;
+        let kept = (policy.id, policy.position);
+        let done = change(&mut policy);
+        (policy.id, policy.position) = kept;
+        self.put(policy);
+        Some(done)
+    }
+
+    /// Puts a policy where it belongs.
+    fn put(&mut self, policy: Policy) {
+        self.generation += 1;
         let id = policy.id;
         self.by_identity.insert(Identity::of(&policy), id);
         self.order.insert(policy.position, id);
@@ -130,12 +146,6 @@ impl Spd {
             *self.reqids.entry(template.reqid).or_insert(0) += 1;
         }
         self.policies.insert(id, policy);
-    }
-
-    /// The templates of a policy; reqids must stay, they are counted.
-    pub fn templates_mut(&mut self, id: u32) -> &mut [super::policy::Template] {
-        self.generation += 1;
-        self.policies.get_mut(&id).map_or(&mut [], |policy| &mut policy.templates)
     }
 
     /// Removes a policy.
@@ -161,7 +171,7 @@ impl Spd {
         Some(policy)
     }
 
-    /// Removes every policy; says whether there was one.
+    /// Removes every policy. Returns whether there was one.
     pub fn flush(&mut self) -> bool {
         let any = !self.is_empty();
         let ids: Vec<u32> = self.policies.keys().copied().collect();
@@ -201,7 +211,7 @@ impl Spd {
         }
     }
 
-    /// Notes that a policy was used.
+    /// Notes that a policy was used, which is no change: it stays what it is.
     pub fn touch(&mut self, id: u32, now: u64) {
         let Some(policy) = self.policies.get_mut(&id) else { return };
         let before = policy.ends();
@@ -225,4 +235,36 @@ fn place(dir: PolicyDirection) -> usize {
 
 fn rank(policy: &Policy) -> Rank {
     Rank { priority: policy.priority, position: policy.position }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::wire::{Ends, Prefix};
+
+    #[test]
+    fn what_changes_in_a_policy_is_found_again() {
+        let (a, b): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let flow = |dst| Flow { ends: Ends::new(a, dst).unwrap(), proto: 17, sport: 1, dport: 2 };
+        let to = |dst| Selector { dst: Prefix::host(dst), ..Selector::any(a) };
+        let policy = |id, dst| Policy { id, dir: PolicyDirection::OUTBOUND, selector: to(dst), ..Policy::any(a) };
+        let mut spd = Spd::default();
+        spd.insert(policy(1, a));
+        spd.insert(policy(9, b));
+        let found = |spd: &Spd, dst| spd.lookup(PolicyDirection::OUTBOUND, &flow(dst)).map(|policy| policy.id);
+        let generation = spd.generation();
+        // To the other address, where the younger policy is: it is the older still.
+        spd.edit(1, |policy| (policy.id, policy.position, policy.selector) = (7, 7, to(b)));
+        assert_eq!((found(&spd, a), found(&spd, b)), (None, Some(1)));
+        assert_eq!((spd.find(PolicyDirection::OUTBOUND, &to(a), None), spd.next_end()), (None, None));
+        assert_ne!(spd.generation(), generation);
+        // Weaker, and with an end.
+        spd.edit(1, |policy| (policy.priority, policy.hard.add_seconds) = (5, 30));
+        assert_eq!((found(&spd, b), spd.next_end()), (Some(9), Some(30)));
+        spd.expire(30);
+        assert_eq!((spd.len(), spd.below(u64::MAX).map(|policy| policy.id)), (1, Some(9)));
+        assert!(spd.flush() && spd.by_identity.is_empty() && spd.order.is_empty() && spd.reqids.is_empty());
+    }
 }

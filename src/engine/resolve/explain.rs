@@ -73,7 +73,7 @@ impl Engine {
     /// Takes over an SA as it is; for an engine that is a copy of another.
     pub fn know_sa(&mut self, sa: Sa) {
         self.counts.allocated += 1;
-        self.sadb.insert(sa, None);
+        self.sadb.insert_copy(sa);
     }
 
     /// Takes over a policy as it is. Of equal priority the one that is taken over first is the stronger.

@@ -243,7 +243,6 @@ impl Engine {
         larval.context.clone_from(context);
         self.acquire_seq = self.acquire_seq.wrapping_add(1).max(1);
         larval.seq = self.acquire_seq;
-        let timer = larval.next_check(now);
         let satype = SaType::from_protocol(key.proto);
         let header = Header::new(MessageType::ACQUIRE, satype, larval.seq, 0);
         let ext = SadbXPolicy {
@@ -271,7 +270,7 @@ impl Engine {
         });
         if taken.is_ok_and(|takers| takers > 0) {
             self.counts.allocated += 1;
-            self.sadb.insert(larval, timer);
+            self.sadb.insert(larval, now);
         }
     }
 }
