@@ -180,7 +180,7 @@ fn a_receivers_flags() {
                 assert_eq!(cut, room < 16, "{line}");
                 format!("{len} bytes")
             }
-            Err(errno) => errno.desc().to_owned(),
+            Err(errno) => nix::errno::Errno::from_raw(errno.to_raw()).desc().to_owned(),
         };
         let stays = if world.queues.is_empty(world.reader) { "gone" } else { "stays" };
         assert_eq!(format!("{got}, {stays}"), outcome, "{tried}");

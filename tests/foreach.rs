@@ -6,13 +6,12 @@ mod c;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use pfkey_rs::afkey::sa::State;
 use pfkey_rs::listing::for_each_sa;
 use pfkey_rs::socket::{self, Backend};
 use pfkey_rs::wire::layout::{SadbLifetime, SadbSa};
-use pfkey_rs::wire::{Ends, ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
+use pfkey_rs::wire::{Ends, Errno, ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
 
 fn add(fd: &OwnedFd, satype: SaType, spi: u32) {
     let mut buffer = [0; 512];
@@ -69,7 +68,7 @@ fn on(backend: &Backend) {
     assert_eq!(shown(&fd, esp, 9), [(esp, 0x300), (esp, 0x100)]);
     assert_eq!(shown(&fd, SaType::UNSPEC, 2), [(esp, 0x300), (ah, 0x200)]);
     // What was stopped leaves nothing behind.
-    assert_eq!(recv(fd.as_raw_fd(), &mut [0; 16], MsgFlags::MSG_DONTWAIT), Err(Errno::EAGAIN));
+    assert_eq!(recv(fd.as_raw_fd(), &mut [0; 16], MsgFlags::MSG_DONTWAIT), Err(nix::errno::Errno::EAGAIN));
     assert_eq!(for_each_sa(fd.as_fd(), SaType(4), &mut |_| ControlFlow::Continue(())), Err(Errno::EINVAL));
 }
 

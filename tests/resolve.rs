@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use pfkey_rs::afkey::policy::{Policy, Template};
 use pfkey_rs::afkey::sa::{Key, Sa, Selector, State};
 use pfkey_rs::engine::resolve::bundle::Bundle;
@@ -18,8 +17,8 @@ use pfkey_rs::engine::{Engine, Flow};
 use pfkey_rs::keyd::{Audience, Context, MessageBuffer, Outbox};
 use pfkey_rs::wire::layout::SadbSa;
 use pfkey_rs::wire::{
-    AuthAlgorithm, EncryptAlgorithm, Ends, ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType, Mode,
-    PolicyDirection, Prefix, Profile, SaType, SockaddrBytes, Writer,
+    AuthAlgorithm, EncryptAlgorithm, Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType,
+    Mode, PolicyDirection, Prefix, Profile, SaType, SockaddrBytes, Writer,
 };
 
 const A: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));

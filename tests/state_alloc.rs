@@ -166,7 +166,7 @@ fn the_counters_follow_an_sa() {
     let mut message = ah(M::ADD);
     // The header alone announces more than it is: send refuses it, nobody reads it.
     let refused = world.hub.receive(world.id, &message.bytes()[..16], NOW, &mut world.queues).expect_err("no message");
-    assert_eq!((refused.rule.errno(), world.counts()), (EMSGSIZE, counts(0, 0, 0)));
+    assert_eq!((refused.rule.errno().to_raw(), world.counts()), (EMSGSIZE, counts(0, 0, 0)));
     assert_eq!(world.ask(&message.without(0)), EINVAL);
     trace.push(world.counts().to_string());
     assert_eq!(world.ask(&message), 0);

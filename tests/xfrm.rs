@@ -8,10 +8,9 @@ mod build;
 use std::time::Duration;
 
 use build::{Msg, request};
-use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use pfkey_rs::keyd::{Hub, Queues, SessionId};
-use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType as M, Profile, SaType as S};
+use pfkey_rs::wire::{Errno, ExtensionType as Ext, Header, Message, MessageType as M, Profile, SaType as S};
 use pfkey_rs::xfrm::XfrmEngine;
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);

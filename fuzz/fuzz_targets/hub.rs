@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use nix::errno::Errno;
 use pfkey_fuzz::splitmix::Random;
 use pfkey_fuzz::{drawn_message, told};
 use pfkey_rs::afkey::sa::SaId;
@@ -16,7 +15,7 @@ use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use pfkey_rs::engine::resolve::path::Path;
 use pfkey_rs::engine::{Engine, Flow};
 use pfkey_rs::keyd::{Hub, Queues, SessionId, Time};
-use pfkey_rs::wire::{Ends, Extras, Message, MessageType, Profile};
+use pfkey_rs::wire::{Errno, Ends, Extras, Message, MessageType, Profile};
 
 const START: Time = Duration::from_secs(1_700_000_000);
 
@@ -61,7 +60,7 @@ fn kind(outcome: &Result<Outcome, Errno>) -> (u8, i32, Vec<SaId>) {
         Ok(Outcome::Bundle(bundle)) => (1, 0, bundle.nodes().iter().map(|node| node.id).collect()),
         Ok(Outcome::Queued(policy)) => (2, *policy as i32, Vec::new()),
         Ok(Outcome::Blackhole(_)) => (3, 0, Vec::new()),
-        Err(errno) => (4, *errno as i32, Vec::new()),
+        Err(errno) => (4, errno.to_raw(), Vec::new()),
     }
 }
 
@@ -129,9 +128,9 @@ impl World {
             Verdict::Transform => outcome == 1 || outcome == 4,
             Verdict::Wait => outcome == 2 || outcome == 3 || outcome == 4,
             Verdict::Discard => {
-                (outcome, errno) == (4, Errno::EPERM as i32) || (outcome, errno) == (4, Errno::ENOENT as i32)
+                (outcome, errno) == (4, Errno::EPERM.to_raw()) || (outcome, errno) == (4, Errno::ENOENT.to_raw())
             }
-            Verdict::TooManyTemplates => (outcome, errno) == (4, Errno::ENOBUFS as i32),
+            Verdict::TooManyTemplates => (outcome, errno) == (4, Errno::ENOBUFS.to_raw()),
         };
         assert!(agrees, "{verdict:?} is explained, but {:?} happens to {packet:?}", kinds[0]);
     }

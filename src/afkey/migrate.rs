@@ -6,10 +6,9 @@ use super::message::write_prefix;
 use super::policy::{MAX_TEMPLATES, ends};
 use super::read;
 use super::sa::Selector;
-use crate::keyd::Errno;
 use crate::wire::layout::{SadbXIpsecrequest, SadbXPolicy};
 use crate::wire::{
-    Ends, ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType, Mode, PolicyDirection, PolicyLevel,
+    Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType, Mode, PolicyDirection, PolicyLevel,
     PolicyType, Requests, SaType, SockaddrBytes, Writer,
 };
 

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 
 use zerocopy::FromBytes as _;
 
+use super::read::{is_of_socket, limits, selector};
 use super::sa::{Context, Limits, Selector, Usage, reached_at};
-use crate::keyd::Errno;
+use super::view::usage;
 pub use crate::policy::template::{MANUAL_REQID_MAX, MAX_TEMPLATES, Template, ends, parse_requests};
 use crate::wire::layout::SadbXPolicy;
-use crate::wire::{Ends, PolicyDirection, PolicyType};
+use crate::wire::{Ends, Errno, ExtensionType as Ext, Message, PolicyDirection, PolicyType};
 
 /// A policy.
 #[derive(Clone, Debug)]
@@ -45,21 +46,53 @@ impl Policy {
     /// One without a direction that takes every packet of an address's family and lets it pass.
     #[must_use]
     pub fn any(like: IpAddr) -> Self {
+        Self::of(Selector::any(like))
+    }
+
+    /// One without a direction that takes the packets of a selector and lets them pass.
+    #[must_use]
+    pub const fn of(selector: Selector) -> Self {
         Self {
             id: 0,
             dir: PolicyDirection::ANY,
             priority: 0,
             block: false,
             icmp: false,
-            selector: Selector::any(like),
+            selector,
             context: None,
             templates: Vec::new(),
-            hard: Limits::default(),
-            soft: Limits::default(),
-            usage: Usage::default(),
+            hard: Limits::NONE,
+            soft: Limits::NONE,
+            usage: Usage::NONE,
             position: 0,
             inserted: 0,
         }
+    }
+
+    /// The policy of an X_SPDDUMP or X_SPDGET message; `None` for a socket's, which is no entry of the SPD.
+    #[must_use]
+    pub fn of_message(message: &Message<'_>) -> Option<Self> {
+        let selector = selector(message).ok()?;
+        let (ext, requests) = message.policy()?;
+        let (id, dir) = (ext.id.get(), PolicyDirection(ext.dir));
+        if is_of_socket(id) {
+            return None;
+        }
+        let templates = parse_requests(requests, dir, Ends::unspecified(selector.src.address), || None).ok()?;
+        let usage = usage(message.lifetime(Ext::LIFETIME_CURRENT));
+        Some(Self {
+            id,
+            dir,
+            priority: ext.priority.get(),
+            block: PolicyType(ext.policy_type.get()) == PolicyType::DISCARD,
+            context: Context::of(message).ok().flatten(),
+            templates,
+            hard: limits(message.lifetime(Ext::LIFETIME_HARD)),
+            soft: limits(message.lifetime(Ext::LIFETIME_SOFT)),
+            usage,
+            inserted: u128::from(usage.add_time) * 1_000_000_000,
+            ..Self::of(selector)
+        })
     }
 
     /// A socket's own policy, as IP_IPSEC_POLICY and IPV6_IPSEC_POLICY take it (`pfkey_compile_policy`): a

@@ -1,11 +1,10 @@
-//! Requests as SAs, selectors and policies, with af_key's checks in af_key's order.
+//! What requests are made of: SAs, names, selectors, with af_key's checks in af_key's order.
 
 use super::sa::{Context, Encap, Key, Limits, Sa, SaId, Selector};
-use crate::keyd::Errno;
-use crate::wire::layout::{SadbLifetime, SadbSa, SadbXPolicy};
+use crate::wire::layout::{SadbLifetime, SadbSa};
 use crate::wire::{
-    AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Ends, ExtensionType as Ext, Header, IpsecProtocol, Message,
-    MessageType, Mode, PolicyDirection, PolicyType, Prefix, SaFlags, SaType,
+    AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol,
+    Message, MessageType, Mode, Prefix, SaFlags, SaType,
 };
 
 /// Linux's replay window for SAs that come through PF_KEY.
@@ -15,7 +14,7 @@ const MAX_AUTH: u8 = AuthAlgorithm::X_NULL.0;
 const MAX_ENCRYPT: u8 = EncryptAlgorithm::X_TWOFISHCBC.0;
 const MAX_COMPRESS: u8 = CompressionAlgorithm::LZJH.0;
 
-/// What depends on the engine while an SA is read.
+/// What depends on the engine while a request is read.
 pub trait Judge {
     /// Whether an authentication algorithm can be used (`xfrm_aalg_get_byid`).
     fn has_auth(&mut self, id: u8) -> bool;
@@ -28,6 +27,10 @@ pub trait Judge {
     /// # Errors
     /// That of the security module.
     fn context(&mut self, request: &Message<'_>) -> Result<Option<Context>, Errno>;
+    /// A reqid of its own for a template of level unique (`gen_reqid`).
+    fn new_reqid(&mut self) -> Option<u32>;
+    /// The request is an ADD or UPDATE (`pfkey_msg2xfrm_state`).
+    fn requested(&mut self) {}
     /// The request has what an SA needs, so that Linux allocates one (`xfrm_state_alloc`). Algorithms, mode and label are
     /// looked at afterwards.
     fn allocated(&mut self) {}
@@ -90,18 +93,13 @@ pub fn mode(message: &Message<'_>) -> Result<(Mode, u32), Errno> {
     }
 }
 
-/// The SPIs that a GETSPI may choose from, in host byte order, both ends included.
-#[must_use]
-pub fn spi_range(message: &Message<'_>) -> (u32, u32) {
-    message.spirange().map_or((0x100, 0x0fff_ffff), |r| (r.min.get(), r.max.get()))
-}
-
 /// The SA of an ADD or UPDATE (`pfkey_msg2xfrm_state` without `xfrm_init_state`).
 ///
 /// # Errors
 /// That of the error report.
 pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa, Errno> {
     let header = request.header();
+    judge.requested();
     let ext: SadbSa = request.sa().ok_or(Errno::EINVAL)?;
     let ends = ends(request)?;
     let (hard, soft) = (request.lifetime(Ext::LIFETIME_HARD), request.lifetime(Ext::LIFETIME_SOFT));
@@ -190,47 +188,8 @@ pub fn selector(message: &Message<'_>) -> Result<Selector, Errno> {
     })
 }
 
-/// What an SPDADD, SPDUPDATE or SPDSETIDX says before its requests are read.
-#[derive(Clone, Copy, Debug)]
-pub struct PolicyHead<'a> {
-    /// Which packets.
-    pub selector: Selector,
-    /// In, out or forwarded.
-    pub dir: PolicyDirection,
-    /// DISCARD, NONE or IPSEC.
-    pub policy_type: PolicyType,
-    /// The fixed part of the policy extension.
-    pub ext: SadbXPolicy,
-    /// Its requests, unread.
-    pub requests: &'a [u8],
-}
-
-/// The first checks of `pfkey_spdadd`.
-///
-/// # Errors
-/// EINVAL.
-pub fn policy_head<'a>(request: &Message<'a>) -> Result<PolicyHead<'a>, Errno> {
-    let selector = selector(request)?;
-    let (ext, requests) = request.policy().ok_or(Errno::EINVAL)?;
-    let (policy_type, dir) = (PolicyType(ext.policy_type.get()), PolicyDirection(ext.dir));
-    if policy_type > PolicyType::IPSEC || !dir.is_in_spd() {
-        return Err(Errno::EINVAL);
-    }
-    Ok(PolicyHead { selector, dir, policy_type, ext, requests })
-}
-
 /// Whether a policy's id is that of a socket's own: `XFRM_POLICY_MAX` and more in the low bits.
 #[must_use]
 pub const fn is_of_socket(id: u32) -> bool {
     id & 7 >= 3
-}
-
-/// The policy that an SPDGET or SPDDELETE2 is about.
-///
-/// # Errors
-/// EINVAL where it is not said, or is a socket's.
-pub fn policy_id(request: &Message<'_>) -> Result<u32, Errno> {
-    let (ext, _) = request.policy().ok_or(Errno::EINVAL)?;
-    let id = ext.id.get();
-    if is_of_socket(id) { Err(Errno::EINVAL) } else { Ok(id) }
 }

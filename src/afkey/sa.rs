@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
-use crate::keyd::Errno;
-use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Ends, IpsecProtocol, Message, Mode, Prefix, SaState, SaType};
+use crate::wire::{
+    AuthAlgorithm, EncryptAlgorithm, Ends, Errno, IpsecProtocol, Message, Mode, Prefix, SaState, SaType,
+};
 
 /// What names an SA: the source address is no part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,6 +79,11 @@ pub struct Limits {
     pub use_seconds: u64,
 }
 
+impl Limits {
+    /// No limit.
+    pub const NONE: Self = Self { packets: 0, bytes: 0, add_seconds: 0, use_seconds: 0 };
+}
+
 /// Seconds until a limit of so many that counts from `start` is reached; 0 or less: it is. The kernel's arithmetic
 /// (`xfrm_timer_handler`): a sum without a sign, taken for a number with one, so that 2^63 seconds and more are over at
 /// once.
@@ -107,6 +113,9 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Nothing, and no time.
+    pub const NONE: Self = Self { packets: 0, bytes: 0, add_time: 0, use_time: 0 };
+
     /// Whether a limit of time is reached at `now`, Unix time in seconds. What is not used is looked at as if it were from now
     /// on.
     #[must_use]

@@ -5,8 +5,6 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::time::Duration;
 
-use nix::errno::Errno;
-
 use super::argument;
 use super::guard::{Failure, keep_code};
 use crate::engine::resolve::lookup::{Outcome, Packet, Resolver};
@@ -14,7 +12,7 @@ use crate::engine::resolve::path::Path;
 use crate::engine::{Engine, Flow, SaId, TrafficError};
 use crate::keyd::{Hub, Queues, SessionId};
 use crate::wire::address::{family, from_xfrm, to_xfrm};
-use crate::wire::{Ends, Mode, Profile, SaType, Sockaddr};
+use crate::wire::{Ends, Errno, Mode, Profile, SaType, Sockaddr};
 
 /// A key engine with its own SADB and SPD. It does no I/O and reads no clock; every call takes the time in
 /// nanoseconds since the Unix epoch. One thread at a time may use it. Memory that is missing ends the process.
@@ -42,8 +40,8 @@ pub struct pfkey_engine_sa {
 }
 
 fn fail<T>(errno: Errno) -> Result<T, Failure> {
-    errno.set();
-    Err(Failure::Errno(errno as i32))
+    nix::errno::Errno::set_raw(errno.to_raw());
+    Err(Failure::Errno(errno.to_raw()))
 }
 
 /// Calls `body` with the engine; a failure is -1 with errno and code 26.
@@ -158,7 +156,7 @@ pub unsafe extern "C-unwind" fn pfkey_engine_send(
         with(engine, |e| {
             let id = self::session(e, session)?;
             let outcome = e.hub.receive(id, bytes?, Duration::from_nanos(now), &mut e.queues);
-            outcome.map(|()| 0).map_err(|error| Errno::from_raw(error.rule.errno()))
+            outcome.map(|()| 0).map_err(|error| error.rule.errno())
         })
     }
 }

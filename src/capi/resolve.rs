@@ -2,11 +2,10 @@
 
 use std::ffi::c_int;
 
-use nix::errno::Errno;
-
 use super::argument;
 use super::engine::{flow, named, pfkey_engine, pfkey_engine_sa, with};
 use crate::engine::resolve::explain::Verdict;
+use crate::wire::Errno;
 
 /// Most SAs that a packet can take.
 const SAS: usize = 6;

@@ -5,9 +5,9 @@ use super::policy::{Policy, Template};
 use super::sa::{Flow, Sa, State, Usage};
 use super::sa_request::init_state;
 use super::sadb::{Index, Route};
-use crate::afkey::migrate::{Move, migration_header, read_migration, write_migration};
+use crate::afkey::migrate::{Migration, Move, migration_header, write_migration};
 use crate::keyd::{Audience, Context, Errno};
-use crate::wire::{Ends, Message, Mode, PolicyDirection};
+use crate::wire::{Ends, Mode, PolicyDirection};
 
 fn same_source(a: &Move, b: &Move) -> bool {
     (a.proto, a.mode, a.reqid, a.old) == (b.proto, b.mode, b.reqid, b.old)
@@ -46,8 +46,7 @@ fn check(moves: &[Move]) -> Result<(), Errno> {
 
 impl Engine {
     /// `pfkey_migrate`. Everything moves or nothing.
-    pub(super) fn migrate(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let migration = read_migration(request)?;
+    pub(super) fn migrate(&mut self, migration: &Migration, cx: &mut Context<'_>) -> Result<(), Errno> {
         let moves = &migration.moves;
         check(moves)?;
         if migration.dir == PolicyDirection::ANY {
@@ -67,7 +66,7 @@ impl Engine {
             self.sadb.remove(index);
             self.sadb.insert(sa, cx.now.as_secs());
         }
-        cx.send(Audience::All, migration_header(&migration), |writer| write_migration(writer, &migration))
+        cx.send(Audience::All, migration_header(migration), |writer| write_migration(writer, migration))
     }
 
     /// The newest SA of each move (`xfrm_migrate_state_find`), as it will be (`xfrm_state_migrate`).

@@ -49,6 +49,7 @@ mod traffic;
 
 use std::net::IpAddr;
 
+use crate::afkey::request::Request;
 pub use crate::afkey::{message, policy, sa};
 use crate::keyd::{Audience, Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
 use crate::wire::address::{family, to_xfrm};
@@ -57,6 +58,7 @@ use crate::wire::layout::SadbXFilter;
 use crate::wire::sockaddr::{AF_INET, AF_INET6};
 use crate::wire::{Extras, Header, IpsecProtocol, Message, MessageType, Prefix, Profile, Writer};
 use sa::Sa;
+use sa_request::Own;
 use sadb::{Sadb, Walker};
 use spd::Spd;
 
@@ -218,19 +220,32 @@ impl KeyEngine for Engine {
         if self.profile == Profile::Rfc2367 && request.header().msg_type.0 <= MessageType::X_PCHANGE.0 {
             return self.rfc_request(request, cx);
         }
-        match request.header().msg_type {
-            MessageType::GETSPI => self.getspi(request, cx),
-            MessageType::UPDATE | MessageType::ADD => self.add(request, cx),
-            MessageType::DELETE => self.delete(request, cx),
-            MessageType::GET => self.get(request, cx),
-            MessageType::ACQUIRE => self.acquire_failed(request, cx.now.as_secs()),
-            MessageType::FLUSH => self.flush(request, cx),
-            MessageType::X_SPDUPDATE | MessageType::X_SPDADD | MessageType::X_SPDSETIDX => self.spd_add(request, cx),
-            MessageType::X_SPDDELETE => self.spd_delete(request, cx),
-            MessageType::X_SPDGET | MessageType::X_SPDDELETE2 => self.spd_by_id(request, cx),
-            MessageType::X_SPDFLUSH => self.spd_flush(request, cx),
-            MessageType::X_MIGRATE => self.migrate(request, cx),
-            _ => Err(Errno::EOPNOTSUPP),
+        let mut judge = Own { extras: self.extras, spd: &mut self.spd, counts: &mut self.counts };
+        let (header, now) = (request.header(), cx.now.as_secs());
+        match Request::read(request, now, &mut judge)? {
+            Request::GetSpi(wanted) => self.getspi(header, &wanted, cx),
+            Request::Add(sa) => self.add(header, sa, cx),
+            Request::Update(sa) => self.update(header, sa, cx),
+            Request::Delete(id) => self.delete(header, &id, cx),
+            Request::Get(id) => self.get(header, &id, cx),
+            Request::GiveUp(seq) => {
+                self.give_up(seq, now);
+                Ok(())
+            }
+            Request::Flush(proto) => {
+                self.flush(header, proto, cx);
+                Ok(())
+            }
+            Request::PolicyAdd(policy) => self.spd_add(header, policy, cx),
+            Request::PolicyUpdate(policy) => self.spd_update(header, policy, cx),
+            Request::PolicyDelete(name) => self.spd_delete(header, &name, cx),
+            Request::PolicyDeleteById(id) => self.spd_delete_by_id(header, id, cx),
+            Request::PolicyGet(id) => self.spd_get(header, id, cx),
+            Request::PolicyFlush => {
+                self.spd_flush(header, cx);
+                Ok(())
+            }
+            Request::Migrate(migration) => self.migrate(&migration, cx),
         }
     }
 

@@ -1,10 +1,12 @@
-//! Requests about SAs, with af_key's checks in af_key's order.
+//! Requests about SAs.
 
 use super::message::Shown;
-use super::sa::{Context as SecurityContext, Sa, State};
+use super::sa::{Context as SecurityContext, Sa, SaId, State};
 use super::sadb::AcquireKey;
-use super::{Engine, algorithm};
-use crate::afkey::read::{self, Judge, answer, ends, mode};
+use super::spd::Spd;
+use super::{Engine, SaCounts, algorithm};
+use crate::afkey::read::{Judge, answer};
+use crate::afkey::request::GetSpi;
 use crate::keyd::{Audience, Context, Errno};
 use crate::wire::extras::Aead;
 use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, Header, IpsecProtocol, Message, MessageType, Mode, SaType};
@@ -12,13 +14,14 @@ use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, Header, IpsecProtocol
 /// `UDP_ENCAP_ESPINUDP`.
 const ENCAP_ESPINUDP: u8 = 2;
 
-/// What this engine has: its table of algorithms, and SELinux without a policy.
-struct Own {
-    extras: Extras,
-    allocated: u64,
+/// What this engine has: its table of algorithms, SELinux without a policy, and the reqids of its SPD.
+pub(super) struct Own<'e> {
+    pub(super) extras: Extras,
+    pub(super) spd: &'e mut Spd,
+    pub(super) counts: &'e mut SaCounts,
 }
 
-impl Judge for Own {
+impl Judge for Own<'_> {
     fn has_auth(&mut self, id: u8) -> bool {
         algorithm::has_auth(id)
     }
@@ -35,20 +38,24 @@ impl Judge for Own {
         SecurityContext::of(request)
     }
 
+    fn new_reqid(&mut self) -> Option<u32> {
+        self.spd.new_reqid()
+    }
+
+    fn requested(&mut self) {
+        self.counts.requests += 1;
+    }
+
     fn allocated(&mut self) {
-        self.allocated += 1;
+        self.counts.allocated += 1;
     }
 }
 
 impl Engine {
     /// `pfkey_getspi`.
-    pub(super) fn getspi(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let header = request.header();
-        let ends = ends(request)?;
-        let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
-        let (mode, reqid) = mode(request)?;
+    pub(super) fn getspi(&mut self, header: Header, wanted: &GetSpi, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let GetSpi { ends, proto, mode, reqid, range: (min, max) } = *wanted;
         let now = cx.now.as_secs();
-
         let by_seq = self
             .sadb
             .find_by_seq(header.seq)
@@ -63,7 +70,6 @@ impl Engine {
             }
         };
 
-        let (min, max) = read::spi_range(request);
         let sa_proto = self.sadb.get(index).map_or(IpsecProtocol::ANY, |sa| sa.proto);
         // verify_spi_info
         match sa_proto {
@@ -100,37 +106,32 @@ impl Engine {
         spis.first_free(start, max, proto.0).or_else(|| spis.first_free(min, start, proto.0))
     }
 
-    /// `pfkey_add`: ADD and UPDATE.
-    pub(super) fn add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let header = request.header();
-        let update = header.msg_type == MessageType::UPDATE;
-        let mut own = Own { extras: self.extras, allocated: 0 };
-        let read = read::sa(request, cx.now.as_secs(), &mut own);
-        self.counts.requests += 1;
-        self.counts.allocated += own.allocated;
-        let mut sa = read?;
+    /// `pfkey_add` of an ADD.
+    pub(super) fn add(&mut self, header: Header, sa: Sa, cx: &mut Context<'_>) -> Result<(), Errno> {
         init_state(&sa)?;
-        let notice = answer(header, header.msg_type, sa.satype());
-        let existing = self.sadb.find(&sa.id());
-        let now = cx.now.as_secs();
-        if !update {
-            if existing.is_some() {
-                return Err(Errno::EEXIST);
-            }
-            let larval = self.answered_by(&sa);
-            let index = self.sadb.insert(sa, now);
-            // The larval that this SA answers goes without a message.
-            if let Some(larval) = larval {
-                self.sadb.remove(larval);
-            }
-            return self.show(index, notice, Audience::All, Shown::Whole, cx);
+        let notice = answer(header, MessageType::ADD, sa.satype());
+        if self.sadb.find(&sa.id()).is_some() {
+            return Err(Errno::EEXIST);
         }
-        let index = existing.ok_or(Errno::ESRCH)?;
+        let larval = self.answered_by(&sa);
+        let index = self.sadb.insert(sa, cx.now.as_secs());
+        // The larval that this SA answers goes without a message.
+        if let Some(larval) = larval {
+            self.sadb.remove(larval);
+        }
+        self.show(index, notice, Audience::All, Shown::Whole, cx)
+    }
+
+    /// `pfkey_add` of an UPDATE.
+    pub(super) fn update(&mut self, header: Header, mut sa: Sa, cx: &mut Context<'_>) -> Result<(), Errno> {
+        init_state(&sa)?;
+        let notice = answer(header, MessageType::UPDATE, sa.satype());
+        let index = self.sadb.find(&sa.id()).ok_or(Errno::ESRCH)?;
         match self.sadb.get(index).ok_or(Errno::ESRCH)?.state {
             // The new SA takes the larval's place.
             State::Larval => {
                 self.sadb.remove(index);
-                let index = self.sadb.insert(sa, now);
+                let index = self.sadb.insert(sa, cx.now.as_secs());
                 self.show(index, notice, Audience::All, Shown::Whole, cx)
             }
             State::Mature | State::Dying => {
@@ -139,7 +140,7 @@ impl Engine {
                 sa.state = State::Dead;
                 cx.send(Audience::All, notice, |writer| self.write_sa(writer, &sa, Shown::Whole))
             }
-            _ => Err(Errno::EINVAL),
+            State::Refused | State::Expired | State::Dead => Err(Errno::EINVAL),
         }
     }
 
@@ -180,46 +181,30 @@ impl Engine {
         Ok(())
     }
 
-    /// The SA that a DELETE or GET names (`pfkey_xfrm_state_lookup`).
-    fn named(&self, request: &Message<'_>) -> Result<u32, Errno> {
-        self.sadb.find(&read::sa_id(request)?).ok_or(Errno::ESRCH)
-    }
-
     /// `pfkey_delete`.
-    pub(super) fn delete(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let index = self.named(request)?;
-        let Some(mut sa) = self.sadb.remove(index) else { return Err(Errno::ESRCH) };
+    pub(super) fn delete(&mut self, header: Header, id: &SaId, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let index = self.sadb.find(id).ok_or(Errno::ESRCH)?;
+        let mut sa = self.sadb.remove(index).ok_or(Errno::ESRCH)?;
         sa.state = State::Dead;
-        let notice = answer(request.header(), MessageType::DELETE, sa.satype());
+        let notice = answer(header, MessageType::DELETE, sa.satype());
         cx.send(Audience::All, notice, |writer| self.write_sa(writer, &sa, Shown::Whole))
     }
 
     /// `pfkey_get`.
-    pub(super) fn get(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let index = self.named(request)?;
-        let reply = answer(request.header(), MessageType::GET, request.header().satype);
-        self.show(index, reply, Audience::One, Shown::Whole, cx)
+    pub(super) fn get(&mut self, header: Header, id: &SaId, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let index = self.sadb.find(id).ok_or(Errno::ESRCH)?;
+        self.show(index, answer(header, MessageType::GET, header.satype), Audience::One, Shown::Whole, cx)
     }
 
     /// `pfkey_acquire`: a key manager gave up.
-    pub(super) fn acquire_failed(&mut self, request: &Message<'_>, now: u64) -> Result<(), Errno> {
-        let header = request.header();
-        if header.len != 2 {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        if header.seq == 0 || header.errno == 0 {
-            return Ok(());
-        }
-        if let Some(index) = self.sadb.find_by_seq(header.seq) {
+    pub(super) fn give_up(&mut self, seq: Option<u32>, now: u64) {
+        if let Some(index) = seq.and_then(|seq| self.sadb.find_by_seq(seq)) {
             self.sadb.edit(index, now, |sa| sa.state = State::Refused);
         }
-        Ok(())
     }
 
     /// `pfkey_flush`: the answer first, then, if something was removed, a notification.
-    pub(super) fn flush(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let header = request.header();
-        let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
+    pub(super) fn flush(&mut self, header: Header, proto: IpsecProtocol, cx: &mut Context<'_>) {
         let doomed = self.sadb.select(|sa| proto.includes(sa.proto));
         for &index in &doomed {
             self.sadb.remove(index);
@@ -229,7 +214,6 @@ impl Engine {
             let notice = answer(header, MessageType::FLUSH, SaType::from_protocol(proto));
             cx.send_header(Audience::All, notice);
         }
-        Ok(())
     }
 }
 

@@ -3,7 +3,6 @@
 
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::outbox::errno_byte;
 use super::{DumpMessage, DumpStep, Errno, KeyEngine, MessageBuffer, Time};
 use crate::wire::Header;
 
@@ -108,7 +107,7 @@ impl<D> DumpRun<D> {
 /// Fills in what only the hub knows: `sadb_msg_errno`, `sadb_msg_seq`, `sadb_msg_pid`.
 fn patch(message: &mut [u8], seq: u32, pid: u32, errno: Option<Errno>) {
     if let Some(errno_field) = message.get_mut(2) {
-        *errno_field = errno.map_or(0, errno_byte);
+        *errno_field = errno.map_or(0, Errno::to_wire);
     }
     if let Some(field) = message.get_mut(8..12) {
         field.copy_from_slice(&seq.to_ne_bytes());

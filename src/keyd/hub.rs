@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use super::dump::{DumpRun, Progress};
 use super::limits::MAX_OBJECTS;
-use super::outbox::errno_byte;
 use super::{
     Audience, Context, Errno, KeyEngine, MessageBuffer, Outbox, SessionId, SessionState, Sink, Supported, Time,
 };
 use zerocopy::IntoBytes as _;
 use zeroize::Zeroizing;
 
+use crate::afkey::request::is_change;
 use crate::wire::{ExtensionType, Header, Message, MessageType, Profile, SaType, WireError, Writer, several};
 
 /// `SADB_SATYPE_MAX`.
@@ -122,20 +122,6 @@ impl<D, S: Sink> Outbox for Delivery<'_, D, S> {
 /// The bit of a registration.
 fn registration(satype: SaType) -> u16 {
     if satype == SaType::UNSPEC { 0 } else { 1_u16.checked_shl(satype.0.into()).unwrap_or(0) }
-}
-
-/// A request that is the engine's alone and changes SAs or policies.
-const fn is_change(msg_type: MessageType) -> bool {
-    matches!(
-        msg_type,
-        MessageType::ADD
-            | MessageType::UPDATE
-            | MessageType::DELETE
-            | MessageType::X_SPDADD
-            | MessageType::X_SPDUPDATE
-            | MessageType::X_SPDDELETE
-            | MessageType::X_SPDDELETE2
-    )
 }
 
 /// A request that may add an SA or a policy.
@@ -441,7 +427,7 @@ impl<E: KeyEngine> Hub<E> {
         let others = self.profile == Profile::Rfc2367 && !malformed;
         let audience = if others { Audience::All } else { Audience::One };
         // A header always fits.
-        let _ = self.send(audience, Some(id), header.error_report(errno_byte(errno)), sink, |_| ());
+        let _ = self.send(audience, Some(id), header.error_report(errno.to_wire()), sink, |_| ());
     }
 
     fn dispatch(&mut self, id: SessionId, message: &Message<'_>, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {

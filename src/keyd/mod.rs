@@ -21,8 +21,8 @@ mod stage;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+pub use crate::wire::Errno;
 pub use hub::{Hub, SessionStatistics};
-pub use nix::errno::Errno;
 pub use outbox::{Audience, Context, DumpMessage, MessageBuffer, Outbox};
 pub use queue::{Queues, truesize};
 pub use service::{Service, SessionState};

@@ -105,13 +105,8 @@ impl Context<'_> {
 
     /// Sends the error report of a request, as Linux's `pfkey_error` does: its header with an errno.
     pub fn report(&mut self, request: Header, errno: Errno) {
-        self.send_header(Audience::One, request.error_report(errno_byte(errno)));
+        self.send_header(Audience::One, request.error_report(errno.to_wire()));
     }
-}
-
-/// `sadb_msg_errno`. Linux reports what does not fit the byte as EINVAL; no errno of ours is that large.
-pub(super) fn errno_byte(errno: Errno) -> u8 {
-    u8::try_from(errno as i32).unwrap_or(libc::EINVAL as u8)
 }
 
 /// The next message of a dump.

@@ -130,13 +130,12 @@ impl Hub {
     /// The errno of KLIPS's `write`. Of what is no message nobody else hears; of any other error every session does, by
     /// the request's header with the errno.
     pub fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
-        let header = check_framing(bytes).map_err(|error| Errno::from_raw(error.rule.errno()))?;
+        let header = check_framing(bytes).map_err(|error| error.rule.errno())?;
         let mut delivery =
             Delivery { sessions: &mut self.sessions, registered: &mut self.registered, requester: Some(id), sink };
         let outcome = self.engine.request(bytes, header, &mut Context { now, sockets: &mut delivery });
         if let Err(errno) = outcome {
-            // No errno of ours is beyond a byte.
-            let report = header.error_report(u8::try_from(errno as i32).unwrap_or(libc::EINVAL as u8));
+            let report = header.error_report(errno.to_wire());
             let mut bytes = [0; crate::wire::HEADER_LEN];
             if let Ok(message) = Writer::new(&mut bytes, report, Profile::Klips).finish() {
                 delivery.tell_all(message);

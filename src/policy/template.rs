@@ -2,10 +2,8 @@
 //! in the SPD and in a socket's own policy.
 #![forbid(unsafe_code)]
 
-use nix::errno::Errno;
-
 use crate::wire::layout::SadbXIpsecrequest;
-use crate::wire::{Ends, IpsecProtocol, Mode, PolicyDirection, PolicyLevel, Requests, Sockaddr};
+use crate::wire::{Ends, Errno, IpsecProtocol, Mode, PolicyDirection, PolicyLevel, Requests, Sockaddr};
 
 /// `XFRM_MAX_DEPTH`.
 pub const MAX_TEMPLATES: usize = 6;

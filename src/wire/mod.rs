@@ -11,6 +11,7 @@
 
 pub mod address;
 pub mod align;
+mod errno;
 mod error;
 pub mod extras;
 pub mod layout;
@@ -21,6 +22,7 @@ pub mod sockaddr;
 mod writer;
 
 pub use address::{Ends, Prefix};
+pub use errno::Errno;
 pub use error::{Rule, WireError};
 pub use extras::Extras;
 pub use message::{Extension, Header, Message, Requests};

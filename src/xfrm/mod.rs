@@ -35,6 +35,7 @@ mod value;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::afkey::policy::Policy;
+use crate::afkey::request::{Request, is_change};
 use crate::afkey::sa::SaId;
 use crate::keyd::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
 use crate::wire::{Extras, Message, MessageType};
@@ -176,45 +177,54 @@ impl XfrmEngine {
     }
 }
 
+/// Whether a request becomes one change of the kernel's, without a question before it.
+fn is_one_change(msg_type: MessageType) -> bool {
+    is_change(msg_type) && msg_type != MessageType::UPDATE
+}
+
+impl XfrmEngine {
+    /// Does what a request asks.
+    fn handle(&mut self, message: &Message<'_>, request: Request, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let header = message.header();
+        let flushes = matches!(request, Request::Flush(_) | Request::PolicyFlush | Request::Migrate(_));
+        let outcome = match request {
+            Request::GetSpi(wanted) => self.getspi(header, &wanted, cx),
+            Request::Add(sa) => self.add(message, &sa, cx),
+            Request::Update(sa) => self.update(message, &sa, cx),
+            Request::Delete(id) => self.delete(header, &id, cx),
+            Request::Get(id) => self.get(header, &id, cx),
+            Request::GiveUp(seq) => {
+                // XFRM has no way to say so: the larval stays until it dies.
+                seq.into_iter().for_each(|seq| self.shadow.refuse(seq));
+                Ok(())
+            }
+            Request::Flush(proto) => self.flush(header, proto, cx),
+            Request::PolicyAdd(policy) => self.spd_add(message, &policy, false, cx),
+            Request::PolicyUpdate(policy) => self.spd_add(message, &policy, true, cx),
+            Request::PolicyDelete(name) => self.spd_delete(message, &name, cx),
+            Request::PolicyDeleteById(id) => self.spd_delete_by_id(header, id, cx),
+            Request::PolicyGet(id) => self.spd_get(header, id, cx),
+            Request::PolicyFlush => self.spd_flush(header, cx),
+            Request::Migrate(migration) => self.migrate(&migration),
+        };
+        // A change that was made told of its own already.
+        if flushes || is_one_change(header.msg_type) && outcome.is_err() {
+            self.take_events(cx);
+        }
+        outcome
+    }
+}
+
 impl KeyEngine for XfrmEngine {
     type Dump = XfrmDump;
 
     fn request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let msg_type = request.header().msg_type;
+        let read = Request::read(request, cx.now.as_secs(), self);
         // What happened before is told before; of a change it is told with the change.
-        let changes = matches!(
-            msg_type,
-            MessageType::ADD
-                | MessageType::DELETE
-                | MessageType::X_SPDADD
-                | MessageType::X_SPDUPDATE
-                | MessageType::X_SPDDELETE
-                | MessageType::X_SPDDELETE2
-        );
-        if !changes {
+        if read.is_err() || !is_one_change(request.header().msg_type) {
             self.take_events(cx);
         }
-        let outcome = match msg_type {
-            MessageType::GETSPI => self.getspi(request, cx),
-            MessageType::UPDATE | MessageType::ADD => self.add(request, cx),
-            MessageType::DELETE => self.delete(request, cx),
-            MessageType::GET => self.get(request, cx),
-            MessageType::ACQUIRE => self.acquire_failed(request),
-            MessageType::FLUSH => self.flush(request, cx),
-            MessageType::X_SPDUPDATE | MessageType::X_SPDADD | MessageType::X_SPDSETIDX => self.spd_add(request, cx),
-            MessageType::X_SPDDELETE => self.spd_delete(request, cx),
-            MessageType::X_SPDGET => self.spd_get(request, cx),
-            MessageType::X_SPDDELETE2 => self.spd_delete_by_id(request, cx),
-            MessageType::X_SPDFLUSH => self.spd_flush(request, cx),
-            MessageType::X_MIGRATE => self.migrate(request),
-            _ => Err(Errno::EOPNOTSUPP),
-        };
-        // A change that was made told of its own already.
-        let flushes = matches!(msg_type, MessageType::FLUSH | MessageType::X_SPDFLUSH | MessageType::X_MIGRATE);
-        if flushes || changes && outcome.is_err() {
-            self.take_events(cx);
-        }
-        outcome
+        self.handle(request, read?, cx)
     }
 
     fn request_all(&mut self, requests: &[Message<'_>], cx: &mut Context<'_>) {

@@ -13,7 +13,7 @@ use super::value::{
 };
 use crate::afkey::migrate::{Migration, Move};
 use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
-use crate::afkey::sa::{Context, Limits, Selector};
+use crate::afkey::sa::{Context, Selector};
 use crate::wire::address::{family, to_xfrm, unspecified};
 use crate::wire::{IpsecProtocol, Mode, PolicyDirection};
 
@@ -23,35 +23,19 @@ pub const SHARE_TAG: u8 = 77;
 /// `XFRM_POLICY_BLOCK`.
 const BLOCK: u8 = 1;
 
-/// What an SPDADD or SPDUPDATE asks.
-pub struct Wanted<'a> {
-    /// Which packets.
-    pub selector: &'a Selector,
-    /// In, out or forwarded.
-    pub dir: PolicyDirection,
-    /// Smaller is stronger.
-    pub priority: u32,
-    /// Discard.
-    pub block: bool,
-    /// Hard limits.
-    pub hard: Limits,
-    /// Soft limits.
-    pub soft: Limits,
-}
-
 /// `XFRM_POLICY_*`, counted from 0.
 const fn dir_to_xfrm(dir: PolicyDirection) -> u8 {
     dir.0.wrapping_sub(1)
 }
 
 /// A policy without its templates.
-pub fn userpolicy_info(wanted: &Wanted<'_>) -> UserpolicyInfo {
+pub fn userpolicy_info(policy: &Policy) -> UserpolicyInfo {
     UserpolicyInfo {
-        sel: selector_to_xfrm(wanted.selector),
-        lft: limits_to_xfrm(&wanted.hard, &wanted.soft),
-        priority: wanted.priority.into(),
-        dir: dir_to_xfrm(wanted.dir),
-        action: if wanted.block { BLOCK } else { 0 },
+        sel: selector_to_xfrm(&policy.selector),
+        lft: limits_to_xfrm(&policy.hard, &policy.soft),
+        priority: policy.priority.into(),
+        dir: dir_to_xfrm(policy.dir),
+        action: if policy.block { BLOCK } else { 0 },
         ..Default::default()
     }
 }

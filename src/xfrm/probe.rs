@@ -78,6 +78,10 @@ impl Judge for XfrmEngine {
         self.has(Kind::Compress, id)
     }
 
+    fn new_reqid(&mut self) -> Option<u32> {
+        self.unused_reqid()
+    }
+
     /// The kernel's security module judges it when it gets the SA.
     fn context(&mut self, _request: &Message<'_>) -> Result<Option<SecurityContext>, Errno> {
         Ok(None)

@@ -1,4 +1,4 @@
-//! Requests about SAs: af_key's checks, then XFRM's messages.
+//! Requests about SAs as XFRM's messages.
 #![forbid(unsafe_code)]
 
 use super::attribute::{ACK, REQUEST};
@@ -7,7 +7,8 @@ use super::sa::{read, usersa_id, usersa_info, write_attributes};
 use super::shadow::Unused;
 use super::{Own, XfrmEngine};
 use crate::afkey::message::{Shown, write_sa};
-use crate::afkey::read::{self as request_as, answer, ends, mode, spi_range};
+use crate::afkey::read::answer;
+use crate::afkey::request::GetSpi;
 use crate::afkey::sa::{Sa, SaId};
 use crate::keyd::{Audience, Context, Errno, Time};
 use crate::wire::{Header, IpsecProtocol, Message, MessageType, SaType};
@@ -41,12 +42,8 @@ impl XfrmEngine {
     }
 
     /// `pfkey_getspi`.
-    pub(super) fn getspi(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let header = request.header();
-        let ends = ends(request)?;
-        let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
-        let (mode, reqid) = mode(request)?;
-        let (min, max) = spi_range(request);
+    pub(super) fn getspi(&mut self, header: Header, wanted: &GetSpi, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let GetSpi { ends, proto, mode, reqid, range: (min, max) } = *wanted;
         if proto == IpsecProtocol::ANY {
             return Err(Errno::EINVAL);
         }
@@ -69,77 +66,74 @@ impl XfrmEngine {
         cx.send(Audience::One, reply, |writer| write_sa(writer, &sa, Shown::Whole))
     }
 
-    /// Writes the change that an ADD or UPDATE asks for.
-    pub(super) fn write_add(&mut self, request: &Message<'_>, flags: u16, now: Time) -> Result<Own, Errno> {
-        let header = request.header();
-        let update = header.msg_type == MessageType::UPDATE;
-        let sa = request_as::sa(request, now.as_secs(), self)?;
+    /// Writes the change that an ADD asks for.
+    pub(super) fn write_add(&mut self, message: &Message<'_>, sa: &Sa, flags: u16) -> Result<Own, Errno> {
+        self.write_sa(message, sa, message::NEWSA, flags, false)
+    }
+
+    fn write_sa(
+        &mut self,
+        request: &Message<'_>,
+        sa: &Sa,
+        msg_type: u16,
+        flags: u16,
+        mature: bool,
+    ) -> Result<Own, Errno> {
         if sa.proto == IpsecProtocol::ANY {
             return Err(Errno::EPROTONOSUPPORT);
         }
-        let mut mature = false;
-        if update {
-            mature = self.ask(&sa.id()).is_ok() && self.answered_sa(now).is_some_and(|sa| sa.state.is_valid());
-        }
-        let msg_type = if update { message::UPDSA } else { message::NEWSA };
-        self.writer.message(msg_type, flags, header.seq, header.pid, &usersa_info(&sa));
-        write_attributes(&sa, request, self.extras, &mut self.writer);
-        Ok(Own { id: sa.id(), seq: header.seq, pid: header.pid, mature, unused: Unused::of(&sa) })
+        let Header { seq, pid, .. } = request.header();
+        self.writer.message(msg_type, flags, seq, pid, &usersa_info(sa));
+        write_attributes(sa, request, self.extras, &mut self.writer);
+        Ok(Own { id: sa.id(), seq, pid, mature, unused: Unused::of(sa) })
     }
 
-    /// `pfkey_add`: ADD and UPDATE. The notification comes from the kernel.
-    pub(super) fn add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let own = self.write_add(request, REQUEST, cx.now)?;
+    /// `pfkey_add` of an ADD. The notification comes from the kernel.
+    pub(super) fn add(&mut self, request: &Message<'_>, sa: &Sa, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let own = self.write_add(request, sa, REQUEST)?;
+        self.change(Some(own), cx)
+    }
+
+    /// `pfkey_add` of an UPDATE. The notification comes from the kernel.
+    pub(super) fn update(&mut self, request: &Message<'_>, sa: &Sa, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let is_any = sa.proto == IpsecProtocol::ANY;
+        let found = !is_any && self.ask(&sa.id()).is_ok();
+        let mature = found && self.answered_sa(cx.now).is_some_and(|sa| sa.state.is_valid());
+        let own = self.write_sa(request, sa, message::UPDSA, REQUEST, mature)?;
         self.change(Some(own), cx)
     }
 
     /// Writes the change that a DELETE asks for.
-    pub(super) fn write_delete(&mut self, request: &Message<'_>, flags: u16) -> Result<(), Errno> {
-        let header = request.header();
-        let id = named(request)?;
-        self.writer.message(message::DELSA, flags, header.seq, header.pid, &usersa_id(&id));
+    pub(super) fn write_delete(&mut self, header: Header, id: &SaId, flags: u16) -> Result<(), Errno> {
+        if id.proto == IpsecProtocol::ANY {
+            return Err(Errno::ESRCH);
+        }
+        self.writer.message(message::DELSA, flags, header.seq, header.pid, &usersa_id(id));
         Ok(())
     }
 
     /// `pfkey_delete`. The notification comes from the kernel.
-    pub(super) fn delete(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        self.write_delete(request, REQUEST)?;
+    pub(super) fn delete(&mut self, header: Header, id: &SaId, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.write_delete(header, id, REQUEST)?;
         self.change(None, cx)
     }
 
-    /// `pfkey_get`.
-    pub(super) fn get(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        self.ask(&named(request)?)?;
+    /// `pfkey_get`. There is no SA without a protocol.
+    pub(super) fn get(&mut self, header: Header, id: &SaId, cx: &mut Context<'_>) -> Result<(), Errno> {
+        if id.proto == IpsecProtocol::ANY {
+            return Err(Errno::ESRCH);
+        }
+        self.ask(id)?;
         let sa = self.answered_sa(cx.now).ok_or(Errno::EINVAL)?;
-        let reply = answer(request.header(), MessageType::GET, request.header().satype);
+        let reply = answer(header, MessageType::GET, header.satype);
         cx.send(Audience::One, reply, |writer| write_sa(writer, &sa, Shown::Whole))
     }
 
-    /// `pfkey_acquire`: a key manager gave up. XFRM has no way to say so: the larval stays until it dies.
-    pub(super) fn acquire_failed(&mut self, request: &Message<'_>) -> Result<(), Errno> {
-        let header = request.header();
-        if header.len != 2 {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        if header.seq != 0 && header.errno != 0 {
-            self.shadow.refuse(header.seq);
-        }
-        Ok(())
-    }
-
     /// `pfkey_flush`: the answer first; a notification comes from the kernel if something was removed.
-    pub(super) fn flush(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let header = request.header();
-        let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
+    pub(super) fn flush(&mut self, header: Header, proto: IpsecProtocol, cx: &mut Context<'_>) -> Result<(), Errno> {
         self.writer.message(message::FLUSHSA, REQUEST | ACK, header.seq, header.pid, &proto.0);
         let outcome = self.requests.order(&mut self.writer);
         cx.send_header(Audience::One, Header { errno: 0, len: 2, ..header });
         outcome
     }
-}
-
-/// The SA that a DELETE or GET names; there is none without a protocol.
-fn named(request: &Message<'_>) -> Result<SaId, Errno> {
-    let id = request_as::sa_id(request)?;
-    if id.proto == IpsecProtocol::ANY { Err(Errno::ESRCH) } else { Ok(id) }
 }

@@ -3,8 +3,9 @@
 
 use super::attribute::{ACK, REQUEST};
 use super::{Own, XfrmEngine};
-use crate::keyd::{Context, Errno, KeyEngine};
-use crate::wire::{Header, Message, MessageType};
+use crate::afkey::request::Request;
+use crate::keyd::{Context, Errno};
+use crate::wire::{Header, Message};
 
 /// Changes that travel together at most.
 const CHANGES: usize = 64;
@@ -18,22 +19,34 @@ pub(super) struct Pending {
 }
 
 impl XfrmEngine {
-    /// [`KeyEngine::request_all`].
+    /// `KeyEngine::request_all`.
     pub(super) fn change_together(&mut self, requests: &[Message<'_>], cx: &mut Context<'_>) {
         let mut pending = Vec::new();
-        for request in requests {
-            let header = request.header();
+        for message in requests {
+            let header = message.header();
             let flags = REQUEST | ACK;
-            let outcome = match header.msg_type {
-                MessageType::ADD => self.write_add(request, flags, cx.now).map(Some),
-                MessageType::DELETE => self.write_delete(request, flags).map(|()| None),
-                MessageType::X_SPDADD | MessageType::X_SPDUPDATE => self.write_spd_add(request, flags).map(|()| None),
-                MessageType::X_SPDDELETE => self.write_spd_delete(request, flags).map(|()| None),
-                MessageType::X_SPDDELETE2 => self.write_spd_delete_by_id(request, flags).map(|()| None),
+            let outcome = match Request::read(message, cx.now.as_secs(), self) {
+                Err(errno) => Err(errno),
+                Ok(Request::Add(sa)) => self.write_add(message, &sa, flags).map(Some),
+                Ok(Request::Delete(id)) => self.write_delete(header, &id, flags).map(|()| None),
+                Ok(Request::PolicyAdd(policy)) => {
+                    self.write_spd_add(message, &policy, false, flags);
+                    Ok(None)
+                }
+                Ok(Request::PolicyUpdate(policy)) => {
+                    self.write_spd_add(message, &policy, true, flags);
+                    Ok(None)
+                }
+                Ok(Request::PolicyDelete(name)) => {
+                    self.write_spd_delete(message, &name, flags);
+                    Ok(None)
+                }
+                Ok(Request::PolicyDeleteById(id)) => self.write_spd_delete_by_id(header, id, flags).map(|()| None),
                 // What asks before it changes has to see what was changed before.
-                _ => {
+                Ok(request) => {
                     self.change_pending(&mut pending, cx);
-                    if let Err(errno) = self.request(request, cx) {
+                    self.take_events(cx);
+                    if let Err(errno) = self.handle(message, request, cx) {
                         cx.report(header, errno);
                     }
                     continue;

@@ -233,7 +233,7 @@ impl World {
     pub fn fails(&mut self, message: &Msg) -> Errno {
         let errno = self.send(0, message).expect_err("an error");
         let mut expected = message.head;
-        expected[2] = errno as u8;
+        expected[2] = errno.to_wire();
         expected[4..6].copy_from_slice(&2_u16.to_ne_bytes());
         for socket in 0..self.ids.len() {
             assert_eq!(self.heard(socket), [expected], "socket {socket}");

@@ -31,7 +31,7 @@ impl World {
 
     /// Sends bytes; an error is `send`'s own errno.
     pub fn send_bytes(&mut self, socket: usize, bytes: &[u8]) -> Result<(), i32> {
-        self.hub.receive(self.ids[socket], bytes, self.now, &mut self.queues).map_err(|e| e.rule.errno())
+        self.hub.receive(self.ids[socket], bytes, self.now, &mut self.queues).map_err(|e| e.rule.errno().to_raw())
     }
 
     pub fn send(&mut self, socket: usize, message: &Msg) {

@@ -59,7 +59,7 @@ impl<E: KeyEngine> InProcess<E> {
     fn send(&mut self, name: &str, message: &[u8], now: Duration) -> i32 {
         match self.hub.receive(self.sessions[name], message, now, &mut self.queues) {
             Ok(()) => 0,
-            Err(error) => error.rule.errno(),
+            Err(error) => error.rule.errno().to_raw(),
         }
     }
 

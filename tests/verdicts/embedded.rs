@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::build::Msg;
 use crate::world::{Datagram, Setting, World};
-use nix::errno::Errno;
 use pfkey_rs::afkey::policy::{Policy, Template};
 use pfkey_rs::afkey::sa::Selector;
 use pfkey_rs::engine::resolve::bundle::Bundle;
@@ -16,7 +15,7 @@ use pfkey_rs::engine::resolve::path::{Path, Routes};
 use pfkey_rs::engine::{Engine, Flow};
 use pfkey_rs::keyd::{Context, Hub, Queues, SessionId};
 use pfkey_rs::wire::{
-    Ends, Header, IpsecProtocol, MessageType as M, Mode, PolicyDirection, Prefix, Profile, SaType as S,
+    Ends, Errno, Header, IpsecProtocol, MessageType as M, Mode, PolicyDirection, Prefix, Profile, SaType as S,
 };
 
 /// The routes of a host with one device; `kernel.rs` sets up the same.
@@ -209,7 +208,7 @@ impl World for Embedded {
             left.extend(apply(&outcome, flow.ends.is_ipv6(), len, resolver, engine, cx)?);
             Ok(())
         });
-        done.err().map_or(0, |errno| errno as i32)
+        done.err().map_or(0, |errno| errno.to_raw())
     }
 
     fn left(&mut self) -> Vec<(u8, usize)> {
@@ -221,7 +220,7 @@ impl World for Embedded {
         let Self { hub, queues, resolver, host, now, .. } = self;
         let outcome =
             hub.with_engine(*now, None, queues, |engine, cx| resolver.route_output(engine, &flow, None, host, cx));
-        match outcome.map_err(|errno| errno as i32)? {
+        match outcome.map_err(|errno| errno.to_raw())? {
             Outcome::Bundle(bundle) => Ok(bundle.mtu()),
             Outcome::Pass(path) | Outcome::Blackhole(path) => Ok(path.mtu),
             Outcome::Queued(_) => Ok(host.mtu),

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pfkey_rs::afkey::policy::Policy;
 use pfkey_rs::afkey::sa::{Sa, State};
-use pfkey_rs::afkey::shown;
 use pfkey_rs::afkey::view::SaView;
 use pfkey_rs::engine::resolve::explain::{Explanation, Step, Verdict};
 use pfkey_rs::engine::{Engine, Flow};
@@ -59,7 +59,7 @@ pub fn explain(view: View, options: &Options<'_>) -> Result<(), Failure> {
         Ok(())
     })?;
     channel.dump(MessageType::X_SPDDUMP, SaType::UNSPEC, |received| {
-        policies.extend(received.message.as_ref().and_then(shown::policy));
+        policies.extend(received.message.as_ref().and_then(Policy::of_message));
         Ok(())
     })?;
     // Dumps tell of the newest first.

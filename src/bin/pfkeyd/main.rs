@@ -179,7 +179,7 @@ impl Start<'_> {
             close_others(&link, &status);
             let engine = match XfrmEngine::new() {
                 Ok(engine) => engine,
-                Err(errno) => return no_engine(&status, errno as i32),
+                Err(errno) => return no_engine(&status, errno.to_raw()),
             };
             let mut hub = Hub::new(engine, Profile::Linux);
             hub.engine_mut().set_extras(extras);

@@ -2,14 +2,12 @@
 
 use std::fmt;
 
-use nix::errno::Errno;
-
 use super::mtu::Transform;
 use super::path::{Path, Routes};
 use super::template::Link;
 use crate::afkey::sa::SaId;
 use crate::engine::Engine;
-use crate::wire::{IpsecProtocol, Mode};
+use crate::wire::{Errno, IpsecProtocol, Mode};
 
 /// One SA of a bundle.
 #[derive(Clone, Copy, Debug)]

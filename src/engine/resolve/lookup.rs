@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
-
 use super::bundle::Bundle;
 use super::flow_cache::{CacheStatistics, FlowCache, Found};
 use super::held::Held;
@@ -16,6 +14,7 @@ use crate::afkey::policy::Policy;
 use crate::afkey::sa::SaId;
 use crate::engine::{Engine, Flow};
 use crate::keyd::{Context, KeyEngine as _, Time};
+use crate::wire::Errno;
 
 /// A packet that is to go out.
 #[derive(Clone, Copy, Debug)]

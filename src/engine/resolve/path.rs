@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use nix::errno::Errno;
-
+use crate::wire::Errno;
 use crate::wire::address::in_family_of;
 
 /// Where packets go without SAs: an ordinary route.

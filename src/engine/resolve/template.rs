@@ -1,7 +1,5 @@
 //! Which SA each template of a policy gets (`xfrm_tmpl_resolve_one`, `xfrm_state_find`).
 
-use nix::errno::Errno;
-
 use super::path::Routes;
 use crate::afkey::message::write_host;
 use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
@@ -11,7 +9,8 @@ use crate::engine::{Engine, Flow};
 use crate::keyd::{Context, Time};
 use crate::wire::layout::SadbXPolicy;
 use crate::wire::{
-    Ends, ExtensionType as Ext, Header, IpsecProtocol, MessageType, Mode, PolicyDirection, PolicyType, Profile, SaType,
+    Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol, MessageType, Mode, PolicyDirection, PolicyType, Profile,
+    SaType,
 };
 
 /// An SA that was found for a template.
