@@ -16,7 +16,7 @@ use pfkey_rs::afkey::sa::{Sa, Selector};
 use pfkey_rs::batch::Batch;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use pfkey_rs::engine::resolve::path::Path;
-use pfkey_rs::engine::{Engine, Flow};
+use pfkey_rs::engine::{Engine, Flow, LINUX};
 use pfkey_rs::keyd::{Audience, Context, MessageBuffer, Outbox};
 use pfkey_rs::socket::Backend;
 use pfkey_rs::wire::{
@@ -139,7 +139,7 @@ fn main() {
     println!("{N} policies, {N} SAs; nanoseconds for each packet");
     println!("{:<24} {:>12} {:>12} {:>12} {:>10}", "", "policy", "cache miss", "cache hit", "linear");
     for case in CASES {
-        let mut engine = Engine::new(Profile::Linux);
+        let mut engine = Engine::new(&LINUX);
         let mut selectors = Vec::new();
         for n in 0..N {
             let selector = (case.selector)(n);
@@ -160,7 +160,7 @@ fn main() {
 
         let path = Path { device: 1, mtu: 1500, source: OWN, gateway: None, loopback: false, untransformed: false };
         let mut out = Nobody;
-        let mut buffer = MessageBuffer::new(Profile::Linux);
+        let mut buffer = MessageBuffer::default();
         let mut cx = Context { now: Duration::from_secs(2), registered: false, out: &mut out, buffer: &mut buffer };
         let mut look_up = |resolver: &mut Resolver, flow: &Flow| {
             let packet = Packet { flow, path, socket: None, queue: false, icmp: false };

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use build::Msg;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt};
-use pfkey_rs::engine::Engine;
+use pfkey_rs::engine::{Engine, LINUX};
 use pfkey_rs::keyd::limits::{TURN_DELIVERIES, TURN_DUMPED, TURN_MESSAGES};
 use pfkey_rs::keyd::server::Server;
 use pfkey_rs::keyd::{Audience, Context, DumpMessage, DumpStep, Errno, Hub, KeyEngine, Queues, Supported, Time};
@@ -92,7 +92,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let seen = Seen::default();
-        Self { server: Server::new(Hub::new(Fake(seen.clone()), Profile::Linux)).expect("a server"), seen }
+        Self { server: Server::new(Hub::new(Fake(seen.clone()))).expect("a server"), seen }
     }
 
     fn client(&mut self) -> OwnedFd {
@@ -313,7 +313,7 @@ fn a_message_that_fits_no_queue_closes_nobody() {
 fn expiry_lets_others_have_their_turn() {
     const SAS: u32 = 2000;
     let start = Time::from_secs(1_000_000);
-    let mut hub = Hub::new(Engine::with_seed(Profile::Linux, 1), Profile::Linux);
+    let mut hub = Hub::new(Engine::with_seed(&LINUX, 1));
     let mut queues = Queues::with_limit(usize::MAX / 4);
     let id = hub.open();
     for spi in 1..=SAS {

@@ -81,7 +81,7 @@ struct World {
 impl World {
     fn new(entries: u32, limit: usize) -> Self {
         let fake = Fake { entries, ..Fake::default() };
-        Self { hub: Hub::new(fake, Profile::Linux), queues: Queues::with_limit(limit) }
+        Self { hub: Hub::new(fake), queues: Queues::with_limit(limit) }
     }
 
     fn send(&mut self, id: SessionId, message: &[u8]) {
@@ -278,7 +278,7 @@ impl Sink for Valve {
 
 #[test]
 fn a_message_that_a_socket_refuses_is_kept() {
-    let mut hub = Hub::new(Fake { entries: 4, ..Fake::default() }, Profile::Linux);
+    let mut hub = Hub::new(Fake { entries: 4, ..Fake::default() });
     let a = hub.open();
     let mut valve = Valve { room: 0, got: Vec::new() };
     hub.receive(a, &bytes(MessageType::DUMP, 0, 1, 1), NOW, &mut valve).expect("framing is right");

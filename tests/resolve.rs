@@ -13,7 +13,7 @@ use pfkey_rs::engine::resolve::held::Held;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use pfkey_rs::engine::resolve::path::{Path, Routes};
 use pfkey_rs::engine::resolve::statistics::Counter;
-use pfkey_rs::engine::{Engine, Flow};
+use pfkey_rs::engine::{Engine, Flow, LINUX, RFC2367};
 use pfkey_rs::keyd::{Audience, Context, MessageBuffer, Outbox};
 use pfkey_rs::wire::layout::SadbSa;
 use pfkey_rs::wire::{
@@ -100,11 +100,11 @@ fn sa(proto: IpsecProtocol, spi: u32, mode: Mode) -> Sa {
 impl World {
     fn new() -> Self {
         Self {
-            engine: Engine::with_seed(Profile::Linux, 1),
+            engine: Engine::with_seed(&LINUX, 1),
             resolver: Resolver::default(),
             routes: Table { path: path(), generation: 0 },
             now: NOW,
-            buffer: MessageBuffer::new(Profile::Linux),
+            buffer: MessageBuffer::default(),
         }
     }
 
@@ -287,9 +287,9 @@ fn what_was_remembered_ends_with_a_policy_a_route_an_sa_and_ten_minutes() {
 #[test]
 fn an_update_that_revives_a_dying_sa_ends_what_was_remembered() {
     use pfkey_rs::keyd::KeyEngine as _;
-    for profile in [Profile::Linux, Profile::Rfc2367] {
+    for dialect in [&LINUX, &RFC2367] {
         let mut world = World::new();
-        world.engine = Engine::with_seed(profile, 1);
+        world.engine = Engine::with_seed(dialect, 1);
         world.engine.know_policy(policy(false, vec![template(ESP, TRANSPORT)]));
         let key = |len: u8| Key { bits: u16::from(len) * 8, bytes: zeroize::Zeroizing::new((1..=len).collect()) };
         for (spi, state) in [(0x1000, State::Mature), (0x2000, State::Dying)] {
@@ -299,19 +299,19 @@ fn an_update_that_revives_a_dying_sa_ends_what_was_remembered() {
         assert_eq!(world.bundle().nodes()[0].id.spi, 0x1000, "what is dying is the last choice");
 
         let mut buffer = [0; 256];
-        let mut request = Writer::new(&mut buffer, Header::new(MessageType::UPDATE, SaType::ESP, 1, 1), profile);
+        let mut request = Writer::new(&mut buffer, Header::new(MessageType::UPDATE, SaType::ESP, 1, 1), Profile::Linux);
         request.sa(SadbSa { spi: 0x2000.into(), state: 1, auth: 3, encrypt: 3, ..Default::default() });
         for (ext, end) in [(Ext::ADDRESS_SRC, A), (Ext::ADDRESS_DST, B)] {
             request.address(ext, 0, 32, SockaddrBytes::new(end, 0).as_bytes());
         }
         request.key(Ext::KEY_AUTH, 160, &key(20).bytes).key(Ext::KEY_ENCRYPT, 192, &key(24).bytes);
-        let message = Message::parse(request.finish().unwrap(), profile).unwrap();
+        let message = Message::parse(request.finish().unwrap(), Profile::Linux).unwrap();
         let mut cx = Context { now: world.now, registered: false, out: &mut Nobody, buffer: &mut world.buffer };
         assert_eq!(world.engine.request(&message, &mut cx), Ok(()));
 
-        assert_eq!(world.bundle().nodes()[0].id.spi, 0x2000, "{profile:?}: the newest of two that live");
+        assert_eq!(world.bundle().nodes()[0].id.spi, 0x2000, "{dialect:?}: the newest of two that live");
         world.resolver = Resolver::default();
-        assert_eq!(world.bundle().nodes()[0].id.spi, 0x2000, "{profile:?}: nor without what was remembered");
+        assert_eq!(world.bundle().nodes()[0].id.spi, 0x2000, "{dialect:?}: nor without what was remembered");
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use build::{Msg, request};
 use libc::{ECONNREFUSED, ENOENT, ESRCH};
-use pfkey_rs::engine::{Engine, Flow, Outbound, SaId};
+use pfkey_rs::engine::{Dialect, Engine, Flow, LINUX, Outbound, RFC2367, SaId};
 use pfkey_rs::keyd::{Hub, Queues, SessionId};
 use pfkey_rs::wire::layout::SadbSa;
 use pfkey_rs::wire::{
@@ -48,7 +48,6 @@ struct Negotiation {
 
 struct Host {
     me: usize,
-    profile: Profile,
     hub: Hub<Engine>,
     queues: Queues,
     manager: SessionId,
@@ -65,12 +64,11 @@ struct Host {
 }
 
 impl Host {
-    fn new(me: usize, profile: Profile) -> Self {
-        let mut hub = Hub::new(Engine::with_seed(profile, me as u64), profile);
+    fn new(me: usize, dialect: &'static Dialect) -> Self {
+        let mut hub = Hub::new(Engine::with_seed(dialect, me as u64));
         let manager = hub.open();
         let mut host = Self {
             me,
-            profile,
             hub,
             queues: Queues::new(),
             manager,
@@ -110,7 +108,7 @@ impl Host {
     fn get(&mut self, spi: u32, to: usize) -> Result<(SaState, Vec<u8>), u8> {
         self.send(&Msg::new(M::GET, S::ESP, 9).sa(spi, 0, 0).pair(HOSTS[1 - to], HOSTS[to]));
         let answer = self.queues.pop(self.manager).expect("an answer");
-        let message = Message::parse(&answer, self.profile).expect("a message");
+        let message = Message::parse(&answer, Profile::Linux).expect("a message");
         match (message.header().errno, message.sa(), message.key(Ext::KEY_ENCRYPT)) {
             (0, Some(sa), Some((_, key))) => Ok((SaState(sa.state), key.to_vec())),
             (errno, ..) => Err(errno),
@@ -120,7 +118,7 @@ impl Host {
     /// The state of an outbound SA, as the engine says it besides PF_KEY: what waits for the key manager stays.
     fn get_later(&self, spi: u32) -> SaState {
         let bytes = self.hub.engine().describe(&Self::sa_id(1 - self.me, spi)).expect("an SA");
-        SaState(Message::parse(&bytes, self.profile).expect("a message").sa().expect("an SA").state)
+        SaState(Message::parse(&bytes, Profile::Linux).expect("a message").sa().expect("an SA").state)
     }
 
     /// GET after everything that waits was thrown away.
@@ -168,7 +166,7 @@ impl Host {
     fn listen(&mut self) -> Vec<Ike> {
         let mut out = Vec::new();
         while let Some(bytes) = self.queues.pop(self.manager) {
-            let message = Message::parse(&bytes, self.profile).expect("a message");
+            let message = Message::parse(&bytes, Profile::Linux).expect("a message");
             let header = message.header();
             let spi = message.sa().map_or(0, |sa| sa.spi.get());
             if header.pid == 0 {
@@ -266,8 +264,8 @@ impl Host {
 struct Net([Host; 2]);
 
 impl Net {
-    fn new(profile: Profile) -> Self {
-        Self([Host::new(0, profile), Host::new(1, profile)])
+    fn new(dialect: &'static Dialect) -> Self {
+        Self([Host::new(0, dialect), Host::new(1, dialect)])
     }
 
     /// Lets the key managers talk until nobody has more to say.
@@ -305,8 +303,8 @@ impl Net {
 
 #[test]
 fn a_packet_gets_its_sas_and_they_are_replaced_in_time() {
-    for profile in [Profile::Linux, Profile::Rfc2367] {
-        let mut net = Net::new(profile);
+    for dialect in [&LINUX, &RFC2367] {
+        let mut net = Net::new(dialect);
         // A packet has to wait; the key manager is asked once, and negotiates.
         assert_eq!((net.packet(0, 100), net.packet(0, 100)), (None, None));
         net.settle();
@@ -358,8 +356,8 @@ fn a_packet_gets_its_sas_and_they_are_replaced_in_time() {
 
 #[test]
 fn a_peer_that_refuses_ends_the_waiting() {
-    for profile in [Profile::Linux, Profile::Rfc2367] {
-        let mut net = Net::new(profile);
+    for dialect in [&LINUX, &RFC2367] {
+        let mut net = Net::new(dialect);
         net.0[1].unwilling = true;
         assert_eq!(net.packet(0, 100), None);
         net.settle();

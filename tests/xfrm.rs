@@ -41,7 +41,7 @@ struct Program {
 
 impl Program {
     fn new() -> Self {
-        let mut hub = Hub::new(XfrmEngine::new().expect("XFRM netlink"), Profile::Linux);
+        let mut hub = Hub::new(XfrmEngine::new().expect("XFRM netlink"));
         let session = hub.open();
         Self { hub, queues: Queues::new(), session }
     }

@@ -70,7 +70,7 @@ fn what_is_remembered_is_what_the_kernel_has() {
     if std::env::var_os("PFKEY_OVERRUN").is_none() {
         return eprintln!("skipped: an overrun is made by tests/kernel/overrun, inside real kernels");
     }
-    let mut hub = Hub::new(XfrmEngine::new().expect("XFRM netlink"), Profile::Linux);
+    let mut hub = Hub::new(XfrmEngine::new().expect("XFRM netlink"));
     let mut queues = Queues::new();
     let listener = hub.open();
     request(&mut hub, &mut queues, listener, MessageType::REGISTER);

@@ -13,14 +13,13 @@ use pfkey_rs::engine::resolve::explain::Verdict;
 use pfkey_rs::engine::resolve::held::Held;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use pfkey_rs::engine::resolve::path::Path;
-use pfkey_rs::engine::{Engine, Flow};
+use pfkey_rs::engine::{Engine, Flow, LINUX, RFC2367};
 use pfkey_rs::keyd::{Hub, Queues, SessionId, Time};
 use pfkey_rs::wire::{Errno, Ends, Extras, Message, MessageType, Profile};
 
 const START: Time = Duration::from_secs(1_700_000_000);
 
 struct World {
-    profile: Profile,
     hub: Hub<Engine>,
     queues: Queues,
     ids: Vec<SessionId>,
@@ -67,24 +66,24 @@ fn kind(outcome: &Result<Outcome, Errno>) -> (u8, i32, Vec<SaId>) {
 impl World {
     fn new(r: &mut Random<'_>) -> Self {
         let flags = r.byte();
-        let profile = if flags & 1 == 0 { Profile::Linux } else { Profile::Rfc2367 };
-        let mut engine = Engine::with_seed(profile, 1);
+        let dialect = if flags & 1 == 0 { &LINUX } else { &RFC2367 };
+        let mut engine = Engine::with_seed(dialect, 1);
         engine.set_extras(Extras { aead: flags & 2 != 0, sha256_128: flags & 4 != 0 });
         let mut resolvers = [Resolver::default(), Resolver::without_cache()];
         for resolver in &mut resolvers {
             resolver.set_larval_drop(flags & 8 == 0);
             resolver.set_default_block(flags & 16 != 0);
         }
-        let mut hub = Hub::new(engine, profile);
+        let mut hub = Hub::new(engine);
         let ids = (0..3).map(|_| hub.open()).collect();
         let queues = if flags & 32 == 0 { Queues::new() } else { Queues::with_limit(4096) };
-        Self { profile, hub, queues, ids, now: START, resolvers, held: Held::default(), promiscuous: false }
+        Self { hub, queues, ids, now: START, resolvers, held: Held::default(), promiscuous: false }
     }
 
     /// What waits for a session is a message of its dialect.
     fn hear(&mut self, id: SessionId) {
         while let Some(mut message) = self.queues.pop(id) {
-            assert!(self.promiscuous || told(&mut message, self.profile).is_ok(), "{message:02x?}");
+            assert!(self.promiscuous || told(&mut message, Profile::Linux).is_ok(), "{message:02x?}");
             if self.queues.may_resume(id) {
                 self.hub.writable(id, self.now, &mut self.queues);
             }

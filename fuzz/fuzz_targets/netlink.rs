@@ -37,7 +37,7 @@ fn datagram(r: &mut Random<'_>) -> Vec<u8> {
 fuzz_target!(|bytes: &[u8]| {
     let mut engine = fuzzing::deaf_engine().expect("a /dev/null");
     engine.set_extras(Extras { aead: true, sha256_128: true });
-    let mut hub = Hub::new(engine, Profile::Linux);
+    let mut hub = Hub::new(engine);
     let (id, mut queues, now) = (hub.open(), Queues::new(), Duration::from_secs(1_700_000_000));
     // A session that hears everything.
     let mut promisc = [0; 16];

@@ -33,7 +33,7 @@ fn header_only(msg_type: MessageType) -> [u8; 16] {
 
 impl Side {
     fn new() -> Self {
-        let mut hub = Hub::new(XfrmEngine::new().expect("NETLINK_XFRM"), Profile::Linux);
+        let mut hub = Hub::new(XfrmEngine::new().expect("NETLINK_XFRM"));
         let ids = [hub.open(), hub.open()];
         Self { hub, queues: Queues::with_limit(1 << 20), ids }
     }

@@ -9,10 +9,10 @@ use super::argument;
 use super::guard::{Failure, keep_code};
 use crate::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use crate::engine::resolve::path::Path;
-use crate::engine::{Engine, Flow, SaId, TrafficError};
+use crate::engine::{Dialect, Engine, Flow, LINUX, SaId, TrafficError};
 use crate::keyd::{Hub, Queues, SessionId};
 use crate::wire::address::{family, from_xfrm, to_xfrm};
-use crate::wire::{Ends, Errno, Mode, Profile, SaType, Sockaddr};
+use crate::wire::{Ends, Errno, Mode, SaType, Sockaddr};
 
 /// A key engine with its own SADB and SPD. It does no I/O and reads no clock; every call takes the time in
 /// nanoseconds since the Unix epoch. One thread at a time may use it. Memory that is missing ends the process.
@@ -85,17 +85,12 @@ pub unsafe extern "C-unwind" fn pfkey_engine_new(profile: *const c_char) -> *mut
     keep_code(|| {
         // SAFETY: NULL or a C string.
         let name = (!profile.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(profile) });
-        let Some(profile) = name.map_or(Some(Profile::Linux), |n| n.to_str().ok().and_then(profile_by_name)) else {
+        let Some(dialect) = name.map_or(Some(&LINUX), |n| n.to_str().ok().and_then(Dialect::by_name)) else {
             return fail(Errno::EINVAL);
         };
-        let hub = Hub::new(Engine::new(profile), profile);
+        let hub = Hub::new(Engine::new(dialect));
         Ok(Box::into_raw(Box::new(pfkey_engine { hub, queues: Queues::new(), resolver: Resolver::default() })))
     })
-}
-
-/// The dialects that the engine speaks.
-fn profile_by_name(name: &str) -> Option<Profile> {
-    name.parse().ok().filter(|profile| *profile != Profile::Klips)
 }
 
 /// Frees an engine with its sessions; its keys are wiped. NULL is allowed.

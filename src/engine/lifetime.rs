@@ -85,7 +85,7 @@ impl Engine {
     fn expire_message(&self, sa: &Sa, hard: bool, cx: &mut Context<'_>) {
         let header = Header::new(MessageType::EXPIRE, sa.satype(), 0, 0);
         // A message that cannot be built is lost, as in the kernel.
-        let audience = self.listeners(MessageType::EXPIRE, sa.satype());
+        let audience = (self.dialect.sessions.listeners)(MessageType::EXPIRE, sa.satype());
         let _ = cx.send(audience, header, |writer| self.write_sa(writer, sa, Shown::Expiry(hard)));
     }
 }

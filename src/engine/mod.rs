@@ -6,11 +6,11 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use pfkey_rs::engine::{Engine, Flow, Outbound};
+//! use pfkey_rs::engine::{Engine, Flow, LINUX, Outbound};
 //! use pfkey_rs::keyd::{Hub, Queues};
 //! use pfkey_rs::wire::{Ends, Header, MessageType, Profile, SaType, Writer};
 //!
-//! let mut hub = Hub::new(Engine::new(Profile::Linux), Profile::Linux);
+//! let mut hub = Hub::new(Engine::new(&LINUX));
 //! let mut queues = Queues::new();
 //! let now = Duration::from_secs(1_700_000_000);
 //!
@@ -35,6 +35,7 @@
 
 pub mod algorithm;
 mod counts;
+mod dialect;
 mod lifetime;
 mod migrate;
 pub mod resolve;
@@ -51,18 +52,19 @@ use std::net::IpAddr;
 
 use crate::afkey::request::Request;
 pub use crate::afkey::{message, policy, sa};
-use crate::keyd::{Audience, Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
+use crate::keyd::{self, Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
 use crate::wire::address::{family, to_xfrm};
 use crate::wire::extras::{AEADS, Aead};
 use crate::wire::layout::SadbXFilter;
 use crate::wire::sockaddr::{AF_INET, AF_INET6};
-use crate::wire::{Extras, Header, IpsecProtocol, Message, MessageType, Prefix, Profile, Writer};
+use crate::wire::{Extras, Header, IpsecProtocol, Message, MessageType, Prefix, Writer};
 use sa::Sa;
 use sa_request::Own;
 use sadb::{Sadb, Walker};
 use spd::Spd;
 
 pub use counts::SaCounts;
+pub use dialect::{Dialect, LINUX, RFC2367};
 pub use sa::{Flow, SaId};
 pub use traffic::{Outbound, TrafficError};
 
@@ -71,7 +73,7 @@ pub const DEFAULT_ACQ_EXPIRES: u64 = 30;
 
 /// The embedded key engine.
 pub struct Engine {
-    profile: Profile,
+    dialect: &'static Dialect,
     extras: Extras,
     sadb: Sadb,
     spd: Spd,
@@ -116,18 +118,18 @@ enum Dumped {
 impl Engine {
     /// An empty engine of a dialect. SPIs are chosen from a seed of the process.
     #[must_use]
-    pub fn new(profile: Profile) -> Self {
+    pub fn new(dialect: &'static Dialect) -> Self {
         use std::hash::{BuildHasher, Hasher};
         // The standard library's hasher keys are the random numbers that every process has.
         let seed = std::collections::hash_map::RandomState::new().build_hasher().finish();
-        Self::with_seed(profile, seed)
+        Self::with_seed(dialect, seed)
     }
 
     /// An empty engine whose choice of SPIs can be repeated.
     #[must_use]
-    pub fn with_seed(profile: Profile, seed: u64) -> Self {
+    pub fn with_seed(dialect: &'static Dialect, seed: u64) -> Self {
         Self {
-            profile,
+            dialect,
             extras: Extras::default(),
             sadb: Sadb::default(),
             spd: Spd::default(),
@@ -164,12 +166,6 @@ impl Engine {
         list
     }
 
-    /// The dialect.
-    #[must_use]
-    pub const fn profile(&self) -> Profile {
-        self.profile
-    }
-
     /// Its SAs.
     #[must_use]
     pub const fn sadb(&self) -> &Sadb {
@@ -195,31 +191,11 @@ impl Engine {
     }
 
     fn write_sa(&self, writer: &mut Writer<'_>, sa: &Sa, shown: message::Shown) {
-        match self.profile {
-            Profile::Rfc2367 => rfc2367::write_sa(writer, sa, shown),
-            Profile::Linux | Profile::Klips => message::write_sa(writer, sa, shown),
-        }
+        (self.dialect.write_sa)(writer, sa, shown);
     }
 
-    /// Who hears of what the engine itself has to say of an SA type: on Linux whoever registered for any; by
-    /// RFC 2367 those registered for it, and everybody of an EXPIRE (sections 3.1.6, 3.1.8).
-    const fn listeners(&self, msg_type: MessageType, satype: crate::wire::SaType) -> Audience {
-        match (self.profile, msg_type) {
-            (Profile::Rfc2367, MessageType::EXPIRE) => Audience::All,
-            (Profile::Rfc2367, _) => Audience::RegisteredFor(satype),
-            _ => Audience::Registered,
-        }
-    }
-}
-
-impl KeyEngine for Engine {
-    type Dump = EngineDump;
-
-    fn request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        self.advance(cx);
-        if self.profile == Profile::Rfc2367 && request.header().msg_type.0 <= MessageType::X_PCHANGE.0 {
-            return self.rfc_request(request, cx);
-        }
+    /// af_key's requests.
+    fn linux_request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let mut judge = Own { extras: self.extras, spd: &mut self.spd, counts: &mut self.counts };
         let (header, now) = (request.header(), cx.now.as_secs());
         match Request::read(request, now, &mut judge)? {
@@ -247,6 +223,19 @@ impl KeyEngine for Engine {
             }
             Request::Migrate(migration) => self.migrate(&migration, cx),
         }
+    }
+}
+
+impl KeyEngine for Engine {
+    type Dump = EngineDump;
+
+    fn dialect(&self) -> &'static keyd::Dialect {
+        self.dialect.sessions
+    }
+
+    fn request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.advance(cx);
+        (self.dialect.request)(self, request, cx)
     }
 
     fn dump(&mut self, request: &Message<'_>, _now: Time) -> Result<EngineDump, Errno> {

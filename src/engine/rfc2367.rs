@@ -4,8 +4,9 @@
 use zerocopy::FromZeros as _;
 
 use super::message::{Shown, limits, usage, write_host, write_prefix};
+use super::resolve::template::Wanted;
 use super::sa::{Flow, Key, Limits, Sa, SaId, Selector, State};
-use super::sadb::{AcquireKey, Index};
+use super::sadb::Index;
 use super::{Engine, algorithm};
 use crate::afkey::read::limits_as_given;
 use crate::keyd::{Audience, Context, Errno};
@@ -95,9 +96,12 @@ fn listed(list: Vec<SadbAlg>, id: u8) -> Option<SadbAlg> {
 }
 
 impl Engine {
-    /// The messages of RFC 2367.
+    /// The requests of RFC 2367; others are Linux's.
     pub(super) fn rfc_request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
+        if header.msg_type.0 > MessageType::X_PCHANGE.0 {
+            return self.linux_request(request, cx);
+        }
         // Section 2.1: an errno comes with an ACQUIRE only.
         if header.errno != 0 && header.msg_type != MessageType::ACQUIRE {
             return Err(Errno::EINVAL);
@@ -284,16 +288,6 @@ impl Engine {
         }
         if forward(request, cx) == 0 { Err(Errno::EPROTONOSUPPORT) } else { Ok(()) }
     }
-
-    /// The message of a kernel's ACQUIRE: the packet's addresses with protocol and ports, and what it would take.
-    pub(super) fn rfc_write_acquire(writer: &mut Writer<'_>, key: &AcquireKey, flow: &Flow) {
-        // Ports are the packet's, so they stand only where the addresses do.
-        let (proto, sport, dport) =
-            if key.ends == flow.ends { (flow.proto, flow.sport, flow.dport) } else { (0, 0, 0) };
-        write_prefix(writer, Ext::ADDRESS_SRC, proto, Prefix::host(key.ends.src()), sport);
-        write_prefix(writer, Ext::ADDRESS_DST, proto, Prefix::host(key.ends.dst()), dport);
-        writer.proposal(32, &combinations(key.proto));
-    }
 }
 
 /// Hands a request on, as it came, to those registered for its type.
@@ -343,6 +337,16 @@ fn combinations(proto: IpsecProtocol) -> Vec<SadbComb> {
         ..Default::default()
     };
     encrypt.iter().flat_map(|e| auth.iter().map(move |a| combination(e, a))).collect()
+}
+
+/// The message of a kernel's ACQUIRE: the packet's addresses with protocol and ports, and what it would take.
+pub(super) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, flow: &Flow) {
+    let key = &wanted.key;
+    // Ports are the packet's, so they stand only where the addresses do.
+    let (proto, sport, dport) = if key.ends == flow.ends { (flow.proto, flow.sport, flow.dport) } else { (0, 0, 0) };
+    write_prefix(writer, Ext::ADDRESS_SRC, proto, Prefix::host(key.ends.src()), sport);
+    write_prefix(writer, Ext::ADDRESS_DST, proto, Prefix::host(key.ends.dst()), dport);
+    writer.proposal(32, &combinations(key.proto));
 }
 
 /// An SA as RFC 2367 shows it: extensions in the order of their numbers, and only those that say something.

@@ -118,6 +118,6 @@ impl Engine {
         let sa = self.sadb.get(self.sadb.find(id)?)?;
         let header = Header::new(MessageType::GET, sa.satype(), 0, 0);
         let write = |writer: &mut Writer<'_>| self.write_sa(writer, sa, Shown::WithoutKeys);
-        MessageBuffer::new(self.profile).write(header, write, <[u8]>::to_vec).ok()
+        MessageBuffer::default().write(header, write, <[u8]>::to_vec).ok()
     }
 }

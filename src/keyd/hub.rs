@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use super::dump::{DumpRun, Progress};
 use super::limits::MAX_OBJECTS;
 use super::{
-    Audience, Context, Errno, KeyEngine, MessageBuffer, Outbox, SessionId, SessionState, Sink, Supported, Time,
+    Audience, Context, Dialect, Errno, KeyEngine, MessageBuffer, Outbox, PromiscuousCopy, SessionId, SessionState,
+    Sink, Supported, Time,
 };
 use zerocopy::IntoBytes as _;
 use zeroize::Zeroizing;
 
 use crate::afkey::request::is_change;
-use crate::wire::{ExtensionType, Header, Message, MessageType, Profile, SaType, WireError, Writer, several};
+use crate::wire::{ExtensionType, Header, Message, MessageType, Profile, Rule, SaType, WireError, Writer, several};
 
 /// `SADB_SATYPE_MAX`.
 const MAX_SATYPE: u8 = 9;
@@ -46,7 +47,7 @@ type Sessions<D> = BTreeMap<SessionId, Session<D>>;
 /// before the call returns.
 pub struct Hub<E: KeyEngine> {
     engine: E,
-    profile: Profile,
+    dialect: &'static Dialect,
     /// By id; ids grow, so that the newest session is the last.
     sessions: Sessions<E::Dump>,
     next_id: u32,
@@ -65,7 +66,7 @@ struct Delivery<'a, D, S> {
     sessions: &'a mut Sessions<D>,
     /// Whether a session is promiscuous; if not, an answer to one session concerns no other.
     promiscuous: bool,
-    profile: Profile,
+    dialect: &'static Dialect,
     requester: Option<SessionId>,
     sink: &'a mut S,
 }
@@ -85,7 +86,8 @@ impl<D, S: Sink> Delivery<'_, D, S> {
         let mut takers = 0;
         let nobody_else = matches!(audience, Audience::One | Audience::Promiscuous) && !self.promiscuous;
         let others = if nobody_else { None } else { Some(self.sessions.iter_mut().rev()) };
-        let wrapped = if self.promiscuous { wrap(message, self.profile) } else { None };
+        let wraps = self.promiscuous && self.dialect.promiscuous_copy == PromiscuousCopy::Wrapped;
+        let wrapped = if wraps { wrap(message) } else { None };
         for (&id, session) in others.into_iter().flatten() {
             if session.promiscuous {
                 count(
@@ -136,10 +138,9 @@ const fn adds(msg_type: MessageType) -> bool {
     )
 }
 
-/// What a promiscuous session gets instead of a message: by RFC 2367 section 3.1.11 the message behind a PROMISC
-/// header; on Linux the message itself.
-fn wrap(message: &[u8], profile: Profile) -> Option<Zeroizing<Vec<u8>>> {
-    let inner = Header::read(message).filter(|_| profile == Profile::Rfc2367)?;
+/// A message behind a PROMISC header.
+fn wrap(message: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let inner = Header::read(message)?;
     let len = u16::try_from(2 + message.len() / 8).ok()?;
     let header = Header { len, ..Header::new(MessageType::X_PROMISC, inner.satype, 0, inner.pid) };
     Some(Zeroizing::new([header.to_layout().as_bytes(), message].concat()))
@@ -155,16 +156,16 @@ fn count(statistics: &mut SessionStatistics, taken: bool) {
 
 impl<E: KeyEngine> Hub<E> {
     /// A hub without sessions in front of an engine.
-    pub fn new(engine: E, profile: Profile) -> Self {
+    pub fn new(engine: E) -> Self {
         Self {
+            dialect: engine.dialect(),
             engine,
-            profile,
             sessions: BTreeMap::new(),
             next_id: 0,
             registered: 0,
             promiscuous: 0,
             max_objects: MAX_OBJECTS,
-            buffer: MessageBuffer::new(profile),
+            buffer: MessageBuffer::default(),
         }
     }
 
@@ -182,11 +183,6 @@ impl<E: KeyEngine> Hub<E> {
     /// The engine, to drive it besides PF_KEY (traffic, settings).
     pub const fn engine_mut(&mut self) -> &mut E {
         &mut self.engine
-    }
-
-    /// The dialect that sessions speak.
-    pub const fn profile(&self) -> Profile {
-        self.profile
     }
 
     /// Opens a session.
@@ -274,13 +270,14 @@ impl<E: KeyEngine> Hub<E> {
     /// A framing error, which AF_KEY's `send` returns itself; nothing was done and nobody hears of it. Every other
     /// error is a message to the requester.
     pub fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> Result<(), WireError> {
-        let header = Header::check(bytes, self.profile)?;
+        let header = self.check(bytes)?;
         self.delivery(Some(id), sink).broadcast(Audience::Promiscuous, None, bytes);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.pid = header.pid;
         }
-        let wrapper = self.profile == Profile::Rfc2367 && header.msg_type == MessageType::X_PROMISC && header.len > 2;
-        let (outcome, malformed) = match Message::parse(bytes, self.profile) {
+        let wraps = self.dialect.promiscuous_copy == PromiscuousCopy::Wrapped;
+        let wrapper = wraps && header.msg_type == MessageType::X_PROMISC && header.len > 2;
+        let (outcome, malformed) = match Message::parse(bytes, Profile::Linux) {
             // What is wrapped is no extension of the wrapper.
             _ if wrapper => (self.unwrap(header.seq, bytes, sink), false),
             Ok(message) => (self.dispatch(id, &message, now, sink), false),
@@ -292,16 +289,27 @@ impl<E: KeyEngine> Hub<E> {
         Ok(())
     }
 
+    /// What makes `send` itself fail.
+    fn check(&self, bytes: &[u8]) -> Result<Header, WireError> {
+        let header = Header::check(bytes, Profile::Linux)?;
+        if bytes.len() % 8 != 0 && !self.dialect.stray_bytes {
+            let rule = Rule::Length { header: usize::from(header.len) * 8, actual: bytes.len() };
+            return Err(WireError { offset: 4, rule });
+        }
+        Ok(header)
+    }
+
     /// Takes several messages that came from a session together. Gives the number of those that were no messages.
     pub fn receive_all(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> u64 {
         let mut malformed = 0;
         let mut together: Vec<Message<'_>> = Vec::new();
         for one in several(bytes) {
             let full = self.engine.objects() + together.len() >= self.max_objects;
-            let plain = Header::check(one, self.profile)
-                .is_ok_and(|header| is_change(header.msg_type) && !(full && adds(header.msg_type)));
-            match Message::parse(one, self.profile) {
-                Ok(message) if plain && self.profile == Profile::Linux => {
+            let plain =
+                self.check(one).is_ok_and(|header| is_change(header.msg_type) && !(full && adds(header.msg_type)));
+            match Message::parse(one, Profile::Linux) {
+                // An engine reports errors to the requester only.
+                Ok(message) if plain && self.dialect.errors == Audience::One => {
                     self.delivery(Some(id), sink).broadcast(Audience::Promiscuous, None, one);
                     if let Some(session) = self.sessions.get_mut(&id) {
                         session.pid = message.header().pid;
@@ -353,7 +361,7 @@ impl<E: KeyEngine> Hub<E> {
         let mut out = Delivery {
             sessions: &mut self.sessions,
             promiscuous: self.promiscuous != 0,
-            profile: self.profile,
+            dialect: self.dialect,
             requester,
             sink,
         };
@@ -365,7 +373,7 @@ impl<E: KeyEngine> Hub<E> {
         Delivery {
             sessions: &mut self.sessions,
             promiscuous: self.promiscuous != 0,
-            profile: self.profile,
+            dialect: self.dialect,
             requester,
             sink,
         }
@@ -374,7 +382,7 @@ impl<E: KeyEngine> Hub<E> {
     /// RFC 2367 section 3.1.11: hands a wrapped message to the sockets of a process, or to all, as it is.
     fn unwrap(&mut self, pid: u32, bytes: &[u8], sink: &mut impl Sink) -> Result<(), Errno> {
         let inner = bytes.get(crate::wire::HEADER_LEN..).unwrap_or_default();
-        Header::check(inner, self.profile).map_err(|_| Errno::EINVAL)?;
+        self.check(inner).map_err(|_| Errno::EINVAL)?;
         let targets: Vec<SessionId> =
             self.sessions.iter().filter(|(_, s)| pid == 0 || s.pid == pid).map(|(&id, _)| id).collect();
         if targets.is_empty() {
@@ -414,18 +422,16 @@ impl<E: KeyEngine> Hub<E> {
         let mut delivery = Delivery {
             sessions: &mut self.sessions,
             promiscuous: self.promiscuous != 0,
-            profile: self.profile,
+            dialect: self.dialect,
             requester: None,
             sink,
         };
         self.buffer.write(header, write, |message| delivery.broadcast(audience, one, message)).map(drop)
     }
 
-    /// `pfkey_error`: the request's header with an errno, to the requester only. By RFC 2367 section 1.6 the others
-    /// may see it too, so they do, unless the message was none.
+    /// `pfkey_error`: the request's header with an errno.
     fn report(&mut self, id: SessionId, header: Header, errno: Errno, malformed: bool, sink: &mut impl Sink) {
-        let others = self.profile == Profile::Rfc2367 && !malformed;
-        let audience = if others { Audience::All } else { Audience::One };
+        let audience = if malformed { Audience::One } else { self.dialect.errors };
         // A header always fits.
         let _ = self.send(audience, Some(id), header.error_report(errno.to_wire()), sink, |_| ());
     }
@@ -435,14 +441,7 @@ impl<E: KeyEngine> Hub<E> {
             MessageType::REGISTER => self.register(id, message.header(), now, sink),
             MessageType::X_PROMISC => self.promisc(id, message, sink),
             MessageType::DUMP | MessageType::X_SPDDUMP => self.dump(id, message, now, sink),
-            MessageType::X_PCHANGE if self.profile == Profile::Rfc2367 => {
-                self.with_engine(now, Some(id), sink, |engine, cx| engine.request(message, cx))
-            }
-            MessageType::EXPIRE
-            | MessageType::X_PCHANGE
-            | MessageType::X_SPDACQUIRE
-            | MessageType::X_SPDEXPIRE
-            | MessageType::X_NAT_T_NEW_MAPPING => Err(Errno::EOPNOTSUPP),
+            msg_type if self.dialect.unhandled.contains(&msg_type) => Err(Errno::EOPNOTSUPP),
             msg_type if adds(msg_type) && self.is_full() => Err(self.refuse(id, Errno::ENOBUFS)),
             _ => self.with_engine(now, Some(id), sink, |engine, cx| engine.request(message, cx)),
         }
@@ -463,13 +462,13 @@ impl<E: KeyEngine> Hub<E> {
 
     /// `pfkey_register`.
     fn register(&mut self, id: SessionId, header: Header, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
-        let rfc = self.profile == Profile::Rfc2367;
-        if header.satype.0 > MAX_SATYPE || rfc && header.satype == SaType::UNSPEC {
+        let dialect = self.dialect;
+        if header.satype.0 > MAX_SATYPE || header.satype == SaType::UNSPEC && !dialect.register_unspec {
             return Err(Errno::EINVAL);
         }
         let Some(session) = self.sessions.get_mut(&id) else { return Err(Errno::EINVAL) };
         let bit = registration(header.satype);
-        if session.registered & bit != 0 && !rfc {
+        if session.registered & bit != 0 && !dialect.register_again {
             return Err(Errno::EEXIST);
         }
         let first = session.registered == 0 && bit != 0;
@@ -490,11 +489,11 @@ impl<E: KeyEngine> Hub<E> {
         };
         self.registered += usize::from(first);
         let reply = Header { errno: 0, reserved: 0, ..header };
-        let audience = if rfc { Audience::RegisteredFor(header.satype) } else { Audience::Registered };
+        let audience = (dialect.listeners)(MessageType::REGISTER, header.satype);
         self.send_supported(Some(id), reply, &supported, audience, sink)
     }
 
-    /// A REGISTER message. By RFC 2367 it lists the algorithms of its SA type, on Linux all.
+    /// A REGISTER message.
     fn send_supported(
         &mut self,
         requester: Option<SessionId>,
@@ -503,15 +502,15 @@ impl<E: KeyEngine> Hub<E> {
         audience: Audience,
         sink: &mut impl Sink,
     ) -> Result<(), Errno> {
-        let rfc = self.profile == Profile::Rfc2367;
-        let lists_auth = !rfc || matches!(header.satype, SaType::AH | SaType::ESP);
-        let lists_encrypt = !rfc || header.satype == SaType::ESP;
+        let lists = self.dialect.lists;
         self.send(audience, requester, header, sink, |writer| {
-            if !supported.auth.is_empty() && lists_auth {
-                writer.supported(ExtensionType::SUPPORTED_AUTH, &supported.auth);
-            }
-            if !supported.encrypt.is_empty() && lists_encrypt {
-                writer.supported(ExtensionType::SUPPORTED_ENCRYPT, &supported.encrypt);
+            for (ext, algorithms) in [
+                (ExtensionType::SUPPORTED_AUTH, &supported.auth),
+                (ExtensionType::SUPPORTED_ENCRYPT, &supported.encrypt),
+            ] {
+                if !algorithms.is_empty() && lists(header.satype, ext) {
+                    writer.supported(ext, algorithms);
+                }
             }
         })
     }
@@ -554,7 +553,7 @@ impl<E: KeyEngine> Hub<E> {
         let mut delivery = Delivery {
             sessions: &mut self.sessions,
             promiscuous: self.promiscuous != 0,
-            profile: self.profile,
+            dialect: self.dialect,
             requester: Some(id),
             sink,
         };

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod connection;
+mod dialect;
 mod dump;
 mod hub;
 pub mod keeper;
@@ -22,6 +23,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 pub use crate::wire::Errno;
+pub use dialect::{Dialect, LINUX, PromiscuousCopy, RFC2367};
 pub use hub::{Hub, SessionStatistics};
 pub use outbox::{Audience, Context, DumpMessage, MessageBuffer, Outbox};
 pub use queue::{Queues, truesize};
@@ -82,6 +84,11 @@ pub enum DumpStep {
 pub trait KeyEngine {
     /// Where a dump stands.
     type Dump;
+
+    /// The dialect that it speaks.
+    fn dialect(&self) -> &'static Dialect {
+        &LINUX
+    }
 
     /// Handles GETSPI, UPDATE, ADD, DELETE, GET, ACQUIRE, FLUSH and the X_SPD… and X_MIGRATE requests (not the
     /// dumps), and delivers every answer and notification they cause before it returns.

@@ -33,18 +33,15 @@ pub trait Outbox {
 
 /// Room for one message at a time. It may hold keys, and is wiped after each.
 #[derive(Debug)]
-pub struct MessageBuffer {
-    bytes: Box<[u8]>,
-    profile: Profile,
+pub struct MessageBuffer(Box<[u8]>);
+
+impl Default for MessageBuffer {
+    fn default() -> Self {
+        Self(vec![0; BUFFER_LEN].into())
+    }
 }
 
 impl MessageBuffer {
-    /// Room for the messages of a dialect.
-    #[must_use]
-    pub fn new(profile: Profile) -> Self {
-        Self { bytes: vec![0; BUFFER_LEN].into(), profile }
-    }
-
     /// Lends a writer for a message with this header, and the message to `take`.
     ///
     /// # Errors
@@ -55,10 +52,10 @@ impl MessageBuffer {
         write: impl FnOnce(&mut Writer<'_>),
         take: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Errno> {
-        let mut writer = Writer::new(&mut self.bytes, header, self.profile);
+        let mut writer = Writer::new(&mut self.0, header, Profile::Linux);
         write(&mut writer);
         let Ok(message) = writer.finish() else {
-            self.bytes.zeroize();
+            self.0.zeroize();
             return Err(Errno::ENOBUFS);
         };
         let taken = take(message);

@@ -75,9 +75,8 @@ impl Header {
         if header.msg_type == MessageType::RESERVED || header.msg_type.0 > profile.max_message_type() {
             return at(1, Rule::MessageType(header.msg_type.0));
         }
-        // Linux passes over up to seven stray bytes.
-        let stray = profile == Profile::Rfc2367 && len % 8 != 0;
-        if usize::from(header.len) != len / 8 || stray {
+        // Up to seven stray bytes are passed over.
+        if usize::from(header.len) != len / 8 {
             return at(4, Rule::Length { header: usize::from(header.len) * 8, actual: len });
         }
         Ok(header)

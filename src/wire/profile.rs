@@ -5,11 +5,9 @@
 /// A dialect of PF_KEYv2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Profile {
-    /// Linux's af_key, as in `linux/pfkeyv2.h`.
+    /// Linux's af_key, as in `linux/pfkeyv2.h`; RFC 2367's numbers are among them.
     #[default]
     Linux,
-    /// RFC 2367 to the letter, on Linux's numbers.
-    Rfc2367,
     /// Openswan's KLIPS: its own numbers above the RFC's, longer SA, lifetime and comb structures.
     Klips,
 }
@@ -22,31 +20,12 @@ const LINUX_MIN: [u8; 27] =
 const KLIPS_MIN: [u8; 31] =
     [0, 24, 40, 40, 40, 8, 8, 8, 8, 8, 16, 16, 16, 8, 8, 8, 16, 8, 8, 24, 8, 8, 8, 8, 8, 56, 8, 8, 8, 8, 8];
 
-impl std::str::FromStr for Profile {
-    type Err = UnknownProfile;
-
-    /// Its name: linux, rfc2367 or klips.
-    fn from_str(name: &str) -> Result<Self, UnknownProfile> {
-        match name {
-            "linux" => Ok(Self::Linux),
-            "rfc2367" => Ok(Self::Rfc2367),
-            "klips" => Ok(Self::Klips),
-            _ => Err(UnknownProfile),
-        }
-    }
-}
-
-/// No profile has this name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected linux, rfc2367 or klips")]
-pub struct UnknownProfile;
-
 impl Profile {
     /// The highest message type.
     #[must_use]
     pub const fn max_message_type(self) -> u8 {
         match self {
-            Self::Linux | Self::Rfc2367 => 24,
+            Self::Linux => 24,
             Self::Klips => 17,
         }
     }
@@ -55,7 +34,7 @@ impl Profile {
     #[must_use]
     pub const fn max_extension_type(self) -> u16 {
         match self {
-            Self::Linux | Self::Rfc2367 => 26,
+            Self::Linux => 26,
             Self::Klips => 30,
         }
     }
@@ -64,7 +43,7 @@ impl Profile {
     #[must_use]
     pub const fn min_extension_len(self, ext_type: u16) -> Option<usize> {
         let table: &[u8] = match self {
-            Self::Linux | Self::Rfc2367 => &LINUX_MIN,
+            Self::Linux => &LINUX_MIN,
             Self::Klips => &KLIPS_MIN,
         };
         let index = ext_type as usize;
@@ -75,7 +54,7 @@ impl Profile {
     #[must_use]
     pub const fn is_address(self, ext_type: u16) -> bool {
         match self {
-            Self::Linux | Self::Rfc2367 => matches!(ext_type, 5 | 6 | 7 | 23),
+            Self::Linux => matches!(ext_type, 5 | 6 | 7 | 23),
             Self::Klips => matches!(ext_type, 5 | 6 | 7 | 20..=24 | 30),
         }
     }
@@ -84,7 +63,7 @@ impl Profile {
     #[must_use]
     pub const fn sa_len(self) -> usize {
         match self {
-            Self::Linux | Self::Rfc2367 => 16,
+            Self::Linux => 16,
             Self::Klips => 24,
         }
     }
@@ -93,7 +72,7 @@ impl Profile {
     #[must_use]
     pub const fn lifetime_len(self) -> usize {
         match self {
-            Self::Linux | Self::Rfc2367 => 32,
+            Self::Linux => 32,
             Self::Klips => 40,
         }
     }
@@ -102,7 +81,7 @@ impl Profile {
     #[must_use]
     pub const fn comb_len(self) -> usize {
         match self {
-            Self::Linux | Self::Rfc2367 => 72,
+            Self::Linux => 72,
             Self::Klips => 80,
         }
     }

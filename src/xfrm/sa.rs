@@ -203,7 +203,7 @@ mod tests {
     use super::super::attribute::{REQUEST, split};
     use super::super::layout::message;
     use super::*;
-    use crate::engine::Engine;
+    use crate::engine::{Engine, LINUX};
     use crate::keyd::{Hub, Queues};
     use crate::wire::{ExtensionType as Ext, Header, MessageType as M, Profile, SaType, SockaddrBytes};
     use crate::wire::{Writer as Request, layout::SadbLifetime, layout::SadbSa};
@@ -255,7 +255,7 @@ mod tests {
             add(SaType::X_IPCOMP, SadbSa { encrypt: 2, ..Default::default() }, v4, |_| {}),
         ];
         for bytes in requests {
-            let mut direct = Hub::new(Engine::with_seed(Profile::Linux, 1), Profile::Linux);
+            let mut direct = Hub::new(Engine::with_seed(&LINUX, 1));
             let id = direct.open();
             direct.receive(id, &bytes, NOW, &mut Queues::new()).unwrap();
             let request = Message::parse(&bytes, Profile::Linux).unwrap();
@@ -272,7 +272,7 @@ mod tests {
             // The kernel's clock, which a request does not have.
             decoded.usage.add_time = NOW.as_secs();
 
-            let mut other = Hub::new(Engine::with_seed(Profile::Linux, 1), Profile::Linux);
+            let mut other = Hub::new(Engine::with_seed(&LINUX, 1));
             other.engine_mut().know_sa(decoded);
             let (shown, expected) = (dumped(&mut other), dumped(&mut direct));
             assert_eq!(shown, expected, "{request:?}");

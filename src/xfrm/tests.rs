@@ -39,7 +39,7 @@ impl World {
     }
 
     fn of(engine: XfrmEngine) -> Self {
-        let mut hub = Hub::new(engine, Profile::Linux);
+        let mut hub = Hub::new(engine);
         let session = hub.open();
         Self { hub, queues: Queues::new(), session }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pfkey_rs::engine::{Engine, Flow, Outbound, SaId, TrafficError};
+use pfkey_rs::engine::{Engine, Flow, Outbound, RFC2367, SaId, TrafficError};
 use pfkey_rs::keyd::{Hub, Queues, SessionId};
 use pfkey_rs::wire::layout::SadbSa;
 use pfkey_rs::wire::{
@@ -24,7 +24,7 @@ pub struct World {
 
 impl World {
     pub fn new(sockets: usize) -> Self {
-        let mut hub = Hub::new(Engine::with_seed(Profile::Rfc2367, 1), Profile::Rfc2367);
+        let mut hub = Hub::new(Engine::with_seed(&RFC2367, 1));
         let ids = (0..sockets).map(|_| hub.open()).collect();
         Self { hub, queues: Queues::new(), now: Duration::from_secs(1_000_000), ids }
     }
@@ -169,7 +169,7 @@ pub fn header(message: &[u8]) -> Header {
 }
 
 pub fn parse(message: &[u8]) -> Message<'_> {
-    Message::parse(message, Profile::Rfc2367).expect("a well-formed message")
+    Message::parse(message, Profile::Linux).expect("a well-formed message")
 }
 
 /// The types of its extensions in order.

@@ -12,10 +12,10 @@ use pfkey_rs::engine::resolve::bundle::Bundle;
 use pfkey_rs::engine::resolve::held::Held;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Resolver};
 use pfkey_rs::engine::resolve::path::{Path, Routes};
-use pfkey_rs::engine::{Engine, Flow};
+use pfkey_rs::engine::{Engine, Flow, LINUX};
 use pfkey_rs::keyd::{Context, Hub, Queues, SessionId};
 use pfkey_rs::wire::{
-    Ends, Errno, Header, IpsecProtocol, MessageType as M, Mode, PolicyDirection, Prefix, Profile, SaType as S,
+    Ends, Errno, Header, IpsecProtocol, MessageType as M, Mode, PolicyDirection, Prefix, SaType as S,
 };
 
 /// The routes of a host with one device; `kernel.rs` sets up the same.
@@ -75,9 +75,9 @@ pub struct Embedded {
 
 impl Embedded {
     pub fn new(resolver: Resolver) -> Self {
-        let mut engine = Engine::with_seed(Profile::Linux, 1);
+        let mut engine = Engine::with_seed(&LINUX, 1);
         engine.set_acq_expires(2);
-        let mut hub = Hub::new(engine, Profile::Linux);
+        let mut hub = Hub::new(engine);
         let asker = hub.open();
         Self {
             hub,

@@ -9,10 +9,10 @@ use pfkey_rs::afkey::policy::Policy;
 use pfkey_rs::afkey::sa::{Sa, State};
 use pfkey_rs::afkey::view::SaView;
 use pfkey_rs::engine::resolve::explain::{Explanation, Step, Verdict};
-use pfkey_rs::engine::{Engine, Flow};
+use pfkey_rs::engine::{Engine, Flow, LINUX};
 use pfkey_rs::socket::{Backend, extras};
 use pfkey_rs::wire::{
-    AuthAlgorithm, EncryptAlgorithm, Ends, Extras, IpsecProtocol, MessageType, Prefix, Profile, SaType,
+    AuthAlgorithm, EncryptAlgorithm, Ends, Extras, IpsecProtocol, MessageType, Prefix, SaType,
 };
 
 use crate::channel::Channel;
@@ -40,7 +40,7 @@ pub fn explain(view: View, options: &Options<'_>) -> Result<(), Failure> {
     if options.mtu < LEAST_MTU {
         return Err(Failure::Usage(format!("explain: --mtu {}: less than {LEAST_MTU}", options.mtu)));
     }
-    let mut engine = Engine::new(Profile::Linux);
+    let mut engine = Engine::new(&LINUX);
     let mut channel = match options.file {
         None => Channel::open()?,
         Some(path) => {

@@ -3,13 +3,15 @@
 
 use pfkey_rs::wire::{Profile, SaType};
 
+use crate::types::Dialect;
+
 /// Who sends a message to whom, and what for. The names are those of [`crate::types`].
-pub fn message(profile: Profile, name: &str) -> Option<(&'static str, &'static str)> {
+pub fn message(dialect: Dialect, name: &str) -> Option<(&'static str, &'static str)> {
     const BOTH: &str = "both";
     const FROM: &str = "from kernel";
     const TO: &str = "to kernel";
     const NEITHER: &str = "neither";
-    let klips = profile == Profile::Klips;
+    let klips = dialect == Dialect::Klips;
     let unused_by_klips = if klips { NEITHER } else { BOTH };
     Some(match name {
         "GETSPI" => (BOTH, "choose an SPI for a larval SA"),
@@ -23,7 +25,7 @@ pub fn message(profile: Profile, name: &str) -> Option<(&'static str, &'static s
         "FLUSH" => (BOTH, "remove all SAs, or those of a type"),
         "DUMP" => (unused_by_klips, "show all SAs, to the asker only"),
         "X_PROMISC" => (unused_by_klips, "hear every message"),
-        "X_PCHANGE" if profile == Profile::Rfc2367 => (BOTH, "tell key managers that a policy has changed"),
+        "X_PCHANGE" if dialect == Dialect::Rfc2367 => (BOTH, "tell key managers that a policy has changed"),
         "X_PCHANGE" => (NEITHER, "tell key managers that a policy has changed"),
         "X_SPDUPDATE" => (BOTH, "add a policy, or change it"),
         "X_SPDADD" => (BOTH, "add a policy"),
@@ -115,7 +117,7 @@ mod tests {
     #[test]
     fn directions_are_those_of_the_book() {
         // Figure 19.2: EXPIRE is the one message that comes from the kernel alone.
-        let direction = |name| message(Profile::Linux, name).unwrap().0;
+        let direction = |name| message(Dialect::Linux, name).unwrap().0;
         for name in ["ACQUIRE", "ADD", "DELETE", "DUMP", "FLUSH", "GET", "GETSPI", "REGISTER", "UPDATE"] {
             assert_eq!(direction(name), "both", "{name}");
         }

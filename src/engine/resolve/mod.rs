@@ -22,7 +22,7 @@
 //! use pfkey_rs::keyd::{Hub, Queues};
 //! use pfkey_rs::wire::{Ends, Profile};
 //!
-//! let mut hub = Hub::new(Engine::new(Profile::Linux), Profile::Linux);
+//! let mut hub = Hub::new(Engine::new(&LINUX));
 //! let (mut queues, mut resolver) = (Queues::new(), Resolver::default());
 //! let ends = Ends::new([10, 0, 1, 7].into(), [10, 0, 2, 9].into()).unwrap();
 //! let flow = Flow { ends, proto: 6, sport: 4000, dport: 443 };

@@ -9,8 +9,8 @@ use crate::engine::{Engine, Flow};
 use crate::keyd::{Context, Time};
 use crate::wire::layout::SadbXPolicy;
 use crate::wire::{
-    Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol, MessageType, Mode, PolicyDirection, PolicyType, Profile,
-    SaType,
+    Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol, MessageType, Mode, PolicyDirection, PolicyType, SaType,
+    Writer,
 };
 
 /// An SA that was found for a template.
@@ -29,7 +29,7 @@ pub struct Link {
 /// An SA that was not found, so that key managers may be asked.
 #[derive(Clone, Debug)]
 pub(in crate::engine) struct Wanted {
-    key: AcquireKey,
+    pub(in crate::engine) key: AcquireKey,
     /// Of the policy that wants it.
     policy: u32,
     priority: u32,
@@ -226,7 +226,7 @@ impl Engine {
 
     /// Makes a larval and asks the key managers, unless that was done already.
     fn acquire(&mut self, wanted: &Wanted, flow: &Flow, cx: &mut Context<'_>) {
-        let Wanted { key, policy, priority, context } = wanted;
+        let Wanted { key, context, .. } = wanted;
         let any_source = AcquireKey { ends: Ends::to(key.ends.dst()), ..*key };
         if self.sadb.is_acquiring(key) || self.sadb.is_acquiring(&any_source) || !cx.registered {
             return;
@@ -244,33 +244,34 @@ impl Engine {
         larval.seq = self.acquire_seq;
         let satype = SaType::from_protocol(key.proto);
         let header = Header::new(MessageType::ACQUIRE, satype, larval.seq, 0);
-        let ext = SadbXPolicy {
-            policy_type: PolicyType::IPSEC.0.into(),
-            dir: PolicyDirection::OUTBOUND.0,
-            id: (*policy).into(),
-            priority: (*priority).into(),
-            ..Default::default()
-        };
-        let audience = self.listeners(MessageType::ACQUIRE, satype);
-        let taken = cx.offer(audience, header, |writer| {
-            if self.profile == Profile::Rfc2367 {
-                return Self::rfc_write_acquire(writer, key, flow);
-            }
-            write_host(writer, Ext::ADDRESS_SRC, key.ends.src());
-            write_host(writer, Ext::ADDRESS_DST, key.ends.dst());
-            writer.policy(ext, &[]);
-            // Policies made through PF_KEY name no algorithms, so Linux proposes none; IPComp gets no proposal.
-            if satype != SaType::X_IPCOMP {
-                writer.proposal(32, &[]);
-            }
-            if let Some(context) = &larval.context {
-                writer.sec_ctx(SecurityContext::DOI, SecurityContext::ALG, &context.text);
-            }
-        });
+        let audience = (self.dialect.sessions.listeners)(MessageType::ACQUIRE, satype);
+        let taken = cx.offer(audience, header, |writer| (self.dialect.write_acquire)(writer, wanted, flow));
         if taken.is_ok_and(|takers| takers > 0) {
             self.counts.allocated += 1;
             self.sadb.insert(larval, now);
         }
+    }
+}
+
+/// What Linux's ACQUIRE says behind its header.
+pub(in crate::engine) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, _: &Flow) {
+    let Wanted { key, policy, priority, context } = wanted;
+    write_host(writer, Ext::ADDRESS_SRC, key.ends.src());
+    write_host(writer, Ext::ADDRESS_DST, key.ends.dst());
+    let policy = SadbXPolicy {
+        policy_type: PolicyType::IPSEC.0.into(),
+        dir: PolicyDirection::OUTBOUND.0,
+        id: (*policy).into(),
+        priority: (*priority).into(),
+        ..Default::default()
+    };
+    writer.policy(policy, &[]);
+    // Policies made through PF_KEY name no algorithms, so Linux proposes none; IPComp gets no proposal.
+    if SaType::from_protocol(key.proto) != SaType::X_IPCOMP {
+        writer.proposal(32, &[]);
+    }
+    if let Some(context) = context {
+        writer.sec_ctx(SecurityContext::DOI, SecurityContext::ALG, &context.text);
     }
 }
 
