@@ -14,7 +14,9 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 use pfkey_rs::engine::{Engine, LINUX};
 use pfkey_rs::keyd::limits::{TURN_DELIVERIES, TURN_DUMPED, TURN_MESSAGES};
 use pfkey_rs::keyd::server::Server;
-use pfkey_rs::keyd::{Audience, Context, DumpMessage, DumpStep, Errno, Hub, KeyEngine, Queues, Supported, Time};
+use pfkey_rs::keyd::{
+    Audience, Context, DumpMessage, DumpStep, Errno, Hub, KeyEngine, Queues, Service as _, Sources, Supported, Time,
+};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType, Profile, SEVERAL, SaType, Writer};
 
 /// What the engine did, seen from outside.
@@ -38,6 +40,8 @@ impl Seen {
 
 /// Echoes requests: ADD to everybody, others to who asked. Its dumps have no end.
 struct Fake(Seen);
+
+impl Sources for Fake {}
 
 impl KeyEngine for Fake {
     type Dump = ();

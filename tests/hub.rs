@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use pfkey_rs::keyd::{
-    Audience, Context, DumpMessage, DumpStep, Errno, Hub, KeyEngine, Queues, SessionId, Sink, Supported, Time,
+    Audience, Context, DumpMessage, DumpStep, Errno, Hub, KeyEngine, Queues, Service as _, SessionId, Sink, Supported,
+    Time,
 };
 use pfkey_rs::wire::layout::SadbAlg;
 use pfkey_rs::wire::{Header, Message, MessageType, Profile, SaType, Writer};

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use build::Msg;
 use pfkey_rs::engine::{Dialect, Engine, LINUX, RFC2367};
-use pfkey_rs::keyd::{Hub, Queues, SessionId};
+use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
 use pfkey_rs::print;
 use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, Profile, SaType as S};
 
@@ -240,7 +240,7 @@ fn klips() {
     };
     let mut handle = |what: &str, message: klips_world::Msg| {
         let (bytes, id) = (message.bytes(), world.ids[0]);
-        let outcome = looking(what, || world.hub.receive(id, &bytes, NOW, &mut world.queues));
+        let outcome = looking(what, || world.hub.write(id, &bytes, NOW, &mut world.queues));
         (0..2).for_each(|socket| drop(world.heard(socket)));
         outcome
     };

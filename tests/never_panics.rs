@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use pfkey_rs::engine::{Engine, LINUX, RFC2367};
-use pfkey_rs::keyd::{Hub, Queues, SessionId};
+use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
 use pfkey_rs::klips;
 use pfkey_rs::policy::{self, PolicySpec, RequestSpec};
 use pfkey_rs::print::{self, SocketPolicyFilter, Style, Utc};
@@ -121,7 +121,7 @@ fn told(messages: &[Vec<u8>]) {
     for message in messages {
         let _ = hub.receive(ids[0], message, NOW, &mut queues);
     }
-    ids.iter().for_each(|&id| hub.close(id));
+    ids.iter().for_each(|&id| hub.close(id, NOW));
     well_formed(&mut queues, &ids, Profile::Klips, "klips");
 }
 

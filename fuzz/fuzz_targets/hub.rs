@@ -14,8 +14,8 @@ use pfkey_rs::engine::resolve::held::Held;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use pfkey_rs::engine::resolve::path::Path;
 use pfkey_rs::engine::{Engine, Flow, LINUX, RFC2367};
-use pfkey_rs::keyd::{Hub, Queues, SessionId, Time};
-use pfkey_rs::wire::{Errno, Ends, Extras, Message, MessageType, Profile};
+use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId, Time};
+use pfkey_rs::wire::{Ends, Errno, Extras, Message, MessageType, Profile};
 
 const START: Time = Duration::from_secs(1_700_000_000);
 

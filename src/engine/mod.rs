@@ -7,7 +7,7 @@
 //! use std::time::Duration;
 //!
 //! use pfkey_rs::engine::{Engine, Flow, LINUX, Outbound};
-//! use pfkey_rs::keyd::{Hub, Queues};
+//! use pfkey_rs::keyd::{Hub, Queues, Service as _};
 //! use pfkey_rs::wire::{Ends, Header, MessageType, Profile, SaType, Writer};
 //!
 //! let mut hub = Hub::new(Engine::new(&LINUX));
@@ -53,6 +53,7 @@ use std::net::IpAddr;
 use crate::afkey::request::Request;
 pub use crate::afkey::{message, policy, sa};
 use crate::keyd::{self, Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
+use crate::random::{self, Random};
 use crate::wire::address::{family, to_xfrm};
 use crate::wire::extras::{AEADS, Aead};
 use crate::wire::layout::SadbXFilter;
@@ -87,19 +88,6 @@ pub struct Engine {
     counts: SaCounts,
 }
 
-/// Numbers that need not be secret (SPIs are visible on the wire): SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-}
-
 /// Where a dump of the engine stands.
 pub struct EngineDump(Dumped);
 
@@ -119,10 +107,7 @@ impl Engine {
     /// An empty engine of a dialect. SPIs are chosen from a seed of the process.
     #[must_use]
     pub fn new(dialect: &'static Dialect) -> Self {
-        use std::hash::{BuildHasher, Hasher};
-        // The standard library's hasher keys are the random numbers that every process has.
-        let seed = std::collections::hash_map::RandomState::new().build_hasher().finish();
-        Self::with_seed(dialect, seed)
+        Self::with_seed(dialect, random::seed())
     }
 
     /// An empty engine whose choice of SPIs can be repeated.
@@ -136,7 +121,7 @@ impl Engine {
             sub_policies: Spd::default(),
             acq_expires: DEFAULT_ACQ_EXPIRES,
             acquire_seq: 0,
-            random: Random(seed),
+            random: Random::with_seed(seed),
             counts: SaCounts::default(),
         }
     }

@@ -17,17 +17,22 @@ mod outbox;
 mod queue;
 pub mod server;
 mod service;
+mod sessions;
+mod sockets;
+mod sources;
 mod stage;
 
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 pub use crate::wire::Errno;
 pub use dialect::{Dialect, LINUX, PromiscuousCopy, RFC2367};
-pub use hub::{Hub, SessionStatistics};
+pub use hub::Hub;
 pub use outbox::{Audience, Context, DumpMessage, MessageBuffer, Outbox};
 pub use queue::{Queues, truesize};
 pub use service::{Service, SessionState};
+pub use sessions::SessionStatistics;
+pub(crate) use sessions::Sessions;
+pub use sources::Sources;
 
 use crate::wire::Message;
 use crate::wire::layout::SadbAlg;
@@ -155,17 +160,12 @@ pub trait KeyEngine {
         let _ = cx;
     }
 
-    /// Descriptors that become readable when the engine has news; [`KeyEngine::event`] takes it.
-    fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
-        Vec::new()
-    }
-
     /// A line about the engine itself for the daemon's statistics, if there is something to say.
     fn statistics(&self) -> Option<String> {
         None
     }
 
-    /// Takes the news of the event sources.
+    /// Takes news that it hears of by itself ([`Sources`]).
     fn event(&mut self, cx: &mut Context<'_>) {
         let _ = cx;
     }

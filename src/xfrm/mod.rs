@@ -124,6 +124,11 @@ impl XfrmEngine {
         }
     }
 
+    /// What becomes readable when the kernel has news, which [`KeyEngine::event`] takes.
+    pub(crate) fn event_source(&self) -> Option<BorrowedFd<'_>> {
+        self.inbox.as_ref().map(AsFd::as_fd)
+    }
+
     /// Sets what is offered beyond AF_KEY.
     pub const fn set_extras(&mut self, extras: Extras) {
         self.extras = extras;
@@ -264,10 +269,6 @@ impl KeyEngine for XfrmEngine {
 
     fn statistics(&self) -> Option<String> {
         Some(format!("the kernel dropped events {} times; SAs remembered: {}", self.overruns, self.remembered()))
-    }
-
-    fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
-        self.inbox.iter().map(AsFd::as_fd).collect()
     }
 
     fn event(&mut self, cx: &mut Context<'_>) {

@@ -204,7 +204,7 @@ mod tests {
     use super::super::layout::message;
     use super::*;
     use crate::engine::{Engine, LINUX};
-    use crate::keyd::{Hub, Queues};
+    use crate::keyd::{Hub, Queues, Service as _};
     use crate::wire::{ExtensionType as Ext, Header, MessageType as M, Profile, SaType, SockaddrBytes};
     use crate::wire::{Writer as Request, layout::SadbLifetime, layout::SadbSa};
 

@@ -7,7 +7,7 @@ use zerocopy::IntoBytes as _;
 
 use super::XfrmEngine;
 use super::reqid::Reqids;
-use crate::keyd::{Errno, Hub, Queues, SessionId};
+use crate::keyd::{Errno, Hub, Queues, Service as _, SessionId};
 use crate::wire::layout::{SadbXIpsecrequest, SadbXPolicy};
 use crate::wire::{ExtensionType as Ext, Header, MessageType as M, Profile, SaType, SockaddrBytes, Writer};
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use pfkey_rs::engine::{Dialect, Engine, LINUX, RFC2367};
-use pfkey_rs::keyd::{self, Errno, Queues, SessionId};
+use pfkey_rs::keyd::{self, Errno, Queues, Service as _, SessionId};
 use pfkey_rs::klips::{self, Said};
 use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, Profile, SaType as S};
 

@@ -13,7 +13,7 @@ use pfkey_rs::engine::resolve::held::Held;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Resolver};
 use pfkey_rs::engine::resolve::path::{Path, Routes};
 use pfkey_rs::engine::{Engine, Flow, LINUX};
-use pfkey_rs::keyd::{Context, Hub, Queues, SessionId};
+use pfkey_rs::keyd::{Context, Hub, Queues, Service as _, SessionId};
 use pfkey_rs::wire::{
     Ends, Errno, Header, IpsecProtocol, MessageType as M, Mode, PolicyDirection, Prefix, SaType as S,
 };

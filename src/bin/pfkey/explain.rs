@@ -11,9 +11,7 @@ use pfkey_rs::afkey::view::SaView;
 use pfkey_rs::engine::resolve::explain::{Explanation, Step, Verdict};
 use pfkey_rs::engine::{Engine, Flow, LINUX};
 use pfkey_rs::socket::{Backend, extras};
-use pfkey_rs::wire::{
-    AuthAlgorithm, EncryptAlgorithm, Ends, Extras, IpsecProtocol, MessageType, Prefix, SaType,
-};
+use pfkey_rs::wire::{AuthAlgorithm, EncryptAlgorithm, Ends, Extras, IpsecProtocol, MessageType, Prefix, SaType};
 
 use crate::channel::Channel;
 use crate::failure::Failure;

@@ -30,7 +30,7 @@ use nix::sys::signal::SigSet;
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
 use pfkey_rs::engine::{Dialect, Engine, LINUX, RFC2367};
 use pfkey_rs::keyd::log::log;
-use pfkey_rs::keyd::{Hub, Service, limits};
+use pfkey_rs::keyd::{Hub, Service, Sources, limits};
 use pfkey_rs::klips;
 use pfkey_rs::socket::inherited;
 use pfkey_rs::wire::Extras;
@@ -193,7 +193,7 @@ impl Start<'_> {
     }
 
     /// The SAs and policies are the worker's own, and recorded.
-    fn with_memory(self, service: impl Service) -> io::Result<bool> {
+    fn with_memory(self, service: impl Service + Sources) -> io::Result<bool> {
         let memory = Rc::new(Memory::new(WORDS, record::BYTES)?);
         let status = Rc::clone(self.status);
         // Taken in the worker's process only: this one keeps it as it was in the beginning.

@@ -18,9 +18,9 @@
 //!
 //! use pfkey_rs::engine::resolve::lookup::{Outcome, Resolver};
 //! use pfkey_rs::engine::resolve::path::Path;
-//! use pfkey_rs::engine::{Engine, Flow};
-//! use pfkey_rs::keyd::{Hub, Queues};
-//! use pfkey_rs::wire::{Ends, Profile};
+//! use pfkey_rs::engine::{Engine, Flow, LINUX};
+//! use pfkey_rs::keyd::{Hub, Queues, Service as _};
+//! use pfkey_rs::wire::Ends;
 //!
 //! let mut hub = Hub::new(Engine::new(&LINUX));
 //! let (mut queues, mut resolver) = (Queues::new(), Resolver::default());
