@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use zerocopy::IntoBytes;
 
 use super::attribute::{DUMP, REQUEST};
+use super::dump_reader::DumpReader;
 use super::layout::{AttributeHeader, Header, UsersaInfo, attribute, message};
 use super::netlink::Netlink;
-use super::parts::Parts;
 use super::sa::{Reading, view};
 use crate::afkey::view::SaView;
 use crate::keyd::{Errno, Time};
@@ -29,7 +29,7 @@ pub fn for_each_sa(
     if !same_namespace(socket, netlink.as_fd()) {
         return None;
     }
-    let mut parts = Parts::start(netlink, &request(proto)).ok()?;
+    let mut parts = DumpReader::start(netlink, &request(proto)).ok()?;
     loop {
         let seen = parts.next(|received| {
             let (info, attributes) = received.fixed::<UsersaInfo>()?;

@@ -5,9 +5,9 @@ use zerocopy::IntoBytes;
 
 use super::XfrmEngine;
 use super::attribute::{DUMP, REQUEST, Received};
+use super::dump_reader::DumpReader;
 use super::layout::{AddressFilter, UserpolicyInfo, UsersaInfo, attribute, message};
 use super::netlink::Netlink;
-use super::parts::Parts;
 use super::reqid::Taken;
 use super::{policy, sa};
 use crate::afkey::message::{Shown, write_policy, write_sa};
@@ -26,9 +26,9 @@ enum Listed {
 
 /// A running dump.
 pub struct XfrmDump {
-    parts: Parts,
+    reader: DumpReader,
     listed: Listed,
-    /// When it began, as [`super::gone::Gone`] counts.
+    /// When it began, as [`super::removals::Removals`] counts.
     since: u64,
 }
 
@@ -38,9 +38,9 @@ impl XfrmEngine {
             Some(netlink) => netlink,
             None => Netlink::open()?,
         };
-        let parts = Parts::start(netlink, self.writer.bytes());
+        let reader = DumpReader::start(netlink, self.writer.bytes());
         self.writer.clear();
-        Ok(XfrmDump { parts: parts?, listed, since: self.gone.begin() })
+        Ok(XfrmDump { reader: reader?, listed, since: self.removals.begin() })
     }
 
     fn open_sa_dump(&mut self, proto: IpsecProtocol, filter: Option<&SadbXFilter>) -> Result<XfrmDump, Errno> {
@@ -82,8 +82,8 @@ impl XfrmEngine {
         loop {
             let since = dump.since;
             let step = match dump.listed {
-                Listed::Sas => dump.parts.next(|received| self.append_sa(since, received, now, message)),
-                Listed::Policies => dump.parts.next(|received| self.append_policy(since, received, now, message)),
+                Listed::Sas => dump.reader.next(|received| self.append_sa(since, received, now, message)),
+                Listed::Policies => dump.reader.next(|received| self.append_policy(since, received, now, message)),
             };
             match step? {
                 None => return Ok(DumpStep::End),
@@ -102,7 +102,7 @@ impl XfrmEngine {
         message: &mut DumpMessage<'_>,
     ) -> Option<()> {
         let (info, attributes) = received.fixed::<UsersaInfo>()?;
-        let mut sa = sa::read(&info, attributes, self.extras).filter(|sa| !self.gone.has_sa(since, &sa.id()))?;
+        let mut sa = sa::read(&info, attributes, self.extras).filter(|sa| !self.removals.has_sa(since, &sa.id()))?;
         self.shadow.complete(&mut sa, now);
         let header = Header::new(MessageType::DUMP, sa.satype(), 0, 0);
         message.write(header, |writer| write_sa(writer, &sa, Shown::Whole)).ok()
@@ -116,7 +116,7 @@ impl XfrmEngine {
         message: &mut DumpMessage<'_>,
     ) -> Option<()> {
         let (info, attributes) = received.fixed::<UserpolicyInfo>()?;
-        let policy = policy::read(&info, attributes).filter(|policy| !self.gone.has_policy(since, policy.id))?;
+        let policy = policy::read(&info, attributes).filter(|policy| !self.removals.has_policy(since, policy.id))?;
         let reserved = self.references(&policy, now);
         let header = Header { reserved, ..Header::new(MessageType::X_SPDDUMP, SaType::UNSPEC, 0, 0) };
         message.write(header, |writer| write_policy(writer, &policy)).ok()
@@ -132,9 +132,9 @@ impl XfrmEngine {
 
     /// Keeps the socket of a dump that came to its end for the next one.
     pub(super) fn end_dump(&mut self, dump: XfrmDump) {
-        self.gone.end();
+        self.removals.end();
         if self.spare.is_none() {
-            self.spare = dump.parts.into_netlink();
+            self.spare = dump.reader.into_netlink();
         }
     }
 
@@ -145,7 +145,7 @@ impl XfrmEngine {
         mut take: impl FnMut(&mut Self, &Received<'_>) -> Option<()>,
     ) -> Result<(), Errno> {
         let outcome = loop {
-            match dump.parts.next(|received| take(self, received)) {
+            match dump.reader.next(|received| take(self, received)) {
                 Ok(Some(_)) => {}
                 Ok(None) => break Ok(()),
                 Err(errno) => break Err(errno),

@@ -7,20 +7,23 @@
 
 mod acquire;
 mod algorithm;
+mod apply;
 mod attribute;
+mod batch;
+mod change;
 pub mod direct;
 mod dump;
+mod dump_reader;
 mod event;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
-mod gone;
 mod inbox;
 mod layout;
 mod netlink;
-mod parts;
 mod policy;
 mod probe;
+mod removals;
 mod reqid;
 mod requests;
 mod sa;
@@ -29,56 +32,46 @@ mod shadow;
 mod spd_request;
 #[cfg(test)]
 mod tests;
-mod together;
 mod value;
 
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::afkey::policy::Policy;
-use crate::afkey::request::{Request, is_change};
+use crate::afkey::request::Request;
 use crate::afkey::sa::SaId;
 use crate::keyd::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
-use crate::wire::{Extras, Message, MessageType};
+use crate::wire::{Extras, Message};
 use attribute::Writer;
+use change::{Changes, is_one_change};
 pub use dump::XfrmDump;
-use gone::Gone;
 use inbox::Inbox;
 use netlink::{Group, Netlink};
+use removals::Removals;
 use reqid::Reqids;
 use requests::Requests;
-use shadow::{Shadow, Unused};
+use shadow::Shadow;
 
 /// Bytes of events that may wait. A skb is charged four times what it carries; AF_KEY's sockets hold 238 ADDs.
 const EVENT_BUFFER: usize = 4 << 20;
-
-/// An SA request of ours whose notification is on its way.
-struct Own {
-    id: SaId,
-    seq: u32,
-    pid: u32,
-    /// An UPDATE found an SA in use, of which it changes the limits only.
-    mature: bool,
-    unused: Option<Box<Unused>>,
-}
 
 /// A key engine over NETLINK_XFRM.
 pub struct XfrmEngine {
     /// Requests and their answers; hears no group, so that no answer is lost.
     requests: Requests,
-    /// Hears the groups; absent only while an event is looked at.
-    inbox: Option<Inbox>,
+    /// Hears the groups.
+    inbox: Inbox,
     /// A dump's socket that is free: the kernel fills large datagrams on one that was used.
     spare: Option<Netlink>,
     writer: Writer,
     /// Changes that travel together.
     gathered: Writer,
     shadow: Shadow,
-    gone: Gone,
+    removals: Removals,
     /// The shadow holds every SA, not only those that were added while it watched.
     complete: bool,
     /// Events were lost, and the shadow was not made good.
     behind: bool,
-    own: Vec<Own>,
+    changes: Changes,
     /// Security labels were seen: policies' notifications have to be asked for them.
     labelled: bool,
     probed: probe::Probed,
@@ -106,16 +99,16 @@ impl XfrmEngine {
     fn over(requests: Netlink, events: Netlink) -> Self {
         Self {
             requests: Requests::new(requests),
-            inbox: Some(Inbox::new(events)),
+            inbox: Inbox::new(events),
             spare: None,
             writer: Writer::default(),
             // Pages that are not written to are not there.
-            gathered: Writer::with_room(2 * together::BYTES),
+            gathered: Writer::with_room(2 * batch::BYTES),
             shadow: Shadow::default(),
-            gone: Gone::default(),
+            removals: Removals::default(),
             complete: false,
             behind: false,
-            own: Vec::new(),
+            changes: Changes::default(),
             labelled: false,
             probed: probe::Probed::default(),
             extras: Extras::default(),
@@ -153,38 +146,11 @@ impl XfrmEngine {
         self.shadow.has(id)
     }
 
-    /// Sends what the writer holds, one change, and tells of events, its own among them. The kernel tells every listener of a
-    /// change before `send` returns, this engine too. An event does not say that the change succeeded: another engine's may
-    /// have the same sequence number and process id. An error says that it did not.
-    fn change(&mut self, own: Option<Own>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        self.requests.change(&mut self.writer)?;
-        self.expect(own);
-        self.take_events(cx);
-        self.own.clear();
-        Ok(())
-    }
-
-    /// A change was made whose notification is on its way.
-    fn expect(&mut self, own: Option<Own>) {
-        if let Some(own) = own {
-            if own.mature {
-                // New limits: the SA is as young as ever, unless the kernel finds one of them reached and says so.
-                self.shadow.set_dying(&own.id, Some(false));
-            }
-            self.own.push(own);
-        }
-    }
-
     /// The reference count that Linux shows of a policy in a dump: one more while a timer is armed, which it is in the
     /// first second and for policies that end.
     fn references(&self, policy: &Policy, now: Time) -> u16 {
         if policy.ends().is_some() || self.shadow.is_young(policy.id, now) { 2 } else { 1 }
     }
-}
-
-/// Whether a request becomes one change of the kernel's, without a question before it.
-fn is_one_change(msg_type: MessageType) -> bool {
-    is_change(msg_type) && msg_type != MessageType::UPDATE
 }
 
 impl XfrmEngine {
@@ -194,9 +160,6 @@ impl XfrmEngine {
         let flushes = matches!(request, Request::Flush(_) | Request::PolicyFlush | Request::Migrate(_));
         let outcome = match request {
             Request::GetSpi(wanted) => self.getspi(header, &wanted, cx),
-            Request::Add(sa) => self.add(message, &sa, cx),
-            Request::Update(sa) => self.update(message, &sa, cx),
-            Request::Delete(id) => self.delete(header, &id, cx),
             Request::Get(id) => self.get(header, &id, cx),
             Request::GiveUp(seq) => {
                 // XFRM has no way to say so: the larval stays until it dies.
@@ -204,13 +167,16 @@ impl XfrmEngine {
                 Ok(())
             }
             Request::Flush(proto) => self.flush(header, proto, cx),
-            Request::PolicyAdd(policy) => self.spd_add(message, &policy, false, cx),
-            Request::PolicyUpdate(policy) => self.spd_add(message, &policy, true, cx),
-            Request::PolicyDelete(name) => self.spd_delete(message, &name, cx),
-            Request::PolicyDeleteById(id) => self.spd_delete_by_id(header, id, cx),
             Request::PolicyGet(id) => self.spd_get(header, id, cx),
             Request::PolicyFlush => self.spd_flush(header, cx),
             Request::Migrate(migration) => self.migrate(&migration),
+            Request::Add(_)
+            | Request::Update(_)
+            | Request::Delete(_)
+            | Request::PolicyAdd(_)
+            | Request::PolicyUpdate(_)
+            | Request::PolicyDelete(_)
+            | Request::PolicyDeleteById(_) => self.change(message, &request, cx),
         };
         // A change that was made told of its own already.
         if flushes || is_one_change(header.msg_type) && outcome.is_err() {
@@ -233,7 +199,7 @@ impl KeyEngine for XfrmEngine {
     }
 
     fn request_all(&mut self, requests: &[Message<'_>], cx: &mut Context<'_>) {
-        self.change_together(requests, cx);
+        self.apply_batch(requests, cx);
     }
 
     fn dump(&mut self, request: &Message<'_>, now: Time) -> Result<XfrmDump, Errno> {
@@ -253,7 +219,7 @@ impl KeyEngine for XfrmEngine {
     }
 
     fn set_registered(&mut self, registered: bool, _now: Time) -> Result<(), Errno> {
-        let events = self.inbox.as_ref().ok_or(Errno::EBUSY)?.netlink();
+        let events = self.inbox.netlink();
         if !registered {
             events.leave(Group::Acquire);
             events.leave(Group::Mapping);

@@ -1,11 +1,12 @@
 //! Requests about SAs as XFRM's messages.
 #![forbid(unsafe_code)]
 
+use super::XfrmEngine;
 use super::attribute::{ACK, REQUEST};
+use super::change::OwnChange;
 use super::layout::{UsersaInfo, UserspiInfo, message};
 use super::sa::{read, usersa_id, usersa_info, write_attributes};
 use super::shadow::Unused;
-use super::{Own, XfrmEngine};
 use crate::afkey::message::{Shown, write_sa};
 use crate::afkey::read::answer;
 use crate::afkey::request::GetSpi;
@@ -66,9 +67,23 @@ impl XfrmEngine {
         cx.send(Audience::One, reply, |writer| write_sa(writer, &sa, Shown::Whole))
     }
 
-    /// Writes the change that an ADD asks for.
-    pub(super) fn write_add(&mut self, message: &Message<'_>, sa: &Sa, flags: u16) -> Result<Own, Errno> {
-        self.write_sa(message, sa, message::NEWSA, flags, false)
+    /// Writes the change that an ADD asks for (`pfkey_add`). The notification comes from the kernel.
+    pub(super) fn write_add(&mut self, request: &Message<'_>, sa: &Sa, flags: u16) -> Result<OwnChange, Errno> {
+        self.write_sa(request, sa, message::NEWSA, flags, false)
+    }
+
+    /// Writes the change that an UPDATE asks for (`pfkey_add`).
+    pub(super) fn write_update(
+        &mut self,
+        request: &Message<'_>,
+        sa: &Sa,
+        flags: u16,
+        now: Time,
+    ) -> Result<OwnChange, Errno> {
+        let is_any = sa.proto == IpsecProtocol::ANY;
+        let found = !is_any && self.ask(&sa.id()).is_ok();
+        let mature = found && self.answered_sa(now).is_some_and(|sa| sa.state.is_valid());
+        self.write_sa(request, sa, message::UPDSA, flags, mature)
     }
 
     fn write_sa(
@@ -78,44 +93,23 @@ impl XfrmEngine {
         msg_type: u16,
         flags: u16,
         mature: bool,
-    ) -> Result<Own, Errno> {
+    ) -> Result<OwnChange, Errno> {
         if sa.proto == IpsecProtocol::ANY {
             return Err(Errno::EPROTONOSUPPORT);
         }
         let Header { seq, pid, .. } = request.header();
         self.writer.message(msg_type, flags, seq, pid, &usersa_info(sa));
         write_attributes(sa, request, self.extras, &mut self.writer);
-        Ok(Own { id: sa.id(), seq, pid, mature, unused: Unused::of(sa) })
+        Ok(OwnChange { id: sa.id(), mature, unused: Unused::of(sa) })
     }
 
-    /// `pfkey_add` of an ADD. The notification comes from the kernel.
-    pub(super) fn add(&mut self, request: &Message<'_>, sa: &Sa, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let own = self.write_add(request, sa, REQUEST)?;
-        self.change(Some(own), cx)
-    }
-
-    /// `pfkey_add` of an UPDATE. The notification comes from the kernel.
-    pub(super) fn update(&mut self, request: &Message<'_>, sa: &Sa, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let is_any = sa.proto == IpsecProtocol::ANY;
-        let found = !is_any && self.ask(&sa.id()).is_ok();
-        let mature = found && self.answered_sa(cx.now).is_some_and(|sa| sa.state.is_valid());
-        let own = self.write_sa(request, sa, message::UPDSA, REQUEST, mature)?;
-        self.change(Some(own), cx)
-    }
-
-    /// Writes the change that a DELETE asks for.
+    /// Writes the change that a DELETE asks for (`pfkey_delete`).
     pub(super) fn write_delete(&mut self, header: Header, id: &SaId, flags: u16) -> Result<(), Errno> {
         if id.proto == IpsecProtocol::ANY {
             return Err(Errno::ESRCH);
         }
         self.writer.message(message::DELSA, flags, header.seq, header.pid, &usersa_id(id));
         Ok(())
-    }
-
-    /// `pfkey_delete`. The notification comes from the kernel.
-    pub(super) fn delete(&mut self, header: Header, id: &SaId, cx: &mut Context<'_>) -> Result<(), Errno> {
-        self.write_delete(header, id, REQUEST)?;
-        self.change(None, cx)
     }
 
     /// `pfkey_get`. There is no SA without a protocol.

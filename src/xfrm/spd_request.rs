@@ -15,7 +15,8 @@ use crate::keyd::{Audience, Context, Errno};
 use crate::wire::{ExtensionType as Ext, Header, Message, MessageType, PolicyDirection};
 
 impl XfrmEngine {
-    /// Writes the change of [`Self::spd_add`].
+    /// Writes the change of SPDADD and SPDSETIDX, or of SPDUPDATE (`replace`; `pfkey_spdadd`). The notification comes from
+    /// the kernel.
     pub(super) fn write_spd_add(&mut self, request: &Message<'_>, policy: &Policy, replace: bool, flags: u16) {
         let header = request.header();
         let msg_type = if replace { message::UPDPOLICY } else { message::NEWPOLICY };
@@ -23,18 +24,6 @@ impl XfrmEngine {
         write_templates(&policy.templates, policy.selector.src.address, &mut self.writer);
         self.labelled |= request.has(Ext::X_SEC_CTX);
         write_label(request, &mut self.writer);
-    }
-
-    /// `pfkey_spdadd`; `replace` for SPDUPDATE. The notification comes from the kernel.
-    pub(super) fn spd_add(
-        &mut self,
-        request: &Message<'_>,
-        policy: &Policy,
-        replace: bool,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Errno> {
-        self.write_spd_add(request, policy, replace, REQUEST);
-        self.change(None, cx)
     }
 
     /// A reqid that no policy and no SA has.
@@ -46,23 +35,12 @@ impl XfrmEngine {
         self.reqids.next()
     }
 
-    /// Writes the change of [`Self::spd_delete`].
+    /// Writes the change of SPDDELETE (`pfkey_spddelete`).
     pub(super) fn write_spd_delete(&mut self, request: &Message<'_>, name: &PolicyName, flags: u16) {
         let header = request.header();
         let id: UserpolicyId = by_selector(&name.selector, name.dir);
         self.writer.message(message::DELPOLICY, flags, header.seq, header.pid, &id);
         write_label(request, &mut self.writer);
-    }
-
-    /// `pfkey_spddelete`. The notification comes from the kernel.
-    pub(super) fn spd_delete(
-        &mut self,
-        request: &Message<'_>,
-        name: &PolicyName,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Errno> {
-        self.write_spd_delete(request, name, REQUEST);
-        self.change(None, cx)
     }
 
     /// Asks for one policy.
@@ -84,19 +62,13 @@ impl XfrmEngine {
         cx.send(Audience::One, spd_answer(header, MessageType::X_SPDGET, held), |writer| write_policy(writer, &policy))
     }
 
-    /// Writes the change of [`Self::spd_delete_by_id`].
+    /// Writes the change of SPDDELETE2 (`pfkey_spdget`).
     pub(super) fn write_spd_delete_by_id(&mut self, header: Header, id: u32, flags: u16) -> Result<(), Errno> {
         if id == 0 {
             return Err(Errno::ENOENT);
         }
         self.writer.message(message::DELPOLICY, flags, header.seq, header.pid, &by_id(id));
         Ok(())
-    }
-
-    /// `pfkey_spdget` of an SPDDELETE2. The notification comes from the kernel.
-    pub(super) fn spd_delete_by_id(&mut self, header: Header, id: u32, cx: &mut Context<'_>) -> Result<(), Errno> {
-        self.write_spd_delete_by_id(header, id, REQUEST)?;
-        self.change(None, cx)
     }
 
     /// `pfkey_spdflush`: the answer first; a notification comes from the kernel if something was removed.

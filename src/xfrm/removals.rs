@@ -9,7 +9,7 @@ use crate::wire::IpsecProtocol;
 
 /// Removals since the first of the running dumps began, numbered from 1.
 #[derive(Debug, Default)]
-pub struct Gone {
+pub struct Removals {
     dumps: usize,
     number: u64,
     sas: HashMap<SaId, u64, foldhash::fast::RandomState>,
@@ -18,7 +18,7 @@ pub struct Gone {
     policies_flushed: u64,
 }
 
-impl Gone {
+impl Removals {
     /// A dump begins; gives its place among the removals.
     pub fn begin(&mut self) -> u64 {
         self.dumps += 1;
@@ -40,28 +40,28 @@ impl Gone {
     }
 
     /// An SA was removed, or another took its place.
-    pub fn sa(&mut self, id: &SaId) {
+    pub fn note_sa(&mut self, id: &SaId) {
         if let Some(number) = self.next() {
             self.sas.insert(*id, number);
         }
     }
 
     /// All SAs of a protocol were removed.
-    pub fn sas(&mut self, proto: IpsecProtocol) {
+    pub fn note_flush(&mut self, proto: IpsecProtocol) {
         if let Some(number) = self.next() {
             self.flushed.insert(proto, number);
         }
     }
 
     /// A policy was removed, or another took its number.
-    pub fn policy(&mut self, id: u32) {
+    pub fn note_policy(&mut self, id: u32) {
         if let Some(number) = self.next() {
             self.policies.insert(id, number);
         }
     }
 
     /// All policies were removed.
-    pub fn policies(&mut self) {
+    pub fn note_policy_flush(&mut self) {
         if let Some(number) = self.next() {
             self.policies_flushed = number;
         }
@@ -86,20 +86,20 @@ mod tests {
     #[test]
     fn a_removal_concerns_the_dumps_that_began_before_it() {
         let id = SaId { dst: [10, 0, 0, 1].into(), spi: 1, proto: IpsecProtocol::ESP };
-        let mut gone = Gone::default();
-        gone.sa(&id);
-        let first = gone.begin();
-        assert!(!gone.has_sa(first, &id));
-        gone.sa(&id);
-        let second = gone.begin();
-        assert!(gone.has_sa(first, &id) && !gone.has_sa(second, &id));
-        gone.sas(IpsecProtocol::ANY);
-        assert!(gone.has_sa(second, &id));
-        gone.policy(9);
-        assert!(gone.has_policy(second, 9) && !gone.has_policy(second, 8));
-        gone.end();
-        gone.end();
-        let third = gone.begin();
-        assert!(!gone.has_sa(third, &id) && !gone.has_policy(third, 9));
+        let mut removals = Removals::default();
+        removals.note_sa(&id);
+        let first = removals.begin();
+        assert!(!removals.has_sa(first, &id));
+        removals.note_sa(&id);
+        let second = removals.begin();
+        assert!(removals.has_sa(first, &id) && !removals.has_sa(second, &id));
+        removals.note_flush(IpsecProtocol::ANY);
+        assert!(removals.has_sa(second, &id));
+        removals.note_policy(9);
+        assert!(removals.has_policy(second, 9) && !removals.has_policy(second, 8));
+        removals.end();
+        removals.end();
+        let third = removals.begin();
+        assert!(!removals.has_sa(third, &id) && !removals.has_policy(third, 9));
     }
 }
