@@ -55,7 +55,6 @@ pub use crate::afkey::{message, policy, sa};
 use crate::keyd::{self, Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
 use crate::random::{self, Random};
 use crate::wire::address::{family, to_xfrm};
-use crate::wire::extras::{AEADS, Aead};
 use crate::wire::layout::SadbXFilter;
 use crate::wire::sockaddr::{AF_INET, AF_INET6};
 use crate::wire::{Extras, Header, IpsecProtocol, Message, MessageType, Prefix, Writer};
@@ -146,7 +145,7 @@ impl Engine {
     fn supported_encrypt(&self) -> Vec<crate::wire::layout::SadbAlg> {
         let mut list = algorithm::supported_encrypt();
         if self.extras.aead {
-            list.extend(AEADS.iter().map(Aead::listed));
+            list.extend(algorithm::supported_aead());
         }
         list
     }

@@ -11,7 +11,6 @@ use super::{Engine, algorithm};
 use crate::afkey::read::limits_as_given;
 use crate::keyd::{Audience, Context, Errno};
 use crate::wire::address::width;
-use crate::wire::extras::Aead;
 use crate::wire::layout::{SadbAlg, SadbComb, SadbSa};
 use crate::wire::{
     AuthAlgorithm, EncryptAlgorithm, Ends, ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType, Mode,
@@ -240,7 +239,7 @@ impl Engine {
         let fits = match proto {
             IpsecProtocol::AH => auth.is_some() && ext.encrypt == 0,
             IpsecProtocol::ESP => {
-                encrypt.is_some() && (ext.auth == 0 || auth.is_some() && Aead::by_id(ext.encrypt).is_none())
+                encrypt.is_some() && (ext.auth == 0 || auth.is_some() && !algorithm::is_aead(ext.encrypt))
             }
             _ => algorithm::has_compress(ext.encrypt) && ext.auth == 0,
         };

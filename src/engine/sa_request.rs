@@ -8,7 +8,6 @@ use super::{Engine, SaCounts, algorithm};
 use crate::afkey::read::{Judge, answer};
 use crate::afkey::request::GetSpi;
 use crate::keyd::{Audience, Context, Errno};
-use crate::wire::extras::Aead;
 use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, Header, IpsecProtocol, Message, MessageType, Mode, SaType};
 
 /// `UDP_ENCAP_ESPINUDP`.
@@ -27,7 +26,7 @@ impl Judge for Own<'_> {
     }
 
     fn has_encrypt(&mut self, id: u8) -> bool {
-        algorithm::has_encrypt(id) || (self.extras.aead && Aead::by_id(id).is_some())
+        algorithm::has_encrypt(id) || (self.extras.aead && algorithm::is_aead(id))
     }
 
     fn has_compress(&mut self, id: u8) -> bool {
@@ -228,7 +227,7 @@ pub(super) fn init_state(sa: &Sa) -> Result<(), Errno> {
     match sa.proto {
         IpsecProtocol::ESP => {
             let cipher_fits = has_encrypt && algorithm::accepts_encrypt_key(sa.encrypt.0, sa.encrypt_key.bytes.len());
-            let both = has_auth && Aead::by_id(sa.encrypt.0).is_some();
+            let both = has_auth && algorithm::is_aead(sa.encrypt.0);
             if !cipher_fits || !auth_fits || both || sa.encap.is_some_and(|e| e.encap_type != ENCAP_ESPINUDP) {
                 return Err(Errno::EINVAL);
             }

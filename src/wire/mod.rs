@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod algorithm;
 pub mod align;
 mod errno;
 mod error;
@@ -22,13 +23,14 @@ pub mod sockaddr;
 mod writer;
 
 pub use address::{Ends, Prefix};
+pub use algorithm::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm};
 pub use errno::Errno;
 pub use error::{Rule, WireError};
 pub use extras::Extras;
 pub use message::{Extension, Header, Message, Requests};
 pub use number::{
-    AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, ExtensionType, IdentityType, IpsecProtocol, MessageType,
-    Mode, PolicyDirection, PolicyLevel, PolicyType, SaFlags, SaState, SaType,
+    ExtensionType, IdentityType, IpsecProtocol, MessageType, Mode, PolicyDirection, PolicyLevel, PolicyType, SaFlags,
+    SaState, SaType,
 };
 pub use profile::Profile;
 pub use sockaddr::{Sockaddr, SockaddrBytes};

@@ -35,6 +35,8 @@ macro_rules! numbers {
     };
 }
 
+pub(super) use numbers;
+
 numbers! {
     /// `sadb_msg_type`.
     MessageType(u8) {
@@ -236,94 +238,6 @@ numbers! {
         DYING = 2, "DYING";
         /// Gone.
         DEAD = 3, "DEAD";
-    }
-}
-
-numbers! {
-    /// `sadb_sa_auth` and `sadb_alg_id` of authentication algorithms.
-    AuthAlgorithm(u8) {
-        /// No authentication.
-        NONE = 0, "NONE";
-        /// HMAC-MD5.
-        MD5HMAC = 2, "MD5HMAC";
-        /// HMAC-SHA1.
-        SHA1HMAC = 3, "SHA1HMAC";
-        /// HMAC-SHA2-256.
-        X_SHA2_256HMAC = 5, "X_SHA2_256HMAC";
-        /// HMAC-SHA2-384.
-        X_SHA2_384HMAC = 6, "X_SHA2_384HMAC";
-        /// HMAC-SHA2-512.
-        X_SHA2_512HMAC = 7, "X_SHA2_512HMAC";
-        /// HMAC-RIPEMD160.
-        X_RIPEMD160HMAC = 8, "X_RIPEMD160HMAC";
-        /// AES-XCBC-MAC.
-        X_AES_XCBC_MAC = 9, "X_AES_XCBC_MAC";
-        /// HMAC-SM3.
-        X_SM3_256HMAC = 10, "X_SM3_256HMAC";
-        /// No authentication, said explicitly.
-        X_NULL = 251, "X_NULL";
-    }
-}
-
-numbers! {
-    /// `sadb_sa_encrypt` and `sadb_alg_id` of encryption algorithms.
-    EncryptAlgorithm(u8) {
-        /// No encryption.
-        NONE = 0, "NONE";
-        /// DES-CBC.
-        DESCBC = 2, "DESCBC";
-        /// 3DES-CBC.
-        A3DESCBC = 3, "3DESCBC";
-        /// CAST128-CBC.
-        X_CASTCBC = 6, "X_CASTCBC";
-        /// Blowfish-CBC.
-        X_BLOWFISHCBC = 7, "X_BLOWFISHCBC";
-        /// The null cipher (RFC 2410).
-        NULL = 11, "NULL";
-        /// AES-CBC.
-        X_AESCBC = 12, "X_AESCBC";
-        /// AES-CTR.
-        X_AESCTR = 13, "X_AESCTR";
-        /// AES-CCM, 64-bit ICV.
-        X_AES_CCM_ICV8 = 14, "X_AES_CCM_ICV8";
-        /// AES-CCM, 96-bit ICV.
-        X_AES_CCM_ICV12 = 15, "X_AES_CCM_ICV12";
-        /// AES-CCM, 128-bit ICV.
-        X_AES_CCM_ICV16 = 16, "X_AES_CCM_ICV16";
-        /// AES-GCM, 64-bit ICV.
-        X_AES_GCM_ICV8 = 18, "X_AES_GCM_ICV8";
-        /// AES-GCM, 96-bit ICV.
-        X_AES_GCM_ICV12 = 19, "X_AES_GCM_ICV12";
-        /// AES-GCM, 128-bit ICV.
-        X_AES_GCM_ICV16 = 20, "X_AES_GCM_ICV16";
-        /// Camellia-CBC.
-        X_CAMELLIACBC = 22, "X_CAMELLIACBC";
-        /// AES-GMAC (RFC 4543).
-        X_NULL_AES_GMAC = 23, "X_NULL_AES_GMAC";
-        /// SM4-CBC.
-        X_SM4CBC = 24, "X_SM4CBC";
-        /// ChaCha20-Poly1305 (RFC 7634). Linux has no number for it; this is IKEv2's (IANA), as its others are IKE's.
-        X_CHACHA20_POLY1305 = 28, "X_CHACHA20_POLY1305";
-        /// Serpent-CBC.
-        X_SERPENTCBC = 252, "X_SERPENTCBC";
-        /// Twofish-CBC.
-        X_TWOFISHCBC = 253, "X_TWOFISHCBC";
-    }
-}
-
-numbers! {
-    /// `sadb_sa_encrypt` of an IPComp SA.
-    CompressionAlgorithm(u8) {
-        /// None.
-        NONE = 0, "NONE";
-        /// Proprietary.
-        OUI = 1, "OUI";
-        /// RFC 2394.
-        DEFLATE = 2, "DEFLATE";
-        /// RFC 2395.
-        LZS = 3, "LZS";
-        /// RFC 3051.
-        LZJH = 4, "LZJH";
     }
 }
 

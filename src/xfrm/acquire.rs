@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::XfrmEngine;
-use super::algorithm::{Algorithm, Kind};
+use super::algorithm::Kind;
 use super::attribute::{Attributes, Received};
 use super::layout::UserAcquire;
 use super::policy::{SHARE_TAG, templates};
@@ -10,6 +10,7 @@ use super::value::{ends_from_xfrm, label};
 use crate::afkey::message::write_host;
 use crate::afkey::sa::Context as SecurityContext;
 use crate::keyd::{Audience, Context, Errno};
+use crate::wire::algorithm::Algorithm;
 use crate::wire::layout::{SadbComb, SadbXPolicy};
 use crate::wire::{
     Ends, ExtensionType as Ext, Header, IpsecProtocol, MessageType, PolicyDirection, PolicyType, SaType,
@@ -91,7 +92,8 @@ impl XfrmEngine {
         let allowed = |mask: u32, algorithm: &&Algorithm| algorithm.id < 32 && mask & (1 << algorithm.id) != 0;
         let auth: Vec<_> = self.known(Kind::Auth).filter(|a| allowed(aalgos, a)).collect();
         let one = |auth: &Algorithm, encrypt: Option<&Algorithm>| {
-            let ((auth_min, auth_max), (min, max)) = (auth.bits(), encrypt.map_or((0, 0), Algorithm::bits));
+            let ((auth_min, auth_max), (min, max)) =
+                (auth.listed_keys(), encrypt.map_or((0, 0), Algorithm::listed_keys));
             SadbComb {
                 auth: auth.id,
                 encrypt: encrypt.map_or(0, |e| e.id),

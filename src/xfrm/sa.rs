@@ -3,7 +3,7 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::algorithm::{Kind, padded};
+use super::algorithm::{Kind, icv_bits, padded};
 use super::attribute::{Attributes, Writer};
 use super::layout::{ALGORITHM_NAME, EncapTmpl, Id, UsersaId, UsersaInfo, attribute};
 use super::value::{
@@ -14,7 +14,7 @@ use crate::afkey::sa::{Encap, Key, Limits, Sa, SaId, State, Usage};
 use crate::afkey::view::{KeyView, SaView};
 use crate::keyd::Time;
 use crate::wire::address::{family, to_xfrm};
-use crate::wire::extras::{AEADS, Aead};
+use crate::wire::algorithm::Algorithm;
 use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, IpsecProtocol, Message, SaFlags};
 
 /// `XFRM_STATE_*` flags that PF_KEY has names for.
@@ -60,7 +60,7 @@ pub fn write_attributes(sa: &Sa, request: &Message<'_>, extras: Extras, writer: 
     let sha256_128 = extras.sha256_128 && sa.auth == AuthAlgorithm::X_SHA2_256HMAC;
     let mut algorithm = |kind: Kind, id: u8, key: &Key| {
         if let Some(algorithm) = kind.by_id(id) {
-            let (name, bits) = (algorithm.padded_name(), u32::from(key.bits));
+            let (name, bits) = (padded(algorithm.kernel), u32::from(key.bits));
             if kind == Kind::Auth && sha256_128 {
                 let icv = 128_u32;
                 writer.attribute(attribute::ALG_AUTH_TRUNC, &[&name, bits.as_bytes(), icv.as_bytes(), &key.bytes]);
@@ -75,7 +75,7 @@ pub fn write_attributes(sa: &Sa, request: &Message<'_>, extras: Extras, writer: 
     match sa.proto {
         IpsecProtocol::IPCOMP => algorithm(Kind::Compress, sa.encrypt.0, &Key::default()),
         IpsecProtocol::AH => {}
-        _ => match Aead::by_id(sa.encrypt.0) {
+        _ => match Kind::Aead.by_id(sa.encrypt.0) {
             Some(aead) => write_aead(aead, &sa.encrypt_key, writer),
             None => algorithm(Kind::Encrypt, sa.encrypt.0, &sa.encrypt_key),
         },
@@ -92,9 +92,9 @@ pub fn write_attributes(sa: &Sa, request: &Message<'_>, extras: Extras, writer: 
     write_label(request, writer);
 }
 
-fn write_aead(aead: &Aead, key: &Key, writer: &mut Writer) {
-    let (bits, icv) = (u32::from(key.bits), u32::from(aead.icv));
-    writer.attribute(attribute::ALG_AEAD, &[&padded(aead.name), bits.as_bytes(), icv.as_bytes(), &key.bytes]);
+fn write_aead(aead: &Algorithm, key: &Key, writer: &mut Writer) {
+    let (bits, icv) = (u32::from(key.bits), icv_bits(aead));
+    writer.attribute(attribute::ALG_AEAD, &[&padded(aead.kernel), bits.as_bytes(), icv.as_bytes(), &key.bytes]);
 }
 
 /// An algorithm attribute: name and key. `fixed` = bytes between the two.
@@ -114,7 +114,7 @@ fn numbered(kind: Kind, payload: &[u8]) -> Option<(u8, KeyView<'_>)> {
 fn aead(payload: &[u8]) -> Option<(u8, KeyView<'_>)> {
     let (name, key) = algorithm(payload, 8)?;
     let icv = u32::from_ne_bytes(*payload.get(ALGORITHM_NAME + 4..)?.first_chunk::<4>()?);
-    let aead = AEADS.iter().find(|aead| u32::from(aead.icv) == icv && padded(aead.name) == name)?;
+    let aead = Kind::Aead.all().iter().find(|aead| icv_bits(aead) == icv && padded(aead.kernel) == name)?;
     Some((aead.id, key))
 }
 

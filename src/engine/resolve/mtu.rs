@@ -2,6 +2,7 @@
 //! (`esp_init_state`, `ah_init_state`, `ipcomp4_init_state`, `xfrm_state_mtu`, `xfrm_init_pmtu`).
 
 use crate::afkey::sa::Sa;
+use crate::wire::algorithm::{AEAD, AUTH, ENCRYPT, by_id};
 use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, IpsecProtocol, Mode};
 
 /// Bytes of an IPv4 header without options.
@@ -38,59 +39,27 @@ pub struct Transform {
 
 /// IV and block length in bytes of a cipher that PF_KEY can name; `None` for an unknown one.
 #[must_use]
-pub const fn cipher_lengths(algorithm: EncryptAlgorithm) -> Option<(u32, u32)> {
-    Some(match algorithm {
-        EncryptAlgorithm::NONE | EncryptAlgorithm::NULL => (0, 1),
-        EncryptAlgorithm::DESCBC
-        | EncryptAlgorithm::A3DESCBC
-        | EncryptAlgorithm::X_CASTCBC
-        | EncryptAlgorithm::X_BLOWFISHCBC => (8, 8),
-        EncryptAlgorithm::X_AESCBC
-        | EncryptAlgorithm::X_CAMELLIACBC
-        | EncryptAlgorithm::X_SERPENTCBC
-        | EncryptAlgorithm::X_TWOFISHCBC
-        | EncryptAlgorithm::X_SM4CBC => (16, 16),
-        EncryptAlgorithm::X_AESCTR
-        | EncryptAlgorithm::X_AES_CCM_ICV8
-        | EncryptAlgorithm::X_AES_CCM_ICV12
-        | EncryptAlgorithm::X_AES_CCM_ICV16
-        | EncryptAlgorithm::X_AES_GCM_ICV8
-        | EncryptAlgorithm::X_AES_GCM_ICV12
-        | EncryptAlgorithm::X_AES_GCM_ICV16
-        | EncryptAlgorithm::X_NULL_AES_GMAC
-        | EncryptAlgorithm::X_CHACHA20_POLY1305 => (8, 1),
-        _ => return None,
-    })
+pub fn cipher_lengths(algorithm: EncryptAlgorithm) -> Option<(u32, u32)> {
+    if algorithm == EncryptAlgorithm::NONE {
+        return Some((0, 1));
+    }
+    let row = by_id(ENCRYPT, algorithm.0).or_else(|| by_id(AEAD, algorithm.0))?;
+    Some((row.iv.into(), row.block.into()))
 }
 
 /// Bytes of ICV that AF_KEY gives an authentication algorithm; `None` for an unknown one.
 #[must_use]
-pub const fn icv_length(algorithm: AuthAlgorithm) -> Option<u32> {
-    Some(match algorithm {
-        AuthAlgorithm::NONE | AuthAlgorithm::X_NULL => 0,
-        AuthAlgorithm::MD5HMAC
-        | AuthAlgorithm::SHA1HMAC
-        | AuthAlgorithm::X_SHA2_256HMAC
-        | AuthAlgorithm::X_RIPEMD160HMAC
-        | AuthAlgorithm::X_AES_XCBC_MAC => 12,
-        AuthAlgorithm::X_SHA2_384HMAC => 24,
-        AuthAlgorithm::X_SHA2_512HMAC | AuthAlgorithm::X_SM3_256HMAC => 32,
-        _ => return None,
-    })
+pub fn icv_length(algorithm: AuthAlgorithm) -> Option<u32> {
+    if algorithm == AuthAlgorithm::NONE {
+        return Some(0);
+    }
+    by_id(AUTH, algorithm.0).map(|row| row.icv.into())
 }
 
 /// Bytes of ICV of a combined cipher; 0 for any other.
 #[must_use]
-pub const fn aead_icv_length(algorithm: EncryptAlgorithm) -> u32 {
-    match algorithm {
-        EncryptAlgorithm::X_AES_CCM_ICV8 | EncryptAlgorithm::X_AES_GCM_ICV8 => 8,
-        EncryptAlgorithm::X_AES_CCM_ICV12 | EncryptAlgorithm::X_AES_GCM_ICV12 => 12,
-        EncryptAlgorithm::X_AES_CCM_ICV16
-        | EncryptAlgorithm::X_AES_GCM_ICV16
-        | EncryptAlgorithm::X_NULL_AES_GMAC
-        | EncryptAlgorithm::X_CHACHA20_POLY1305 => 16,
-        _ => 0,
-    }
+pub fn aead_icv_length(algorithm: EncryptAlgorithm) -> u32 {
+    by_id(AEAD, algorithm.0).map_or(0, |row| row.icv.into())
 }
 
 impl Transform {
