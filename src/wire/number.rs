@@ -3,7 +3,7 @@
 //! Each kind is a newtype that can hold any value, because any value can arrive.
 
 macro_rules! numbers {
-    ($(#[$doc:meta])* $name:ident($repr:ty) { $($(#[$vdoc:meta])* $variant:ident = $value:expr, $text:literal;)* }) => {
+    ($(#[$doc:meta])* $name:ident($repr:ty) { $($(#[$vdoc:meta])* $variant:ident = $value:expr, $text:expr;)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         pub struct $name(pub $repr);
@@ -36,122 +36,6 @@ macro_rules! numbers {
 }
 
 pub(super) use numbers;
-
-numbers! {
-    /// `sadb_msg_type`.
-    MessageType(u8) {
-        /// Not a message.
-        RESERVED = 0, "RESERVED";
-        /// Allocate an SPI.
-        GETSPI = 1, "GETSPI";
-        /// Complete a larval SA, or change a mature one's lifetimes.
-        UPDATE = 2, "UPDATE";
-        /// Create an SA.
-        ADD = 3, "ADD";
-        /// Remove an SA.
-        DELETE = 4, "DELETE";
-        /// Read one SA.
-        GET = 5, "GET";
-        /// The kernel wants an SA, or a key manager could not make one.
-        ACQUIRE = 6, "ACQUIRE";
-        /// Ask to hear ACQUIRE and EXPIRE.
-        REGISTER = 7, "REGISTER";
-        /// An SA reached a limit.
-        EXPIRE = 8, "EXPIRE";
-        /// Remove all SAs of a type.
-        FLUSH = 9, "FLUSH";
-        /// Read all SAs of a type.
-        DUMP = 10, "DUMP";
-        /// Hear everything.
-        X_PROMISC = 11, "X_PROMISC";
-        /// Policy of a pair of addresses changed (RFC 2367 section 3.1.12).
-        X_PCHANGE = 12, "X_PCHANGE";
-        /// Add or replace a policy.
-        X_SPDUPDATE = 13, "X_SPDUPDATE";
-        /// Add a policy.
-        X_SPDADD = 14, "X_SPDADD";
-        /// Remove a policy by its selector.
-        X_SPDDELETE = 15, "X_SPDDELETE";
-        /// Read a policy by its id.
-        X_SPDGET = 16, "X_SPDGET";
-        /// Not used by Linux.
-        X_SPDACQUIRE = 17, "X_SPDACQUIRE";
-        /// Read all policies.
-        X_SPDDUMP = 18, "X_SPDDUMP";
-        /// Remove all policies.
-        X_SPDFLUSH = 19, "X_SPDFLUSH";
-        /// Same as `X_SPDADD` on Linux.
-        X_SPDSETIDX = 20, "X_SPDSETIDX";
-        /// Not used by Linux.
-        X_SPDEXPIRE = 21, "X_SPDEXPIRE";
-        /// Remove a policy by its id.
-        X_SPDDELETE2 = 22, "X_SPDDELETE2";
-        /// A NAT-T peer changed its address or port.
-        X_NAT_T_NEW_MAPPING = 23, "X_NAT_T_NEW_MAPPING";
-        /// Move SAs and policies to other addresses.
-        X_MIGRATE = 24, "X_MIGRATE";
-    }
-}
-
-numbers! {
-    /// `sadb_ext_type`.
-    ExtensionType(u16) {
-        /// Not an extension.
-        RESERVED = 0, "RESERVED";
-        /// `struct sadb_sa`.
-        SA = 1, "SA";
-        /// `struct sadb_lifetime`: what was used so far.
-        LIFETIME_CURRENT = 2, "LIFETIME_CURRENT";
-        /// `struct sadb_lifetime`: where the SA dies.
-        LIFETIME_HARD = 3, "LIFETIME_HARD";
-        /// `struct sadb_lifetime`: where a successor is asked for.
-        LIFETIME_SOFT = 4, "LIFETIME_SOFT";
-        /// `struct sadb_address`.
-        ADDRESS_SRC = 5, "ADDRESS_SRC";
-        /// `struct sadb_address`.
-        ADDRESS_DST = 6, "ADDRESS_DST";
-        /// `struct sadb_address`.
-        ADDRESS_PROXY = 7, "ADDRESS_PROXY";
-        /// `struct sadb_key`.
-        KEY_AUTH = 8, "KEY_AUTH";
-        /// `struct sadb_key`.
-        KEY_ENCRYPT = 9, "KEY_ENCRYPT";
-        /// `struct sadb_ident`.
-        IDENTITY_SRC = 10, "IDENTITY_SRC";
-        /// `struct sadb_ident`.
-        IDENTITY_DST = 11, "IDENTITY_DST";
-        /// `struct sadb_sens`.
-        SENSITIVITY = 12, "SENSITIVITY";
-        /// `struct sadb_prop`.
-        PROPOSAL = 13, "PROPOSAL";
-        /// `struct sadb_supported`.
-        SUPPORTED_AUTH = 14, "SUPPORTED_AUTH";
-        /// `struct sadb_supported`.
-        SUPPORTED_ENCRYPT = 15, "SUPPORTED_ENCRYPT";
-        /// `struct sadb_spirange`.
-        SPIRANGE = 16, "SPIRANGE";
-        /// `struct sadb_x_kmprivate`.
-        X_KMPRIVATE = 17, "X_KMPRIVATE";
-        /// `struct sadb_x_policy`.
-        X_POLICY = 18, "X_POLICY";
-        /// `struct sadb_x_sa2`.
-        X_SA2 = 19, "X_SA2";
-        /// `struct sadb_x_nat_t_type`.
-        X_NAT_T_TYPE = 20, "X_NAT_T_TYPE";
-        /// `struct sadb_x_nat_t_port`.
-        X_NAT_T_SPORT = 21, "X_NAT_T_SPORT";
-        /// `struct sadb_x_nat_t_port`.
-        X_NAT_T_DPORT = 22, "X_NAT_T_DPORT";
-        /// `struct sadb_address`.
-        X_NAT_T_OA = 23, "X_NAT_T_OA";
-        /// `struct sadb_x_sec_ctx`.
-        X_SEC_CTX = 24, "X_SEC_CTX";
-        /// `struct sadb_x_kmaddress`.
-        X_KMADDRESS = 25, "X_KMADDRESS";
-        /// `struct sadb_x_filter`.
-        X_FILTER = 26, "X_FILTER";
-    }
-}
 
 numbers! {
     /// `sadb_msg_satype`.

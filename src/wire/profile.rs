@@ -2,6 +2,9 @@
 //!
 //! A profile belongs to a whole engine or socket; it is never guessed from a message.
 
+use super::extension::{self, Body, EXTENSIONS};
+use super::message_type::MESSAGES;
+
 /// A dialect of PF_KEYv2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Profile {
@@ -12,20 +15,19 @@ pub enum Profile {
     Klips,
 }
 
-/// Fixed parts of Linux's extensions in bytes, by type (`sadb_ext_min_len` of af_key).
-const LINUX_MIN: [u8; 27] =
-    [0, 16, 32, 32, 32, 8, 8, 8, 8, 8, 16, 16, 16, 8, 8, 8, 16, 8, 16, 16, 8, 8, 8, 8, 8, 8, 40];
-
 /// Fixed parts of KLIPS's extensions in bytes, by type (Openswan 2.6 `pfkeyv2.h`).
 const KLIPS_MIN: [u8; 31] =
     [0, 24, 40, 40, 40, 8, 8, 8, 8, 8, 16, 16, 16, 8, 8, 8, 16, 8, 8, 24, 8, 8, 8, 8, 8, 56, 8, 8, 8, 8, 8];
+
+/// Extension types of the profile that has most of them.
+pub(super) const SLOTS: usize = if EXTENSIONS.len() > KLIPS_MIN.len() { EXTENSIONS.len() } else { KLIPS_MIN.len() };
 
 impl Profile {
     /// The highest message type.
     #[must_use]
     pub const fn max_message_type(self) -> u8 {
         match self {
-            Self::Linux => 24,
+            Self::Linux => MESSAGES.len() as u8,
             Self::Klips => 17,
         }
     }
@@ -34,28 +36,38 @@ impl Profile {
     #[must_use]
     pub const fn max_extension_type(self) -> u16 {
         match self {
-            Self::Linux => 26,
-            Self::Klips => 30,
+            Self::Linux => EXTENSIONS[EXTENSIONS.len() - 1].ext_type.0,
+            Self::Klips => KLIPS_MIN.len() as u16 - 1,
+        }
+    }
+
+    /// Where a message keeps an extension of a type, below [`SLOTS`]; `None` for a type that the profile lacks.
+    pub(super) const fn slot(self, ext_type: u16) -> Option<usize> {
+        match self {
+            Self::Linux => extension::place(ext_type),
+            Self::Klips if ext_type != 0 && (ext_type as usize) < KLIPS_MIN.len() => Some(ext_type as usize),
+            Self::Klips => None,
         }
     }
 
     /// The fixed part of an extension in bytes, header included; `None` for a type that the profile lacks.
     #[must_use]
     pub const fn min_extension_len(self, ext_type: u16) -> Option<usize> {
-        let table: &[u8] = match self {
-            Self::Linux => &LINUX_MIN,
-            Self::Klips => &KLIPS_MIN,
-        };
-        let index = ext_type as usize;
-        if index == 0 || index >= table.len() { None } else { Some(table[index] as usize) }
+        match (self, self.slot(ext_type)) {
+            (Self::Linux, Some(slot)) => Some(EXTENSIONS[slot].min_len),
+            (Self::Klips, Some(slot)) => Some(KLIPS_MIN[slot] as usize),
+            (_, None) => None,
+        }
     }
 
-    /// Whether an extension holds one sockaddr behind `struct sadb_address`.
+    /// What of an extension is checked beside that.
     #[must_use]
-    pub const fn is_address(self, ext_type: u16) -> bool {
-        match self {
-            Self::Linux => matches!(ext_type, 5 | 6 | 7 | 23),
-            Self::Klips => matches!(ext_type, 5 | 6 | 7 | 20..=24 | 30),
+    pub const fn body(self, ext_type: u16) -> Body {
+        match (self, self.slot(ext_type)) {
+            (Self::Linux, Some(slot)) => EXTENSIONS[slot].body,
+            (Self::Klips, Some(5..=7 | 20..=24 | 30)) => Body::Address,
+            (Self::Klips, Some(8 | 9)) => Body::Key,
+            _ => Body::Any,
         }
     }
 

@@ -119,7 +119,7 @@ impl XfrmEngine {
 
     /// What becomes readable when the kernel has news, which [`KeyEngine::event`] takes.
     pub(crate) fn event_source(&self) -> Option<BorrowedFd<'_>> {
-        self.inbox.as_ref().map(AsFd::as_fd)
+        Some(self.inbox.as_fd())
     }
 
     /// Sets what is offered beyond AF_KEY.

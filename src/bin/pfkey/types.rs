@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use pfkey_rs::klips::{self, MSG_PARSERS};
+use pfkey_rs::wire::message_type::MESSAGES;
 use pfkey_rs::wire::{CompressionAlgorithm, ExtensionType, IdentityType, MessageType, Profile, SaFlags};
 
 use crate::failure::Failure;
@@ -11,35 +12,6 @@ use crate::output::{Out, Record, Value, View, show};
 
 /// RFC 2367's last message and extension, up to which the dialects agree.
 const LAST_SHARED: (u8, u16) = (12, 17);
-
-/// The handlers of Linux's af_key by message number (`pfkey_funcs[]`); without one, EOPNOTSUPP.
-const LINUX_HANDLERS: [Option<&str>; 25] = [
-    Some("pfkey_reserved"),
-    Some("pfkey_getspi"),
-    Some("pfkey_add"),
-    Some("pfkey_add"),
-    Some("pfkey_delete"),
-    Some("pfkey_get"),
-    Some("pfkey_acquire"),
-    Some("pfkey_register"),
-    None,
-    Some("pfkey_flush"),
-    Some("pfkey_dump"),
-    Some("pfkey_promisc"),
-    None,
-    Some("pfkey_spdadd"),
-    Some("pfkey_spdadd"),
-    Some("pfkey_spddelete"),
-    Some("pfkey_spdget"),
-    None,
-    Some("pfkey_spddump"),
-    Some("pfkey_spdflush"),
-    Some("pfkey_spdadd"),
-    None,
-    Some("pfkey_spdget"),
-    None,
-    Some("pfkey_migrate"),
-];
 
 /// KLIPS's flags of an SA (Openswan's `pfkeyv2.h`).
 const KLIPS_FLAGS: [(u32, &str); 4] = [(1, "PFS"), (2, "REPLACEFLOW"), (4, "CLEARFLOW"), (8, "INFLOW")];
@@ -135,11 +107,14 @@ fn numbers(dialect: Dialect) -> Vec<Number> {
                 klips::number::message_name(message),
                 MSG_PARSERS.get(index).copied().flatten().map(|parser| parser.name),
             ),
-            Dialect::Linux => (message.name(), LINUX_HANDLERS.get(index).copied().flatten()),
+            Dialect::Linux => {
+                (message.name(), MESSAGES.iter().find(|row| row.msg_type == message).and_then(|row| row.handler))
+            }
             Dialect::Rfc2367 => (message.name(), None),
         };
         let Some(name) = name else { continue };
-        let (direction, meaning) = meaning::message(dialect, name).unwrap_or_default();
+        let (direction, meaning) =
+            meaning::message(dialect, name).map_or(("", ""), |(direction, meaning)| (direction.name(), meaning));
         let plain = Number::new(Kind::Message, number.into(), name, number <= LAST_SHARED.0);
         list.push(Number { direction, meaning, handler, ..plain });
     }
