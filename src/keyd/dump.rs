@@ -1,7 +1,7 @@
 //! One running dump: messages numbered 1, 2, …, the last one 0, one held back so that the last is known
 //! (af_key's `pfkey_do_dump` and `dump_sa`).
 
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::{DumpMessage, DumpStep, Errno, KeyEngine, MessageBuffer, Time};
 use crate::wire::Header;
@@ -106,8 +106,6 @@ impl<D> DumpRun<D> {
         E: KeyEngine<Dump = D>,
     {
         let mut message = std::mem::take(&mut self.spare);
-        // Also what is beyond its length: a buffer that grows leaves its old place as it is.
-        message.zeroize();
         match engine.dump_next(&mut self.cursor, now, &mut DumpMessage::new(buffer, &mut message))? {
             DumpStep::End => Ok(None),
             DumpStep::Entry => {

@@ -1,6 +1,7 @@
 //! How messages leave an engine: what it is called with, who receives what it writes, and the one buffer in which messages are
 //! built.
 
+use zerocopy::IntoBytes as _;
 use zeroize::Zeroize;
 
 use super::{Errno, Time};
@@ -31,13 +32,13 @@ pub trait Outbox {
     fn deliver(&mut self, audience: Audience, message: &[u8]) -> usize;
 }
 
-/// Room for one message at a time. It may hold keys, and is wiped after each.
+/// Room for one message at a time. It may hold keys, and is wiped after each: by words, an eighth of the stores.
 #[derive(Debug)]
-pub struct MessageBuffer(Box<[u8]>);
+pub struct MessageBuffer(Box<[u64]>);
 
 impl Default for MessageBuffer {
     fn default() -> Self {
-        Self(vec![0; BUFFER_LEN].into())
+        Self(vec![0; BUFFER_LEN / 8].into())
     }
 }
 
@@ -52,15 +53,16 @@ impl MessageBuffer {
         write: impl FnOnce(&mut Writer<'_>),
         take: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Errno> {
-        let mut writer = Writer::new(&mut self.0, header, Profile::Linux);
+        let mut writer = Writer::new(self.0.as_mut_bytes(), header, Profile::Linux);
         write(&mut writer);
-        let Ok(message) = writer.finish() else {
-            self.0.zeroize();
-            return Err(Errno::ENOBUFS);
+        let (taken, len) = match writer.finish() {
+            Ok(message) => (Ok(take(message)), message.len()),
+            Err(_) => (Err(Errno::ENOBUFS), BUFFER_LEN),
         };
-        let taken = take(message);
-        message.zeroize();
-        Ok(taken)
+        if let Some(used) = self.0.get_mut(..len / 8) {
+            used.zeroize();
+        }
+        taken
     }
 }
 
@@ -113,7 +115,7 @@ pub struct DumpMessage<'a> {
 }
 
 impl<'a> DumpMessage<'a> {
-    /// A message that is built in `buffer` and ends up in `message`.
+    /// A message that is built in `buffer` and takes the place of what is in `message`.
     pub fn new(buffer: &'a mut MessageBuffer, message: &'a mut Vec<u8>) -> Self {
         Self { buffer, message }
     }
@@ -124,6 +126,37 @@ impl<'a> DumpMessage<'a> {
     /// ENOBUFS: it is too long.
     pub fn write(&mut self, header: Header, write: impl FnOnce(&mut Writer<'_>)) -> Result<(), Errno> {
         let Self { buffer, message } = self;
-        buffer.write(header, write, |written| message.extend_from_slice(written))
+        buffer.write(header, write, |written| replace(message, written))
+    }
+}
+
+/// Overwrites what may hold keys, and leaves nothing of it.
+fn replace(message: &mut Vec<u8>, by: &[u8]) {
+    if message.capacity() < by.len() {
+        // One that grows leaves its old place as it is.
+        message.zeroize();
+        *message = Vec::with_capacity(by.len());
+    }
+    let both = message.len().min(by.len());
+    let (head, rest) = by.split_at(both);
+    if let Some((place, stale)) = message.split_at_mut_checked(both) {
+        place.copy_from_slice(head);
+        stale.zeroize();
+    }
+    message.truncate(both);
+    message.extend_from_slice(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_takes_the_place_of_another() {
+        let mut message = Vec::new();
+        for by in [&b"eight by"[..], b"sixteen bytes ..", b"", b"two", b"sixteen bytes ..", b"eight by"] {
+            replace(&mut message, by);
+            assert_eq!(message, by);
+        }
     }
 }
