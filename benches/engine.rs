@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use pfkey_rs::engine::Engine;
-use pfkey_rs::keyd::{Hub, SessionId, Sink};
+use pfkey_rs::engine::{Engine, LINUX};
+use pfkey_rs::keyd::{Hub, Service as _, SessionId, Sink};
 use pfkey_rs::wire::layout::{SadbLifetime, SadbSa};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
 
@@ -92,7 +92,7 @@ fn resident() -> f64 {
 
 fn column(n: u32) -> Vec<(&'static str, f64)> {
     let before = resident();
-    let mut hub = Hub::new(Engine::with_seed(Profile::Linux, 1), Profile::Linux);
+    let mut hub = Hub::new(Engine::with_seed(&LINUX, 1));
     let id = hub.open();
     let add = rate(&mut hub, id, MessageType::ADD, n, n);
     let bytes = (resident() - before) / f64::from(n);

@@ -5,25 +5,27 @@
 //! that kernel too: what they add to the time that a packet takes to be sent stands beside.
 
 use std::hint::black_box;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pfkey_rs::afkey::message::write_policy;
 use pfkey_rs::afkey::policy::{Policy, Template};
-use pfkey_rs::afkey::sa::{Sa, Said, Selector};
+use pfkey_rs::afkey::sa::{Sa, Selector};
 use pfkey_rs::batch::Batch;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use pfkey_rs::engine::resolve::path::Path;
-use pfkey_rs::engine::resolve::policy_index::Pattern;
-use pfkey_rs::engine::{Engine, Flow};
-use pfkey_rs::keyd::{Audience, Context, Outbox};
+use pfkey_rs::engine::{Engine, Flow, LINUX};
+use pfkey_rs::keyd::{Audience, Context, MessageBuffer, Outbox};
 use pfkey_rs::socket::Backend;
-use pfkey_rs::wire::{Header, MessageType, Profile, SaType};
+use pfkey_rs::wire::{
+    AuthAlgorithm, EncryptAlgorithm, Ends, Header, IpsecProtocol, MessageType, Mode, PolicyDirection, Prefix, Profile,
+    SaType, Writer,
+};
 
 /// This host.
-const OWN: [u8; 16] = [192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// No key manager listens.
 struct Nobody;
@@ -38,10 +40,12 @@ const N: u32 = 100_000;
 const LOOKUPS: u32 = 200_000;
 const LINEAR: u32 = 200;
 
-fn v4(address: u32) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..4].copy_from_slice(&address.to_be_bytes());
-    bytes
+fn v4(address: u32) -> IpAddr {
+    Ipv4Addr::from(address).into()
+}
+
+fn ends(dst: u32) -> Ends {
+    Ends::new(OWN, v4(dst)).expect("one family")
 }
 
 /// Where the packets of policy `n` go; spread, so that neighbours are not alike.
@@ -50,10 +54,15 @@ fn peer(n: u32) -> u32 {
 }
 
 fn policy(n: u32, selector: Selector) -> Policy {
-    let template =
-        Template { proto: 50, mode: 1, optional: false, reqid: 0, v6: false, saddr: [0; 16], daddr: [0; 16] };
-    let templates = vec![template];
-    Policy { id: 8 * n + 1, dir: 2, priority: 0x8000_0000, selector, templates, ..Policy::default() }
+    let template = Template {
+        proto: IpsecProtocol::ESP,
+        mode: Mode::TRANSPORT,
+        optional: false,
+        reqid: 0,
+        ends: Ends::unspecified(OWN),
+    };
+    let (dir, templates) = (PolicyDirection::OUTBOUND, vec![template]);
+    Policy { id: 8 * n + 1, dir, priority: 0x8000_0000, selector, templates, ..Policy::any(OWN) }
 }
 
 struct Case {
@@ -63,47 +72,24 @@ struct Case {
 }
 
 fn flow(n: u32) -> Flow {
-    Flow { v6: false, saddr: v4(0xc000_0201), daddr: v4(peer(n)), proto: 17, sport: 1000, dport: 2000 }
+    Flow { ends: ends(peer(n)), proto: 17, sport: 1000, dport: 2000 }
 }
 
 const CASES: [Case; 3] = [
-    Case {
-        name: "address pairs",
-        selector: |n| Selector {
-            saddr: v4(0xc000_0201),
-            daddr: v4(peer(n)),
-            splen: 32,
-            dplen: 32,
-            v6: Some(false),
-            ..Selector::default()
-        },
-        flow,
-    },
+    Case { name: "address pairs", selector: |n| Selector::between(ends(peer(n))), flow },
     Case {
         name: "mixed prefix lengths",
         selector: |n| Selector {
-            saddr: v4(0xc000_0200 | (n.wrapping_mul(37) & 0xff)),
-            daddr: v4(peer(n)),
-            splen: 8 + (n % 25) as u8,
-            dplen: 16 + (n / 25 % 17) as u8,
-            v6: Some(false),
-            ..Selector::default()
+            src: Prefix { address: v4(0xc000_0200 | (n.wrapping_mul(37) & 0xff)), len: 8 + (n % 25) as u8 },
+            dst: Prefix { address: v4(peer(n)), len: 16 + (n / 25 % 17) as u8 },
+            ..Selector::any(OWN)
         },
         flow,
     },
     Case {
         name: "ports",
-        selector: |n| Selector {
-            saddr: v4(0xc000_0201),
-            daddr: v4(peer(n / 100)),
-            splen: 32,
-            dplen: 32,
-            proto: 17,
-            dport: 1 + (n % 100) as u16,
-            v6: Some(false),
-            ..Selector::default()
-        },
-        flow: |n| Flow { daddr: v4(peer(n / 100)), dport: 1 + (n % 100) as u16, ..flow(n) },
+        selector: |n| Selector { proto: 17, dport: 1 + (n % 100) as u16, ..Selector::between(ends(peer(n / 100))) },
+        flow: |n| Flow { ends: ends(peer(n / 100)), dport: 1 + (n % 100) as u16, ..flow(n) },
     },
 ];
 
@@ -122,8 +108,7 @@ fn kernel(case: &Case, flows: &[Flow]) -> (f64, f64) {
     let send = || {
         let start = Instant::now();
         for flow in flows {
-            let [a, b, c, d, ..] = flow.daddr;
-            socket.send_to(&[0], (Ipv4Addr::new(a, b, c, d), flow.dport)).expect("a packet");
+            socket.send_to(&[0], (flow.ends.dst(), flow.dport)).expect("a packet");
         }
         each(start.elapsed(), flows.len() as u32)
     };
@@ -135,7 +120,9 @@ fn kernel(case: &Case, flows: &[Flow]) -> (f64, f64) {
     for n in 0..N {
         let header = Header::new(MessageType::X_SPDADD, SaType::UNSPEC, n + 1, std::process::id());
         let policy = Policy { templates: Vec::new(), ..policy(n, (case.selector)(n)) };
-        batch.push(write_policy(&mut buffer, header, &policy).expect("room")).expect("a message");
+        let mut writer = Writer::new(&mut buffer, header, Profile::Linux);
+        write_policy(&mut writer, &policy);
+        batch.push(writer.finish().expect("room")).expect("a message");
     }
     let mut refused = 0;
     batch.send(fd.as_fd(), |_, _| refused += 1).expect("AF_KEY");
@@ -152,36 +139,29 @@ fn main() {
     println!("{N} policies, {N} SAs; nanoseconds for each packet");
     println!("{:<24} {:>12} {:>12} {:>12} {:>10}", "", "policy", "cache miss", "cache hit", "linear");
     for case in CASES {
-        let mut engine = Engine::new(Profile::Linux);
-        let mut patterns = Vec::new();
+        let mut engine = Engine::new(&LINUX);
+        let mut selectors = Vec::new();
         for n in 0..N {
             let selector = (case.selector)(n);
-            patterns.push(Pattern {
-                v6: false,
-                saddr: selector.saddr,
-                daddr: selector.daddr,
-                splen: selector.splen,
-                dplen: selector.dplen,
-                proto: selector.proto,
-                sport: selector.sport,
-                dport: selector.dport,
-            });
+            selectors.push(selector);
             engine.know_policy(policy(n, selector));
-            let said = Said { daddr: (case.flow)(n).daddr, spi: 0x1000 + n, proto: 50, v6: false };
-            let mut sa = Sa::new(said, v4(0xc000_0201), 1);
-            (sa.auth, sa.encrypt) = (3, 12);
+            let mut sa = Sa::new((case.flow)(n).ends, 0x1000 + n, IpsecProtocol::ESP, 1);
+            (sa.auth, sa.encrypt) = (AuthAlgorithm::SHA1HMAC, EncryptAlgorithm::X_AESCBC);
             engine.know_sa(sa);
         }
         let flows: Vec<Flow> = (0..LOOKUPS).map(|n| (case.flow)(n.wrapping_mul(7919) % N)).collect();
         let start = Instant::now();
-        let found = flows.iter().filter(|flow| black_box(engine.spd().lookup(2, flow)).is_some()).count();
+        let found = flows
+            .iter()
+            .filter(|flow| black_box(engine.spd().lookup(PolicyDirection::OUTBOUND, flow)).is_some())
+            .count();
         let policy_only = start.elapsed();
         assert_eq!(found, flows.len(), "every packet has a policy");
 
-        let path =
-            Path { v6: false, device: 1, mtu: 1500, saddr: OWN, gateway: None, loopback: false, untransformed: false };
+        let path = Path { device: 1, mtu: 1500, source: OWN, gateway: None, loopback: false, untransformed: false };
         let mut out = Nobody;
-        let mut cx = Context { now: Duration::from_secs(2), registered: false, out: &mut out };
+        let mut buffer = MessageBuffer::default();
+        let mut cx = Context { now: Duration::from_secs(2), registered: false, out: &mut out, buffer: &mut buffer };
         let mut look_up = |resolver: &mut Resolver, flow: &Flow| {
             let packet = Packet { flow, path, socket: None, queue: false, icmp: false };
             assert!(matches!(resolver.lookup(&mut engine, &packet, &path, &mut cx), Ok(Outcome::Bundle(_))));
@@ -207,7 +187,7 @@ fn main() {
 
         let start = Instant::now();
         for flow in flows.iter().take(LINEAR as usize) {
-            black_box(patterns.iter().position(|pattern| pattern.matches(flow)));
+            black_box(selectors.iter().position(|selector| selector.covers(flow)));
         }
         let linear = start.elapsed();
         println!(

@@ -3,11 +3,10 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use nix::errno::Errno;
 use zeroize::Zeroizing;
 
 use crate::socket::{self, Headers};
-use crate::wire::{Header, MAX_MESSAGE_LEN, MessageType, Profile, SEVERAL};
+use crate::wire::{Errno, Header, MAX_MESSAGE_LEN, MessageType, Profile, SEVERAL};
 
 /// Messages that travel together.
 const MESSAGES: usize = 64;
@@ -60,7 +59,7 @@ impl Batch {
     /// # Errors
     /// What AF_KEY's `send` would refuse: EINVAL or EMSGSIZE. ENOMEM; the batch is as before then.
     pub fn push(&mut self, message: &[u8]) -> Result<(), Errno> {
-        Header::check(message, Profile::Linux).map_err(|error| Errno::from_raw(error.rule.errno()))?;
+        Header::check(message, Profile::Linux).map_err(|error| error.rule.errno())?;
         self.ends.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         if self.bytes.capacity() - self.bytes.len() < message.len() {
             // Growing in place would leave copies of keys behind.
@@ -121,14 +120,14 @@ impl Batch {
             together.extend_from_slice(request);
             awaited.push(Awaited::of(&header));
             if awaited.len() == MESSAGES || together.len() > BYTES {
-                socket::send_several(fd.as_raw_fd(), &together).map_err(raw)?;
+                socket::send_several(fd.as_raw_fd(), &together)?;
                 together.clear();
                 take(&awaited, &mut answers)?;
                 awaited.clear();
             }
         }
         if !awaited.is_empty() {
-            socket::send_several(fd.as_raw_fd(), &together).map_err(raw)?;
+            socket::send_several(fd.as_raw_fd(), &together)?;
             take(&awaited, &mut answers)?;
         }
         Ok(failures)
@@ -141,12 +140,8 @@ fn with_room<T>(len: usize) -> Result<Vec<T>, Errno> {
     Ok(empty)
 }
 
-fn raw(error: std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
-}
-
 fn send(fd: BorrowedFd<'_>, message: &[u8]) -> Result<(), Errno> {
-    socket::send(fd.as_raw_fd(), message).map(drop).map_err(raw)
+    Ok(socket::send(fd.as_raw_fd(), message).map(drop)?)
 }
 
 /// The headers of what arrives on a descriptor.
@@ -172,9 +167,9 @@ impl<'fd> Answers<'fd> {
                 },
                 // Answers wait when `send` returns, so none that does not wait will come.
                 None => match self.arrived.receive(self.fd) {
-                    Ok(()) | Err(Errno::EINTR) => {}
-                    Err(Errno::EAGAIN) => return Err(Errno::ENOBUFS),
-                    Err(errno) => return Err(errno),
+                    Ok(()) | Err(nix::errno::Errno::EINTR) => {}
+                    Err(nix::errno::Errno::EAGAIN) => return Err(Errno::ENOBUFS),
+                    Err(errno) => return Err(std::io::Error::from(errno).into()),
                 },
             }
         }

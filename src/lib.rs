@@ -29,6 +29,7 @@ pub mod klips;
 pub mod listing;
 pub mod policy;
 pub mod print;
+mod random;
 pub mod request;
 pub mod socket;
 pub mod wire;

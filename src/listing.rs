@@ -55,15 +55,14 @@ fn by_dump(
     let pid = std::process::id();
     let header = Header::new(MessageType::DUMP, satype, 0, pid);
     Writer::new(&mut request, header, Profile::Linux).finish().map_err(|_| Errno::EINVAL)?;
-    let failed = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-    socket::send(fd.as_raw_fd(), &request).map_err(failed)?;
+    socket::send(fd.as_raw_fd(), &request)?;
     let mut flow = ControlFlow::Continue(());
     loop {
         let len = match recv(fd.as_fd().as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Err(Errno::EINTR) => continue,
+            Err(nix::errno::Errno::EINTR) => continue,
             // pfkeyd is gone.
             Ok(0) => return Err(Errno::EPIPE),
-            other => other?,
+            other => other.map_err(std::io::Error::from)?,
         };
         let Some(message) = buffer.get(..len).and_then(|bytes| Message::parse(bytes, Profile::Linux).ok()) else {
             continue;
@@ -74,12 +73,14 @@ fn by_dump(
         }
         match header.errno {
             0 => {}
-            errno if i32::from(errno) == libc::ENOENT => return Ok(()),
-            errno => return Err(Errno::from_raw(errno.into())),
+            errno => match Errno::from_raw(errno.into()) {
+                Errno::ENOENT => return Ok(()),
+                errno => return Err(errno),
+            },
         }
         // A dump cannot be stopped: its rest is read unseen.
         if flow.is_continue() {
-            flow = SaView::of(&message).map_or(flow, |view| visit(&view));
+            flow = SaView::of_message(&message).map_or(flow, |view| visit(&view));
         }
         if header.seq == 0 {
             return Ok(());

@@ -11,9 +11,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use build::Msg;
-use pfkey_rs::engine::Engine;
-use pfkey_rs::keyd::{Errno, Hub, Queues, SessionId, Sink, truesize};
-use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType as M, Profile, SaType as S};
+use pfkey_rs::engine::{Engine, LINUX};
+use pfkey_rs::keyd::{Errno, Hub, Queues, Service as _, SessionId, Sink, truesize};
+use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType as M, SaType as S};
 
 const NOW: Duration = Duration::from_secs(1_000_000);
 
@@ -27,7 +27,7 @@ struct World {
 impl World {
     /// AH SAs with the SPIs 0x1001 and up, and a reader whose queue has `limit` bytes.
     fn new(sas: u32, limit: usize) -> Self {
-        let mut hub = Hub::new(Engine::with_seed(Profile::Linux, 1), Profile::Linux);
+        let mut hub = Hub::new(Engine::with_seed(&LINUX, 1));
         let mut queues = Queues::with_limit(limit);
         let writer = hub.open();
         for spi in 1..=sas {
@@ -180,7 +180,7 @@ fn a_receivers_flags() {
                 assert_eq!(cut, room < 16, "{line}");
                 format!("{len} bytes")
             }
-            Err(errno) => errno.desc().to_owned(),
+            Err(errno) => nix::errno::Errno::from_raw(errno.to_raw()).desc().to_owned(),
         };
         let stays = if world.queues.is_empty(world.reader) { "gone" } else { "stays" };
         assert_eq!(format!("{got}, {stays}"), outcome, "{tried}");

@@ -5,12 +5,11 @@ mod c;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use pfkey_rs::batch::Batch;
 use pfkey_rs::socket::{self, Backend};
 use pfkey_rs::wire::layout::{SadbLifetime, SadbSa, SadbXPolicy};
-use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType as M, Profile, SaType, SockaddrBytes, Writer};
+use pfkey_rs::wire::{Errno, ExtensionType as Ext, Header, MessageType as M, Profile, SaType, SockaddrBytes, Writer};
 
 const PID: u32 = 77;
 
@@ -63,7 +62,7 @@ fn on(backend: &Backend) {
     let expected = vec![(3, Errno::EEXIST), (5, Errno::ENOSYS), (7, Errno::ESRCH), (10, Errno::EEXIST)];
     assert_eq!(send(&fd, &requests), (4, expected));
     // No answer is left.
-    assert_eq!(recv(fd.as_raw_fd(), &mut [0; 16], MsgFlags::MSG_DONTWAIT), Err(Errno::EAGAIN));
+    assert_eq!(recv(fd.as_raw_fd(), &mut [0; 16], MsgFlags::MSG_DONTWAIT), Err(nix::errno::Errno::EAGAIN));
     // More than travel together, some of them wrong.
     let many: Vec<_> = (0..1000).map(|n| sa(M::ADD, 0x2000 + n, if n % 100 == 99 { 99 } else { 12 })).collect();
     let failures: Vec<_> = (0..10).map(|n| (n * 100 + 99, Errno::ENOSYS)).collect();

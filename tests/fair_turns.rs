@@ -11,10 +11,12 @@ use std::sync::{Arc, Mutex};
 
 use build::Msg;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt};
-use pfkey_rs::engine::Engine;
+use pfkey_rs::engine::{Engine, LINUX};
 use pfkey_rs::keyd::limits::{TURN_DELIVERIES, TURN_DUMPED, TURN_MESSAGES};
 use pfkey_rs::keyd::server::Server;
-use pfkey_rs::keyd::{Audience, Context, DumpStep, Errno, Hub, KeyEngine, Queues, Supported, Time};
+use pfkey_rs::keyd::{
+    Audience, Context, DumpMessage, DumpStep, Errno, Hub, KeyEngine, Queues, Service as _, Sources, Supported, Time,
+};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType, Profile, SEVERAL, SaType, Writer};
 
 /// What the engine did, seen from outside.
@@ -39,6 +41,8 @@ impl Seen {
 /// Echoes requests: ADD to everybody, others to who asked. Its dumps have no end.
 struct Fake(Seen);
 
+impl Sources for Fake {}
+
 impl KeyEngine for Fake {
     type Dump = ();
 
@@ -58,9 +62,9 @@ impl KeyEngine for Fake {
         Ok(())
     }
 
-    fn dump_next(&mut self, _: &mut (), _: Time, message: &mut Vec<u8>) -> Result<DumpStep, Errno> {
+    fn dump_next(&mut self, _: &mut (), _: Time, message: &mut DumpMessage<'_>) -> Result<DumpStep, Errno> {
         self.0.dumped.fetch_add(1, Ordering::SeqCst);
-        message.extend_from_slice(&bytes(MessageType::DUMP, 0));
+        message.write(Header::new(MessageType::DUMP, SaType::ESP, 0, 1), |_| ())?;
         Ok(DumpStep::Entry)
     }
 
@@ -92,7 +96,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let seen = Seen::default();
-        Self { server: Server::new(Hub::new(Fake(seen.clone()), Profile::Linux)).expect("a server"), seen }
+        Self { server: Server::new(Hub::new(Fake(seen.clone()))).expect("a server"), seen }
     }
 
     fn client(&mut self) -> OwnedFd {
@@ -313,7 +317,7 @@ fn a_message_that_fits_no_queue_closes_nobody() {
 fn expiry_lets_others_have_their_turn() {
     const SAS: u32 = 2000;
     let start = Time::from_secs(1_000_000);
-    let mut hub = Hub::new(Engine::with_seed(Profile::Linux, 1), Profile::Linux);
+    let mut hub = Hub::new(Engine::with_seed(&LINUX, 1));
     let mut queues = Queues::with_limit(usize::MAX / 4);
     let id = hub.open();
     for spi in 1..=SAS {

@@ -6,12 +6,12 @@ mod c;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
+use pfkey_rs::afkey::sa::State;
 use pfkey_rs::listing::for_each_sa;
 use pfkey_rs::socket::{self, Backend};
 use pfkey_rs::wire::layout::{SadbLifetime, SadbSa};
-use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaState, SaType, SockaddrBytes, Writer};
+use pfkey_rs::wire::{Ends, Errno, ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
 
 fn add(fd: &OwnedFd, satype: SaType, spi: u32) {
     let mut buffer = [0; 512];
@@ -39,18 +39,18 @@ fn add(fd: &OwnedFd, satype: SaType, spi: u32) {
 fn shown(fd: &OwnedFd, satype: SaType, most: usize) -> Vec<(SaType, u32)> {
     let mut shown = Vec::new();
     for_each_sa(fd.as_fd(), satype, &mut |sa| {
-        assert_eq!((sa.state, sa.auth, sa.mode, sa.reqid, sa.replay), (SaState::MATURE, 3, 2, 77, 4));
-        assert_eq!((sa.v6, sa.src[..4] == [192, 0, 2, 1], sa.dst[..4] == [192, 0, 2, 2]), (false, true, true));
+        assert_eq!((sa.state, sa.auth.0, sa.mode.0, sa.reqid, sa.replay), (State::Mature, 3, 2, 77, 4));
+        assert_eq!(Some(sa.ends), Ends::new([192, 0, 2, 1].into(), [192, 0, 2, 2].into()));
         assert_eq!(sa.auth_key, (160, &[7; 20][..]));
         assert_eq!((sa.hard.bytes, sa.hard.add_seconds, sa.soft.bytes, sa.usage.bytes), (9000, 3600, 0, 0));
         assert!(sa.usage.add_time > 1_600_000_000);
-        if sa.satype == SaType::ESP {
-            assert_eq!((sa.encrypt, sa.encrypt_key), (12, (128, &[9; 16][..])));
+        if sa.satype() == SaType::ESP {
+            assert_eq!((sa.encrypt.0, sa.encrypt_key), (12, (128, &[9; 16][..])));
             assert_eq!(sa.encap.map(|e| (e.encap_type, e.sport, e.dport)), Some((2, 4500, 4501)));
         } else {
-            assert_eq!((sa.encrypt, sa.encrypt_key.0, sa.encap), (0, 0, None));
+            assert_eq!((sa.encrypt.0, sa.encrypt_key.0, sa.encap), (0, 0, None));
         }
-        shown.push((sa.satype, sa.spi));
+        shown.push((sa.satype(), sa.spi));
         if shown.len() == most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
     .unwrap();
@@ -68,7 +68,7 @@ fn on(backend: &Backend) {
     assert_eq!(shown(&fd, esp, 9), [(esp, 0x300), (esp, 0x100)]);
     assert_eq!(shown(&fd, SaType::UNSPEC, 2), [(esp, 0x300), (ah, 0x200)]);
     // What was stopped leaves nothing behind.
-    assert_eq!(recv(fd.as_raw_fd(), &mut [0; 16], MsgFlags::MSG_DONTWAIT), Err(Errno::EAGAIN));
+    assert_eq!(recv(fd.as_raw_fd(), &mut [0; 16], MsgFlags::MSG_DONTWAIT), Err(nix::errno::Errno::EAGAIN));
     assert_eq!(for_each_sa(fd.as_fd(), SaType(4), &mut |_| ControlFlow::Continue(())), Err(Errno::EINVAL));
 }
 

@@ -2,7 +2,10 @@
 //! Expectations are af_key's (RFC 2367 section 3.1, `pfkey_broadcast`, `pfkey_do_dump`).
 #![forbid(unsafe_code)]
 
-use pfkey_rs::keyd::{Audience, Context, DumpStep, Errno, Hub, KeyEngine, Queues, SessionId, Sink, Supported, Time};
+use pfkey_rs::keyd::{
+    Audience, Context, DumpMessage, DumpStep, Errno, Hub, KeyEngine, Queues, Service as _, SessionId, Sink, Supported,
+    Time,
+};
 use pfkey_rs::wire::layout::SadbAlg;
 use pfkey_rs::wire::{Header, Message, MessageType, Profile, SaType, Writer};
 
@@ -37,12 +40,12 @@ impl KeyEngine for Fake {
         Ok(0)
     }
 
-    fn dump_next(&mut self, dump: &mut u32, _: Time, message: &mut Vec<u8>) -> Result<DumpStep, Errno> {
+    fn dump_next(&mut self, dump: &mut u32, _: Time, message: &mut DumpMessage<'_>) -> Result<DumpStep, Errno> {
         if *dump == self.entries {
             return Ok(DumpStep::End);
         }
         *dump += 1;
-        message.extend_from_slice(&bytes(MessageType::DUMP, 3, 0, 0));
+        message.write(Header::new(MessageType::DUMP, SaType::ESP, 0, 0), |_| ())?;
         Ok(DumpStep::Entry)
     }
 
@@ -79,7 +82,7 @@ struct World {
 impl World {
     fn new(entries: u32, limit: usize) -> Self {
         let fake = Fake { entries, ..Fake::default() };
-        Self { hub: Hub::new(fake, Profile::Linux), queues: Queues::with_limit(limit) }
+        Self { hub: Hub::new(fake), queues: Queues::with_limit(limit) }
     }
 
     fn send(&mut self, id: SessionId, message: &[u8]) {
@@ -276,7 +279,7 @@ impl Sink for Valve {
 
 #[test]
 fn a_message_that_a_socket_refuses_is_kept() {
-    let mut hub = Hub::new(Fake { entries: 4, ..Fake::default() }, Profile::Linux);
+    let mut hub = Hub::new(Fake { entries: 4, ..Fake::default() });
     let a = hub.open();
     let mut valve = Valve { room: 0, got: Vec::new() };
     hub.receive(a, &bytes(MessageType::DUMP, 0, 1, 1), NOW, &mut valve).expect("framing is right");

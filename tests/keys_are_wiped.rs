@@ -14,8 +14,8 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use build::Msg;
-use pfkey_rs::engine::Engine;
-use pfkey_rs::keyd::{Hub, Queues, SessionId};
+use pfkey_rs::engine::{Dialect, Engine, LINUX, RFC2367};
+use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
 use pfkey_rs::print;
 use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, Profile, SaType as S};
 
@@ -105,8 +105,8 @@ struct World {
 }
 
 impl World {
-    fn new(profile: Profile) -> Self {
-        let mut hub = Hub::new(Engine::with_seed(profile, 1), profile);
+    fn new(dialect: &'static Dialect) -> Self {
+        let mut hub = Hub::new(Engine::with_seed(dialect, 1));
         let (id, listener) = (hub.open(), hub.open());
         let mut world = Self { hub, queues: Queues::with_limit(4096), id, listener };
         let promisc = Msg::new(M::X_PROMISC, S(1), 1).bytes();
@@ -138,8 +138,8 @@ impl World {
 
 #[test]
 fn requests_answers_and_dumps() {
-    for profile in [Profile::Linux, Profile::Rfc2367] {
-        let mut world = World::new(profile);
+    for dialect in [&LINUX, &RFC2367] {
+        let mut world = World::new(dialect);
         world.handle("ADD", &sa(M::ADD, 0x1001));
         world.handle("ADD of what exists", &sa(M::ADD, 0x1001));
         world.handle("ADD with a wrong mode", &sa(M::ADD, 0x1002).sa2(9, 0));
@@ -186,7 +186,7 @@ fn a_served_descriptor() {
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).expect("two sockets");
     let server = std::thread::spawn(move || {
-        let hub = Hub::new(Engine::with_seed(Profile::Linux, 1), Profile::Linux);
+        let hub = Hub::new(Engine::with_seed(&LINUX, 1));
         looking("serving", || {
             let mut server = pfkey_rs::keyd::server::Server::new(hub).expect("a server");
             server.add(theirs).expect("a session");
@@ -240,7 +240,7 @@ fn klips() {
     };
     let mut handle = |what: &str, message: klips_world::Msg| {
         let (bytes, id) = (message.bytes(), world.ids[0]);
-        let outcome = looking(what, || world.hub.receive(id, &bytes, NOW, &mut world.queues));
+        let outcome = looking(what, || world.hub.write(id, &bytes, NOW, &mut world.queues));
         (0..2).for_each(|socket| drop(world.heard(socket)));
         outcome
     };
@@ -257,7 +257,7 @@ fn klips() {
 
 #[test]
 fn several_requests_at_once() {
-    let mut world = World::new(Profile::Linux);
+    let mut world = World::new(&LINUX);
     let bytes: Vec<u8> = (0..50).flat_map(|n| sa(M::ADD, 0x1000 + n).bytes()).collect();
     looking("a batch", || world.hub.receive_all(world.id, &bytes, NOW, &mut world.queues));
     looking("the end", move || drop(world));
@@ -265,7 +265,7 @@ fn several_requests_at_once() {
 
 #[test]
 fn printing() {
-    let mut world = World::new(Profile::Linux);
+    let mut world = World::new(&LINUX);
     world.handle("ADD", &sa(M::ADD, 0x1001));
     let bytes = world.take().pop().expect("the SA as the engine shows it");
     let environment = print::Utc { now: 0 };

@@ -2,28 +2,33 @@
 //! themselves are held against real kernels by `verdicts`.
 #![forbid(unsafe_code)]
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use pfkey_rs::afkey::policy::{Policy, Template};
-use pfkey_rs::afkey::sa::{Key, Sa, Said, Selector};
+use pfkey_rs::afkey::sa::{Key, Sa, Selector, State};
 use pfkey_rs::engine::resolve::bundle::Bundle;
 use pfkey_rs::engine::resolve::held::Held;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use pfkey_rs::engine::resolve::path::{Path, Routes};
 use pfkey_rs::engine::resolve::statistics::Counter;
-use pfkey_rs::engine::{Address, Engine, Flow};
-use pfkey_rs::keyd::{Audience, Context, Outbox};
+use pfkey_rs::engine::{Engine, Flow, LINUX, RFC2367};
+use pfkey_rs::keyd::{Audience, Context, MessageBuffer, Outbox};
 use pfkey_rs::wire::layout::SadbSa;
-use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType, Profile, SaType, SockaddrBytes, Writer};
+use pfkey_rs::wire::{
+    AuthAlgorithm, EncryptAlgorithm, Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType,
+    Mode, PolicyDirection, Prefix, Profile, SaType, SockaddrBytes, Writer,
+};
 
-const A: Address = [10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-const B: Address = [10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-const GATE: Address = [192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-const TRANSPORT: u8 = 1;
-const TUNNEL: u8 = 2;
+const A: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+const B: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+const GATE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
+const TRANSPORT: Mode = Mode::TRANSPORT;
+const TUNNEL: Mode = Mode::TUNNEL;
+const ESP: IpsecProtocol = IpsecProtocol::ESP;
+const AH: IpsecProtocol = IpsecProtocol::AH;
 const NOW: Duration = Duration::from_secs(1000);
 
 /// No key manager.
@@ -36,7 +41,7 @@ impl Outbox for Nobody {
 }
 
 fn path() -> Path {
-    Path { v6: false, device: 2, mtu: 1500, saddr: A, gateway: None, loopback: false, untransformed: false }
+    Path { device: 2, mtu: 1500, source: A, gateway: None, loopback: false, untransformed: false }
 }
 
 /// Routes that change.
@@ -46,8 +51,12 @@ struct Table {
 }
 
 impl Routes for Table {
-    fn route(&self, v6: bool, _: Option<&Address>, daddr: &Address) -> Result<Path, Errno> {
-        if daddr[0] == 203 { Err(Errno::EACCES) } else { Ok(Path { v6, ..self.path }) }
+    fn route(&self, _: Option<IpAddr>, dst: IpAddr) -> Result<Path, Errno> {
+        if Prefix::covers(&Prefix { address: FAR, len: 8 }, dst) {
+            Err(Errno::EACCES)
+        } else {
+            Routes::route(&self.path, None, dst)
+        }
     }
 
     fn generation(&self) -> u64 {
@@ -60,35 +69,42 @@ struct World {
     resolver: Resolver,
     routes: Table,
     now: Duration,
+    buffer: MessageBuffer,
+}
+
+fn ends(src: IpAddr, dst: IpAddr) -> Ends {
+    Ends::new(src, dst).expect("one family")
 }
 
 fn flow() -> Flow {
-    Flow { v6: false, saddr: A, daddr: B, proto: 17, sport: 1000, dport: 2000 }
+    Flow { ends: ends(A, B), proto: 17, sport: 1000, dport: 2000 }
 }
 
-fn template(proto: u8, mode: u8) -> Template {
-    Template { proto, mode, optional: false, reqid: 0, v6: false, saddr: A, daddr: GATE }
+fn template(proto: IpsecProtocol, mode: Mode) -> Template {
+    Template { proto, mode, optional: false, reqid: 0, ends: ends(A, GATE) }
 }
 
 fn policy(block: bool, templates: Vec<Template>) -> Policy {
-    Policy { id: 9, dir: 2, block, templates, ..Policy::default() }
+    Policy { id: 9, dir: PolicyDirection::OUTBOUND, block, templates, ..Policy::any(A) }
 }
 
 /// 3DES or none, and HMAC-SHA1.
-fn sa(proto: u8, spi: u32, mode: u8) -> Sa {
-    let daddr = if mode == TUNNEL { GATE } else { B };
-    let mut sa = Sa::new(Said { daddr, spi, proto, v6: false }, A, 1);
-    (sa.mode, sa.auth, sa.encrypt) = (mode, 3, if proto == 50 { 3 } else { 0 });
+fn sa(proto: IpsecProtocol, spi: u32, mode: Mode) -> Sa {
+    let dst = if mode == TUNNEL { GATE } else { B };
+    let mut sa = Sa::new(ends(A, dst), spi, proto, 1);
+    (sa.mode, sa.auth) = (mode, AuthAlgorithm::SHA1HMAC);
+    sa.encrypt = if proto == ESP { EncryptAlgorithm::A3DESCBC } else { EncryptAlgorithm::NONE };
     sa
 }
 
 impl World {
     fn new() -> Self {
         Self {
-            engine: Engine::with_seed(Profile::Linux, 1),
+            engine: Engine::with_seed(&LINUX, 1),
             resolver: Resolver::default(),
             routes: Table { path: path(), generation: 0 },
             now: NOW,
+            buffer: MessageBuffer::default(),
         }
     }
 
@@ -99,15 +115,15 @@ impl World {
     }
 
     fn lookup(&mut self, change: impl FnOnce(Packet<'_>) -> Packet<'_>) -> Result<Outcome, Errno> {
-        let Self { engine, resolver, routes, now } = self;
-        let mut cx = Context { now: *now, registered: false, out: &mut Nobody };
+        let Self { engine, resolver, routes, now, buffer } = self;
+        let mut cx = Context { now: *now, registered: false, out: &mut Nobody, buffer };
         let packet = Packet { flow: &flow(), path: routes.path, socket: None, queue: false, icmp: false };
         resolver.lookup(engine, &change(packet), routes, &mut cx)
     }
 
     fn output(&mut self, flow: Flow) -> Result<Outcome, Errno> {
-        let Self { engine, resolver, routes, now } = self;
-        let mut cx = Context { now: *now, registered: false, out: &mut Nobody };
+        let Self { engine, resolver, routes, now, buffer } = self;
+        let mut cx = Context { now: *now, registered: false, out: &mut Nobody, buffer };
         resolver.route_output(engine, &flow, None, routes, &mut cx)
     }
 
@@ -119,8 +135,8 @@ impl World {
     }
 
     fn retry(&mut self, held: &mut Held<u32>) -> Vec<(u32, Result<(), Errno>)> {
-        let Self { engine, resolver, routes, now } = self;
-        let mut cx = Context { now: *now, registered: false, out: &mut Nobody };
+        let Self { engine, resolver, routes, now, buffer } = self;
+        let mut cx = Context { now: *now, registered: false, out: &mut Nobody, buffer };
         let mut sent = Vec::new();
         resolver.retry(engine, held, routes, &mut cx, |_, packet, outcome| sent.push((packet, outcome.map(|_| ()))));
         sent
@@ -129,9 +145,9 @@ impl World {
 
 #[test]
 fn lengths_add_up_from_the_last_sa_to_the_first() {
-    let mut world = World::with(policy(false, vec![template(50, TRANSPORT), template(51, TRANSPORT)]));
-    world.engine.know_sa(sa(50, 0x1000, TRANSPORT));
-    world.engine.know_sa(sa(51, 0x2000, TRANSPORT));
+    let mut world = World::with(policy(false, vec![template(ESP, TRANSPORT), template(AH, TRANSPORT)]));
+    world.engine.know_sa(sa(ESP, 0x1000, TRANSPORT));
+    world.engine.know_sa(sa(AH, 0x2000, TRANSPORT));
     let bundle = world.bundle();
     let lengths: Vec<(u32, u32)> = bundle.nodes().iter().map(|node| (node.header_len, node.trailer_len)).collect();
     // ESP: SPI, sequence number and IV in front, a block, the next header and the ICV behind. AH: 12 and the ICV.
@@ -148,25 +164,25 @@ fn lengths_add_up_from_the_last_sa_to_the_first() {
 
 #[test]
 fn the_route_behind_a_tunnel_is_of_the_tunnels_family() {
-    let mut template = template(50, TUNNEL);
-    template.v6 = false;
-    let mut world = World::with(Policy { v6: true, ..policy(false, vec![template]) });
-    let mut tunnel = sa(50, 0x1000, TUNNEL);
-    tunnel.selector.v6 = Some(true);
+    let any: IpAddr = "::".parse().unwrap();
+    let selector = Selector::any(any);
+    let mut world = World::with(Policy { selector, ..policy(false, vec![template(ESP, TUNNEL)]) });
+    let mut tunnel = sa(ESP, 0x1000, TUNNEL);
+    tunnel.selector = Some(selector);
     world.engine.know_sa(tunnel);
-    world.routes.path.v6 = true;
-    let inner = Flow { v6: true, ..flow() };
+    world.routes.path.source = any;
+    let inner = Flow { ends: ends("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap()), ..flow() };
     let Ok(Outcome::Bundle(bundle)) = world.output(inner) else { panic!("no bundle") };
     let node = bundle.nodes()[0];
-    assert!(node.route.v6 && !bundle.path().v6);
+    assert!(node.route.source.is_ipv6() && !bundle.path().source.is_ipv6());
     assert!(node.transform.inner_v6 && !node.transform.outer_v6);
     assert_eq!((bundle.header_len(), bundle.trailer_len()), (8 + 8 + 20, 8 + 1 + 12));
 }
 
 #[test]
 fn a_path_that_becomes_narrower_is_measured_again() {
-    let mut world = World::with(policy(false, vec![template(50, TUNNEL)]));
-    world.engine.know_sa(sa(50, 0x1000, TUNNEL));
+    let mut world = World::with(policy(false, vec![template(ESP, TUNNEL)]));
+    world.engine.know_sa(sa(ESP, 0x1000, TUNNEL));
     let mut bundle = (*world.bundle()).clone();
     assert!(bundle.is_tunnel());
     assert_eq!(bundle.mtu(), 1446);
@@ -178,8 +194,8 @@ fn a_path_that_becomes_narrower_is_measured_again() {
 
 #[test]
 fn a_route_without_a_device_cannot_be_used() {
-    let mut world = World::with(policy(false, vec![template(50, TRANSPORT)]));
-    world.engine.know_sa(sa(50, 0x1000, TRANSPORT));
+    let mut world = World::with(policy(false, vec![template(ESP, TRANSPORT)]));
+    world.engine.know_sa(sa(ESP, 0x1000, TRANSPORT));
     world.routes.path.device = 0;
     assert_eq!(world.lookup(|packet| packet).err(), Some(Errno::ENODEV));
     assert_eq!(world.resolver.statistics().get(Counter::OutBundleGenError), 1);
@@ -195,14 +211,13 @@ fn a_packet_without_a_protocol_meets_no_policy() {
 #[test]
 fn an_error_of_the_route_is_the_packets() {
     let mut world = World::new();
-    let mut far = flow();
-    far.daddr[0] = 203;
+    let far = Flow { ends: ends(A, FAR), ..flow() };
     assert_eq!(world.output(far).err(), Some(Errno::EACCES));
 }
 
 #[test]
 fn a_missing_sa_is_told_apart_by_who_asks() {
-    let mut world = World::with(policy(false, vec![template(50, TRANSPORT)]));
+    let mut world = World::with(policy(false, vec![template(ESP, TRANSPORT)]));
     assert_eq!(world.lookup(|packet| packet).err(), Some(Errno::EREMOTE), "the plain look-up");
     // The black hole has all of the route.
     world.routes.path.gateway = Some(GATE);
@@ -233,12 +248,12 @@ fn icmp_errors_pass_by_policies_that_take_them() {
 #[test]
 fn an_error_is_not_remembered_and_no_policy_is() {
     let mut world = World::new();
-    world.engine.know_policy(Policy { selector: Selector { sport: 9, ..Selector::default() }, ..policy(true, vec![]) });
+    world.engine.know_policy(Policy { selector: Selector { sport: 9, ..Selector::any(A) }, ..policy(true, vec![]) });
     for _ in 0..3 {
         assert!(matches!(world.lookup(|packet| packet), Ok(Outcome::Pass(_))));
     }
     assert_eq!(world.resolver.cache_statistics().negative_hits, 2);
-    let mut world = World::with(policy(false, vec![template(50, TRANSPORT); 6]));
+    let mut world = World::with(policy(false, vec![template(ESP, TRANSPORT); 6]));
     for _ in 0..3 {
         assert_eq!(world.lookup(|packet| packet).err(), Some(Errno::ENOBUFS));
     }
@@ -250,12 +265,12 @@ fn an_error_is_not_remembered_and_no_policy_is() {
 
 #[test]
 fn what_was_remembered_ends_with_a_policy_a_route_an_sa_and_ten_minutes() {
-    let mut world = World::with(policy(false, vec![template(50, TRANSPORT)]));
-    world.engine.know_sa(sa(50, 0x1000, TRANSPORT));
-    let mut spi = || world.bundle().nodes()[0].said.spi;
+    let mut world = World::with(policy(false, vec![template(ESP, TRANSPORT)]));
+    world.engine.know_sa(sa(ESP, 0x1000, TRANSPORT));
+    let mut spi = || world.bundle().nodes()[0].id.spi;
     assert_eq!((spi(), spi()), (0x1000, 0x1000));
-    world.engine.know_sa(sa(50, 0x2000, TRANSPORT));
-    assert_eq!(world.bundle().nodes()[0].said.spi, 0x2000, "the newest at once");
+    world.engine.know_sa(sa(ESP, 0x2000, TRANSPORT));
+    assert_eq!(world.bundle().nodes()[0].id.spi, 0x2000, "the newest at once");
     world.routes.path.mtu = 1400;
     world.routes.generation += 1;
     assert_eq!(world.bundle().path().mtu, 1400);
@@ -272,38 +287,37 @@ fn what_was_remembered_ends_with_a_policy_a_route_an_sa_and_ten_minutes() {
 #[test]
 fn an_update_that_revives_a_dying_sa_ends_what_was_remembered() {
     use pfkey_rs::keyd::KeyEngine as _;
-    for profile in [Profile::Linux, Profile::Rfc2367] {
+    for dialect in [&LINUX, &RFC2367] {
         let mut world = World::new();
-        world.engine = Engine::with_seed(profile, 1);
-        world.engine.know_policy(policy(false, vec![template(50, TRANSPORT)]));
+        world.engine = Engine::with_seed(dialect, 1);
+        world.engine.know_policy(policy(false, vec![template(ESP, TRANSPORT)]));
         let key = |len: u8| Key { bits: u16::from(len) * 8, bytes: zeroize::Zeroizing::new((1..=len).collect()) };
-        for (spi, dying) in [(0x1000, false), (0x2000, true)] {
-            let keyed = Sa { auth_key: key(20), encrypt_key: key(24), ..sa(50, spi, TRANSPORT) };
-            world.engine.know_sa(Sa { dying, ..keyed });
+        for (spi, state) in [(0x1000, State::Mature), (0x2000, State::Dying)] {
+            let keyed = Sa { auth_key: key(20), encrypt_key: key(24), ..sa(ESP, spi, TRANSPORT) };
+            world.engine.know_sa(Sa { state, ..keyed });
         }
-        assert_eq!(world.bundle().nodes()[0].said.spi, 0x1000, "what is dying is the last choice");
+        assert_eq!(world.bundle().nodes()[0].id.spi, 0x1000, "what is dying is the last choice");
 
         let mut buffer = [0; 256];
-        let mut request = Writer::new(&mut buffer, Header::new(MessageType::UPDATE, SaType::ESP, 1, 1), profile);
+        let mut request = Writer::new(&mut buffer, Header::new(MessageType::UPDATE, SaType::ESP, 1, 1), Profile::Linux);
         request.sa(SadbSa { spi: 0x2000.into(), state: 1, auth: 3, encrypt: 3, ..Default::default() });
         for (ext, end) in [(Ext::ADDRESS_SRC, A), (Ext::ADDRESS_DST, B)] {
-            let end = Ipv4Addr::new(end[0], end[1], end[2], end[3]);
-            request.address(ext, 0, 32, SockaddrBytes::new(end.into(), 0).as_bytes());
+            request.address(ext, 0, 32, SockaddrBytes::new(end, 0).as_bytes());
         }
         request.key(Ext::KEY_AUTH, 160, &key(20).bytes).key(Ext::KEY_ENCRYPT, 192, &key(24).bytes);
-        let message = Message::parse(request.finish().unwrap(), profile).unwrap();
-        let mut cx = Context { now: world.now, registered: false, out: &mut Nobody };
+        let message = Message::parse(request.finish().unwrap(), Profile::Linux).unwrap();
+        let mut cx = Context { now: world.now, registered: false, out: &mut Nobody, buffer: &mut world.buffer };
         assert_eq!(world.engine.request(&message, &mut cx), Ok(()));
 
-        assert_eq!(world.bundle().nodes()[0].said.spi, 0x2000, "{profile:?}: the newest of two that live");
+        assert_eq!(world.bundle().nodes()[0].id.spi, 0x2000, "{dialect:?}: the newest of two that live");
         world.resolver = Resolver::default();
-        assert_eq!(world.bundle().nodes()[0].said.spi, 0x2000, "{profile:?}: nor without what was remembered");
+        assert_eq!(world.bundle().nodes()[0].id.spi, 0x2000, "{dialect:?}: nor without what was remembered");
     }
 }
 
 #[test]
 fn held_packets_are_tried_again_after_twice_the_time_and_given_up_in_the_end() {
-    let mut world = World::with(policy(false, vec![template(50, TRANSPORT)]));
+    let mut world = World::with(policy(false, vec![template(ESP, TRANSPORT)]));
     world.resolver.set_larval_drop(false);
     let mut held = Held::default();
     for packet in 0..2 {
@@ -327,7 +341,7 @@ fn held_packets_are_tried_again_after_twice_the_time_and_given_up_in_the_end() {
 
 #[test]
 fn held_packets_go_with_their_policy() {
-    let mut world = World::with(policy(false, vec![template(50, TRANSPORT)]));
+    let mut world = World::with(policy(false, vec![template(ESP, TRANSPORT)]));
     let mut held = Held::default();
     assert_eq!(held.hold(9, flow(), 1, world.now), Ok(()));
     world.engine = World::with(policy(true, Vec::new())).engine;

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use build::Msg;
 use nix::libc::{EEXIST, EINVAL, EMSGSIZE, ENOSYS, ESRCH};
-use pfkey_rs::engine::{Engine, SaCounts};
-use pfkey_rs::keyd::{Hub, Queues, SessionId};
+use pfkey_rs::engine::{Engine, LINUX, SaCounts};
+use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
 use pfkey_rs::socket::{self, Backend};
-use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType as M, Profile, SaType as S};
+use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType as M, SaType as S};
 
 const NOW: Duration = Duration::from_secs(1_000_000);
 const A: &str = "192.168.0.1";
@@ -102,7 +102,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut hub = Hub::new(Engine::with_seed(Profile::Linux, 1), Profile::Linux);
+        let mut hub = Hub::new(Engine::with_seed(&LINUX, 1));
         let id = hub.open();
         Self { hub, queues: Queues::new(), id }
     }
@@ -166,7 +166,7 @@ fn the_counters_follow_an_sa() {
     let mut message = ah(M::ADD);
     // The header alone announces more than it is: send refuses it, nobody reads it.
     let refused = world.hub.receive(world.id, &message.bytes()[..16], NOW, &mut world.queues).expect_err("no message");
-    assert_eq!((refused.rule.errno(), world.counts()), (EMSGSIZE, counts(0, 0, 0)));
+    assert_eq!((refused.rule.errno().to_raw(), world.counts()), (EMSGSIZE, counts(0, 0, 0)));
     assert_eq!(world.ask(&message.without(0)), EINVAL);
     trace.push(world.counts().to_string());
     assert_eq!(world.ask(&message), 0);

@@ -8,14 +8,17 @@
 mod build;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use build::{Msg, request};
 use libc::{ECONNREFUSED, ENOENT, ESRCH};
-use pfkey_rs::engine::{Engine, Flow, Outbound, Said};
-use pfkey_rs::keyd::{Hub, Queues, SessionId};
+use pfkey_rs::engine::{Dialect, Engine, Flow, LINUX, Outbound, RFC2367, SaId};
+use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
 use pfkey_rs::wire::layout::SadbSa;
-use pfkey_rs::wire::{ExtensionType as Ext, Message, MessageType as M, Profile, SaState, SaType as S};
+use pfkey_rs::wire::{
+    Ends, ExtensionType as Ext, IpsecProtocol, Message, MessageType as M, Profile, SaState, SaType as S,
+};
 
 const HOSTS: [&str; 2] = ["10.0.0.1", "10.0.0.2"];
 /// An SA's limits: soft and hard ones of bytes and of seconds.
@@ -45,7 +48,6 @@ struct Negotiation {
 
 struct Host {
     me: usize,
-    profile: Profile,
     hub: Hub<Engine>,
     queues: Queues,
     manager: SessionId,
@@ -62,12 +64,11 @@ struct Host {
 }
 
 impl Host {
-    fn new(me: usize, profile: Profile) -> Self {
-        let mut hub = Hub::new(Engine::with_seed(profile, me as u64), profile);
+    fn new(me: usize, dialect: &'static Dialect) -> Self {
+        let mut hub = Hub::new(Engine::with_seed(dialect, me as u64));
         let manager = hub.open();
         let mut host = Self {
             me,
-            profile,
             hub,
             queues: Queues::new(),
             manager,
@@ -107,7 +108,7 @@ impl Host {
     fn get(&mut self, spi: u32, to: usize) -> Result<(SaState, Vec<u8>), u8> {
         self.send(&Msg::new(M::GET, S::ESP, 9).sa(spi, 0, 0).pair(HOSTS[1 - to], HOSTS[to]));
         let answer = self.queues.pop(self.manager).expect("an answer");
-        let message = Message::parse(&answer, self.profile).expect("a message");
+        let message = Message::parse(&answer, Profile::Linux).expect("a message");
         match (message.header().errno, message.sa(), message.key(Ext::KEY_ENCRYPT)) {
             (0, Some(sa), Some((_, key))) => Ok((SaState(sa.state), key.to_vec())),
             (errno, ..) => Err(errno),
@@ -116,8 +117,8 @@ impl Host {
 
     /// The state of an outbound SA, as the engine says it besides PF_KEY: what waits for the key manager stays.
     fn get_later(&self, spi: u32) -> SaState {
-        let bytes = self.hub.engine().describe(&Self::said(1 - self.me, spi)).expect("an SA");
-        SaState(Message::parse(&bytes, self.profile).expect("a message").sa().expect("an SA").state)
+        let bytes = self.hub.engine().describe(&Self::sa_id(1 - self.me, spi)).expect("an SA");
+        SaState(Message::parse(&bytes, Profile::Linux).expect("a message").sa().expect("an SA").state)
     }
 
     /// GET after everything that waits was thrown away.
@@ -165,7 +166,7 @@ impl Host {
     fn listen(&mut self) -> Vec<Ike> {
         let mut out = Vec::new();
         while let Some(bytes) = self.queues.pop(self.manager) {
-            let message = Message::parse(&bytes, self.profile).expect("a message");
+            let message = Message::parse(&bytes, Profile::Linux).expect("a message");
             let header = message.header();
             let spi = message.sa().map_or(0, |sa| sa.spi.get());
             if header.pid == 0 {
@@ -227,18 +228,18 @@ impl Host {
         None
     }
 
-    fn said(to: usize, spi: u32) -> Said {
-        let mut daddr = [0; 16];
-        daddr[..4].copy_from_slice(&[10, 0, 0, to as u8 + 1]);
-        Said { daddr, spi, proto: 50, v6: false }
+    fn address(of: usize) -> IpAddr {
+        [10, 0, 0, of as u8 + 1].into()
+    }
+
+    fn sa_id(to: usize, spi: u32) -> SaId {
+        SaId { dst: Self::address(to), spi, proto: IpsecProtocol::ESP }
     }
 
     /// What a packet to the other host is to meet: the SPI, or nothing yet.
     fn outbound(&mut self) -> Option<u32> {
         let flow = Flow {
-            v6: false,
-            saddr: Self::said(self.me, 0).daddr,
-            daddr: Self::said(1 - self.me, 0).daddr,
+            ends: Ends::new(Self::address(self.me), Self::address(1 - self.me)).unwrap(),
             proto: 17,
             sport: 1111,
             dport: 2222,
@@ -251,10 +252,10 @@ impl Host {
     }
 
     fn count(&mut self, to: usize, spi: u32, bytes: u64) {
-        let said = Self::said(to, spi);
+        let id = Self::sa_id(to, spi);
         let counted = self
             .hub
-            .with_engine(self.now, None, &mut self.queues, |engine, cx| engine.count_traffic(&said, 1, bytes, cx));
+            .with_engine(self.now, None, &mut self.queues, |engine, cx| engine.count_traffic(&id, 1, bytes, cx));
         assert_eq!(counted, Ok(()));
     }
 }
@@ -263,8 +264,8 @@ impl Host {
 struct Net([Host; 2]);
 
 impl Net {
-    fn new(profile: Profile) -> Self {
-        Self([Host::new(0, profile), Host::new(1, profile)])
+    fn new(dialect: &'static Dialect) -> Self {
+        Self([Host::new(0, dialect), Host::new(1, dialect)])
     }
 
     /// Lets the key managers talk until nobody has more to say.
@@ -302,8 +303,8 @@ impl Net {
 
 #[test]
 fn a_packet_gets_its_sas_and_they_are_replaced_in_time() {
-    for profile in [Profile::Linux, Profile::Rfc2367] {
-        let mut net = Net::new(profile);
+    for dialect in [&LINUX, &RFC2367] {
+        let mut net = Net::new(dialect);
         // A packet has to wait; the key manager is asked once, and negotiates.
         assert_eq!((net.packet(0, 100), net.packet(0, 100)), (None, None));
         net.settle();
@@ -355,8 +356,8 @@ fn a_packet_gets_its_sas_and_they_are_replaced_in_time() {
 
 #[test]
 fn a_peer_that_refuses_ends_the_waiting() {
-    for profile in [Profile::Linux, Profile::Rfc2367] {
-        let mut net = Net::new(profile);
+    for dialect in [&LINUX, &RFC2367] {
+        let mut net = Net::new(dialect);
         net.0[1].unwilling = true;
         assert_eq!(net.packet(0, 100), None);
         net.settle();

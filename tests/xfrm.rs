@@ -8,10 +8,9 @@ mod build;
 use std::time::Duration;
 
 use build::{Msg, request};
-use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use pfkey_rs::keyd::{Hub, Queues, SessionId};
-use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType as M, Profile, SaType as S};
+use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
+use pfkey_rs::wire::{Errno, ExtensionType as Ext, Header, Message, MessageType as M, Profile, SaType as S};
 use pfkey_rs::xfrm::XfrmEngine;
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);
@@ -42,7 +41,7 @@ struct Program {
 
 impl Program {
     fn new() -> Self {
-        let mut hub = Hub::new(XfrmEngine::new().expect("XFRM netlink"), Profile::Linux);
+        let mut hub = Hub::new(XfrmEngine::new().expect("XFRM netlink"));
         let session = hub.open();
         Self { hub, queues: Queues::new(), session }
     }

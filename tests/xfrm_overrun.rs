@@ -3,9 +3,9 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use pfkey_rs::afkey::sa::Said;
-use pfkey_rs::keyd::{Hub, Queues, SessionId};
-use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType, Profile, SaType, Writer};
+use pfkey_rs::afkey::sa::SaId;
+use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
+use pfkey_rs::wire::{ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType, Profile, SaType, Writer};
 use pfkey_rs::xfrm::XfrmEngine;
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);
@@ -34,7 +34,7 @@ fn request(hub: &mut Hub<XfrmEngine>, queues: &mut Queues, session: SessionId, m
 }
 
 /// The names of the kernel's SAs, from a DUMP.
-fn dumped(hub: &mut Hub<XfrmEngine>, queues: &mut Queues) -> Vec<Said> {
+fn dumped(hub: &mut Hub<XfrmEngine>, queues: &mut Queues) -> Vec<SaId> {
     let session = hub.open();
     request(hub, queues, session, MessageType::DUMP);
     let mut names = Vec::new();
@@ -42,9 +42,8 @@ fn dumped(hub: &mut Hub<XfrmEngine>, queues: &mut Queues) -> Vec<Said> {
         let bytes = queues.pop(session).expect("the rest of the dump");
         let message = Message::parse(&bytes, Profile::Linux).unwrap();
         if message.header().msg_type == MessageType::DUMP {
-            let mut daddr = [0; 16];
-            daddr[..4].copy_from_slice(&message.address(Ext::ADDRESS_DST).unwrap().1.0[4..8]);
-            names.push(Said { daddr, spi: message.sa().unwrap().spi.get(), proto: 50, v6: false });
+            let dst = message.address(Ext::ADDRESS_DST).unwrap().1.ip().unwrap();
+            names.push(SaId { dst, spi: message.sa().unwrap().spi.get(), proto: IpsecProtocol::ESP });
             if message.header().seq == 0 {
                 hub.close(session, NOW);
                 return names;
@@ -63,7 +62,7 @@ fn assert_equal(hub: &mut Hub<XfrmEngine>, queues: &mut Queues, expected: u32) {
     println!("{} SAs in the kernel, {} remembered, {} overruns", names.len(), engine.remembered(), engine.overruns());
     assert_eq!(names.len(), expected as usize);
     assert_eq!(engine.remembered(), names.len());
-    assert!(names.iter().all(|said| engine.remembers(said)));
+    assert!(names.iter().all(|id| engine.remembers(id)));
 }
 
 #[test]
@@ -71,7 +70,7 @@ fn what_is_remembered_is_what_the_kernel_has() {
     if std::env::var_os("PFKEY_OVERRUN").is_none() {
         return eprintln!("skipped: an overrun is made by tests/kernel/overrun, inside real kernels");
     }
-    let mut hub = Hub::new(XfrmEngine::new().expect("XFRM netlink"), Profile::Linux);
+    let mut hub = Hub::new(XfrmEngine::new().expect("XFRM netlink"));
     let mut queues = Queues::new();
     let listener = hub.open();
     request(&mut hub, &mut queues, listener, MessageType::REGISTER);

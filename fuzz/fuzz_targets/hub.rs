@@ -2,25 +2,24 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use nix::errno::Errno;
 use pfkey_fuzz::splitmix::Random;
 use pfkey_fuzz::{drawn_message, told};
-use pfkey_rs::afkey::sa::Said;
+use pfkey_rs::afkey::sa::SaId;
 use pfkey_rs::engine::resolve::explain::Verdict;
 use pfkey_rs::engine::resolve::held::Held;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use pfkey_rs::engine::resolve::path::Path;
-use pfkey_rs::engine::{Engine, Flow};
-use pfkey_rs::keyd::{Hub, Queues, SessionId, Time};
-use pfkey_rs::wire::{Extras, Message, MessageType, Profile};
+use pfkey_rs::engine::{Engine, Flow, LINUX, RFC2367};
+use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId, Time};
+use pfkey_rs::wire::{Ends, Errno, Extras, Message, MessageType, Profile};
 
 const START: Time = Duration::from_secs(1_700_000_000);
 
 struct World {
-    profile: Profile,
     hub: Hub<Engine>,
     queues: Queues,
     ids: Vec<SessionId>,
@@ -32,64 +31,59 @@ struct World {
     promiscuous: bool,
 }
 
-fn v4(n: usize) -> [u8; 16] {
-    let mut address = [0; 16];
-    address[..4].copy_from_slice(&[[10, 0, 0, 1], [10, 0, 0, 2], [192, 0, 2, 9], [198, 51, 100, 1]][n]);
-    address
+fn v4(n: usize) -> IpAddr {
+    [[10, 0, 0, 1], [10, 0, 0, 2], [192, 0, 2, 9], [198, 51, 100, 1]][n].into()
 }
 
-fn v6(n: usize) -> [u8; 16] {
-    let mut address = [0; 16];
-    address[..4].copy_from_slice(&[0x20, 1, 0xd, 0xb8]);
-    address[15] = n as u8;
-    address
+fn v6(n: usize) -> IpAddr {
+    [0x2001, 0xdb8, 0, 0, 0, 0, 0, n as u16].into()
 }
 
 fn flow(r: &mut Random<'_>) -> Flow {
     let v6_too = r.below(8) == 0;
     let address = |r: &mut Random<'_>| if v6_too { v6(r.below(3)) } else { v4(r.below(4)) };
-    let (saddr, daddr) = (address(r), address(r));
+    let ends = Ends::new(address(r), address(r)).expect("one family");
     let proto = r.of(&[6, 6, 17, 1, 58, 47, 135, 255, 0]);
-    Flow { v6: v6_too, saddr, daddr, proto, sport: r.of(&[0, 80, 4500]), dport: r.of(&[0, 80, 53, 65535]) }
+    Flow { ends, proto, sport: r.of(&[0, 80, 4500]), dport: r.of(&[0, 80, 53, 65535]) }
 }
 
 fn path(r: &mut Random<'_>, flow: &Flow) -> Path {
     let mtu = r.of(&[1500, 1500, 0, 68, 1280, u32::MAX]);
     let device = r.of(&[2, 2, 2, 0]);
-    Path { v6: flow.v6, device, mtu, saddr: flow.saddr, gateway: None, loopback: false, untransformed: false }
+    Path { device, mtu, source: flow.ends.src(), gateway: None, loopback: false, untransformed: false }
 }
 
-fn kind(outcome: &Result<Outcome, Errno>) -> (u8, i32, Vec<Said>) {
+fn kind(outcome: &Result<Outcome, Errno>) -> (u8, i32, Vec<SaId>) {
     match outcome {
         Ok(Outcome::Pass(_)) => (0, 0, Vec::new()),
-        Ok(Outcome::Bundle(bundle)) => (1, 0, bundle.nodes().iter().map(|node| node.said).collect()),
+        Ok(Outcome::Bundle(bundle)) => (1, 0, bundle.nodes().iter().map(|node| node.id).collect()),
         Ok(Outcome::Queued(policy)) => (2, *policy as i32, Vec::new()),
         Ok(Outcome::Blackhole(_)) => (3, 0, Vec::new()),
-        Err(errno) => (4, *errno as i32, Vec::new()),
+        Err(errno) => (4, errno.to_raw(), Vec::new()),
     }
 }
 
 impl World {
     fn new(r: &mut Random<'_>) -> Self {
         let flags = r.byte();
-        let profile = if flags & 1 == 0 { Profile::Linux } else { Profile::Rfc2367 };
-        let mut engine = Engine::with_seed(profile, 1);
+        let dialect = if flags & 1 == 0 { &LINUX } else { &RFC2367 };
+        let mut engine = Engine::with_seed(dialect, 1);
         engine.set_extras(Extras { aead: flags & 2 != 0, sha256_128: flags & 4 != 0 });
         let mut resolvers = [Resolver::default(), Resolver::without_cache()];
         for resolver in &mut resolvers {
             resolver.set_larval_drop(flags & 8 == 0);
             resolver.set_default_block(flags & 16 != 0);
         }
-        let mut hub = Hub::new(engine, profile);
+        let mut hub = Hub::new(engine);
         let ids = (0..3).map(|_| hub.open()).collect();
         let queues = if flags & 32 == 0 { Queues::new() } else { Queues::with_limit(4096) };
-        Self { profile, hub, queues, ids, now: START, resolvers, held: Held::default(), promiscuous: false }
+        Self { hub, queues, ids, now: START, resolvers, held: Held::default(), promiscuous: false }
     }
 
     /// What waits for a session is a message of its dialect.
     fn hear(&mut self, id: SessionId) {
         while let Some(mut message) = self.queues.pop(id) {
-            assert!(self.promiscuous || told(&mut message, self.profile).is_ok(), "{message:02x?}");
+            assert!(self.promiscuous || told(&mut message, Profile::Linux).is_ok(), "{message:02x?}");
             if self.queues.may_resume(id) {
                 self.hub.writable(id, self.now, &mut self.queues);
             }
@@ -133,9 +127,9 @@ impl World {
             Verdict::Transform => outcome == 1 || outcome == 4,
             Verdict::Wait => outcome == 2 || outcome == 3 || outcome == 4,
             Verdict::Discard => {
-                (outcome, errno) == (4, Errno::EPERM as i32) || (outcome, errno) == (4, Errno::ENOENT as i32)
+                (outcome, errno) == (4, Errno::EPERM.to_raw()) || (outcome, errno) == (4, Errno::ENOENT.to_raw())
             }
-            Verdict::TooManyTemplates => (outcome, errno) == (4, Errno::ENOBUFS as i32),
+            Verdict::TooManyTemplates => (outcome, errno) == (4, Errno::ENOBUFS.to_raw()),
         };
         assert!(agrees, "{verdict:?} is explained, but {:?} happens to {packet:?}", kinds[0]);
     }
@@ -175,15 +169,15 @@ impl World {
             }
             22 => {
                 let sadb = self.hub.engine().sadb();
-                let all: Vec<Said> = sadb.select(|_| true).iter().filter_map(|i| Some(sadb.get(*i)?.said)).collect();
+                let all: Vec<SaId> = sadb.select(|_| true).iter().filter_map(|i| Some(sadb.get(*i)?.id())).collect();
                 if !all.is_empty() {
-                    let said = r.of(&all);
+                    let id = r.of(&all);
                     let (packets, bytes) = (r.long(), r.long());
                     let to = v4(r.below(4));
                     self.hub.with_engine(self.now, None, &mut self.queues, |engine, cx| {
-                        let _ = engine.count_traffic(&said, packets, bytes, cx);
-                        let _ = engine.new_mapping(&said, to, 4500, cx);
-                        engine.describe(&said).map(|text| assert!(Message::parse(&text, Profile::Linux).is_ok()))
+                        let _ = engine.count_traffic(&id, packets, bytes, cx);
+                        let _ = engine.new_mapping(&id, to, 4500, cx);
+                        engine.describe(&id).map(|text| assert!(Message::parse(&text, Profile::Linux).is_ok()))
                     });
                 }
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use pfkey_fuzz::splitmix::Random;
 use pfkey_fuzz::{drawn_message, with_length};
-use pfkey_rs::keyd::Queues;
+use pfkey_rs::keyd::{Queues, Service as _};
 use pfkey_rs::klips::{Engine, Flow, Format, Hub, Packet, PacketId, Said};
 use pfkey_rs::wire::{Message, Profile};
 
@@ -107,7 +107,7 @@ fuzz_target!(|bytes: &[u8]| {
             0..=7 => drop(hub.receive(ids[which], &klips_message(&mut r), now, &mut queues)),
             8..=10 => drop(hub.receive(ids[which], &drawn_message(&mut r), now, &mut queues)),
             11 => {
-                hub.close(ids[which]);
+                hub.close(ids[which], now);
                 queues.close(ids[which]);
                 ids[which] = hub.open();
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use pfkey_fuzz::splitmix::Random;
 use pfkey_fuzz::told;
-use pfkey_rs::keyd::{Hub, Queues};
+use pfkey_rs::keyd::{Hub, Queues, Service as _};
 use pfkey_rs::wire::{Extras, Header, MessageType, Profile, SaType, Writer};
 use pfkey_rs::xfrm::fuzzing;
 
@@ -35,16 +35,19 @@ fn datagram(r: &mut Random<'_>) -> Vec<u8> {
 }
 
 fuzz_target!(|bytes: &[u8]| {
+    let made = datagram(&mut Random(bytes));
+    // Decoding alone, which needs neither an engine nor a socket.
+    let _ = fuzzing::decode(bytes);
+    let _ = fuzzing::decode(&made);
     let mut engine = fuzzing::deaf_engine().expect("a /dev/null");
     engine.set_extras(Extras { aead: true, sha256_128: true });
-    let mut hub = Hub::new(engine, Profile::Linux);
+    let mut hub = Hub::new(engine);
     let (id, mut queues, now) = (hub.open(), Queues::new(), Duration::from_secs(1_700_000_000));
     // A session that hears everything.
     let mut promisc = [0; 16];
     let header = Header::new(MessageType::X_PROMISC, SaType(1), 1, 1);
     let promisc = Writer::new(&mut promisc, header, Profile::Linux).finish().expect("a header fits");
     let _ = hub.receive(id, promisc, now, &mut queues);
-    let made = datagram(&mut Random(bytes));
     hub.with_engine(now, Some(id), &mut queues, |engine, cx| {
         fuzzing::hear(engine, bytes, cx);
         fuzzing::hear(engine, &made, cx);

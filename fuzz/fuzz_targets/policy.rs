@@ -2,6 +2,8 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
+use std::net::IpAddr;
+
 use libfuzzer_sys::fuzz_target;
 use pfkey_rs::afkey::policy::Policy;
 use pfkey_rs::policy;
@@ -17,8 +19,8 @@ fn text(text: &[u8]) {
     };
     let Ok(bytes) = spec.to_bytes() else { return };
     assert_eq!(usize::from(u16::from_ne_bytes([bytes[0], bytes[1]])) * 8, bytes.len());
-    for v6 in [false, true] {
-        let _ = Policy::of_socket(&bytes, v6);
+    for like in [IpAddr::from([0; 4]), IpAddr::from([0; 16])] {
+        let _ = Policy::of_socket(&bytes, like);
     }
     // libipsec shows neither priority 0, which reads as the default, nor the requests of a policy that heeds none. What it
     // shows and does not read: "entrust", reqids behind '#'.
@@ -41,8 +43,8 @@ fn bytes(bytes: &[u8]) {
             }
         }
     }
-    for v6 in [false, true] {
-        let _ = Policy::of_socket(bytes, v6);
+    for like in [IpAddr::from([0; 4]), IpAddr::from([0; 16])] {
+        let _ = Policy::of_socket(bytes, like);
     }
 }
 

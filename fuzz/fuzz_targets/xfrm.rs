@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use nix::sched::{CloneFlags, unshare};
 use pfkey_fuzz::splitmix::Random;
 use pfkey_fuzz::{drawn_message, told};
-use pfkey_rs::keyd::{Hub, Queues, SessionId};
+use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
 use pfkey_rs::wire::{Header, Message, MessageType, Profile, SaType, Writer};
 use pfkey_rs::xfrm::{XfrmEngine, fuzzing};
 
@@ -33,7 +33,7 @@ fn header_only(msg_type: MessageType) -> [u8; 16] {
 
 impl Side {
     fn new() -> Self {
-        let mut hub = Hub::new(XfrmEngine::new().expect("NETLINK_XFRM"), Profile::Linux);
+        let mut hub = Hub::new(XfrmEngine::new().expect("NETLINK_XFRM"));
         let ids = [hub.open(), hub.open()];
         Self { hub, queues: Queues::with_limit(1 << 20), ids }
     }

@@ -1,46 +1,30 @@
 //! SAs and policies as messages (af_key's `__pfkey_xfrm_state2msg` and `pfkey_xfrm_policy2msg`).
 
-use super::policy::{Policy, Template};
-use super::sa::{Address, Context, Limits, Sa, Usage};
-use crate::wire::layout::{SadbLifetime, SadbSa, SadbXIpsecrequest, SadbXPolicy};
-use crate::wire::sockaddr::{AF_INET, AF_INET6};
-use crate::wire::{ExtensionType as Ext, Header, PolicyLevel, PolicyMode, PolicyType, Profile, WireError, Writer};
+use std::net::IpAddr;
+
 use zerocopy::IntoBytes;
 
-/// Bytes that hold any message of this engine: an SA with two keys of 8191 bytes and a label of 4096
-/// is the largest.
-pub const BUFFER_LEN: usize = 22 * 1024;
+use super::policy::{Policy, Template};
+use super::sa::{Context, Limits, Sa, Selector, Usage};
+use crate::wire::address::in_family_of;
+use crate::wire::layout::{SadbLifetime, SadbSa, SadbXIpsecrequest, SadbXPolicy};
+use crate::wire::{
+    ExtensionType as Ext, IpsecProtocol, Mode, PolicyLevel, PolicyType, Prefix, SaState, SockaddrBytes, Writer,
+};
 
-/// A sockaddr's bytes.
-pub(crate) struct Bytes([u8; 28], usize);
-
-impl Bytes {
-    pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.0[..self.1]
-    }
+/// An address of an SA: all of its bits, no port.
+pub(crate) fn write_host(writer: &mut Writer<'_>, ext: Ext, address: IpAddr) {
+    write_prefix(writer, ext, 0, Prefix::host(address), 0);
 }
 
-pub(crate) fn sockaddr(addr: &Address, v6: bool, port: u16) -> Bytes {
-    let mut bytes = [0; 28];
-    bytes[2..4].copy_from_slice(&port.to_be_bytes());
-    if v6 {
-        bytes[..2].copy_from_slice(&AF_INET6.to_ne_bytes());
-        bytes[8..24].copy_from_slice(addr);
-        Bytes(bytes, 28)
-    } else {
-        bytes[..2].copy_from_slice(&AF_INET.to_ne_bytes());
-        bytes[4..8].copy_from_slice(&addr[..4]);
-        Bytes(bytes, 16)
-    }
-}
-
-pub(crate) const fn width(v6: bool) -> u8 {
-    if v6 { 128 } else { 32 }
+/// One side of a selector.
+pub(crate) fn write_prefix(writer: &mut Writer<'_>, ext: Ext, proto: u8, prefix: Prefix, port: u16) {
+    writer.address(ext, proto, prefix.len, SockaddrBytes::new(prefix.address, port).as_bytes());
 }
 
 /// 0 (any) is shown as 255 (`pfkey_proto_from_xfrm`).
 const fn proto_from_selector(proto: u8) -> u8 {
-    if proto == 0 { 255 } else { proto }
+    if proto == 0 { IpsecProtocol::ANY.0 } else { proto }
 }
 
 pub(crate) fn limits(limits: &Limits) -> SadbLifetime {
@@ -78,19 +62,14 @@ pub enum Shown {
     Name,
 }
 
-/// Writes an SA as a message.
-///
-/// # Errors
-/// The buffer is too small.
-pub fn write_sa<'b>(buffer: &'b mut [u8], header: Header, sa: &Sa, shown: Shown) -> Result<&'b mut [u8], WireError> {
-    let v6 = sa.said.v6;
-    let mut writer = Writer::new(buffer, header, Profile::Linux);
+/// Writes an SA behind a header.
+pub fn write_sa(writer: &mut Writer<'_>, sa: &Sa, shown: Shown) {
     writer.sa(SadbSa {
-        spi: sa.said.spi.into(),
+        spi: sa.spi.into(),
         replay: sa.replay,
-        state: sa.wire_state().0,
-        auth: sa.auth,
-        encrypt: sa.encrypt,
+        state: SaState::from(sa.state).0,
+        auth: sa.auth.0,
+        encrypt: sa.encrypt.0,
         flags: sa.flags.into(),
         ..Default::default()
     });
@@ -101,17 +80,11 @@ pub fn write_sa<'b>(buffer: &'b mut [u8], header: Header, sa: &Sa, shown: Shown)
         writer.lifetime(Ext::LIFETIME_SOFT, limits(&sa.soft));
     }
     writer.lifetime(Ext::LIFETIME_CURRENT, usage(&sa.usage));
-    writer.address(Ext::ADDRESS_SRC, 0, width(v6), sockaddr(&sa.saddr, v6, 0).as_slice());
-    writer.address(Ext::ADDRESS_DST, 0, width(v6), sockaddr(&sa.said.daddr, v6, 0).as_slice());
-    // The selector's source is shown as PROXY in the SA's family, whatever its own.
-    let len = if v6 { 16 } else { 4 };
-    if sa.selector.saddr[..len] != sa.saddr[..len] {
-        writer.address(
-            Ext::ADDRESS_PROXY,
-            proto_from_selector(sa.selector.proto),
-            sa.selector.splen,
-            sockaddr(&sa.selector.saddr, v6, sa.selector.sport).as_slice(),
-        );
+    write_host(writer, Ext::ADDRESS_SRC, sa.ends.src());
+    write_host(writer, Ext::ADDRESS_DST, sa.ends.dst());
+    let Selector { src, proto, sport, .. } = shown_selector(sa);
+    if src.address != sa.ends.src() {
+        write_prefix(writer, Ext::ADDRESS_PROXY, proto_from_selector(proto), src, sport);
     }
     if shown == Shown::Whole {
         for (ext, key) in [(Ext::KEY_AUTH, &sa.auth_key), (Ext::KEY_ENCRYPT, &sa.encrypt_key)] {
@@ -120,27 +93,28 @@ pub fn write_sa<'b>(buffer: &'b mut [u8], header: Header, sa: &Sa, shown: Shown)
             }
         }
     }
-    writer.sa2(sa.mode, sa.reqid);
+    writer.sa2(sa.mode.0, sa.reqid);
     if let Some(encap) = sa.encap {
         writer.nat_t(encap.encap_type, encap.sport, encap.dport);
     }
     if let Some(context) = &sa.context {
         writer.sec_ctx(Context::DOI, Context::ALG, &context.text);
     }
-    writer.finish()
 }
 
-/// Writes a policy as a message. `header.reserved` carries the reference count that Linux shows there.
-///
-/// # Errors
-/// The buffer is too small.
-pub fn write_policy<'b>(buffer: &'b mut [u8], header: Header, policy: &Policy) -> Result<&'b mut [u8], WireError> {
-    let selector = &policy.selector;
-    let v6 = policy.v6;
-    let proto = proto_from_selector(selector.proto);
-    let mut writer = Writer::new(buffer, header, Profile::Linux);
-    writer.address(Ext::ADDRESS_SRC, proto, selector.splen, sockaddr(&selector.saddr, v6, selector.sport).as_slice());
-    writer.address(Ext::ADDRESS_DST, proto, selector.dplen, sockaddr(&selector.daddr, v6, selector.dport).as_slice());
+/// An SA's selector as Linux shows it: without one the empty one, and its source in the SA's family, whatever its own.
+fn shown_selector(sa: &Sa) -> Selector {
+    let selector = sa.selector.unwrap_or_else(|| Selector::any(sa.ends.src()));
+    let src = Prefix { address: in_family_of(selector.src.address, sa.ends.src()), ..selector.src };
+    Selector { src, ..selector }
+}
+
+/// Writes a policy behind a header, whose `reserved` carries the reference count that Linux shows there.
+pub fn write_policy(writer: &mut Writer<'_>, policy: &Policy) {
+    let Selector { src, dst, proto, sport, dport } = policy.selector;
+    let proto = proto_from_selector(proto);
+    write_prefix(writer, Ext::ADDRESS_SRC, proto, src, sport);
+    write_prefix(writer, Ext::ADDRESS_DST, proto, dst, dport);
     writer.lifetime(Ext::LIFETIME_HARD, limits(&policy.hard));
     writer.lifetime(Ext::LIFETIME_SOFT, limits(&policy.soft));
     writer.lifetime(Ext::LIFETIME_CURRENT, usage(&policy.usage));
@@ -154,7 +128,7 @@ pub fn write_policy<'b>(buffer: &'b mut [u8], header: Header, policy: &Policy) -
     writer.policy(
         SadbXPolicy {
             policy_type: policy_type.0.into(),
-            dir: policy.dir,
+            dir: policy.dir.0,
             id: policy.id.into(),
             priority: policy.priority.into(),
             ..Default::default()
@@ -164,17 +138,15 @@ pub fn write_policy<'b>(buffer: &'b mut [u8], header: Header, policy: &Policy) -
     if let Some(context) = &policy.context {
         writer.sec_ctx(Context::DOI, Context::ALG, &context.text);
     }
-    writer.finish()
 }
 
-/// Writes at most six requests; gives the bytes used.
+/// Writes at most six requests. Returns the bytes used.
 fn write_requests(buffer: &mut [u8], templates: &[Template]) -> usize {
     let mut used = 0;
     for template in templates.iter().take(6) {
-        let tunnel = PolicyMode(template.mode) == PolicyMode::TUNNEL;
-        let src = sockaddr(&template.saddr, template.v6, 0);
-        let dst = sockaddr(&template.daddr, template.v6, 0);
-        let parts: &[&[u8]] = if tunnel { &[src.as_slice(), dst.as_slice()] } else { &[] };
+        let src = SockaddrBytes::new(template.ends.src(), 0);
+        let dst = SockaddrBytes::new(template.ends.dst(), 0);
+        let parts: &[&[u8]] = if template.mode == Mode::TUNNEL { &[src.as_bytes(), dst.as_bytes()] } else { &[] };
         let len = 16 + parts.iter().map(|p| p.len()).sum::<usize>();
         let level = match (template.optional, template.reqid) {
             (true, _) => PolicyLevel::USE,
@@ -183,8 +155,8 @@ fn write_requests(buffer: &mut [u8], templates: &[Template]) -> usize {
         };
         let fixed = SadbXIpsecrequest {
             len: (len as u16).into(),
-            proto: u16::from(template.proto).into(),
-            mode: template.mode,
+            proto: u16::from(template.proto.0).into(),
+            mode: template.mode.0,
             level: level.0,
             reqid: template.reqid.into(),
             ..Default::default()

@@ -6,6 +6,6 @@ pub mod message;
 pub mod migrate;
 pub mod policy;
 pub mod read;
+pub mod request;
 pub mod sa;
-pub mod shown;
 pub mod view;

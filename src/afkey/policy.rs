@@ -1,22 +1,23 @@
 //! One policy of the embedded engine.
 
+use std::net::IpAddr;
+
 use zerocopy::FromBytes as _;
 
+use super::read::{is_of_socket, limits, selector};
 use super::sa::{Context, Limits, Selector, Usage, reached_at};
-use crate::keyd::Errno;
-pub use crate::policy::template::{MANUAL_REQID_MAX, MAX_TEMPLATES, Template, address, address_pair, parse_requests};
+use super::view::usage;
+pub use crate::policy::template::{MANUAL_REQID_MAX, MAX_TEMPLATES, Template, ends, parse_requests};
 use crate::wire::layout::SadbXPolicy;
-use crate::wire::{PolicyDirection, PolicyType};
+use crate::wire::{Ends, Errno, ExtensionType as Ext, Message, PolicyDirection, PolicyType};
 
-/// A policy. The default one is without a direction, takes every packet, and lets it pass.
-#[derive(Clone, Debug, Default)]
+/// A policy.
+#[derive(Clone, Debug)]
 pub struct Policy {
     /// `sadb_x_policy_id`: the kernel direction in the low three bits.
     pub id: u32,
-    /// `sadb_x_policy_dir`: 1 in, 2 out, 3 fwd.
-    pub dir: u8,
-    /// IPv6.
-    pub v6: bool,
+    /// In, out or forwarded.
+    pub dir: PolicyDirection,
     /// Smaller is stronger.
     pub priority: u32,
     /// Discard.
@@ -42,13 +43,65 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// One without a direction that takes every packet of an address's family and lets it pass.
+    #[must_use]
+    pub fn any(like: IpAddr) -> Self {
+        Self::of(Selector::any(like))
+    }
+
+    /// One without a direction that takes the packets of a selector and lets them pass.
+    #[must_use]
+    pub const fn of(selector: Selector) -> Self {
+        Self {
+            id: 0,
+            dir: PolicyDirection::ANY,
+            priority: 0,
+            block: false,
+            icmp: false,
+            selector,
+            context: None,
+            templates: Vec::new(),
+            hard: Limits::NONE,
+            soft: Limits::NONE,
+            usage: Usage::NONE,
+            position: 0,
+            inserted: 0,
+        }
+    }
+
+    /// The policy of an X_SPDDUMP or X_SPDGET message; `None` for a socket's, which is no entry of the SPD.
+    #[must_use]
+    pub fn of_message(message: &Message<'_>) -> Option<Self> {
+        let selector = selector(message).ok()?;
+        let (ext, requests) = message.policy()?;
+        let (id, dir) = (ext.id.get(), PolicyDirection(ext.dir));
+        if is_of_socket(id) {
+            return None;
+        }
+        let templates = parse_requests(requests, dir, Ends::unspecified(selector.src.address), || None).ok()?;
+        let usage = usage(message.lifetime(Ext::LIFETIME_CURRENT));
+        Some(Self {
+            id,
+            dir,
+            priority: ext.priority.get(),
+            block: PolicyType(ext.policy_type.get()) == PolicyType::DISCARD,
+            context: Context::of(message).ok().flatten(),
+            templates,
+            hard: limits(message.lifetime(Ext::LIFETIME_HARD)),
+            soft: limits(message.lifetime(Ext::LIFETIME_SOFT)),
+            usage,
+            inserted: u128::from(usage.add_time) * 1_000_000_000,
+            ..Self::of(selector)
+        })
+    }
+
     /// A socket's own policy, as IP_IPSEC_POLICY and IPV6_IPSEC_POLICY take it (`pfkey_compile_policy`): a
-    /// `sadb_x_policy` with its requests. It takes every packet of its socket.
+    /// `sadb_x_policy` with its requests. It takes every packet of its socket, which is of an address's family.
     ///
     /// # Errors
     /// EINVAL, or what [`parse_requests`] says. A request of level unique gets no reqid of its own; it has to have one
     /// (ENOBUFS).
-    pub fn of_socket(bytes: &[u8], v6: bool) -> Result<Self, Errno> {
+    pub fn of_socket(bytes: &[u8], like: IpAddr) -> Result<Self, Errno> {
         let (fixed, behind) = SadbXPolicy::read_from_prefix(bytes).map_err(|_| Errno::EINVAL)?;
         let len = (usize::from(fixed.len.get()) * 8).checked_sub(size_of::<SadbXPolicy>()).ok_or(Errno::EINVAL)?;
         let requests = behind.get(..len).ok_or(Errno::EINVAL)?;
@@ -59,11 +112,11 @@ impl Policy {
             return Err(Errno::EINVAL);
         }
         let templates = match policy_type {
-            PolicyType::IPSEC => parse_requests(requests, dir.0, v6, || None)?,
+            PolicyType::IPSEC => parse_requests(requests, dir, Ends::unspecified(like), || None)?,
             _ => Vec::new(),
         };
         let block = policy_type == PolicyType::DISCARD;
-        Ok(Self { dir: dir.0, v6, block, templates, ..Self::default() })
+        Ok(Self { dir, block, templates, ..Self::any(like) })
     }
 
     /// When it ends, Unix time in seconds (`xfrm_policy_timer`).

@@ -1,19 +1,20 @@
-//! Requests as SAs, selectors and policies, with af_key's checks in af_key's order.
+//! What requests are made of: SAs, names, selectors, with af_key's checks in af_key's order.
 
-use super::policy::address;
-use super::sa::{Address, Context, Encap, Key, Limits, Sa, Said, Selector};
-use crate::keyd::Errno;
-use crate::wire::layout::{SadbLifetime, SadbSa, SadbXPolicy};
-use crate::wire::{ExtensionType as Ext, Header, Message, MessageType, PolicyType, SaFlags, SaType};
+use super::sa::{Context, Encap, Key, Limits, Sa, SaId, Selector};
+use crate::wire::layout::{SadbLifetime, SadbSa};
+use crate::wire::{
+    AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol,
+    Message, MessageType, Mode, Prefix, SaFlags, SaType,
+};
 
 /// Linux's replay window for SAs that come through PF_KEY.
 const MAX_REPLAY: u8 = 32;
 /// `SADB_AALG_MAX`, `SADB_EALG_MAX`, `SADB_X_CALG_MAX`.
-const MAX_AUTH: u8 = 251;
-const MAX_ENCRYPT: u8 = 253;
-const MAX_COMPRESS: u8 = 4;
+const MAX_AUTH: u8 = AuthAlgorithm::X_NULL.0;
+const MAX_ENCRYPT: u8 = EncryptAlgorithm::X_TWOFISHCBC.0;
+const MAX_COMPRESS: u8 = CompressionAlgorithm::LZJH.0;
 
-/// What depends on the engine while an SA is read.
+/// What depends on the engine while a request is read.
 pub trait Judge {
     /// Whether an authentication algorithm can be used (`xfrm_aalg_get_byid`).
     fn has_auth(&mut self, id: u8) -> bool;
@@ -26,6 +27,10 @@ pub trait Judge {
     /// # Errors
     /// That of the security module.
     fn context(&mut self, request: &Message<'_>) -> Result<Option<Context>, Errno>;
+    /// A reqid of its own for a template of level unique (`gen_reqid`).
+    fn new_reqid(&mut self) -> Option<u32>;
+    /// The request is an ADD or UPDATE (`pfkey_msg2xfrm_state`).
+    fn requested(&mut self) {}
     /// The request has what an SA needs, so that Linux allocates one (`xfrm_state_alloc`). Algorithms, mode and label are
     /// looked at afterwards.
     fn allocated(&mut self) {}
@@ -35,10 +40,9 @@ pub trait Judge {
 ///
 /// # Errors
 /// EINVAL.
-pub fn address_pair(message: &Message<'_>) -> Result<(bool, Address, Address), Errno> {
-    let of = |ext| message.address(ext).and_then(|(_, sockaddr)| address(sockaddr)).ok_or(Errno::EINVAL);
-    let ((src_v6, src), (dst_v6, dst)) = (of(Ext::ADDRESS_SRC)?, of(Ext::ADDRESS_DST)?);
-    if src_v6 == dst_v6 { Ok((src_v6, src, dst)) } else { Err(Errno::EINVAL) }
+pub fn ends(message: &Message<'_>) -> Result<Ends, Errno> {
+    let of = |ext| message.address(ext).and_then(|(_, sockaddr)| sockaddr.ip()).ok_or(Errno::EINVAL);
+    Ends::new(of(Ext::ADDRESS_SRC)?, of(Ext::ADDRESS_DST)?).ok_or(Errno::EINVAL)
 }
 
 /// Limits of a lifetime extension; none where it is absent. Linux takes 2^64-1 bytes for none (`XFRM_INF`).
@@ -80,18 +84,13 @@ pub fn spd_answer(request: Header, msg_type: MessageType, references: u16) -> He
 ///
 /// # Errors
 /// EINVAL for a mode that does not exist.
-pub fn mode(message: &Message<'_>) -> Result<(u8, u32), Errno> {
-    match message.sa2() {
-        None => Ok((1, 0)),
-        Some(sa2) if sa2.mode <= 3 => Ok((sa2.mode.max(1), sa2.reqid.get())),
-        Some(_) => Err(Errno::EINVAL),
+pub fn mode(message: &Message<'_>) -> Result<(Mode, u32), Errno> {
+    let Some(sa2) = message.sa2() else { return Ok((Mode::TRANSPORT, 0)) };
+    match Mode(sa2.mode) {
+        Mode::ANY => Ok((Mode::TRANSPORT, sa2.reqid.get())),
+        mode if mode <= Mode::BEET => Ok((mode, sa2.reqid.get())),
+        _ => Err(Errno::EINVAL),
     }
-}
-
-/// The SPIs that a GETSPI may choose from, in host byte order, both ends included.
-#[must_use]
-pub fn spi_range(message: &Message<'_>) -> (u32, u32) {
-    message.spirange().map_or((0x100, 0x0fff_ffff), |r| (r.min.get(), r.max.get()))
 }
 
 /// The SA of an ADD or UPDATE (`pfkey_msg2xfrm_state` without `xfrm_init_state`).
@@ -100,8 +99,9 @@ pub fn spi_range(message: &Message<'_>) -> (u32, u32) {
 /// That of the error report.
 pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa, Errno> {
     let header = request.header();
+    judge.requested();
     let ext: SadbSa = request.sa().ok_or(Errno::EINVAL)?;
-    let (v6, saddr, daddr) = address_pair(request)?;
+    let ends = ends(request)?;
     let (hard, soft) = (request.lifetime(Ext::LIFETIME_HARD), request.lifetime(Ext::LIFETIME_SOFT));
     if header.satype == SaType::ESP && !request.has(Ext::KEY_ENCRYPT)
         || header.satype == SaType::AH && !request.has(Ext::KEY_AUTH)
@@ -115,14 +115,13 @@ pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa,
         return Err(Errno::EINVAL);
     }
     let (auth_key, encrypt_key) = (key(request, Ext::KEY_AUTH), key(request, Ext::KEY_ENCRYPT));
-    if auth_key.as_ref().is_some_and(|k| k.bits == 0) && ext.auth != 251
-        || encrypt_key.as_ref().is_some_and(|k| k.bits == 0) && ext.encrypt != 11
+    if auth_key.as_ref().is_some_and(|k| k.bits == 0) && ext.auth != AuthAlgorithm::X_NULL.0
+        || encrypt_key.as_ref().is_some_and(|k| k.bits == 0) && ext.encrypt != EncryptAlgorithm::NULL.0
     {
         return Err(Errno::EINVAL);
     }
-    let said = Said { daddr, spi: ext.spi.get(), proto, v6 };
     judge.allocated();
-    let mut sa = Sa::new(said, saddr, now);
+    let mut sa = Sa::new(ends, ext.spi.get(), proto, now);
     sa.context = judge.context(request)?;
     sa.replay = ext.replay.min(MAX_REPLAY);
     sa.flags = ext.flags.get() & (SaFlags::NOECN | SaFlags::DECAP_DSCP | SaFlags::NOPMTUDISC);
@@ -132,7 +131,7 @@ pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa,
         if !judge.has_auth(ext.auth) {
             return Err(Errno::ENOSYS);
         }
-        sa.auth = ext.auth;
+        sa.auth = AuthAlgorithm(ext.auth);
         sa.auth_key = auth_key.unwrap_or_default();
     }
     if ext.encrypt != 0 {
@@ -140,15 +139,15 @@ pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa,
         if !known {
             return Err(Errno::ENOSYS);
         }
-        sa.encrypt = ext.encrypt;
+        sa.encrypt = EncryptAlgorithm(ext.encrypt);
         if !ipcomp {
             sa.encrypt_key = encrypt_key.unwrap_or_default();
         }
     }
     (sa.mode, sa.reqid) = mode(request)?;
     if let Some((fixed, sockaddr)) = request.address(Ext::ADDRESS_PROXY) {
-        let (proxy_v6, proxy) = address(sockaddr).ok_or(Errno::EINVAL)?;
-        sa.selector = Selector { saddr: proxy, splen: fixed.prefixlen, v6: Some(proxy_v6), ..Selector::default() };
+        let address = sockaddr.ip().ok_or(Errno::EINVAL)?;
+        sa.selector = Some(Selector::from(Prefix { address, len: fixed.prefixlen }));
     }
     if let Some(encap_type) = request.nat_t_type() {
         sa.encap = Some(Encap {
@@ -165,69 +164,32 @@ pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa,
 ///
 /// # Errors
 /// EINVAL where it is not said, ESRCH for an SA type that has no SAs.
-pub fn said(request: &Message<'_>) -> Result<Said, Errno> {
+pub fn sa_id(request: &Message<'_>) -> Result<SaId, Errno> {
     let ext = request.sa().ok_or(Errno::EINVAL)?;
-    let (v6, _, daddr) = address_pair(request)?;
+    let dst = ends(request)?.dst();
     let proto = request.header().satype.protocol().ok_or(Errno::ESRCH)?;
-    Ok(Said { daddr, spi: ext.spi.get(), proto, v6 })
+    Ok(SaId { dst, spi: ext.spi.get(), proto })
 }
 
 /// The selector of an SPD request: prefixes and ports as given, the destination's protocol.
 ///
 /// # Errors
 /// EINVAL.
-pub fn selector(message: &Message<'_>) -> Result<(bool, Selector), Errno> {
-    let (v6, saddr, daddr) = address_pair(message)?;
+pub fn selector(message: &Message<'_>) -> Result<Selector, Errno> {
+    let ends = ends(message)?;
     let side = |ext| message.address(ext).ok_or(Errno::EINVAL);
     let ((src, src_addr), (dst, dst_addr)) = (side(Ext::ADDRESS_SRC)?, side(Ext::ADDRESS_DST)?);
-    let selector = Selector {
-        saddr,
-        daddr,
-        splen: src.prefixlen,
-        dplen: dst.prefixlen,
-        proto: if dst.proto == 255 { 0 } else { dst.proto },
+    Ok(Selector {
+        src: Prefix { address: ends.src(), len: src.prefixlen },
+        dst: Prefix { address: ends.dst(), len: dst.prefixlen },
+        proto: if dst.proto == IpsecProtocol::ANY.0 { 0 } else { dst.proto },
         sport: src_addr.port(),
         dport: dst_addr.port(),
-        v6: Some(v6),
-    };
-    Ok((v6, selector))
+    })
 }
 
-/// What an SPDADD, SPDUPDATE or SPDSETIDX says before its requests are read.
-#[derive(Clone, Copy, Debug)]
-pub struct PolicyHead<'a> {
-    /// IPv6.
-    pub v6: bool,
-    /// Which packets.
-    pub selector: Selector,
-    /// DISCARD, NONE or IPSEC.
-    pub policy_type: PolicyType,
-    /// The fixed part of the policy extension.
-    pub ext: SadbXPolicy,
-    /// Its requests, unread.
-    pub requests: &'a [u8],
-}
-
-/// The first checks of `pfkey_spdadd`.
-///
-/// # Errors
-/// EINVAL.
-pub fn policy_head<'a>(request: &Message<'a>) -> Result<PolicyHead<'a>, Errno> {
-    let (v6, selector) = selector(request)?;
-    let (ext, requests) = request.policy().ok_or(Errno::EINVAL)?;
-    let policy_type = PolicyType(ext.policy_type.get());
-    if policy_type.0 > PolicyType::IPSEC.0 || !(1..=3).contains(&ext.dir) {
-        return Err(Errno::EINVAL);
-    }
-    Ok(PolicyHead { v6, selector, policy_type, ext, requests })
-}
-
-/// The policy that an SPDGET or SPDDELETE2 is about.
-///
-/// # Errors
-/// EINVAL where it is not said, or is a socket's.
-pub fn policy_id(request: &Message<'_>) -> Result<u32, Errno> {
-    let (ext, _) = request.policy().ok_or(Errno::EINVAL)?;
-    let id = ext.id.get();
-    if id & 7 >= 3 { Err(Errno::EINVAL) } else { Ok(id) }
+/// Whether a policy's id is that of a socket's own: `XFRM_POLICY_MAX` and more in the low bits.
+#[must_use]
+pub const fn is_of_socket(id: u32) -> bool {
+    id & 7 >= 3
 }

@@ -1,38 +1,69 @@
 //! One security association of the embedded engine.
 
+use std::net::IpAddr;
+
 use zeroize::Zeroizing;
 
-use crate::keyd::Errno;
-use crate::wire::{Message, SaState, SaType};
-
-pub use crate::policy::template::Address;
+use crate::wire::{
+    AuthAlgorithm, EncryptAlgorithm, Ends, Errno, IpsecProtocol, Message, Mode, Prefix, SaState, SaType,
+};
 
 /// What names an SA: the source address is no part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Said {
-    /// Destination address, network byte order.
-    pub daddr: Address,
+pub struct SaId {
+    /// Destination address.
+    pub dst: IpAddr,
     /// SPI in host byte order; 0 = none yet, then the SA cannot be found by name.
     pub spi: u32,
-    /// 50, 51, 108, or 255 for a larval of no protocol.
-    pub proto: u8,
-    /// IPv6.
-    pub v6: bool,
+    /// AH, ESP, IPComp, or any for a larval of no protocol.
+    pub proto: IpsecProtocol,
 }
 
-/// The kernel's states of an SA (`XFRM_STATE_*`).
+/// The states of an SA: the kernel's (`XFRM_STATE_*`), of which it has one for mature and dying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Larval.
-    Acquire,
-    /// In use; `dying` tells mature from dying.
-    Valid,
-    /// A larval whose key manager gave up.
-    Error,
+    /// A key manager was asked for it, or has its SPI (`XFRM_STATE_ACQ`).
+    Larval,
+    /// A larval whose key manager gave up (`XFRM_STATE_ERROR`).
+    Refused,
+    /// In use.
+    Mature,
+    /// In use, past a soft limit.
+    Dying,
     /// Over a hard limit, about to be removed.
     Expired,
     /// Removed.
     Dead,
+}
+
+impl State {
+    /// Whether packets may take it (`XFRM_STATE_VALID`).
+    #[must_use]
+    pub const fn is_valid(self) -> bool {
+        matches!(self, Self::Mature | Self::Dying)
+    }
+}
+
+impl From<State> for SaState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Larval => Self::LARVAL,
+            State::Mature => Self::MATURE,
+            State::Dying => Self::DYING,
+            State::Refused | State::Expired | State::Dead => Self::DEAD,
+        }
+    }
+}
+
+impl From<SaState> for State {
+    fn from(state: SaState) -> Self {
+        match state {
+            SaState::LARVAL => Self::Larval,
+            SaState::MATURE => Self::Mature,
+            SaState::DYING => Self::Dying,
+            _ => Self::Dead,
+        }
+    }
 }
 
 /// Where an SA ends; 0 = no limit.
@@ -46,6 +77,11 @@ pub struct Limits {
     pub add_seconds: u64,
     /// Seconds since it was first used.
     pub use_seconds: u64,
+}
+
+impl Limits {
+    /// No limit.
+    pub const NONE: Self = Self { packets: 0, bytes: 0, add_seconds: 0, use_seconds: 0 };
 }
 
 /// Seconds until a limit of so many that counts from `start` is reached; 0 or less: it is. The kernel's arithmetic
@@ -77,6 +113,9 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Nothing, and no time.
+    pub const NONE: Self = Self { packets: 0, bytes: 0, add_time: 0, use_time: 0 };
+
     /// Whether a limit of time is reached at `now`, Unix time in seconds. What is not used is looked at as if it were from now
     /// on.
     #[must_use]
@@ -87,25 +126,74 @@ impl Usage {
     }
 }
 
-/// Which packets an SA takes; all zero = any.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a packet shows of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Flow {
+    /// Source and destination.
+    pub ends: Ends,
+    /// Upper-layer protocol.
+    pub proto: u8,
+    /// Source port in host byte order (for ICMP the type).
+    pub sport: u16,
+    /// Destination port in host byte order (for ICMP the code).
+    pub dport: u16,
+}
+
+/// Which packets a policy or an SA takes. Host bits of its prefixes stay as they were given: they tell selectors apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Selector {
     /// Source prefix.
-    pub saddr: Address,
-    /// Destination prefix.
-    pub daddr: Address,
-    /// Source prefix length in bits.
-    pub splen: u8,
-    /// Destination prefix length in bits.
-    pub dplen: u8,
+    pub src: Prefix,
+    /// Destination prefix, of the same family.
+    pub dst: Prefix,
     /// Upper-layer protocol, 0 = any.
     pub proto: u8,
     /// Source port in host byte order, 0 = any.
     pub sport: u16,
     /// Destination port in host byte order, 0 = any.
     pub dport: u16,
-    /// IPv6; `None` = not said.
-    pub v6: Option<bool>,
+}
+
+impl Selector {
+    /// Every packet from a prefix.
+    #[must_use]
+    pub const fn from(src: Prefix) -> Self {
+        Self { src, dst: Prefix::any(src.address), proto: 0, sport: 0, dport: 0 }
+    }
+
+    /// Every packet of an address's family.
+    #[must_use]
+    pub const fn any(like: IpAddr) -> Self {
+        Self::from(Prefix::any(like))
+    }
+
+    /// Every packet between two addresses.
+    #[must_use]
+    pub const fn between(ends: Ends) -> Self {
+        Self { dst: Prefix::host(ends.dst()), ..Self::from(Prefix::host(ends.src())) }
+    }
+
+    /// The packets of one flow.
+    #[must_use]
+    pub const fn exactly(flow: &Flow) -> Self {
+        Self { proto: flow.proto, sport: flow.sport, dport: flow.dport, ..Self::between(flow.ends) }
+    }
+
+    /// Whether it is one for IPv6 packets.
+    #[must_use]
+    pub const fn is_ipv6(&self) -> bool {
+        self.src.address.is_ipv6()
+    }
+
+    /// `xfrm_selector_match`, but for the family, of which empty prefixes do not care.
+    #[must_use]
+    pub const fn covers(&self, flow: &Flow) -> bool {
+        self.src.covers(flow.ends.src())
+            && self.dst.covers(flow.ends.dst())
+            && (self.proto == 0 || self.proto == flow.proto)
+            && (self.sport == 0 || self.sport == flow.sport)
+            && (self.dport == 0 || self.dport == flow.dport)
+    }
 }
 
 /// UDP encapsulation.
@@ -173,16 +261,16 @@ impl std::fmt::Debug for Key {
 /// A security association.
 #[derive(Clone, Debug)]
 pub struct Sa {
-    /// Its name.
-    pub said: Said,
-    /// Source address.
-    pub saddr: Address,
+    /// Source and destination.
+    pub ends: Ends,
+    /// SPI in host byte order, 0 = none yet.
+    pub spi: u32,
+    /// AH, ESP, IPComp, or any for a larval of no protocol.
+    pub proto: IpsecProtocol,
     /// State.
     pub state: State,
-    /// Past a soft limit.
-    pub dying: bool,
-    /// `sadb_x_sa2_mode`, where 0 was made 1.
-    pub mode: u8,
+    /// `sadb_x_sa2_mode`, where any was made transport.
+    pub mode: Mode,
     /// Request id.
     pub reqid: u32,
     /// Replay window in packets.
@@ -190,9 +278,9 @@ pub struct Sa {
     /// The flags that Linux keeps.
     pub flags: u32,
     /// `sadb_sa_auth`.
-    pub auth: u8,
-    /// `sadb_sa_encrypt`.
-    pub encrypt: u8,
+    pub auth: AuthAlgorithm,
+    /// `sadb_sa_encrypt`; of an IPComp SA the number is a [`CompressionAlgorithm`](crate::wire::CompressionAlgorithm)'s.
+    pub encrypt: EncryptAlgorithm,
     /// Authentication key.
     pub auth_key: Key,
     /// Encryption key.
@@ -203,8 +291,8 @@ pub struct Sa {
     pub soft: Limits,
     /// Use so far.
     pub usage: Usage,
-    /// Which packets it takes.
-    pub selector: Selector,
+    /// Which packets it takes; `None` = not said: every packet of its own family.
+    pub selector: Option<Selector>,
     /// UDP encapsulation.
     pub encap: Option<Encap>,
     /// Extensions that the engine keeps for key managers and gives back as they came (profile rfc2367).
@@ -216,46 +304,46 @@ pub struct Sa {
 }
 
 impl Sa {
-    /// A larval SA between two addresses that dies after `acq_expires` seconds (`__find_acq_core`).
+    /// A larval SA between two addresses that dies after `acq_expires` seconds (`__find_acq_core`). SPI 0 = none yet.
     #[must_use]
-    pub fn larval(said: Said, saddr: Address, mode: u8, reqid: u32, now: u64, acq_expires: u64) -> Self {
-        let width = if said.v6 { 128 } else { 32 };
-        let mut sa = Self::new(said, saddr, now);
-        sa.state = State::Acquire;
+    pub fn larval(
+        ends: Ends,
+        spi: u32,
+        proto: IpsecProtocol,
+        mode: Mode,
+        reqid: u32,
+        now: u64,
+        acq_expires: u64,
+    ) -> Self {
+        let mut sa = Self::new(ends, spi, proto, now);
+        sa.state = State::Larval;
         sa.mode = mode;
         sa.reqid = reqid;
         sa.hard.add_seconds = acq_expires;
-        sa.selector =
-            Selector { saddr, daddr: said.daddr, splen: width, dplen: width, v6: Some(said.v6), ..Selector::default() };
+        sa.selector = Some(Selector::between(ends));
         sa
     }
 
-    /// The family of the packets that it takes: its selector's, and without one its own (`pfkey_msg2xfrm_state`).
+    /// A mature SA without algorithms, limits or selector, in transport mode.
     #[must_use]
-    pub fn inner_v6(&self) -> bool {
-        self.selector.v6.unwrap_or(self.said.v6)
-    }
-
-    /// A valid SA without algorithms, limits or selector, in transport mode.
-    #[must_use]
-    pub fn new(said: Said, saddr: Address, now: u64) -> Self {
+    pub fn new(ends: Ends, spi: u32, proto: IpsecProtocol, now: u64) -> Self {
         Self {
-            said,
-            saddr,
-            state: State::Valid,
-            dying: false,
-            mode: 1,
+            ends,
+            spi,
+            proto,
+            state: State::Mature,
+            mode: Mode::TRANSPORT,
             reqid: 0,
             replay: 0,
             flags: 0,
-            auth: 0,
-            encrypt: 0,
+            auth: AuthAlgorithm::NONE,
+            encrypt: EncryptAlgorithm::NONE,
             auth_key: Key::default(),
             encrypt_key: Key::default(),
             hard: Limits::default(),
             soft: Limits::default(),
             usage: Usage { add_time: now, ..Usage::default() },
-            selector: Selector::default(),
+            selector: None,
             encap: None,
             carried: Box::default(),
             context: None,
@@ -263,21 +351,28 @@ impl Sa {
         }
     }
 
-    /// `sadb_sa_state`.
+    /// Its name.
     #[must_use]
-    pub const fn wire_state(&self) -> SaState {
-        match self.state {
-            State::Acquire => SaState::LARVAL,
-            State::Valid if self.dying => SaState::DYING,
-            State::Valid => SaState::MATURE,
-            State::Error | State::Expired | State::Dead => SaState::DEAD,
-        }
+    pub const fn id(&self) -> SaId {
+        SaId { dst: self.ends.dst(), spi: self.spi, proto: self.proto }
+    }
+
+    /// Whether it takes IPv6 packets: its selector's family, and without one its own (`pfkey_msg2xfrm_state`).
+    #[must_use]
+    pub fn is_inner_ipv6(&self) -> bool {
+        self.selector.map_or(self.ends.is_ipv6(), |selector| selector.is_ipv6())
+    }
+
+    /// Whether it takes a packet.
+    #[must_use]
+    pub fn takes(&self, flow: &Flow) -> bool {
+        self.is_inner_ipv6() == flow.ends.is_ipv6() && self.selector.is_none_or(|selector| selector.covers(flow))
     }
 
     /// `sadb_msg_satype`.
     #[must_use]
     pub const fn satype(&self) -> SaType {
-        SaType::from_protocol(self.said.proto)
+        SaType::from_protocol(self.proto)
     }
 }
 

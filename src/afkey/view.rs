@@ -1,89 +1,169 @@
-//! An SA where it lies, in a message or in a netlink buffer, without a copy.
+//! SAs where they lie, in a message or in a netlink buffer, without a copy.
 
-use super::policy::address;
 use super::read::limits;
-use super::sa::{Address, Encap, Limits, Usage};
-use super::shown::usage;
-use crate::wire::{ExtensionType as Ext, Message, SaState, SaType};
+use super::sa::{Context, Encap, Key, Limits, Sa, SaId, Selector, State, Usage};
+use crate::wire::layout::SadbLifetime;
+use crate::wire::{
+    AuthAlgorithm, EncryptAlgorithm, Ends, ExtensionType as Ext, IpsecProtocol, Message, Mode, Prefix, SaState, SaType,
+};
 
-/// An SA, valid as long as it is looked at.
+/// A key where it lies: bits and bytes.
+pub type KeyView<'a> = (u16, &'a [u8]);
+
+/// An SA as it is told, valid as long as it is looked at. Every SA that is read from a message or from netlink is read as
+/// one of these.
 #[derive(Clone, Copy)]
 pub struct SaView<'a> {
+    /// Source and destination.
+    pub ends: Ends,
+    /// SPI in host byte order.
+    pub spi: u32,
     /// AH, ESP or IPComp.
-    pub satype: SaType,
+    pub proto: IpsecProtocol,
     /// Larval, mature or dying.
-    pub state: SaState,
+    pub state: State,
     /// `sadb_sa_auth`.
-    pub auth: u8,
+    pub auth: AuthAlgorithm,
     /// `sadb_sa_encrypt`.
-    pub encrypt: u8,
+    pub encrypt: EncryptAlgorithm,
     /// `sadb_x_sa2_mode`.
-    pub mode: u8,
+    pub mode: Mode,
     /// Replay window in packets.
     pub replay: u8,
     /// `sadb_sa_flags`.
     pub flags: u32,
-    /// SPI in host byte order.
-    pub spi: u32,
     /// `sadb_x_sa2_reqid`.
     pub reqid: u32,
-    /// Whether the addresses are IPv6.
-    pub v6: bool,
-    /// Source address.
-    pub src: Address,
-    /// Destination address.
-    pub dst: Address,
-    /// Authentication key: bits, bytes.
-    pub auth_key: (u16, &'a [u8]),
-    /// Encryption key: bits, bytes.
-    pub encrypt_key: (u16, &'a [u8]),
+    /// Authentication key.
+    pub auth_key: KeyView<'a>,
+    /// Encryption key.
+    pub encrypt_key: KeyView<'a>,
     /// Hard limits.
     pub hard: Limits,
     /// Soft limits.
     pub soft: Limits,
     /// Use so far.
     pub usage: Usage,
+    /// Which packets it takes. A message shows its source only.
+    pub selector: Option<Selector>,
     /// UDP encapsulation.
     pub encap: Option<Encap>,
+    /// Its security label, the NUL included.
+    pub label: Option<&'a [u8]>,
+    /// The sequence number under which the kernel has it; 0 in a message.
+    pub seq: u32,
 }
 
 impl std::fmt::Debug for SaView<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SaView({:?}, {:#x}, keys hidden)", self.satype, self.spi)
+        write!(f, "SaView({:?}, {:#x}, keys hidden)", self.satype(), self.spi)
     }
 }
 
+pub(super) fn usage(current: Option<SadbLifetime>) -> Usage {
+    current.map_or_else(Usage::default, |current| Usage {
+        packets: current.allocations.get().into(),
+        bytes: current.bytes.get(),
+        add_time: current.addtime.get(),
+        use_time: current.usetime.get(),
+    })
+}
+
 impl<'a> SaView<'a> {
+    /// One without anything but a name: mature, in transport mode.
+    #[must_use]
+    pub fn new(ends: Ends, spi: u32, proto: IpsecProtocol) -> Self {
+        Self {
+            ends,
+            spi,
+            proto,
+            state: State::Mature,
+            auth: AuthAlgorithm::NONE,
+            encrypt: EncryptAlgorithm::NONE,
+            mode: Mode::TRANSPORT,
+            replay: 0,
+            flags: 0,
+            reqid: 0,
+            auth_key: (0, &[]),
+            encrypt_key: (0, &[]),
+            hard: Limits::default(),
+            soft: Limits::default(),
+            usage: Usage::default(),
+            selector: None,
+            encap: None,
+            label: None,
+            seq: 0,
+        }
+    }
+
     /// The SA of a DUMP or GET message.
     #[must_use]
-    pub fn of(message: &Message<'a>) -> Option<Self> {
+    pub fn of_message(message: &Message<'a>) -> Option<Self> {
         let sa = message.sa()?;
-        let (src_v6, src) = message.address(Ext::ADDRESS_SRC).and_then(|(_, sockaddr)| address(sockaddr))?;
-        let (_, dst) = message.address(Ext::ADDRESS_DST).and_then(|(_, sockaddr)| address(sockaddr))?;
+        let address = |ext| message.address(ext).and_then(|(_, sockaddr)| sockaddr.ip());
+        let ends = Ends::new(address(Ext::ADDRESS_SRC)?, address(Ext::ADDRESS_DST)?)?;
         let sa2 = message.sa2().unwrap_or_default();
+        // A proxy of no prefix is the empty selector of most SAs.
+        let proxy = message.address(Ext::ADDRESS_PROXY).filter(|(fixed, _)| fixed.prefixlen != 0);
+        let proxy = proxy.and_then(|(fixed, sockaddr)| Some(Prefix { address: sockaddr.ip()?, len: fixed.prefixlen }));
         Some(Self {
-            satype: message.header().satype,
-            state: SaState(sa.state),
-            auth: sa.auth,
-            encrypt: sa.encrypt,
-            mode: sa2.mode,
+            state: SaState(sa.state).into(),
+            auth: AuthAlgorithm(sa.auth),
+            encrypt: EncryptAlgorithm(sa.encrypt),
+            mode: Mode(sa2.mode),
             replay: sa.replay,
             flags: sa.flags.get(),
-            spi: sa.spi.get(),
             reqid: sa2.reqid.get(),
-            v6: src_v6,
-            src,
-            dst,
             auth_key: message.key(Ext::KEY_AUTH).unwrap_or_default(),
             encrypt_key: message.key(Ext::KEY_ENCRYPT).unwrap_or_default(),
             hard: limits(message.lifetime(Ext::LIFETIME_HARD)),
             soft: limits(message.lifetime(Ext::LIFETIME_SOFT)),
             usage: usage(message.lifetime(Ext::LIFETIME_CURRENT)),
+            selector: proxy.map(Selector::from),
             encap: message.nat_t_type().map(|encap_type| Encap {
                 encap_type,
                 sport: message.nat_t_port(Ext::X_NAT_T_SPORT).unwrap_or(0),
                 dport: message.nat_t_port(Ext::X_NAT_T_DPORT).unwrap_or(0),
             }),
+            label: message.sec_ctx().map(|(_, text)| text),
+            ..Self::new(ends, sa.spi.get(), message.header().satype.protocol()?)
         })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn id(&self) -> SaId {
+        SaId { dst: self.ends.dst(), spi: self.spi, proto: self.proto }
+    }
+
+    /// `sadb_msg_satype`.
+    #[must_use]
+    pub const fn satype(&self) -> SaType {
+        SaType::from_protocol(self.proto)
+    }
+}
+
+impl From<&SaView<'_>> for Sa {
+    fn from(view: &SaView<'_>) -> Self {
+        let key = |(bits, bytes): KeyView<'_>| Key { bits, bytes: zeroize::Zeroizing::new(bytes.into()) };
+        Self {
+            state: view.state,
+            mode: view.mode,
+            reqid: view.reqid,
+            replay: view.replay,
+            flags: view.flags,
+            auth: view.auth,
+            encrypt: view.encrypt,
+            auth_key: key(view.auth_key),
+            encrypt_key: key(view.encrypt_key),
+            hard: view.hard,
+            soft: view.soft,
+            usage: view.usage,
+            selector: view.selector,
+            encap: view.encap,
+            context: view.label.map(|text| Context { text: text.into() }),
+            seq: view.seq,
+            ..Self::new(view.ends, view.spi, view.proto, 0)
+        }
     }
 }

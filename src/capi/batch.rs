@@ -46,7 +46,7 @@ mod own {
     }
 
     fn failed(errno: c_int) -> Result<(), Failure> {
-        if errno == 0 { Ok(()) } else { Err(Failure::errno(nix::errno::Errno::from_raw(errno))) }
+        if errno == 0 { Ok(()) } else { Err(Failure::errno(crate::wire::Errno::from_raw(errno))) }
     }
 
     /// This thread's batch, or NULL.
@@ -156,7 +156,7 @@ pub unsafe extern "C-unwind" fn pfkey_batch_end(
         let fd = unsafe { BorrowedFd::borrow_raw(so) };
         let failures = batch.into_inner().send(fd, |place, errno| {
             if let Some(failed) = failed {
-                failed(place, errno as c_int, arg);
+                failed(place, errno.to_raw(), arg);
             }
         });
         Ok(c_int::try_from(failures.map_err(Failure::errno)?).unwrap_or(c_int::MAX))

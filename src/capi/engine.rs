@@ -5,16 +5,14 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::time::Duration;
 
-use nix::errno::Errno;
-
 use super::argument;
 use super::guard::{Failure, keep_code};
 use crate::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use crate::engine::resolve::path::Path;
-use crate::engine::{Engine, Flow, Said, TrafficError};
-use crate::keyd::{Hub, Queues, SessionId};
-use crate::wire::sockaddr::{AF_INET, AF_INET6, Sockaddr};
-use crate::wire::{Profile, SaType};
+use crate::engine::{Dialect, Engine, Flow, LINUX, SaId, TrafficError};
+use crate::keyd::{Hub, Queues, Service as _, SessionId};
+use crate::wire::address::{family, from_xfrm, to_xfrm};
+use crate::wire::{Ends, Errno, Mode, SaType, Sockaddr};
 
 /// A key engine with its own SADB and SPD. It does no I/O and reads no clock; every call takes the time in
 /// nanoseconds since the Unix epoch. One thread at a time may use it. Memory that is missing ends the process.
@@ -42,8 +40,8 @@ pub struct pfkey_engine_sa {
 }
 
 fn fail<T>(errno: Errno) -> Result<T, Failure> {
-    errno.set();
-    Err(Failure::Errno(errno as i32))
+    nix::errno::Errno::set_raw(errno.to_raw());
+    Err(Failure::Errno(errno.to_raw()))
 }
 
 /// Calls `body` with the engine; a failure is -1 with errno and code 26.
@@ -61,14 +59,10 @@ fn session(engine: &pfkey_engine, session: c_int) -> Result<SessionId, Errno> {
     if engine.hub.statistics(id).is_some() { Ok(id) } else { Err(Errno::EBADF) }
 }
 
-fn said(sa: &pfkey_engine_sa) -> Result<Said, Errno> {
-    let v6 = match sa.family {
-        AF_INET => false,
-        AF_INET6 => true,
-        _ => return Err(Errno::EAFNOSUPPORT),
-    };
+fn sa_id(sa: &pfkey_engine_sa) -> Result<SaId, Errno> {
+    let dst = from_xfrm(&sa.dst, sa.family).ok_or(Errno::EAFNOSUPPORT)?;
     let proto = SaType(sa.satype).protocol().ok_or(Errno::EINVAL)?;
-    Ok(Said { daddr: sa.dst, spi: u32::from_be(sa.spi), proto, v6 })
+    Ok(SaId { dst, spi: u32::from_be(sa.spi), proto })
 }
 
 impl TrafficError {
@@ -91,17 +85,12 @@ pub unsafe extern "C-unwind" fn pfkey_engine_new(profile: *const c_char) -> *mut
     keep_code(|| {
         // SAFETY: NULL or a C string.
         let name = (!profile.is_null()).then(|| unsafe { std::ffi::CStr::from_ptr(profile) });
-        let Some(profile) = name.map_or(Some(Profile::Linux), |n| n.to_str().ok().and_then(profile_by_name)) else {
+        let Some(dialect) = name.map_or(Some(&LINUX), |n| n.to_str().ok().and_then(Dialect::by_name)) else {
             return fail(Errno::EINVAL);
         };
-        let hub = Hub::new(Engine::new(profile), profile);
+        let hub = Hub::new(Engine::new(dialect));
         Ok(Box::into_raw(Box::new(pfkey_engine { hub, queues: Queues::new(), resolver: Resolver::default() })))
     })
-}
-
-/// The dialects that the engine speaks.
-fn profile_by_name(name: &str) -> Option<Profile> {
-    name.parse().ok().filter(|profile| *profile != Profile::Klips)
 }
 
 /// Frees an engine with its sessions; its keys are wiped. NULL is allowed.
@@ -162,7 +151,7 @@ pub unsafe extern "C-unwind" fn pfkey_engine_send(
         with(engine, |e| {
             let id = self::session(e, session)?;
             let outcome = e.hub.receive(id, bytes?, Duration::from_nanos(now), &mut e.queues);
-            outcome.map(|()| 0).map_err(|error| Errno::from_raw(error.rule.errno()))
+            outcome.map(|()| 0).map_err(|error| error.rule.errno())
         })
     }
 }
@@ -292,14 +281,11 @@ pub unsafe extern "C-unwind" fn pfkey_engine_outbound(
     unsafe {
         with(engine, |e| {
             let (Ok(src), Ok(dst)) = ends else { return Err(Errno::EFAULT) };
-            let ((v6, saddr), (dst_v6, daddr)) = (address(src)?, address(dst)?);
-            if v6 != dst_v6 {
-                return Err(Errno::EAFNOSUPPORT);
-            }
-            let flow = Flow { v6, saddr, daddr, proto, sport: src.port(), dport: dst.port() };
+            let flow = flow(src, dst, proto)?;
             let now = Duration::from_nanos(now);
             // The caller knows its routes, and asks pfkey_resolve for MTUs. A tunnel without a source starts at the packet's.
-            let path = Path { v6, device: 1, mtu: 1500, saddr, gateway: None, loopback: false, untransformed: false };
+            let source = flow.ends.src();
+            let path = Path { device: 1, mtu: 1500, source, gateway: None, loopback: false, untransformed: false };
             let packet = Packet { flow: &flow, path, socket: None, queue: false, icmp: false };
             let pfkey_engine { hub, queues, resolver } = e;
             let outcome = hub.with_engine(now, None, queues, |engine, cx| resolver.lookup(engine, &packet, &path, cx));
@@ -314,7 +300,7 @@ pub unsafe extern "C-unwind" fn pfkey_engine_outbound(
                 return Err(Errno::ENOSPC);
             }
             for (i, node) in nodes.iter().enumerate() {
-                sas.add(i).write(named(&node.said, node.mode.0));
+                sas.add(i).write(named(&node.id, node.mode));
             }
             Ok(nodes.len() as c_int)
         })
@@ -350,13 +336,13 @@ pub unsafe extern "C-unwind" fn pfkey_engine_statistics(
 }
 
 /// An SA as C names it.
-pub(super) fn named(said: &Said, mode: u8) -> pfkey_engine_sa {
+pub(super) fn named(id: &SaId, mode: Mode) -> pfkey_engine_sa {
     pfkey_engine_sa {
-        spi: said.spi.to_be(),
-        satype: SaType::from_protocol(said.proto).0,
-        mode,
-        family: if said.v6 { AF_INET6 } else { AF_INET },
-        dst: said.daddr,
+        spi: id.spi.to_be(),
+        satype: SaType::from_protocol(id.proto).0,
+        mode: mode.0,
+        family: family(id.dst),
+        dst: to_xfrm(id.dst),
     }
 }
 
@@ -366,8 +352,10 @@ impl pfkey_engine {
     }
 }
 
-pub(super) fn address(sockaddr: Sockaddr<'_>) -> Result<(bool, [u8; 16]), Errno> {
-    crate::engine::policy::address(sockaddr).ok_or(Errno::EAFNOSUPPORT)
+/// A packet between two sockaddrs, whose ports are its own.
+pub(super) fn flow(src: Sockaddr<'_>, dst: Sockaddr<'_>, proto: u8) -> Result<Flow, Errno> {
+    let ends = src.ip().zip(dst.ip()).and_then(|(src, dst)| Ends::new(src, dst)).ok_or(Errno::EAFNOSUPPORT)?;
+    Ok(Flow { ends, proto, sport: src.port(), dport: dst.port() })
 }
 
 /// Counts `packets` of together `bytes` bytes for an SA, inbound or outbound, after its limits were tested; what they
@@ -387,10 +375,10 @@ pub unsafe extern "C-unwind" fn pfkey_engine_count(
     // SAFETY: as above.
     unsafe {
         with(engine, |e| {
-            let said = said(sa.ok_or(Errno::EFAULT)?)?;
+            let id = sa_id(sa.ok_or(Errno::EFAULT)?)?;
             let now = Duration::from_nanos(now);
             e.hub
-                .with_engine(now, None, &mut e.queues, |engine, cx| engine.count_traffic(&said, packets, bytes, cx))
+                .with_engine(now, None, &mut e.queues, |engine, cx| engine.count_traffic(&id, packets, bytes, cx))
                 .map(|()| 0)
                 .map_err(TrafficError::errno)
         })
@@ -414,14 +402,14 @@ pub unsafe extern "C-unwind" fn pfkey_engine_new_mapping(
     // SAFETY: as above.
     unsafe {
         with(engine, |e| {
-            let (said, Ok(peer)) = (said(sa.ok_or(Errno::EFAULT)?)?, peer) else { return Err(Errno::EFAULT) };
-            let (v6, to) = address(peer)?;
-            if v6 != said.v6 {
+            let (id, Ok(peer)) = (sa_id(sa.ok_or(Errno::EFAULT)?)?, peer) else { return Err(Errno::EFAULT) };
+            let to = peer.ip().ok_or(Errno::EAFNOSUPPORT)?;
+            if to.is_ipv6() != id.dst.is_ipv6() {
                 return Err(Errno::EAFNOSUPPORT);
             }
             let (now, port) = (Duration::from_nanos(now), peer.port());
             e.hub
-                .with_engine(now, None, &mut e.queues, |engine, cx| engine.new_mapping(&said, to, port, cx))
+                .with_engine(now, None, &mut e.queues, |engine, cx| engine.new_mapping(&id, to, port, cx))
                 .map(|()| 0)
                 .map_err(TrafficError::errno)
         })

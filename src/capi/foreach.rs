@@ -1,17 +1,17 @@
 //! Every SA, a callback each.
 
 use std::ffi::{c_int, c_void};
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
 
 use libc::sockaddr;
 
 use super::guard::{Failure, cancellation_point};
-use crate::afkey::message::sockaddr as as_sockaddr;
-use crate::afkey::sa::{Address, Limits};
+use crate::afkey::sa::Limits;
 use crate::error::Code;
 use crate::listing::{SaView, for_each_sa};
-use crate::wire::SaType;
+use crate::wire::{SaState, SaType, SockaddrBytes};
 
 /// Limits of an SA, or its use so far.
 #[allow(non_camel_case_types)]
@@ -89,9 +89,9 @@ fn lifetime(limits: &Limits) -> pfkey_sa_lifetime {
 struct Aligned([u8; 28]);
 
 impl Aligned {
-    fn new(address: &Address, v6: bool) -> Self {
+    fn new(address: IpAddr) -> Self {
         let mut aligned = Self([0; 28]);
-        for (to, from) in aligned.0.iter_mut().zip(as_sockaddr(address, v6, 0).as_slice()) {
+        for (to, from) in aligned.0.iter_mut().zip(SockaddrBytes::new(address, 0).as_bytes()) {
             *to = *from;
         }
         aligned
@@ -99,14 +99,14 @@ impl Aligned {
 }
 
 fn show<R>(sa: &SaView<'_>, callback: impl FnOnce(&pfkey_sa_view) -> R) -> R {
-    let (src, dst) = (Aligned::new(&sa.src, sa.v6), Aligned::new(&sa.dst, sa.v6));
+    let (src, dst) = (Aligned::new(sa.ends.src()), Aligned::new(sa.ends.dst()));
     let encap = sa.encap.map_or((0, 0, 0), |encap| (encap.encap_type.into(), encap.sport, encap.dport));
     callback(&pfkey_sa_view {
-        satype: sa.satype.0,
-        state: sa.state.0,
-        auth: sa.auth,
-        encrypt: sa.encrypt,
-        mode: sa.mode,
+        satype: sa.satype().0,
+        state: SaState::from(sa.state).0,
+        auth: sa.auth.0,
+        encrypt: sa.encrypt.0,
+        mode: sa.mode.0,
         replay: sa.replay,
         auth_bits: sa.auth_key.0,
         encrypt_bits: sa.encrypt_key.0,

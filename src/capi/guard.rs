@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::error;
 use crate::error::Code;
+use crate::wire::Errno;
 
 /// Why an entry failed.
 pub(super) enum Failure {
@@ -32,10 +33,10 @@ impl Failure {
     }
 
     /// Code 21 where memory is missing, otherwise code 26.
-    pub(super) fn errno(errno: nix::errno::Errno) -> Self {
+    pub(super) fn errno(errno: Errno) -> Self {
         match errno {
-            nix::errno::Errno::ENOMEM => Code::NoBuffers.into(),
-            errno => Self::Errno(errno as i32),
+            Errno::ENOMEM => Code::NoBuffers.into(),
+            errno => Self::Errno(errno.to_raw()),
         }
     }
 }

@@ -2,12 +2,10 @@
 
 use std::ffi::c_int;
 
-use nix::errno::Errno;
-
 use super::argument;
-use super::engine::{address, named, pfkey_engine, pfkey_engine_sa, with};
-use crate::engine::Flow;
+use super::engine::{flow, named, pfkey_engine, pfkey_engine_sa, with};
 use crate::engine::resolve::explain::Verdict;
+use crate::wire::Errno;
 
 /// Most SAs that a packet can take.
 const SAS: usize = 6;
@@ -54,11 +52,7 @@ pub unsafe extern "C-unwind" fn pfkey_resolve(
         if resolution.is_null() {
             return Err(Errno::EFAULT);
         }
-        let ((v6, saddr), (dst_v6, daddr)) = (address(src)?, address(dst)?);
-        if v6 != dst_v6 {
-            return Err(Errno::EAFNOSUPPORT);
-        }
-        let flow = Flow { v6, saddr, daddr, proto, sport: src.port(), dport: dst.port() };
+        let flow = flow(src, dst, proto)?;
         let explanation = engine.engine().explain(&flow, path_mtu);
         let none = || pfkey_engine_sa { spi: 0, satype: 0, mode: 0, family: 0, dst: [0; 16] };
         let mut sa = [(); SAS].map(|()| none());

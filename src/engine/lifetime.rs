@@ -22,8 +22,11 @@ impl Sa {
             0 => (seconds_left(limit, first, first) < 0).then_some(first),
             start => (limit != 0).then(|| reached_at(limit, start, first)),
         };
-        let soft =
-            if self.dying { [None; 2] } else { [from_add(self.soft.add_seconds), from_use(self.soft.use_seconds)] };
+        let soft = if self.state == State::Dying {
+            [None; 2]
+        } else {
+            [from_add(self.soft.add_seconds), from_use(self.soft.use_seconds)]
+        };
         [from_add(self.hard.add_seconds), from_use(self.hard.use_seconds)].into_iter().chain(soft).flatten().min()
     }
 }
@@ -44,7 +47,7 @@ impl Engine {
         if sa.state == State::Expired || sa.usage.is_over(&sa.hard, now) {
             return self.expire_hard(index, cx);
         }
-        if !sa.dying && sa.usage.is_over(&sa.soft, now) {
+        if sa.state != State::Dying && sa.usage.is_over(&sa.soft, now) {
             self.expire_soft(index, cx);
         }
         self.sadb.rearm(index, now);
@@ -58,7 +61,8 @@ impl Engine {
             self.expire_hard(index, cx);
             return false;
         }
-        if !sa.dying && (over(sa.usage.bytes, sa.soft.bytes) || over(sa.usage.packets, sa.soft.packets)) {
+        if sa.state != State::Dying && (over(sa.usage.bytes, sa.soft.bytes) || over(sa.usage.packets, sa.soft.packets))
+        {
             self.expire_soft(index, cx);
         }
         true
@@ -66,7 +70,7 @@ impl Engine {
 
     /// EXPIRE, soft: once, until an UPDATE.
     fn expire_soft(&mut self, index: u32, cx: &mut Context<'_>) {
-        self.sadb.edit(index, cx.now.as_secs(), |sa| sa.dying = true);
+        self.sadb.edit(index, cx.now.as_secs(), |sa| sa.state = State::Dying);
         let Some(sa) = self.sadb.get(index).cloned() else { return };
         self.expire_message(&sa, false, cx);
     }
@@ -78,10 +82,10 @@ impl Engine {
         self.expire_message(&sa, true, cx);
     }
 
-    fn expire_message(&mut self, sa: &Sa, hard: bool, cx: &mut Context<'_>) {
+    fn expire_message(&self, sa: &Sa, hard: bool, cx: &mut Context<'_>) {
         let header = Header::new(MessageType::EXPIRE, sa.satype(), 0, 0);
         // A message that cannot be built is lost, as in the kernel.
-        let audience = self.listeners(MessageType::EXPIRE, sa.satype());
-        let _ = self.send_sa(cx, audience, header, sa, Shown::Expiry(hard));
+        let audience = (self.dialect.sessions.listeners)(MessageType::EXPIRE, sa.satype());
+        let _ = cx.send(audience, header, |writer| self.write_sa(writer, sa, Shown::Expiry(hard)));
     }
 }

@@ -1,14 +1,13 @@
 //! X_MIGRATE: the peers of a policy and of its SAs move to other addresses (af_key's `pfkey_migrate`, `xfrm_migrate`).
 
 use super::Engine;
-use super::policy::Template;
-use super::resolve::policy_index::FlowKey;
-use super::sa::{Sa, Selector, State, Usage};
+use super::policy::{Policy, Template};
+use super::sa::{Flow, Sa, State, Usage};
 use super::sa_request::init_state;
 use super::sadb::{Index, Route};
-use crate::afkey::migrate::{Move, read_migration, write_migration};
+use crate::afkey::migrate::{Migration, Move, migration_header, write_migration};
 use crate::keyd::{Audience, Context, Errno};
-use crate::wire::{Message, PolicyMode};
+use crate::wire::{Ends, Mode, PolicyDirection};
 
 fn same_source(a: &Move, b: &Move) -> bool {
     (a.proto, a.mode, a.reqid, a.old) == (b.proto, b.mode, b.reqid, b.old)
@@ -16,16 +15,28 @@ fn same_source(a: &Move, b: &Move) -> bool {
 
 /// `migrate_tmpl_match`.
 fn fits_template(one: &Move, template: &Template) -> bool {
-    let transport = PolicyMode(template.mode) == PolicyMode::TRANSPORT;
     (template.mode, template.proto) == (one.mode, one.proto)
         && (one.reqid == 0 || template.reqid == one.reqid)
-        && (transport || (template.saddr, template.daddr) == (one.old.saddr, one.old.daddr))
+        && (template.mode == Mode::TRANSPORT || template.ends == one.old)
+}
+
+/// Moves the templates of a policy (`xfrm_policy_migrate`). Returns whether there was one to move.
+fn move_templates(policy: &mut Policy, moves: &[Move]) -> bool {
+    let mut any = false;
+    for template in &mut policy.templates {
+        let Some(one) = moves.iter().find(|one| fits_template(one, template)) else { continue };
+        any = true;
+        if template.mode != Mode::TRANSPORT {
+            template.ends = one.new;
+        }
+    }
+    any
 }
 
 /// `xfrm_migrate_check`.
 fn check(moves: &[Move]) -> Result<(), Errno> {
     for (i, one) in moves.iter().enumerate() {
-        let nowhere = one.new.saddr == [0; 16] || one.new.daddr == [0; 16];
+        let nowhere = one.new.src().is_unspecified() || one.new.dst().is_unspecified();
         if nowhere || moves.iter().skip(i + 1).any(|other| same_source(one, other)) {
             return Err(Errno::EINVAL);
         }
@@ -35,36 +46,27 @@ fn check(moves: &[Move]) -> Result<(), Errno> {
 
 impl Engine {
     /// `pfkey_migrate`. Everything moves or nothing.
-    pub(super) fn migrate(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let migration = read_migration(request)?;
+    pub(super) fn migrate(&mut self, migration: &Migration, cx: &mut Context<'_>) -> Result<(), Errno> {
         let moves = &migration.moves;
         check(moves)?;
-        if migration.dir == 0 {
+        if migration.dir == PolicyDirection::ANY {
             return Err(Errno::EINVAL);
         }
-        let Selector { saddr, daddr, proto, .. } = migration.selector;
-        let flow = FlowKey { v6: migration.v6, saddr, daddr, proto, sport: 0, dport: 0 };
+        let selector = &migration.selector;
+        let ends = Ends::new(selector.src.address, selector.dst.address).ok_or(Errno::EINVAL)?;
+        let flow = Flow { ends, proto: selector.proto, sport: 0, dport: 0 };
         let policy = self.spd.lookup(migration.dir, &flow).map(|p| p.id).ok_or(Errno::ENOENT)?;
 
         let moved = self.moved_sas(moves)?;
-        let mut any = false;
-        for template in self.spd.templates_mut(policy) {
-            let Some(one) = moves.iter().find(|one| fits_template(one, template)) else { continue };
-            any = true;
-            if PolicyMode(template.mode) != PolicyMode::TRANSPORT {
-                (template.v6, template.saddr, template.daddr) = (one.new.v6, one.new.saddr, one.new.daddr);
-            }
-        }
-        if !any {
+        if !self.spd.edit(policy, |policy| move_templates(policy, moves)).unwrap_or(false) {
             return Err(Errno::ENODATA);
         }
         for (index, sa) in moved {
             self.counts.allocated += 1;
             self.sadb.remove(index);
-            let timer = sa.next_check(cx.now.as_secs());
-            self.sadb.insert(sa, timer);
+            self.sadb.insert(sa, cx.now.as_secs());
         }
-        self.send(cx, Audience::All, |_, buffer| write_migration(buffer, &migration)).map(|_| ())
+        cx.send(Audience::All, migration_header(migration), |writer| write_migration(writer, migration))
     }
 
     /// The newest SA of each move (`xfrm_migrate_state_find`), as it will be (`xfrm_state_migrate`).
@@ -73,14 +75,12 @@ impl Engine {
         for one in moves {
             let Some(index) = self.sa_of(one) else { continue };
             let Some(mut sa) = self.sadb.get(index).cloned() else { continue };
-            sa.said.v6 = one.new.v6;
-            sa.said.daddr = one.new.daddr;
-            sa.saddr = one.new.saddr;
+            sa.ends = one.new;
             // Linux 7.2 keeps an encapsulation only where the request gives one, which PF_KEY's cannot.
             sa.encap = None;
             sa.usage = Usage { add_time: sa.usage.add_time, ..Usage::default() };
-            let taken = self.sadb.find(&sa.said).is_some_and(|found| found != index);
-            let twice = moved.iter().any(|(_, other)| other.said == sa.said);
+            let taken = self.sadb.find(&sa.id()).is_some_and(|found| found != index);
+            let twice = moved.iter().any(|(_, other)| other.id() == sa.id());
             if init_state(&sa).is_err() || taken || twice {
                 return Err(Errno::ENODATA);
             }
@@ -90,13 +90,12 @@ impl Engine {
     }
 
     fn sa_of(&self, one: &Move) -> Option<Index> {
-        let fits = |sa: &Sa| (sa.mode, sa.said.proto) == (one.mode, one.proto) && sa.state != State::Dead;
+        let fits = |sa: &Sa| (sa.mode, sa.proto) == (one.mode, one.proto) && sa.state != State::Dead;
         if one.reqid != 0 {
-            let route = Route { daddr: one.old.daddr, saddr: one.old.saddr, reqid: one.reqid, v6: one.old.v6 };
+            let route = Route { ends: one.old, reqid: one.reqid };
             return self.sadb.on_route(route).find(|(_, sa)| fits(sa)).map(|(index, _)| index);
         }
         // Without a reqid any will do.
-        let here = |sa: &Sa| (sa.said.v6, sa.saddr, sa.said.daddr) == (one.old.v6, one.old.saddr, one.old.daddr);
-        self.sadb.select(|sa| fits(sa) && here(sa)).first().copied()
+        self.sadb.select(|sa| fits(sa) && sa.ends == one.old).first().copied()
     }
 }

@@ -6,11 +6,11 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use pfkey_rs::engine::{Engine, Flow, Outbound};
-//! use pfkey_rs::keyd::{Hub, Queues};
-//! use pfkey_rs::wire::{Header, MessageType, Profile, SaType, Writer};
+//! use pfkey_rs::engine::{Engine, Flow, LINUX, Outbound};
+//! use pfkey_rs::keyd::{Hub, Queues, Service as _};
+//! use pfkey_rs::wire::{Ends, Header, MessageType, Profile, SaType, Writer};
 //!
-//! let mut hub = Hub::new(Engine::new(Profile::Linux), Profile::Linux);
+//! let mut hub = Hub::new(Engine::new(&LINUX));
 //! let mut queues = Queues::new();
 //! let now = Duration::from_secs(1_700_000_000);
 //!
@@ -23,7 +23,8 @@
 //! assert_eq!(Header::read(&queues.pop(manager).unwrap()).unwrap().errno, 0);
 //!
 //! // The data plane asks what a packet needs. There are no policies yet.
-//! let flow = Flow { v6: false, saddr: [10; 16], daddr: [11; 16], proto: 17, sport: 1, dport: 2 };
+//! let ends = Ends::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into()).unwrap();
+//! let flow = Flow { ends, proto: 17, sport: 1, dport: 2 };
 //! let verdict = hub.with_engine(now, None, &mut queues, |engine, cx| engine.outbound(&flow, cx));
 //! assert_eq!(verdict, Ok(Outbound::Pass));
 //!
@@ -34,6 +35,7 @@
 
 pub mod algorithm;
 mod counts;
+mod dialect;
 mod lifetime;
 mod migrate;
 pub mod resolve;
@@ -46,28 +48,32 @@ pub mod spi_set;
 mod timer_wheel;
 mod traffic;
 
-use zeroize::Zeroize;
+use std::net::IpAddr;
 
+use crate::afkey::request::Request;
 pub use crate::afkey::{message, policy, sa};
-use crate::keyd::{Audience, Context, DumpStep, Errno, KeyEngine, Supported, Time};
-use crate::wire::extras::{AEADS, Aead};
+use crate::keyd::{self, Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
+use crate::random::{self, Random};
+use crate::wire::address::{family, to_xfrm};
 use crate::wire::layout::SadbXFilter;
 use crate::wire::sockaddr::{AF_INET, AF_INET6};
-use crate::wire::{Extras, Header, Message, MessageType, Profile, WireError};
+use crate::wire::{Extras, Header, IpsecProtocol, Message, MessageType, Prefix, Writer};
 use sa::Sa;
+use sa_request::Own;
 use sadb::{Sadb, Walker};
 use spd::Spd;
 
 pub use counts::SaCounts;
-pub use sa::{Address, Said};
-pub use traffic::{Flow, Outbound, TrafficError};
+pub use dialect::{Dialect, LINUX, RFC2367};
+pub use sa::{Flow, SaId};
+pub use traffic::{Outbound, TrafficError};
 
 /// `net.core.xfrm_acq_expires`: seconds that a larval SA lives.
 pub const DEFAULT_ACQ_EXPIRES: u64 = 30;
 
 /// The embedded key engine.
 pub struct Engine {
-    profile: Profile,
+    dialect: &'static Dialect,
     extras: Extras,
     sadb: Sadb,
     spd: Spd,
@@ -79,20 +85,6 @@ pub struct Engine {
     random: Random,
     /// `added` is counted by the SADB.
     counts: SaCounts,
-    buffer: Box<[u8]>,
-}
-
-/// Numbers that need not be secret (SPIs are visible on the wire): SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
 }
 
 /// Where a dump of the engine stands.
@@ -101,7 +93,7 @@ pub struct EngineDump(Dumped);
 enum Dumped {
     Sas {
         walker: Walker,
-        proto: u8,
+        proto: IpsecProtocol,
         filter: Option<SadbXFilter>,
     },
     /// Policies below this position are still to come.
@@ -113,27 +105,23 @@ enum Dumped {
 impl Engine {
     /// An empty engine of a dialect. SPIs are chosen from a seed of the process.
     #[must_use]
-    pub fn new(profile: Profile) -> Self {
-        use std::hash::{BuildHasher, Hasher};
-        // The standard library's hasher keys are the random numbers that every process has.
-        let seed = std::collections::hash_map::RandomState::new().build_hasher().finish();
-        Self::with_seed(profile, seed)
+    pub fn new(dialect: &'static Dialect) -> Self {
+        Self::with_seed(dialect, random::seed())
     }
 
     /// An empty engine whose choice of SPIs can be repeated.
     #[must_use]
-    pub fn with_seed(profile: Profile, seed: u64) -> Self {
+    pub fn with_seed(dialect: &'static Dialect, seed: u64) -> Self {
         Self {
-            profile,
+            dialect,
             extras: Extras::default(),
             sadb: Sadb::default(),
             spd: Spd::default(),
             sub_policies: Spd::default(),
             acq_expires: DEFAULT_ACQ_EXPIRES,
             acquire_seq: 0,
-            random: Random(seed),
+            random: Random::with_seed(seed),
             counts: SaCounts::default(),
-            buffer: vec![0; message::BUFFER_LEN].into_boxed_slice(),
         }
     }
 
@@ -157,15 +145,9 @@ impl Engine {
     fn supported_encrypt(&self) -> Vec<crate::wire::layout::SadbAlg> {
         let mut list = algorithm::supported_encrypt();
         if self.extras.aead {
-            list.extend(AEADS.iter().map(Aead::listed));
+            list.extend(algorithm::supported_aead());
         }
         list
-    }
-
-    /// The dialect.
-    #[must_use]
-    pub const fn profile(&self) -> Profile {
-        self.profile
     }
 
     /// Its SAs.
@@ -192,64 +174,38 @@ impl Engine {
         &mut self.sub_policies
     }
 
-    /// Hands a message that `write` builds to an audience. The buffer is wiped, it may have held keys.
-    fn send<'c>(
-        &mut self,
-        cx: &mut Context<'c>,
-        audience: Audience,
-        write: impl for<'b> FnOnce(&Self, &'b mut [u8]) -> Result<&'b mut [u8], WireError>,
-    ) -> Result<usize, Errno> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let outcome = match write(self, &mut buffer) {
-            Ok(message) => {
-                let takers = cx.out.deliver(audience, message);
-                message.zeroize();
-                Ok(takers)
+    fn write_sa(&self, writer: &mut Writer<'_>, sa: &Sa, shown: message::Shown) {
+        (self.dialect.write_sa)(writer, sa, shown);
+    }
+
+    /// af_key's requests.
+    fn linux_request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let mut judge = Own { extras: self.extras, spd: &mut self.spd, counts: &mut self.counts };
+        let (header, now) = (request.header(), cx.now.as_secs());
+        match Request::read(request, now, &mut judge)? {
+            Request::GetSpi(wanted) => self.getspi(header, &wanted, cx),
+            Request::Add(sa) => self.add(header, sa, cx),
+            Request::Update(sa) => self.update(header, sa, cx),
+            Request::Delete(id) => self.delete(header, &id, cx),
+            Request::Get(id) => self.get(header, &id, cx),
+            Request::GiveUp(seq) => {
+                self.give_up(seq, now);
+                Ok(())
             }
-            Err(_) => Err(Errno::ENOBUFS),
-        };
-        self.buffer = buffer;
-        outcome
-    }
-
-    /// A header-only message.
-    fn send_header(&mut self, cx: &mut Context<'_>, audience: Audience, header: Header) -> Result<(), Errno> {
-        let profile = self.profile;
-        self.send(cx, audience, |_, buffer| crate::wire::Writer::new(buffer, header, profile).finish()).map(|_| ())
-    }
-
-    /// A message that shows an SA.
-    fn send_sa(
-        &mut self,
-        cx: &mut Context<'_>,
-        audience: Audience,
-        header: Header,
-        sa: &Sa,
-        shown: message::Shown,
-    ) -> Result<usize, Errno> {
-        self.send(cx, audience, |engine, buffer| engine.write_sa(buffer, header, sa, shown))
-    }
-
-    fn write_sa<'b>(
-        &self,
-        buffer: &'b mut [u8],
-        header: Header,
-        sa: &Sa,
-        shown: message::Shown,
-    ) -> Result<&'b mut [u8], WireError> {
-        match self.profile {
-            Profile::Rfc2367 => rfc2367::write_sa(buffer, header, sa, shown),
-            Profile::Linux | Profile::Klips => message::write_sa(buffer, header, sa, shown),
-        }
-    }
-
-    /// Who hears of what the engine itself has to say of an SA type: on Linux whoever registered for any; by
-    /// RFC 2367 those registered for it, and everybody of an EXPIRE (sections 3.1.6, 3.1.8).
-    const fn listeners(&self, msg_type: MessageType, satype: crate::wire::SaType) -> Audience {
-        match (self.profile, msg_type) {
-            (Profile::Rfc2367, MessageType::EXPIRE) => Audience::All,
-            (Profile::Rfc2367, _) => Audience::RegisteredFor(satype),
-            _ => Audience::Registered,
+            Request::Flush(proto) => {
+                self.flush(header, proto, cx);
+                Ok(())
+            }
+            Request::PolicyAdd(policy) => self.spd_add(header, policy, cx),
+            Request::PolicyUpdate(policy) => self.spd_update(header, policy, cx),
+            Request::PolicyDelete(name) => self.spd_delete(header, &name, cx),
+            Request::PolicyDeleteById(id) => self.spd_delete_by_id(header, id, cx),
+            Request::PolicyGet(id) => self.spd_get(header, id, cx),
+            Request::PolicyFlush => {
+                self.spd_flush(header, cx);
+                Ok(())
+            }
+            Request::Migrate(migration) => self.migrate(&migration, cx),
         }
     }
 }
@@ -257,25 +213,13 @@ impl Engine {
 impl KeyEngine for Engine {
     type Dump = EngineDump;
 
+    fn dialect(&self) -> &'static keyd::Dialect {
+        self.dialect.sessions
+    }
+
     fn request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         self.advance(cx);
-        if self.profile == Profile::Rfc2367 && request.header().msg_type.0 <= MessageType::X_PCHANGE.0 {
-            return self.rfc_request(request, cx);
-        }
-        match request.header().msg_type {
-            MessageType::GETSPI => self.getspi(request, cx),
-            MessageType::UPDATE | MessageType::ADD => self.add(request, cx),
-            MessageType::DELETE => self.delete(request, cx),
-            MessageType::GET => self.get(request, cx),
-            MessageType::ACQUIRE => self.acquire_failed(request, cx.now.as_secs()),
-            MessageType::FLUSH => self.flush(request, cx),
-            MessageType::X_SPDUPDATE | MessageType::X_SPDADD | MessageType::X_SPDSETIDX => self.spd_add(request, cx),
-            MessageType::X_SPDDELETE => self.spd_delete(request, cx),
-            MessageType::X_SPDGET | MessageType::X_SPDDELETE2 => self.spd_by_id(request, cx),
-            MessageType::X_SPDFLUSH => self.spd_flush(request, cx),
-            MessageType::X_MIGRATE => self.migrate(request, cx),
-            _ => Err(Errno::EOPNOTSUPP),
-        }
+        (self.dialect.request)(self, request, cx)
     }
 
     fn dump(&mut self, request: &Message<'_>, _now: Time) -> Result<EngineDump, Errno> {
@@ -290,20 +234,22 @@ impl KeyEngine for Engine {
         Ok(EngineDump(Dumped::Sas { walker: self.sadb.start_walk(), proto, filter }))
     }
 
-    fn dump_next(&mut self, dump: &mut EngineDump, now: Time, out: &mut Vec<u8>) -> Result<DumpStep, Errno> {
+    fn dump_next(
+        &mut self,
+        dump: &mut EngineDump,
+        now: Time,
+        message: &mut DumpMessage<'_>,
+    ) -> Result<DumpStep, Errno> {
         // The hub fills in seq and pid.
-        let outcome = match &mut dump.0 {
+        match &mut dump.0 {
             Dumped::Sas { walker, proto, filter } => {
                 let (proto, filter) = (*proto, *filter);
-                let keep = |sa: &Sa| matches_protocol(sa, proto) && filter.is_none_or(|f| matches_filter(sa, &f));
+                let keep = |sa: &Sa| proto.includes(sa.proto) && filter.is_none_or(|f| matches_filter(sa, &f));
                 let Some(sa) = self.sadb.walk(*walker, keep).and_then(|i| self.sadb.get(i)) else {
                     return Ok(DumpStep::End);
                 };
                 let header = Header::new(MessageType::DUMP, sa.satype(), 0, 0);
-                match self.profile {
-                    Profile::Rfc2367 => rfc2367::write_sa(&mut self.buffer, header, sa, message::Shown::Whole),
-                    _ => message::write_sa(&mut self.buffer, header, sa, message::Shown::Whole),
-                }
+                message.write(header, |writer| self.write_sa(writer, sa, message::Shown::Whole))?;
             }
             Dumped::Policies { position } => {
                 let Some(policy) = self.spd.below(*position) else { return Ok(DumpStep::End) };
@@ -311,12 +257,9 @@ impl KeyEngine for Engine {
                 let reserved = spd_request::references(policy, now);
                 let header =
                     Header { reserved, ..Header::new(MessageType::X_SPDDUMP, crate::wire::SaType::UNSPEC, 0, 0) };
-                message::write_policy(&mut self.buffer, header, policy)
+                message.write(header, |writer| message::write_policy(writer, policy))?;
             }
-        };
-        let written = outcome.map_err(|_| Errno::ENOBUFS)?;
-        out.extend_from_slice(written);
-        written.zeroize();
+        }
         Ok(DumpStep::Entry)
     }
 
@@ -351,25 +294,14 @@ impl KeyEngine for Engine {
     }
 }
 
-/// `xfrm_id_proto_match` with the protocol of a message: 255 stands for AH, ESP and IPComp.
-fn matches_protocol(sa: &Sa, proto: u8) -> bool {
-    sa.said.proto == proto || (proto == 255 && matches!(sa.said.proto, 50 | 51 | 108))
-}
-
 /// `__xfrm_state_filter_match`.
 fn matches_filter(sa: &Sa, filter: &SadbXFilter) -> bool {
-    let family = filter.family.get();
-    if matches!(family, AF_INET | AF_INET6) && (family == AF_INET6) != sa.said.v6 {
+    let (src, dst) = (sa.ends.src(), sa.ends.dst());
+    if matches!(filter.family.get(), AF_INET | AF_INET6) && filter.family.get() != family(dst) {
         return false;
     }
-    prefix_equal(&sa.saddr, &filter.saddr, filter.splen) && prefix_equal(&sa.said.daddr, &filter.daddr, filter.dplen)
-}
-
-fn prefix_equal(a: &Address, b: &Address, plen: u8) -> bool {
-    let mask = match plen {
-        0 => 0,
-        1..=127 => u128::MAX << (128 - plen),
-        _ => u128::MAX,
-    };
-    (u128::from_be_bytes(*a) ^ u128::from_be_bytes(*b)) & mask == 0
+    // Without a family the bytes alone count.
+    let bytes = |address| IpAddr::from(to_xfrm(address));
+    let covers = |address: [u8; 16], len, of| Prefix { address: address.into(), len }.covers(bytes(of));
+    covers(filter.saddr, filter.splen, src) && covers(filter.daddr, filter.dplen, dst)
 }

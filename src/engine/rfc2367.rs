@@ -3,18 +3,18 @@
 
 use zerocopy::FromZeros as _;
 
-use super::message::{Shown, limits, sockaddr, usage, width};
-use super::policy::address;
-use super::resolve::policy_index::FlowKey;
-use super::sa::{Address, Key, Limits, Sa, Said, Selector, State};
-use super::sadb::{AcquireKey, Index};
+use super::message::{Shown, limits, usage, write_host, write_prefix};
+use super::resolve::template::Wanted;
+use super::sa::{Flow, Key, Limits, Sa, SaId, Selector, State};
+use super::sadb::Index;
 use super::{Engine, algorithm};
 use crate::afkey::read::limits_as_given;
 use crate::keyd::{Audience, Context, Errno};
-use crate::wire::extras::Aead;
+use crate::wire::address::width;
 use crate::wire::layout::{SadbAlg, SadbComb, SadbSa};
 use crate::wire::{
-    ExtensionType as Ext, Header, Message, MessageType, Profile, SaFlags, SaState, SaType, WireError, Writer,
+    AuthAlgorithm, EncryptAlgorithm, Ends, ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType, Mode,
+    Prefix, SaFlags, SaState, SaType, Writer,
 };
 
 /// SPIs below are reserved by IANA (section 2.3.1).
@@ -23,35 +23,27 @@ const FIRST_SPI: u32 = 256;
 /// What an SA carries for its key managers only, returned as it came.
 const CARRIED: [Ext; 4] = [Ext::IDENTITY_SRC, Ext::IDENTITY_DST, Ext::SENSITIVITY, Ext::X_KMPRIVATE];
 
-/// The addresses of a request (section 2.3.3).
-struct Ends {
-    v6: bool,
-    src: Address,
-    dst: Address,
-}
-
 /// One address extension. Ports and a protocol belong together, and to ACQUIRE alone.
-fn end(message: &Message<'_>, ext: Ext) -> Result<(bool, Address), Errno> {
+fn end(message: &Message<'_>, ext: Ext) -> Result<Prefix, Errno> {
     let (fixed, sockaddr) = message.address(ext).ok_or(Errno::EINVAL)?;
-    let (v6, addr) = address(sockaddr).ok_or(Errno::EINVAL)?;
-    if sockaddr.port() != 0 && fixed.proto == 0 || fixed.prefixlen > width(v6) {
+    let address = sockaddr.ip().ok_or(Errno::EINVAL)?;
+    if sockaddr.port() != 0 && fixed.proto == 0 || fixed.prefixlen > width(address) {
         return Err(Errno::EINVAL);
     }
-    Ok((v6, addr))
+    Ok(Prefix { address, len: fixed.prefixlen })
 }
 
-fn is_multicast(v6: bool, addr: &Address) -> bool {
-    if v6 { addr[0] == 0xff } else { addr[0] & 0xf0 == 0xe0 }
+/// The addresses of a request (section 2.3.3).
+fn read_ends(message: &Message<'_>) -> Result<Ends, Errno> {
+    let (src, dst) = (end(message, Ext::ADDRESS_SRC)?.address, end(message, Ext::ADDRESS_DST)?.address);
+    Ends::new(src, dst).filter(|ends| !ends.src().is_multicast()).ok_or(Errno::EINVAL)
 }
 
-impl Ends {
-    fn read(message: &Message<'_>) -> Result<Self, Errno> {
-        let ((v6, src), (dst_v6, dst)) = (end(message, Ext::ADDRESS_SRC)?, end(message, Ext::ADDRESS_DST)?);
-        if v6 != dst_v6 || is_multicast(v6, &src) {
-            return Err(Errno::EINVAL);
-        }
-        Ok(Self { v6, src, dst })
-    }
+/// Mode and reqid, ours beyond the RFC; without them, what the RFC implies.
+fn mode(message: &Message<'_>) -> (Mode, u32) {
+    message
+        .sa2()
+        .map_or((Mode::TRANSPORT, 0), |sa2| (Mode(sa2.mode).clamp(Mode::TRANSPORT, Mode::BEET), sa2.reqid.get()))
 }
 
 /// A key of the right length for its algorithm (section 2.3.4), `None` for no algorithm or one without a key.
@@ -66,7 +58,7 @@ fn key(message: &Message<'_>, ext: Ext, algorithm: Option<SadbAlg>) -> Result<Ke
     {
         return Err(Errno::EINVAL);
     }
-    if ext == Ext::KEY_ENCRYPT && algorithm.id == 2 && is_weak_des(bytes) {
+    if ext == Ext::KEY_ENCRYPT && algorithm.id == EncryptAlgorithm::DESCBC.0 && is_weak_des(bytes) {
         return Err(Errno::EINVAL);
     }
     Ok(Key { bits, bytes: zeroize::Zeroizing::new(bytes.into()) })
@@ -103,9 +95,12 @@ fn listed(list: Vec<SadbAlg>, id: u8) -> Option<SadbAlg> {
 }
 
 impl Engine {
-    /// The messages of RFC 2367.
+    /// The requests of RFC 2367; others are Linux's.
     pub(super) fn rfc_request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
+        if header.msg_type.0 > MessageType::X_PCHANGE.0 {
+            return self.linux_request(request, cx);
+        }
         // Section 2.1: an errno comes with an ACQUIRE only.
         if header.errno != 0 && header.msg_type != MessageType::ACQUIRE {
             return Err(Errno::EINVAL);
@@ -117,7 +112,7 @@ impl Engine {
             MessageType::DELETE => {
                 let index = self.rfc_named(request)?;
                 let sa = self.sadb.remove(index).ok_or(Errno::ESRCH)?;
-                self.send_sa(cx, Audience::All, reply(header), &sa, Shown::Name).map(|_| ())
+                cx.send(Audience::All, reply(header), |writer| self.write_sa(writer, &sa, Shown::Name))
             }
             MessageType::GET => {
                 let index = self.rfc_named(request)?;
@@ -125,15 +120,17 @@ impl Engine {
             }
             MessageType::ACQUIRE => self.rfc_acquire(request, cx),
             MessageType::X_PCHANGE => {
-                Ends::read(request)?;
-                self.forward(request, cx).map(|_| ())
+                read_ends(request)?;
+                forward(request, cx);
+                Ok(())
             }
             MessageType::FLUSH => {
                 let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
-                for index in self.sadb.select(|sa| super::matches_protocol(sa, proto)) {
+                for index in self.sadb.select(|sa| proto.includes(sa.proto)) {
                     self.sadb.remove(index);
                 }
-                self.send_header(cx, Audience::All, reply(header))
+                cx.send_header(Audience::All, reply(header));
+                Ok(())
             }
             _ => Err(Errno::EOPNOTSUPP),
         }
@@ -142,35 +139,33 @@ impl Engine {
     /// Section 3.1.1. Everybody hears of the SPI.
     fn rfc_getspi(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
-        let ends = Ends::read(request)?;
+        let ends = read_ends(request)?;
         let proto = engine_protocol(header.satype)?;
         let range = request.spirange().ok_or(Errno::EINVAL)?;
         let (min, max) = (range.min.get(), range.max.get());
-        if min > max || min < FIRST_SPI || (proto == 108 && max > 0xffff) {
+        if min > max || min < FIRST_SPI || (proto == IpsecProtocol::IPCOMP && max > 0xffff) {
             return Err(Errno::EINVAL);
         }
-        let (mode, reqid) = request.sa2().map_or((1, 0), |sa2| (sa2.mode.clamp(1, 3), sa2.reqid.get()));
+        let (mode, reqid) = mode(request);
         let spi = self.choose_spi(min, max, proto).ok_or(Errno::EEXIST)?;
         let acquired = self.sadb.find_by_seq(header.seq).filter(|&i| self.is_larval_for(i, &ends, proto));
         let index = match acquired {
             Some(index) => {
-                self.sadb.edit(index, cx.now.as_secs(), |sa| sa.said.spi = spi);
+                self.sadb.edit(index, cx.now.as_secs(), |sa| sa.spi = spi);
                 index
             }
             None => {
-                let (now, said) = (cx.now.as_secs(), Said { daddr: ends.dst, spi, proto, v6: ends.v6 });
-                let larval = Sa::larval(said, ends.src, mode, reqid, now, self.acq_expires);
+                let now = cx.now.as_secs();
+                let larval = Sa::larval(ends, spi, proto, mode, reqid, now, self.acq_expires);
                 self.counts.allocated += 1;
-                self.sadb.insert(larval, Some(now.saturating_add(self.acq_expires)))
+                self.sadb.insert(larval, now)
             }
         };
         self.show(index, reply(header), Audience::All, Shown::Name, cx)
     }
 
-    fn is_larval_for(&self, index: Index, ends: &Ends, proto: u8) -> bool {
-        self.sadb.get(index).is_some_and(|sa| {
-            sa.said.spi == 0 && sa.said.proto == proto && (sa.said.v6, sa.said.daddr) == (ends.v6, ends.dst)
-        })
+    fn is_larval_for(&self, index: Index, ends: &Ends, proto: IpsecProtocol) -> bool {
+        self.sadb.get(index).is_some_and(|sa| (sa.spi, sa.proto, sa.ends.dst()) == (0, proto, ends.dst()))
     }
 
     /// Section 3.1.3.
@@ -179,12 +174,11 @@ impl Engine {
             return Err(Errno::EINVAL);
         }
         let sa = self.rfc_counted_sa(request, cx.now.as_secs())?;
-        if self.sadb.find(&sa.said).is_some() {
+        if self.sadb.find(&sa.id()).is_some() {
             return Err(Errno::EEXIST);
         }
         let larval = self.answered_by(&sa);
-        let timer = sa.next_check(cx.now.as_secs());
-        let index = self.sadb.insert(sa, timer);
+        let index = self.sadb.insert(sa, cx.now.as_secs());
         if let Some(larval) = larval {
             self.sadb.remove(larval);
         }
@@ -197,24 +191,23 @@ impl Engine {
         let now = cx.now.as_secs();
         let state = self.sadb.get(index).ok_or(Errno::ESRCH)?.state;
         let index = match state {
-            State::Acquire => {
+            State::Larval => {
                 let sa = self.rfc_counted_sa(request, now)?;
                 self.sadb.remove(index);
-                let timer = sa.next_check(now);
-                self.sadb.insert(sa, timer)
+                self.sadb.insert(sa, now)
             }
-            State::Valid => {
+            State::Mature | State::Dying => {
                 let (ext, sa) = (request.sa().ok_or(Errno::EINVAL)?, self.sadb.get(index).ok_or(Errno::ESRCH)?);
                 let other_key = |ext, key: &Key| request.key(ext).is_some_and(|(_, bytes)| *bytes != **key.bytes);
                 if ext.state != SaState::MATURE.0
-                    || (ext.auth, ext.encrypt) != (sa.auth, sa.encrypt)
+                    || (ext.auth, ext.encrypt) != (sa.auth.0, sa.encrypt.0)
                     || other_key(Ext::KEY_AUTH, &sa.auth_key)
                     || other_key(Ext::KEY_ENCRYPT, &sa.encrypt_key)
                 {
                     return Err(Errno::EINVAL);
                 }
                 let (hard, soft) = rfc_limits(request);
-                self.sadb.edit(index, now, |sa| (sa.hard, sa.soft, sa.dying) = (hard, soft, false));
+                self.sadb.edit(index, now, |sa| (sa.hard, sa.soft, sa.state) = (hard, soft, State::Mature));
                 index
             }
             _ => return Err(Errno::EINVAL),
@@ -233,35 +226,35 @@ impl Engine {
     fn rfc_read_sa(&self, request: &Message<'_>, now: u64) -> Result<Sa, Errno> {
         let header = request.header();
         let ext: SadbSa = request.sa().ok_or(Errno::EINVAL)?;
-        let ends = Ends::read(request)?;
+        let ends = read_ends(request)?;
         let proto = engine_protocol(header.satype)?;
         let spi = ext.spi.get();
-        if ext.state != SaState::MATURE.0 || spi < FIRST_SPI || (proto == 108 && spi > 0xffff) {
+        if ext.state != SaState::MATURE.0 || spi < FIRST_SPI || (proto == IpsecProtocol::IPCOMP && spi > 0xffff) {
             return Err(Errno::EINVAL);
         }
-        let mut sa = Sa::new(Said { daddr: ends.dst, spi, proto, v6: ends.v6 }, ends.src, now);
+        let mut sa = Sa::new(ends, spi, proto, now);
         let auth = listed(algorithm::supported_auth(), ext.auth);
         let encrypt = listed(self.supported_encrypt(), ext.encrypt);
         // Section 3.1.3: "none" is for types that have no such transform.
         let fits = match proto {
-            51 => auth.is_some() && ext.encrypt == 0,
-            50 => encrypt.is_some() && (ext.auth == 0 || auth.is_some() && Aead::by_id(ext.encrypt).is_none()),
+            IpsecProtocol::AH => auth.is_some() && ext.encrypt == 0,
+            IpsecProtocol::ESP => {
+                encrypt.is_some() && (ext.auth == 0 || auth.is_some() && !algorithm::is_aead(ext.encrypt))
+            }
             _ => algorithm::has_compress(ext.encrypt) && ext.auth == 0,
         };
         if !fits {
             return Err(Errno::EINVAL);
         }
-        (sa.auth, sa.encrypt) = (ext.auth, ext.encrypt);
+        (sa.auth, sa.encrypt) = (AuthAlgorithm(ext.auth), EncryptAlgorithm(ext.encrypt));
         sa.auth_key = key(request, Ext::KEY_AUTH, auth)?;
-        sa.encrypt_key = key(request, Ext::KEY_ENCRYPT, encrypt.filter(|_| proto == 50))?;
+        sa.encrypt_key = key(request, Ext::KEY_ENCRYPT, encrypt.filter(|_| proto == IpsecProtocol::ESP))?;
         sa.replay = ext.replay;
         sa.flags = ext.flags.get() & SaFlags::PFS;
         (sa.hard, sa.soft) = rfc_limits(request);
-        (sa.mode, sa.reqid) = request.sa2().map_or((1, 0), |sa2| (sa2.mode.clamp(1, 3), sa2.reqid.get()));
+        (sa.mode, sa.reqid) = mode(request);
         if request.has(Ext::ADDRESS_PROXY) {
-            let (v6, saddr) = end(request, Ext::ADDRESS_PROXY)?;
-            let splen = request.address(Ext::ADDRESS_PROXY).map_or(0, |(fixed, _)| fixed.prefixlen);
-            sa.selector = Selector { saddr, splen, v6: Some(v6), ..Selector::default() };
+            sa.selector = Some(Selector::from(end(request, Ext::ADDRESS_PROXY)?));
         }
         sa.carried = CARRIED.iter().filter_map(|&e| request.extension(e)).flat_map(|e| e.bytes).copied().collect();
         sa.seq = header.seq;
@@ -271,11 +264,11 @@ impl Engine {
     /// The SA that a request names: source, destination, type and SPI (section 2.1).
     fn rfc_named(&self, request: &Message<'_>) -> Result<Index, Errno> {
         let ext = request.sa().ok_or(Errno::EINVAL)?;
-        let ends = Ends::read(request)?;
+        let ends = read_ends(request)?;
         let proto = engine_protocol(request.header().satype)?;
-        let said = Said { daddr: ends.dst, spi: ext.spi.get(), proto, v6: ends.v6 };
-        let index = self.sadb.find(&said).ok_or(Errno::ESRCH)?;
-        if self.sadb.get(index).is_some_and(|sa| sa.saddr == ends.src) { Ok(index) } else { Err(Errno::ESRCH) }
+        let id = SaId { dst: ends.dst(), spi: ext.spi.get(), proto };
+        let index = self.sadb.find(&id).ok_or(Errno::ESRCH)?;
+        if self.sadb.get(index).is_some_and(|sa| sa.ends == ends) { Ok(index) } else { Err(Errno::ESRCH) }
     }
 
     /// Section 3.1.6: a key manager that gave up, or a consumer that wants an SA.
@@ -283,46 +276,27 @@ impl Engine {
         let header = request.header();
         if header.errno != 0 {
             if let Some(index) = self.sadb.find_by_seq(header.seq) {
-                self.sadb.edit(index, cx.now.as_secs(), |sa| sa.state = State::Error);
+                self.sadb.edit(index, cx.now.as_secs(), |sa| sa.state = State::Refused);
             }
-            return self.send_header(cx, Audience::All, Header { len: 2, reserved: 0, ..header });
+            cx.send_header(Audience::All, Header { len: 2, reserved: 0, ..header });
+            return Ok(());
         }
-        Ends::read(request)?;
+        read_ends(request)?;
         if !request.has(Ext::PROPOSAL) {
             return Err(Errno::EINVAL);
         }
-        if self.forward(request, cx)? == 0 { Err(Errno::EPROTONOSUPPORT) } else { Ok(()) }
-    }
-
-    /// Hands a request on, as it came, to those registered for its type.
-    fn forward(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<usize, Errno> {
-        Ok(cx.out.deliver(Audience::RegisteredFor(request.header().satype), request.bytes()))
-    }
-
-    /// The message of a kernel's ACQUIRE: the packet's addresses with protocol and ports, and what it would take.
-    pub(super) fn rfc_write_acquire<'b>(
-        buffer: &'b mut [u8],
-        header: Header,
-        key: &AcquireKey,
-        flow: &FlowKey,
-    ) -> Result<&'b mut [u8], WireError> {
-        let mut writer = Writer::new(buffer, header, Profile::Rfc2367);
-        for (ext, addr, port) in
-            [(Ext::ADDRESS_SRC, &key.saddr, flow.sport), (Ext::ADDRESS_DST, &key.daddr, flow.dport)]
-        {
-            // Ports are the packet's, so they stand only where the addresses do.
-            let inner = key.v6 == flow.v6 && (key.saddr, key.daddr) == (flow.saddr, flow.daddr);
-            let (proto, port) = if inner { (flow.proto, port) } else { (0, 0) };
-            writer.address(ext, proto, width(key.v6), sockaddr(addr, key.v6, port).as_slice());
-        }
-        writer.proposal(32, &combinations(key.proto));
-        writer.finish()
+        if forward(request, cx) == 0 { Err(Errno::EPROTONOSUPPORT) } else { Ok(()) }
     }
 }
 
+/// Hands a request on, as it came, to those registered for its type.
+fn forward(request: &Message<'_>, cx: &mut Context<'_>) -> usize {
+    cx.out.deliver(Audience::RegisteredFor(request.header().satype), request.bytes())
+}
+
 /// Protocols whose SAs this engine keeps; those of user-level consumers (OSPF, RIP, …) it does not.
-fn engine_protocol(satype: SaType) -> Result<u8, Errno> {
-    satype.protocol().filter(|&proto| proto != 255).ok_or(Errno::EINVAL)
+fn engine_protocol(satype: SaType) -> Result<IpsecProtocol, Errno> {
+    satype.protocol().filter(|&proto| proto != IpsecProtocol::ANY).ok_or(Errno::EINVAL)
 }
 
 fn reply(request: Header) -> Header {
@@ -342,12 +316,12 @@ fn rfc_limits(request: &Message<'_>) -> (Limits, Limits) {
 }
 
 /// What an ACQUIRE proposes (section 2.3.7), every algorithm that has a key, strongest first.
-fn combinations(proto: u8) -> Vec<SadbComb> {
+fn combinations(proto: IpsecProtocol) -> Vec<SadbComb> {
     let keyed = |list: Vec<SadbAlg>| list.into_iter().rev().filter(|a| a.minbits.get() != 0).collect::<Vec<_>>();
     let none = [SadbAlg::new_zeroed()];
     let (auth, encrypt) = (keyed(algorithm::supported_auth()), keyed(algorithm::supported_encrypt()));
-    let encrypt: &[SadbAlg] = if proto == 50 { &encrypt } else { &none };
-    let auth: &[SadbAlg] = if proto == 108 { &none } else { &auth };
+    let encrypt: &[SadbAlg] = if proto == IpsecProtocol::ESP { &encrypt } else { &none };
+    let auth: &[SadbAlg] = if proto == IpsecProtocol::IPCOMP { &none } else { &auth };
     let combination = |e: &SadbAlg, a: &SadbAlg| SadbComb {
         auth: a.id,
         encrypt: e.id,
@@ -364,21 +338,24 @@ fn combinations(proto: u8) -> Vec<SadbComb> {
     encrypt.iter().flat_map(|e| auth.iter().map(move |a| combination(e, a))).collect()
 }
 
+/// The message of a kernel's ACQUIRE: the packet's addresses with protocol and ports, and what it would take.
+pub(super) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, flow: &Flow) {
+    let key = &wanted.key;
+    // Ports are the packet's, so they stand only where the addresses do.
+    let (proto, sport, dport) = if key.ends == flow.ends { (flow.proto, flow.sport, flow.dport) } else { (0, 0, 0) };
+    write_prefix(writer, Ext::ADDRESS_SRC, proto, Prefix::host(key.ends.src()), sport);
+    write_prefix(writer, Ext::ADDRESS_DST, proto, Prefix::host(key.ends.dst()), dport);
+    writer.proposal(32, &combinations(key.proto));
+}
+
 /// An SA as RFC 2367 shows it: extensions in the order of their numbers, and only those that say something.
-pub(super) fn write_sa<'b>(
-    buffer: &'b mut [u8],
-    header: Header,
-    sa: &Sa,
-    shown: Shown,
-) -> Result<&'b mut [u8], WireError> {
-    let v6 = sa.said.v6;
-    let mut writer = Writer::new(buffer, header, Profile::Rfc2367);
-    let name = SadbSa { spi: sa.said.spi.into(), ..Default::default() };
+pub(super) fn write_sa(writer: &mut Writer<'_>, sa: &Sa, shown: Shown) {
+    let name = SadbSa { spi: sa.spi.into(), ..Default::default() };
     let whole = SadbSa {
         replay: sa.replay,
-        state: sa.wire_state().0,
-        auth: sa.auth,
-        encrypt: sa.encrypt,
+        state: SaState::from(sa.state).0,
+        auth: sa.auth.0,
+        encrypt: sa.encrypt.0,
         flags: sa.flags.into(),
         ..name
     };
@@ -401,12 +378,11 @@ pub(super) fn write_sa<'b>(
     } {
         writer.lifetime(Ext::LIFETIME_SOFT, limits(&sa.soft));
     }
-    writer.address(Ext::ADDRESS_SRC, 0, width(v6), sockaddr(&sa.saddr, v6, 0).as_slice());
-    writer.address(Ext::ADDRESS_DST, 0, width(v6), sockaddr(&sa.said.daddr, v6, 0).as_slice());
-    let proxy = sa.selector.v6.filter(|_| !matches!(sa.state, State::Acquire | State::Error));
-    if let Some(v6) = proxy.filter(|_| matches!(shown, Shown::Whole | Shown::WithoutKeys | Shown::Expiry(_))) {
-        let s = &sa.selector;
-        writer.address(Ext::ADDRESS_PROXY, 0, s.splen, sockaddr(&s.saddr, v6, 0).as_slice());
+    write_host(writer, Ext::ADDRESS_SRC, sa.ends.src());
+    write_host(writer, Ext::ADDRESS_DST, sa.ends.dst());
+    let proxy = sa.selector.filter(|_| !matches!(sa.state, State::Larval | State::Refused));
+    if let Some(s) = proxy.filter(|_| matches!(shown, Shown::Whole | Shown::WithoutKeys | Shown::Expiry(_))) {
+        write_prefix(writer, Ext::ADDRESS_PROXY, 0, s.src, 0);
     }
     if shown == Shown::Whole {
         for (ext, key) in [(Ext::KEY_AUTH, &sa.auth_key), (Ext::KEY_ENCRYPT, &sa.encrypt_key)] {
@@ -418,9 +394,8 @@ pub(super) fn write_sa<'b>(
     if matches!(shown, Shown::Whole | Shown::WithoutKeys | Shown::Reply) {
         writer.copied(&sa.carried);
         // Ours, beyond the RFC, where they are not what the RFC implies.
-        if (sa.mode, sa.reqid) != (1, 0) {
-            writer.sa2(sa.mode, sa.reqid);
+        if (sa.mode, sa.reqid) != (Mode::TRANSPORT, 0) {
+            writer.sa2(sa.mode.0, sa.reqid);
         }
     }
-    writer.finish()
 }

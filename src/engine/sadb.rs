@@ -6,12 +6,14 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
+use std::net::IpAddr;
 
 use hashbrown::HashTable;
 
-use super::sa::{Address, Sa, Said, State};
+use super::sa::{Sa, SaId, State};
 use super::spi_set::SpiSet;
 use super::timer_wheel::TimerWheel;
+use crate::wire::{Ends, IpsecProtocol, Mode};
 
 type Hasher = foldhash::quality::RandomState;
 
@@ -23,16 +25,12 @@ const NONE: Index = Index::MAX;
 /// What a larval is found by (`__find_acq_core`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AcquireKey {
-    /// Destination address.
-    pub daddr: Address,
-    /// Source address.
-    pub saddr: Address,
+    /// Source and destination.
+    pub ends: Ends,
     /// Protocol.
-    pub proto: u8,
-    /// IPv6.
-    pub v6: bool,
+    pub proto: IpsecProtocol,
     /// Mode.
-    pub mode: u8,
+    pub mode: Mode,
     /// Request id.
     pub reqid: u32,
 }
@@ -41,14 +39,7 @@ impl AcquireKey {
     /// The key of an SA.
     #[must_use]
     pub const fn of(sa: &Sa) -> Self {
-        Self {
-            daddr: sa.said.daddr,
-            saddr: sa.saddr,
-            proto: sa.said.proto,
-            v6: sa.said.v6,
-            mode: sa.mode,
-            reqid: sa.reqid,
-        }
+        Self { ends: sa.ends, proto: sa.proto, mode: sa.mode, reqid: sa.reqid }
     }
 }
 
@@ -64,26 +55,22 @@ struct Larvals {
 /// What SAs a template chooses from (the kernel's `bydst`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Route {
-    /// Destination address.
-    pub daddr: Address,
-    /// Source address.
-    pub saddr: Address,
+    /// Source and destination.
+    pub ends: Ends,
     /// Request id.
     pub reqid: u32,
-    /// IPv6.
-    pub v6: bool,
 }
 
 impl Route {
     const fn of(sa: &Sa) -> Self {
-        Self { daddr: sa.said.daddr, saddr: sa.saddr, reqid: sa.reqid, v6: sa.said.v6 }
+        Self { ends: sa.ends, reqid: sa.reqid }
     }
 }
 
 /// What an SA stands under in the indexes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Place {
-    said: Said,
+    id: SaId,
     route: Route,
     acquire: AcquireKey,
     seq: u32,
@@ -94,11 +81,11 @@ struct Place {
 impl Place {
     fn of(sa: &Sa) -> Self {
         Self {
-            said: sa.said,
+            id: sa.id(),
             route: Route::of(sa),
             acquire: AcquireKey::of(sa),
             seq: sa.seq,
-            is_larval: sa.state == State::Acquire,
+            is_larval: sa.state == State::Larval,
             add_time: sa.usage.add_time,
         }
     }
@@ -182,7 +169,7 @@ pub struct Sadb {
     slots: Slots,
     newest: Index,
     hasher: Hasher,
-    by_said: HashTable<Index>,
+    by_id: HashTable<Index>,
     /// The newest of each route.
     by_route: HashTable<Index>,
     /// SPIs by protocol, whatever the addresses.
@@ -204,7 +191,7 @@ impl Default for Sadb {
             slots: Slots::default(),
             newest: NONE,
             hasher: Hasher::default(),
-            by_said: HashTable::new(),
+            by_id: HashTable::new(),
             by_route: HashTable::new(),
             spis: SpiSet::default(),
             larvals: HashMap::default(),
@@ -287,9 +274,9 @@ impl Sadb {
 
     /// An SA by its name. SAs without an SPI have none.
     #[must_use]
-    pub fn find(&self, said: &Said) -> Option<Index> {
-        let hash = self.hasher.hash_one(said);
-        self.by_said.find(hash, |&i| key_of(&self.slots, i, |sa| sa.said) == Some(*said)).copied()
+    pub fn find(&self, id: &SaId) -> Option<Index> {
+        let hash = self.hasher.hash_one(id);
+        self.by_id.find(hash, |&i| key_of(&self.slots, i, Sa::id) == Some(*id)).copied()
     }
 
     /// The SPIs that are in use.
@@ -301,8 +288,8 @@ impl Sadb {
     /// How the SAs to a destination with a reqid are now. What a template got stays right while they
     /// [are unchanged](Sadb::is_unchanged).
     #[must_use]
-    pub fn change(&self, daddr: &Address, reqid: u32) -> Change {
-        let bucket = self.hasher.hash_one((daddr, reqid)) as usize % CHANGE_BUCKETS;
+    pub fn change(&self, dst: IpAddr, reqid: u32) -> Change {
+        let bucket = self.hasher.hash_one((dst, reqid)) as usize % CHANGE_BUCKETS;
         Change { bucket, count: self.changes.get(bucket).copied().unwrap_or(0) }
     }
 
@@ -314,7 +301,7 @@ impl Sadb {
 
     /// An SA of a route came, went or changed.
     fn note_change(&mut self, route: &Route) {
-        let Change { bucket, count } = self.change(&route.daddr, route.reqid);
+        let Change { bucket, count } = self.change(route.ends.dst(), route.reqid);
         if let Some(changes) = self.changes.get_mut(bucket) {
             *changes = count.wrapping_add(1);
         }
@@ -350,8 +337,16 @@ impl Sadb {
         })
     }
 
-    /// Adds an SA as the newest, with a timer (Unix time in seconds).
-    pub fn insert(&mut self, sa: Sa, timer: Option<u64>) -> Index {
+    /// Adds an SA as the newest. `now` is Unix time in seconds.
+    pub fn insert(&mut self, sa: Sa, now: u64) -> Index {
+        let timer = sa.next_check(now);
+        let index = self.insert_copy(sa);
+        self.timers.set(index, timer);
+        index
+    }
+
+    /// Adds an SA of another engine's as the newest. It ends when that one says so: it has no timer here.
+    pub fn insert_copy(&mut self, sa: Sa) -> Index {
         let nowhere = Links { newer: NONE, older: NONE };
         let older = self.newest;
         let index = self.slots.insert(Slot { sa, all: Links { newer: NONE, older }, route: nowhere });
@@ -361,7 +356,6 @@ impl Sadb {
         self.newest = index;
         self.inserted += 1;
         self.index(index);
-        self.timers.set(index, timer);
         index
     }
 
@@ -446,11 +440,11 @@ impl Sadb {
     fn index(&mut self, index: Index) {
         let Some(place) = self.get(index).map(Place::of) else { return };
         self.note_change(&place.route);
-        let Self { slots, hasher, by_said, by_route, .. } = self;
-        let Place { said, route, acquire, seq, is_larval, add_time } = place;
-        if said.spi != 0 {
-            by_said.insert_unique(hasher.hash_one(said), index, |&i| hash_of(hasher, slots, i, |sa| sa.said));
-            self.spis.insert(said.spi, said.proto);
+        let Self { slots, hasher, by_id, by_route, .. } = self;
+        let Place { id, route, acquire, seq, is_larval, add_time } = place;
+        if id.spi != 0 {
+            by_id.insert_unique(hasher.hash_one(id), index, |&i| hash_of(hasher, slots, i, Sa::id));
+            self.spis.insert(id.spi, id.proto.0);
         }
         let hash = hasher.hash_one(route);
         // Sorted by the time of adding, so that the first that will do is the one to take. That of a new SA is the latest;
@@ -482,7 +476,7 @@ impl Sadb {
         if is_larval {
             let larvals = self.larvals.entry(acquire).or_default();
             larvals.count += 1;
-            if said.spi == 0 {
+            if id.spi == 0 {
                 larvals.waiting = Some(index);
             }
             if seq != 0 {
@@ -494,14 +488,14 @@ impl Sadb {
     /// Takes an SA out of the indexes, where it stands under what it was.
     fn unindex(&mut self, index: Index, place: &Place) {
         self.note_change(&place.route);
-        let Self { slots, hasher, by_said, by_route, .. } = self;
+        let Self { slots, hasher, by_id, by_route, .. } = self;
         let Some(links) = slots.get(index).map(|slot| slot.route) else { return };
-        let Place { said, route, acquire, seq, is_larval, .. } = *place;
-        if said.spi != 0 {
-            if let Ok(entry) = by_said.find_entry(hasher.hash_one(said), |&i| i == index) {
+        let Place { id, route, acquire, seq, is_larval, .. } = *place;
+        if id.spi != 0 {
+            if let Ok(entry) = by_id.find_entry(hasher.hash_one(id), |&i| i == index) {
                 entry.remove();
             }
-            self.spis.remove(said.spi, said.proto);
+            self.spis.remove(id.spi, id.proto.0);
         }
         if links.newer == NONE {
             match by_route.find_entry(hasher.hash_one(route), |&i| i == index) {
@@ -538,24 +532,33 @@ impl Sadb {
 mod tests {
     use super::*;
 
+    fn ends() -> Ends {
+        Ends::new([10, 0, 0, 2].into(), [10, 0, 0, 1].into()).unwrap()
+    }
+
     fn sa(spi: u32) -> Sa {
-        Sa::new(Said { daddr: [1; 16], spi, proto: 50, v6: false }, [2; 16], 0)
+        Sa::new(ends(), spi, IpsecProtocol::ESP, 0)
+    }
+
+    fn larval(spi: u32) -> Sa {
+        let sa = Sa::larval(ends(), spi, IpsecProtocol::ESP, Mode::TRANSPORT, 0, 0, 30);
+        Sa { seq: 9, ..sa }
     }
 
     #[test]
     fn a_dump_neither_repeats_nor_misses_what_lives_through_it() {
         let mut sadb = Sadb::default();
-        let indexes: Vec<Index> = (1..=5).map(|spi| sadb.insert(sa(spi), None)).collect();
+        let indexes: Vec<Index> = (1..=5).map(|spi| sadb.insert(sa(spi), 0)).collect();
         let walker = sadb.start_walk();
         let mut spis = Vec::new();
         let mut step = |sadb: &mut Sadb| {
             let found = sadb.walk(walker, |_| true);
-            spis.extend(found.and_then(|i| sadb.get(i)).map(|sa| sa.said.spi));
+            spis.extend(found.and_then(|i| sadb.get(i)).map(|sa| sa.spi));
             found
         };
         step(&mut sadb);
         sadb.remove(indexes[3]);
-        sadb.insert(sa(6), None);
+        sadb.insert(sa(6), 0);
         sadb.remove(indexes[4]);
         step(&mut sadb);
         sadb.remove(indexes[1]);
@@ -566,24 +569,22 @@ mod tests {
     #[test]
     fn nothing_is_left_of_removed_sas() {
         let mut sadb = Sadb::default();
-        let mut larval = Sa::larval(Said { daddr: [1; 16], spi: 0, proto: 50, v6: false }, [2; 16], 1, 0, 0, 30);
-        larval.seq = 9;
-        let index = sadb.insert(larval, Some(30));
+        let index = sadb.insert(larval(0), 0);
         assert_eq!(sadb.find_by_seq(9), Some(index));
-        sadb.edit(index, 0, |sa| sa.said.spi = 77);
+        sadb.edit(index, 0, |sa| sa.spi = 77);
         assert!(sadb.spis().contains(77, 50));
         sadb.remove(index);
         assert!(sadb.is_empty() && !sadb.spis().contains(77, 50) && sadb.find_by_seq(9).is_none());
         assert!(sadb.larvals.is_empty() && sadb.by_seq.is_empty() && sadb.next_timer().is_none());
-        assert!(sadb.by_said.is_empty() && sadb.by_route.is_empty() && sadb.spis.is_empty());
+        assert!(sadb.by_id.is_empty() && sadb.by_route.is_empty() && sadb.spis.is_empty());
     }
 
     #[test]
     fn a_route_lists_its_sas_newest_first() {
         let mut sadb = Sadb::default();
-        let indexes: Vec<Index> = (1..=4).map(|spi| sadb.insert(sa(spi), None)).collect();
+        let indexes: Vec<Index> = (1..=4).map(|spi| sadb.insert(sa(spi), 0)).collect();
         let route = Route::of(&sa(1));
-        let spis = |sadb: &Sadb| sadb.on_route(route).map(|(_, sa)| sa.said.spi).collect::<Vec<_>>();
+        let spis = |sadb: &Sadb| sadb.on_route(route).map(|(_, sa)| sa.spi).collect::<Vec<_>>();
         assert_eq!(spis(&sadb), [4, 3, 2, 1]);
         sadb.remove(indexes[3]);
         sadb.remove(indexes[1]);
@@ -596,39 +597,37 @@ mod tests {
     #[test]
     fn what_changes_in_an_sa_is_found_again() {
         let mut sadb = Sadb::default();
-        let (first, second) = (sadb.insert(sa(1), None), sadb.insert(sa(2), None));
-        let (daddr, route) = ([1; 16], Route::of(&sa(1)));
-        let spis = |sadb: &Sadb, route| sadb.on_route(route).map(|(_, sa)| sa.said.spi).collect::<Vec<_>>();
+        let (first, second) = (sadb.insert(sa(1), 0), sadb.insert(sa(2), 0));
+        let (dst, route) = (ends().dst(), Route::of(&sa(1)));
+        let spis = |sadb: &Sadb, route| sadb.on_route(route).map(|(_, sa)| sa.spi).collect::<Vec<_>>();
         // Another reqid: another route, and both are told.
-        let (old, new) = (sadb.change(&daddr, 0), sadb.change(&daddr, 9));
-        sadb.edit(first, 0, |sa| (sa.reqid, sa.said.spi) = (9, 3));
+        let (old, new) = (sadb.change(dst, 0), sadb.change(dst, 9));
+        sadb.edit(first, 0, |sa| (sa.reqid, sa.spi) = (9, 3));
         assert!(!sadb.is_unchanged(&old) && !sadb.is_unchanged(&new));
         assert_eq!((spis(&sadb, route), spis(&sadb, Route { reqid: 9, ..route })), (vec![2], vec![3]));
-        assert_eq!(sadb.find(&sa(3).said), Some(first));
-        assert_eq!(sadb.find(&sa(1).said), None);
+        assert_eq!(sadb.find(&sa(3).id()), Some(first));
+        assert_eq!(sadb.find(&sa(1).id()), None);
         // Older than it was: behind those that are not.
         sadb.edit(first, 0, |sa| (sa.reqid, sa.usage.add_time) = (0, 7));
         assert_eq!(spis(&sadb, route), [3, 2]);
         sadb.edit(second, 0, |sa| sa.usage.add_time = 8);
         assert_eq!(spis(&sadb, route), [2, 3]);
         // What no index shows: a limit, and the beginning of its end.
-        let same = sadb.change(&daddr, 0);
-        sadb.edit(second, 8, |sa| (sa.soft.add_seconds, sa.dying) = (5, false));
+        let same = sadb.change(dst, 0);
+        sadb.edit(second, 8, |sa| (sa.soft.add_seconds, sa.state) = (5, State::Mature));
         assert_eq!((sadb.next_timer(), sadb.is_unchanged(&same)), (Some(13), false));
-        sadb.edit(second, 13, |sa| sa.dying = true);
+        sadb.edit(second, 13, |sa| sa.state = State::Dying);
         assert_eq!(sadb.next_timer(), None);
         // A larval that was given up is none any more.
-        let mut larval = Sa::larval(sa(4).said, [2; 16], 1, 0, 0, 30);
-        larval.seq = 9;
-        let key = AcquireKey::of(&larval);
-        let larval = sadb.insert(larval, Some(30));
+        let key = AcquireKey::of(&larval(4));
+        let larval = sadb.insert(larval(4), 0);
         assert!(sadb.is_acquiring(&key));
-        sadb.edit(larval, 0, |sa| sa.state = State::Error);
+        sadb.edit(larval, 0, |sa| sa.state = State::Refused);
         assert_eq!((sadb.is_acquiring(&key), sadb.find_by_seq(9), sadb.next_timer()), (false, None, Some(30)));
         // A packet is no change.
-        let same = sadb.change(&daddr, 0);
+        let same = sadb.change(dst, 0);
         sadb.edit(second, 8, |sa| sa.hard.use_seconds = 4);
-        let after = sadb.change(&daddr, 0);
+        let after = sadb.change(dst, 0);
         sadb.touch(second, 10);
         sadb.count(second, 1, 100);
         assert_eq!((sadb.next_timer(), sadb.is_unchanged(&after), same == after), (Some(14), true, false));

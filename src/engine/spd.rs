@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::policy::Policy;
-use super::resolve::policy_index::{FlowKey, Pattern, PolicyIndex, Rank};
-use super::sa::{Context, Selector};
+use super::resolve::policy_index::{PolicyIndex, Rank};
+use super::sa::{Context, Flow, Selector};
+use crate::wire::PolicyDirection;
 
 type Hasher = foldhash::quality::RandomState;
 
@@ -12,31 +13,13 @@ type Hasher = foldhash::quality::RandomState;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Identity {
     context: Option<Context>,
-    dir: u8,
-    v6: bool,
-    saddr: [u8; 16],
-    daddr: [u8; 16],
-    splen: u8,
-    dplen: u8,
-    proto: u8,
-    sport: u16,
-    dport: u16,
+    dir: PolicyDirection,
+    selector: Selector,
 }
 
 impl Identity {
-    fn new(dir: u8, v6: bool, s: &Selector, context: Option<&Context>) -> Self {
-        Self {
-            context: context.cloned(),
-            dir,
-            v6,
-            saddr: s.saddr,
-            daddr: s.daddr,
-            splen: s.splen,
-            dplen: s.dplen,
-            proto: s.proto,
-            sport: s.sport,
-            dport: s.dport,
-        }
+    fn of(policy: &Policy) -> Self {
+        Self { context: policy.context.clone(), dir: policy.dir, selector: policy.selector }
     }
 }
 
@@ -81,8 +64,8 @@ impl Spd {
 
     /// Whether there is a policy for a direction.
     #[must_use]
-    pub fn has(&self, dir: u8) -> bool {
-        self.index.get(usize::from(dir.wrapping_sub(1))).is_some_and(|index| !index.is_empty())
+    pub fn has(&self, dir: PolicyDirection) -> bool {
+        self.index.get(place(dir)).is_some_and(|index| !index.is_empty())
     }
 
     /// A policy by its id.
@@ -93,15 +76,15 @@ impl Spd {
 
     /// The id of the policy with this very selector and label.
     #[must_use]
-    pub fn find(&self, dir: u8, v6: bool, selector: &Selector, context: Option<&Context>) -> Option<u32> {
-        self.by_identity.get(&Identity::new(dir, v6, selector, context)).copied()
+    pub fn find(&self, dir: PolicyDirection, selector: &Selector, context: Option<&Context>) -> Option<u32> {
+        self.by_identity.get(&Identity { context: context.cloned(), dir, selector: *selector }).copied()
     }
 
     /// An id for a new policy of a direction (`xfrm_gen_index`): the kernel's direction in the low bits, a counter
     /// in steps of 8 above; 0 is left out.
-    pub fn new_id(&mut self, dir: u8) -> u32 {
+    pub fn new_id(&mut self, dir: PolicyDirection) -> u32 {
         loop {
-            let mut id = self.id_counter | u32::from(dir.wrapping_sub(1) & 7);
+            let mut id = self.id_counter | u32::from(dir.0.wrapping_sub(1) & 7);
             self.id_counter = self.id_counter.wrapping_add(8);
             if id == 0 {
                 id = 8;
@@ -132,16 +115,32 @@ impl Spd {
     /// Adds a policy as the newest; its position is given here.
     pub fn insert(&mut self, mut policy: Policy) {
         self.position += 1;
-        self.generation += 1;
         policy.position = self.position;
+        self.put(policy);
+    }
+
+    /// Changes a policy, whatever of it but its id and its place. Its indexes follow, and who remembers a choice among
+    /// policies looks again.
+    pub fn edit<R>(&mut self, id: u32, change: impl FnOnce(&mut Policy) -> R) -> Option<R> {
+        let mut policy = self.remove(id)?;
+        let kept = (policy.id, policy.position);
+        let done = change(&mut policy);
+        (policy.id, policy.position) = kept;
+        self.put(policy);
+        Some(done)
+    }
+
+    /// Puts a policy where it belongs.
+    fn put(&mut self, policy: Policy) {
+        self.generation += 1;
         let id = policy.id;
-        self.by_identity.insert(Identity::new(policy.dir, policy.v6, &policy.selector, policy.context.as_ref()), id);
+        self.by_identity.insert(Identity::of(&policy), id);
         self.order.insert(policy.position, id);
         if let Some(at) = policy.ends() {
             self.ends.insert((at, id));
         }
-        if let Some(index) = self.index.get_mut(usize::from(policy.dir.wrapping_sub(1))) {
-            index.insert(&pattern(&policy), rank(&policy), id);
+        if let Some(index) = self.index.get_mut(place(policy.dir)) {
+            index.insert(&policy.selector, rank(&policy), id);
         }
         for template in &policy.templates {
             *self.reqids.entry(template.reqid).or_insert(0) += 1;
@@ -149,23 +148,17 @@ impl Spd {
         self.policies.insert(id, policy);
     }
 
-    /// The templates of a policy; reqids must stay, they are counted.
-    pub fn templates_mut(&mut self, id: u32) -> &mut [super::policy::Template] {
-        self.generation += 1;
-        self.policies.get_mut(&id).map_or(&mut [], |policy| &mut policy.templates)
-    }
-
     /// Removes a policy.
     pub fn remove(&mut self, id: u32) -> Option<Policy> {
         let policy = self.policies.remove(&id)?;
         self.generation += 1;
-        self.by_identity.remove(&Identity::new(policy.dir, policy.v6, &policy.selector, policy.context.as_ref()));
+        self.by_identity.remove(&Identity::of(&policy));
         self.order.remove(&policy.position);
         if let Some(at) = policy.ends() {
             self.ends.remove(&(at, id));
         }
-        if let Some(index) = self.index.get_mut(usize::from(policy.dir.wrapping_sub(1))) {
-            index.remove(&pattern(&policy), rank(&policy));
+        if let Some(index) = self.index.get_mut(place(policy.dir)) {
+            index.remove(&policy.selector, rank(&policy));
         }
         for template in &policy.templates {
             if let Some(count) = self.reqids.get_mut(&template.reqid) {
@@ -178,7 +171,7 @@ impl Spd {
         Some(policy)
     }
 
-    /// Removes every policy; says whether there was one.
+    /// Removes every policy. Returns whether there was one.
     pub fn flush(&mut self) -> bool {
         let any = !self.is_empty();
         let ids: Vec<u32> = self.policies.keys().copied().collect();
@@ -190,8 +183,8 @@ impl Spd {
 
     /// The policy that decides on a packet of a direction.
     #[must_use]
-    pub fn lookup(&self, dir: u8, flow: &FlowKey) -> Option<&Policy> {
-        let (_, id) = self.index.get(usize::from(dir.wrapping_sub(1)))?.lookup(flow)?;
+    pub fn lookup(&self, dir: PolicyDirection, flow: &Flow) -> Option<&Policy> {
+        let (_, id) = self.index.get(place(dir))?.lookup(flow)?;
         self.policies.get(&id)
     }
 
@@ -218,7 +211,7 @@ impl Spd {
         }
     }
 
-    /// Notes that a policy was used.
+    /// Notes that a policy was used, which is no change: it stays what it is.
     pub fn touch(&mut self, id: u32, now: u64) {
         let Some(policy) = self.policies.get_mut(&id) else { return };
         let before = policy.ends();
@@ -235,20 +228,43 @@ impl Spd {
     }
 }
 
+/// Where the index of a direction stands.
+fn place(dir: PolicyDirection) -> usize {
+    usize::from(dir.0.wrapping_sub(1))
+}
+
 fn rank(policy: &Policy) -> Rank {
     Rank { priority: policy.priority, position: policy.position }
 }
 
-fn pattern(policy: &Policy) -> Pattern {
-    let s = &policy.selector;
-    Pattern {
-        v6: policy.v6,
-        saddr: s.saddr,
-        daddr: s.daddr,
-        splen: s.splen,
-        dplen: s.dplen,
-        proto: s.proto,
-        sport: s.sport,
-        dport: s.dport,
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::wire::{Ends, Prefix};
+
+    #[test]
+    fn what_changes_in_a_policy_is_found_again() {
+        let (a, b): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let flow = |dst| Flow { ends: Ends::new(a, dst).unwrap(), proto: 17, sport: 1, dport: 2 };
+        let to = |dst| Selector { dst: Prefix::host(dst), ..Selector::any(a) };
+        let policy = |id, dst| Policy { id, dir: PolicyDirection::OUTBOUND, selector: to(dst), ..Policy::any(a) };
+        let mut spd = Spd::default();
+        spd.insert(policy(1, a));
+        spd.insert(policy(9, b));
+        let found = |spd: &Spd, dst| spd.lookup(PolicyDirection::OUTBOUND, &flow(dst)).map(|policy| policy.id);
+        let generation = spd.generation();
+        // To the other address, where the younger policy is: it is the older still.
+        spd.edit(1, |policy| (policy.id, policy.position, policy.selector) = (7, 7, to(b)));
+        assert_eq!((found(&spd, a), found(&spd, b)), (None, Some(1)));
+        assert_eq!((spd.find(PolicyDirection::OUTBOUND, &to(a), None), spd.next_end()), (None, None));
+        assert_ne!(spd.generation(), generation);
+        // Weaker, and with an end.
+        spd.edit(1, |policy| (policy.priority, policy.hard.add_seconds) = (5, 30));
+        assert_eq!((found(&spd, b), spd.next_end()), (Some(9), Some(30)));
+        spd.expire(30);
+        assert_eq!((spd.len(), spd.below(u64::MAX).map(|policy| policy.id)), (1, Some(9)));
+        assert!(spd.flush() && spd.by_identity.is_empty() && spd.order.is_empty() && spd.reqids.is_empty());
     }
 }

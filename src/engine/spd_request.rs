@@ -1,12 +1,13 @@
-//! Requests about policies, with af_key's checks in af_key's order.
+//! Requests about policies.
 
 use super::Engine;
 use super::message::write_policy;
-use super::policy::{Policy, parse_requests};
-use super::sa::{Context as SecurityContext, Usage};
-use crate::afkey::read::{PolicyHead, limits, policy_head, policy_id, selector, spd_answer};
+use super::policy::Policy;
+use super::sa::Usage;
+use crate::afkey::read::spd_answer;
+use crate::afkey::request::PolicyName;
 use crate::keyd::{Audience, Context, Errno, Time};
-use crate::wire::{ExtensionType as Ext, Header, Message, MessageType, PolicyType};
+use crate::wire::{Header, MessageType};
 
 /// The reference count that Linux shows in `sadb_msg_reserved` of a dump: one more while a timer is armed, which
 /// it is in the first second and for policies that end.
@@ -16,94 +17,64 @@ pub(super) fn references(policy: &Policy, now: Time) -> u16 {
 }
 
 impl Engine {
-    /// `pfkey_spdadd`: SPDADD, SPDUPDATE and SPDSETIDX.
-    pub(super) fn spd_add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let header = request.header();
-        let PolicyHead { v6, selector, policy_type, ext, requests } = policy_head(request)?;
-        let context = SecurityContext::of(request)?;
-        let spd = &mut self.spd;
-        let templates = if policy_type == PolicyType::IPSEC {
-            parse_requests(requests, ext.dir, v6, || spd.new_reqid())?
-        } else {
-            Vec::new()
-        };
-        let existing = self.spd.find(ext.dir, v6, &selector, context.as_ref());
-        let id = match existing {
-            Some(_) if header.msg_type != MessageType::X_SPDUPDATE => return Err(Errno::EEXIST),
-            // The new policy takes the old one's id, and is the newest.
-            Some(id) => id,
-            None => self.spd.new_id(ext.dir),
-        };
-        self.spd.remove(id);
-        self.spd.insert(Policy {
-            id,
-            dir: ext.dir,
-            v6,
-            priority: ext.priority.get(),
-            icmp: false,
-            block: policy_type == PolicyType::DISCARD,
-            selector,
-            context,
-            templates,
-            hard: limits(request.lifetime(Ext::LIFETIME_HARD)),
-            soft: limits(request.lifetime(Ext::LIFETIME_SOFT)),
-            usage: Usage { add_time: cx.now.as_secs(), ..Usage::default() },
-            position: 0,
-            inserted: cx.now.as_nanos(),
-        });
-        let msg_type = match header.msg_type {
-            MessageType::X_SPDUPDATE => MessageType::X_SPDUPDATE,
-            _ => MessageType::X_SPDADD,
-        };
-        self.show_policy(id, spd_answer(header, msg_type, 3), Audience::All, cx)
+    /// `pfkey_spdadd`.
+    pub(super) fn spd_add(&mut self, header: Header, policy: Policy, cx: &mut Context<'_>) -> Result<(), Errno> {
+        if self.spd.find(policy.dir, &policy.selector, policy.context.as_ref()).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        let id = self.spd.new_id(policy.dir);
+        self.insert_policy(id, policy, spd_answer(header, MessageType::X_SPDADD, 3), cx)
     }
 
-    fn show_policy(&mut self, id: u32, header: Header, audience: Audience, cx: &mut Context<'_>) -> Result<(), Errno> {
-        self.send(cx, audience, |engine, buffer| match engine.spd.get(id) {
-            Some(policy) => write_policy(buffer, header, policy),
-            None => crate::wire::Writer::new(buffer, header, engine.profile).finish(),
-        })
-        .map(|_| ())
+    /// `pfkey_spdadd` of an SPDUPDATE: the new policy takes the old one's id, and is the newest.
+    pub(super) fn spd_update(&mut self, header: Header, policy: Policy, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let existing = self.spd.find(policy.dir, &policy.selector, policy.context.as_ref());
+        let id = existing.unwrap_or_else(|| self.spd.new_id(policy.dir));
+        self.spd.remove(id);
+        self.insert_policy(id, policy, spd_answer(header, MessageType::X_SPDUPDATE, 3), cx)
+    }
+
+    fn insert_policy(&mut self, id: u32, policy: Policy, notice: Header, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let usage = Usage { add_time: cx.now.as_secs(), ..Usage::NONE };
+        self.spd.insert(Policy { id, usage, inserted: cx.now.as_nanos(), ..policy });
+        self.show_policy(id, notice, Audience::All, cx)
+    }
+
+    fn show_policy(&self, id: u32, header: Header, audience: Audience, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let policy = self.spd.get(id).ok_or(Errno::ENOENT)?;
+        cx.send(audience, header, |writer| write_policy(writer, policy))
     }
 
     /// Removes a policy and says so.
     fn drop_policy(&mut self, id: u32, header: Header, cx: &mut Context<'_>) -> Result<(), Errno> {
         let policy = self.spd.remove(id).ok_or(Errno::ENOENT)?;
-        self.send(cx, Audience::All, |_, buffer| write_policy(buffer, header, &policy)).map(|_| ())
+        cx.send(Audience::All, header, |writer| write_policy(writer, &policy))
     }
 
     /// `pfkey_spddelete`.
-    pub(super) fn spd_delete(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let (v6, selector) = selector(request)?;
-        let (ext, _) = request.policy().ok_or(Errno::EINVAL)?;
-        if !(1..=3).contains(&ext.dir) {
-            return Err(Errno::EINVAL);
-        }
-        let context = SecurityContext::of(request)?;
-        let id = self.spd.find(ext.dir, v6, &selector, context.as_ref()).ok_or(Errno::ENOENT)?;
-        self.drop_policy(id, spd_answer(request.header(), MessageType::X_SPDDELETE, 1), cx)
+    pub(super) fn spd_delete(&mut self, header: Header, name: &PolicyName, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let id = self.spd.find(name.dir, &name.selector, name.context.as_ref()).ok_or(Errno::ENOENT)?;
+        self.drop_policy(id, spd_answer(header, MessageType::X_SPDDELETE, 1), cx)
     }
 
-    /// `pfkey_spdget`: SPDGET and SPDDELETE2.
-    pub(super) fn spd_by_id(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let header = request.header();
-        let id = policy_id(request)?;
+    /// `pfkey_spdget` of an SPDDELETE2.
+    pub(super) fn spd_delete_by_id(&mut self, header: Header, id: u32, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.drop_policy(id, spd_answer(header, MessageType::X_SPDDELETE2, 1), cx)
+    }
+
+    /// `pfkey_spdget`.
+    pub(super) fn spd_get(&self, header: Header, id: u32, cx: &mut Context<'_>) -> Result<(), Errno> {
         let policy = self.spd.get(id).ok_or(Errno::ENOENT)?;
-        if header.msg_type == MessageType::X_SPDDELETE2 {
-            return self.drop_policy(id, spd_answer(header, MessageType::X_SPDDELETE2, 1), cx);
-        }
         let held = references(policy, cx.now) + 1;
         self.show_policy(id, spd_answer(header, MessageType::X_SPDGET, held), Audience::One, cx)
     }
 
     /// `pfkey_spdflush`: the answer first, then, if something was removed, a notification.
-    pub(super) fn spd_flush(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let header = request.header();
+    pub(super) fn spd_flush(&mut self, header: Header, cx: &mut Context<'_>) {
         let any = self.spd.flush();
-        self.send_header(cx, Audience::One, Header { errno: 0, len: 2, ..header })?;
+        cx.send_header(Audience::One, Header { errno: 0, len: 2, ..header });
         if any {
-            self.send_header(cx, Audience::All, spd_answer(header, MessageType::X_SPDFLUSH, 0))?;
+            cx.send_header(Audience::All, spd_answer(header, MessageType::X_SPDFLUSH, 0));
         }
-        Ok(())
     }
 }

@@ -1,24 +1,23 @@
 //! What a data plane asks of the engine, and what it tells it.
 
+use std::net::IpAddr;
+
 use super::Engine;
 use super::message::Shown;
-use super::resolve::policy_index::FlowKey;
-use super::resolve::template::{Settled, Taken, host_address};
-use super::sa::{Address, Said, State};
-use crate::keyd::{Audience, Context, KeyEngine as _};
+use super::message::write_host;
+use super::resolve::template::{Settled, Taken};
+use super::sa::{Flow, SaId};
+use crate::keyd::{Audience, Context, KeyEngine as _, MessageBuffer};
 use crate::wire::layout::SadbSa;
-use crate::wire::{ExtensionType as Ext, Header, MessageType, SaType, Writer};
-
-/// A packet's addresses, protocol and ports.
-pub type Flow = FlowKey;
+use crate::wire::{ExtensionType as Ext, Header, MessageType, Mode, SaType, Writer};
 
 /// What an outbound packet is to meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outbound {
     /// No policy, or one that says none: let it pass.
     Pass,
-    /// Apply these SAs in order, each in its `sadb_x_sa2_mode`.
-    Apply(Vec<(Said, u8)>),
+    /// Apply these SAs in order, each in its mode.
+    Apply(Vec<(SaId, Mode)>),
     /// An SA is missing; key managers were asked, or there is none. Hold or drop the packet.
     Wait,
 }
@@ -45,14 +44,14 @@ impl Engine {
     /// The SA does not exist, is no longer valid, or has reached its hard limit; the packets must not pass.
     pub fn count_traffic(
         &mut self,
-        said: &Said,
+        id: &SaId,
         packets: u64,
         bytes: u64,
         cx: &mut Context<'_>,
     ) -> Result<(), TrafficError> {
         self.advance(cx);
-        let index = self.sadb.find(said).ok_or(TrafficError::NoSa)?;
-        if self.sadb.get(index).is_none_or(|sa| sa.state != State::Valid) {
+        let index = self.sadb.find(id).ok_or(TrafficError::NoSa)?;
+        if self.sadb.get(index).is_none_or(|sa| !sa.state.is_valid()) {
             return Err(TrafficError::NoSa);
         }
         self.sadb.touch(index, cx.now.as_secs());
@@ -82,7 +81,7 @@ impl Engine {
             Settled::Block => Err(TrafficError::Discarded),
             Settled::Wait => Ok(Outbound::Wait),
             Settled::Through { links, .. } => {
-                Ok(Outbound::Apply(links.iter().map(|link| (link.said, link.mode)).collect()))
+                Ok(Outbound::Apply(links.iter().map(|link| (link.id, link.mode)).collect()))
             }
         }
     }
@@ -94,34 +93,31 @@ impl Engine {
     /// There is no such SA, or it is not encapsulated.
     pub fn new_mapping(
         &mut self,
-        said: &Said,
-        new_addr: Address,
+        id: &SaId,
+        new_addr: IpAddr,
         new_port: u16,
         cx: &mut Context<'_>,
     ) -> Result<(), TrafficError> {
-        let index = self.sadb.find(said).ok_or(TrafficError::NoSa)?;
+        let index = self.sadb.find(id).ok_or(TrafficError::NoSa)?;
         let Some(sa) = self.sadb.get(index) else { return Err(TrafficError::NoSa) };
-        let (encap, old, seq, v6) = (sa.encap.ok_or(TrafficError::NoSa)?, sa.saddr, sa.seq, sa.said.v6);
+        let (encap, old, seq) = (sa.encap.ok_or(TrafficError::NoSa)?, sa.ends.src(), sa.seq);
         let header = Header::new(MessageType::X_NAT_T_NEW_MAPPING, SaType::ESP, seq, 0);
-        let (profile, spi) = (self.profile, said.spi);
-        let _ = self.send(cx, Audience::Registered, |_, buffer| {
-            let mut writer = Writer::new(buffer, header, profile);
-            writer.sa(SadbSa { spi: spi.into(), ..Default::default() });
-            host_address(&mut writer, Ext::ADDRESS_SRC, &old, v6);
+        let _ = cx.send(Audience::Registered, header, |writer| {
+            writer.sa(SadbSa { spi: id.spi.into(), ..Default::default() });
+            write_host(writer, Ext::ADDRESS_SRC, old);
             writer.nat_t_port(Ext::X_NAT_T_SPORT, encap.sport);
-            host_address(&mut writer, Ext::ADDRESS_DST, &new_addr, v6);
+            write_host(writer, Ext::ADDRESS_DST, new_addr);
             writer.nat_t_port(Ext::X_NAT_T_DPORT, new_port);
-            writer.finish()
         });
         Ok(())
     }
 
     /// Shows an SA as a GET would, but for its keys, to whoever drives the engine.
     #[must_use]
-    pub fn describe(&self, said: &Said) -> Option<Vec<u8>> {
-        let sa = self.sadb.get(self.sadb.find(said)?)?;
-        let mut buffer = vec![0; super::message::BUFFER_LEN];
+    pub fn describe(&self, id: &SaId) -> Option<Vec<u8>> {
+        let sa = self.sadb.get(self.sadb.find(id)?)?;
         let header = Header::new(MessageType::GET, sa.satype(), 0, 0);
-        self.write_sa(&mut buffer, header, sa, Shown::WithoutKeys).ok().map(|m| m.to_vec())
+        let write = |writer: &mut Writer<'_>| self.write_sa(writer, sa, Shown::WithoutKeys);
+        MessageBuffer::default().write(header, write, <[u8]>::to_vec).ok()
     }
 }

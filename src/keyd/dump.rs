@@ -1,9 +1,9 @@
 //! One running dump: messages numbered 1, 2, …, the last one 0, one held back so that the last is known
 //! (af_key's `pfkey_do_dump` and `dump_sa`).
 
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
-use super::{DumpStep, Errno, KeyEngine, Time};
+use super::{DumpMessage, DumpStep, Errno, KeyEngine, MessageBuffer, Time};
 use crate::wire::Header;
 
 /// How far a dump came.
@@ -17,25 +17,35 @@ pub(super) enum Progress {
     Failed(Errno),
 }
 
+/// A message; it may hold keys.
+type Bytes = Zeroizing<Vec<u8>>;
+
+/// The messages that were taken from the engine and not delivered.
+enum Stage {
+    /// None was taken yet.
+    Empty,
+    /// The newest is held back: it may be the last.
+    Held(Bytes),
+    /// A newer one is there, so that the one held back can go: it waits for room.
+    Next { held: Bytes, newer: Bytes },
+    /// The engine has no more. The last one waits for room.
+    Last(Bytes),
+}
+
 /// A dump between its first and its last message.
 pub(super) struct DumpRun<D> {
     cursor: D,
     header: Header,
     /// Messages taken from the engine so far.
     seq: u32,
-    /// The message held back.
-    pending: Option<Zeroizing<Vec<u8>>>,
-    /// The engine has no more; with the errno that ended it.
-    ended: Option<Option<Errno>>,
-    /// A message taken from the engine that waits for `pending` to be delivered.
-    next: Option<Zeroizing<Vec<u8>>>,
+    stage: Stage,
     /// A buffer to write the next message into.
-    spare: Zeroizing<Vec<u8>>,
+    spare: Bytes,
 }
 
 impl<D> DumpRun<D> {
     pub(super) fn new(cursor: D, header: Header) -> Self {
-        Self { cursor, header, seq: 0, pending: None, ended: None, next: None, spare: Zeroizing::default() }
+        Self { cursor, header, seq: 0, stage: Stage::Empty, spare: Zeroizing::default() }
     }
 
     pub(super) const fn header(&self) -> Header {
@@ -56,6 +66,7 @@ impl<D> DumpRun<D> {
         &mut self,
         engine: &mut E,
         now: Time,
+        buffer: &mut MessageBuffer,
         queue: &mut Q,
         gate: impl Fn(&mut Q) -> bool,
         deliver: impl Fn(&mut Q, &[u8]) -> bool,
@@ -64,49 +75,58 @@ impl<D> DumpRun<D> {
         E: KeyEngine<Dump = D>,
     {
         loop {
-            if self.next.is_some() {
-                if self.pending.as_ref().is_some_and(|pending| !deliver(queue, pending)) {
-                    return Progress::Suspended;
-                }
-                self.spare = self.pending.take().unwrap_or_default();
-                self.pending = self.next.take();
-            }
-            if let Some(errno) = self.ended {
-                let Some(pending) = self.pending.as_mut() else {
-                    return Progress::Failed(errno.unwrap_or(Errno::ENOENT));
-                };
+            self.stage = match std::mem::replace(&mut self.stage, Stage::Empty) {
                 // Even the closing message obeys the gate.
-                patch(pending, 0, self.header.pid, errno);
-                if !gate(queue) || !deliver(queue, pending) {
+                Stage::Last(last) if gate(queue) && deliver(queue, &last) => return Progress::Done,
+                Stage::Next { held, newer } if deliver(queue, &held) => {
+                    self.spare = held;
+                    Stage::Held(newer)
+                }
+                // The gate is tested before a message is built.
+                stage @ (Stage::Empty | Stage::Held(_)) if gate(queue) => {
+                    match (self.take(engine, now, buffer), stage) {
+                        (Ok(Some(newer)), Stage::Held(held)) => Stage::Next { held, newer },
+                        (Ok(Some(first)), _) => Stage::Held(first),
+                        (Ok(None), Stage::Held(last)) => self.closing(last, None),
+                        (Err(errno), Stage::Held(last)) => self.closing(last, Some(errno)),
+                        (ended, _) => return Progress::Failed(ended.err().unwrap_or(Errno::ENOENT)),
+                    }
+                }
+                full => {
+                    self.stage = full;
                     return Progress::Suspended;
                 }
-                self.pending = None;
-                return Progress::Done;
-            }
-            // The gate is tested before a message is built.
-            if !gate(queue) {
-                return Progress::Suspended;
-            }
-            let mut message = std::mem::take(&mut self.spare);
-            // Also what is beyond its length: a buffer that grows leaves its old place as it is.
-            message.zeroize();
-            match engine.dump_next(&mut self.cursor, now, &mut message) {
-                Ok(DumpStep::Entry) => {
-                    self.seq = self.seq.wrapping_add(1);
-                    patch(&mut message, self.seq, self.header.pid, None);
-                    self.next = Some(message);
-                }
-                Ok(DumpStep::End) => self.ended = Some(None),
-                Err(errno) => self.ended = Some(Some(errno)),
+            };
+        }
+    }
+
+    /// The engine's next message, numbered.
+    fn take<E>(&mut self, engine: &mut E, now: Time, buffer: &mut MessageBuffer) -> Result<Option<Bytes>, Errno>
+    where
+        E: KeyEngine<Dump = D>,
+    {
+        let mut message = std::mem::take(&mut self.spare);
+        match engine.dump_next(&mut self.cursor, now, &mut DumpMessage::new(buffer, &mut message))? {
+            DumpStep::End => Ok(None),
+            DumpStep::Entry => {
+                self.seq = self.seq.wrapping_add(1);
+                patch(&mut message, self.seq, self.header.pid, None);
+                Ok(Some(message))
             }
         }
+    }
+
+    /// The last message, which says so and how the dump ended.
+    fn closing(&self, mut last: Bytes, errno: Option<Errno>) -> Stage {
+        patch(&mut last, 0, self.header.pid, errno);
+        Stage::Last(last)
     }
 }
 
 /// Fills in what only the hub knows: `sadb_msg_errno`, `sadb_msg_seq`, `sadb_msg_pid`.
 fn patch(message: &mut [u8], seq: u32, pid: u32, errno: Option<Errno>) {
     if let Some(errno_field) = message.get_mut(2) {
-        *errno_field = errno.map_or(0, |e| u8::try_from(e as i32).unwrap_or(libc::EINVAL as u8));
+        *errno_field = errno.map_or(0, Errno::to_wire);
     }
     if let Some(field) = message.get_mut(8..12) {
         field.copy_from_slice(&seq.to_ne_bytes());

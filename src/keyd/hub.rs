@@ -1,138 +1,29 @@
-//! The hub between sessions and an engine: af_key's `pfkey_process` and `pfkey_broadcast` without I/O.
-
-use std::collections::BTreeMap;
+//! The hub between sessions and an engine: af_key's `pfkey_process` without I/O.
 
 use super::dump::{DumpRun, Progress};
 use super::limits::MAX_OBJECTS;
-use super::{Audience, Context, Errno, KeyEngine, Outbox, SessionId, SessionState, Sink, Supported, Time};
-use zerocopy::IntoBytes as _;
-use zeroize::Zeroizing;
-
-use crate::wire::{ExtensionType, Header, Message, MessageType, Profile, SaType, WireError, Writer, several};
+use super::sockets::{Sockets, registration};
+use super::{
+    Audience, Context, Errno, KeyEngine, MessageBuffer, PromiscuousCopy, Service, SessionId, SessionState,
+    SessionStatistics, Sink, Supported, Time,
+};
+use crate::afkey::request::is_change;
+use crate::wire::{
+    ExtensionType, HEADER_LEN, Header, Message, MessageType, Profile, Rule, SaType, WireError, Writer, several,
+};
 
 /// `SADB_SATYPE_MAX`.
 const MAX_SATYPE: u8 = 9;
-
-/// What a hub counted for a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SessionStatistics {
-    /// Messages that its queue took.
-    pub delivered: u64,
-    /// Messages that were lost because its queue was full.
-    pub dropped: u64,
-    /// Times that a dump of its went on after it had waited for room, or for others' turns.
-    pub resumed: u64,
-    /// Requests that a limit refused: a second dump at once (EBUSY), one SA or policy too many (ENOBUFS).
-    pub refused: u64,
-}
-
-/// An open PF_KEY socket as the hub knows it.
-struct Session<D> {
-    /// Bit n: registered for SA type n.
-    registered: u16,
-    promiscuous: bool,
-    /// `sadb_msg_pid` of what it sent last.
-    pid: u32,
-    dump: Option<Box<DumpRun<D>>>,
-    statistics: SessionStatistics,
-}
-
-type Sessions<D> = BTreeMap<SessionId, Session<D>>;
 
 /// Sessions in front of one engine. Bytes and a time go in; messages come out through the caller's [`Sink`]
 /// before the call returns.
 pub struct Hub<E: KeyEngine> {
     engine: E,
-    profile: Profile,
-    /// By id; ids grow, so that the newest session is the last.
-    sessions: Sessions<E::Dump>,
-    next_id: u32,
-    /// Number of sessions with a registration.
-    registered: usize,
-    /// Number of promiscuous sessions.
-    promiscuous: usize,
+    sockets: Sockets<E::Dump>,
     /// SAs and policies that the engine may hold.
     max_objects: usize,
-    /// Messages that the hub itself writes.
-    scratch: Vec<u8>,
-}
-
-/// Hands messages to their audience.
-struct Delivery<'a, D, S> {
-    sessions: &'a mut Sessions<D>,
-    /// Whether a session is promiscuous; if not, an answer to one session concerns no other.
-    promiscuous: bool,
-    profile: Profile,
-    requester: Option<SessionId>,
-    sink: &'a mut S,
-}
-
-impl<D, S: Sink> Delivery<'_, D, S> {
-    fn to(&mut self, id: SessionId, message: &[u8]) -> bool {
-        let taken = self.sink.deliver(id, message);
-        if let Some(session) = self.sessions.get_mut(&id) {
-            count(&mut session.statistics, taken);
-        }
-        taken
-    }
-
-    /// `pfkey_broadcast`: promiscuous copies and everyone in the audience but `one`, newest session first; `one`
-    /// last.
-    fn broadcast(&mut self, audience: Audience, one: Option<SessionId>, message: &[u8]) -> usize {
-        let mut takers = 0;
-        let nobody_else = matches!(audience, Audience::One | Audience::Promiscuous) && !self.promiscuous;
-        let others = if nobody_else { None } else { Some(self.sessions.iter_mut().rev()) };
-        let wrapped = if self.promiscuous { wrap(message, self.profile) } else { None };
-        for (&id, session) in others.into_iter().flatten() {
-            if session.promiscuous {
-                count(
-                    &mut session.statistics,
-                    self.sink.deliver(id, wrapped.as_ref().map_or(message, |wrapped| wrapped.as_slice())),
-                );
-            }
-            let hears = match audience {
-                Audience::All => true,
-                Audience::Registered => session.registered != 0,
-                Audience::RegisteredFor(satype) => session.registered & registration(satype) != 0,
-                Audience::One | Audience::Promiscuous => false,
-            };
-            if hears && one != Some(id) {
-                let taken = self.sink.deliver(id, message);
-                count(&mut session.statistics, taken);
-                takers += usize::from(taken);
-            }
-        }
-        if let Some(id) = one {
-            takers += usize::from(self.to(id, message));
-        }
-        takers
-    }
-}
-
-impl<D, S: Sink> Outbox for Delivery<'_, D, S> {
-    fn deliver(&mut self, audience: Audience, message: &[u8]) -> usize {
-        let one = if audience == Audience::One { self.requester } else { None };
-        self.broadcast(audience, one, message)
-    }
-}
-
-/// The bit of a registration.
-fn registration(satype: SaType) -> u16 {
-    if satype == SaType::UNSPEC { 0 } else { 1_u16.checked_shl(satype.0.into()).unwrap_or(0) }
-}
-
-/// A request that is the engine's alone and changes SAs or policies.
-const fn is_change(msg_type: MessageType) -> bool {
-    matches!(
-        msg_type,
-        MessageType::ADD
-            | MessageType::UPDATE
-            | MessageType::DELETE
-            | MessageType::X_SPDADD
-            | MessageType::X_SPDUPDATE
-            | MessageType::X_SPDDELETE
-            | MessageType::X_SPDDELETE2
-    )
+    /// Where every message is built, the engine's and the hub's own.
+    buffer: MessageBuffer,
 }
 
 /// A request that may add an SA or a policy.
@@ -147,35 +38,135 @@ const fn adds(msg_type: MessageType) -> bool {
     )
 }
 
-/// What a promiscuous session gets instead of a message: by RFC 2367 section 3.1.11 the message behind a PROMISC
-/// header; on Linux the message itself.
-fn wrap(message: &[u8], profile: Profile) -> Option<Zeroizing<Vec<u8>>> {
-    let inner = Header::read(message).filter(|_| profile == Profile::Rfc2367)?;
-    let len = u16::try_from(2 + message.len() / 8).ok()?;
-    let header = Header { len, ..Header::new(MessageType::X_PROMISC, inner.satype, 0, inner.pid) };
-    Some(Zeroizing::new([header.to_layout().as_bytes(), message].concat()))
-}
+impl<E: KeyEngine> Service for Hub<E> {
+    fn open(&mut self) -> SessionId {
+        self.sockets.open()
+    }
 
-fn count(statistics: &mut SessionStatistics, taken: bool) {
-    if taken {
-        statistics.delivered += 1;
-    } else {
-        statistics.dropped += 1;
+    fn resume(&mut self, id: SessionId, state: &SessionState, now: Time) -> SessionId {
+        if let Some(socket) = self.sockets.sessions.get_mut(id) {
+            if let Some(run) = socket.dump.take() {
+                self.engine.dump_end(run.into_cursor());
+            }
+            return id;
+        }
+        let id = self.open();
+        let wants = state.registered != 0;
+        if wants && (self.sockets.is_registered() || self.engine.set_registered(true, now).is_ok()) {
+            self.sockets.register(id, state.registered);
+        }
+        self.sockets.set_promiscuous(id, state.promiscuous);
+        self.note_pid(id, state.pid);
+        id
+    }
+
+    fn state(&self, id: SessionId) -> SessionState {
+        self.sockets.sessions.get(id).map_or_else(SessionState::default, |socket| SessionState {
+            registered: socket.registered,
+            promiscuous: socket.promiscuous,
+            pid: socket.pid,
+            dump: socket.dump.as_ref().map(|run| run.header()),
+        })
+    }
+
+    /// Its registrations, promiscuity and dump end.
+    fn close(&mut self, id: SessionId, now: Time) {
+        let Some(socket) = self.sockets.close(id) else { return };
+        if let Some(run) = socket.dump {
+            self.engine.dump_end(run.into_cursor());
+        }
+        if socket.registered != 0 && !self.sockets.is_registered() {
+            // Nobody is left to tell of an error.
+            let _ = self.engine.set_registered(false, now);
+        }
+    }
+
+    fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> Result<(), WireError> {
+        let header = self.check(bytes)?;
+        self.sockets.delivery(Some(id), sink).broadcast(Audience::Promiscuous, None, bytes);
+        self.note_pid(id, header.pid);
+        let wraps = self.sockets.dialect.promiscuous_copy == PromiscuousCopy::Wrapped;
+        let wrapper = wraps && header.msg_type == MessageType::X_PROMISC && header.len > 2;
+        let (outcome, malformed) = match Message::parse(bytes, Profile::Linux) {
+            // What is wrapped is no extension of the wrapper.
+            _ if wrapper => (self.unwrap(header.seq, bytes, sink), false),
+            Ok(message) => (self.dispatch(id, &message, now, sink), false),
+            Err(_) => (Err(Errno::EINVAL), true),
+        };
+        if let Err(errno) = outcome {
+            self.report(id, header, errno, malformed, sink);
+        }
+        Ok(())
+    }
+
+    fn receive_all(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> u64 {
+        let mut malformed = 0;
+        let mut together: Vec<Message<'_>> = Vec::new();
+        for one in several(bytes) {
+            let full = self.engine.objects() + together.len() >= self.max_objects;
+            let plain =
+                self.check(one).is_ok_and(|header| is_change(header.msg_type) && !(full && adds(header.msg_type)));
+            match Message::parse(one, Profile::Linux) {
+                // An engine reports errors to the requester only.
+                Ok(message) if plain && self.sockets.dialect.errors == Audience::One => {
+                    self.sockets.delivery(Some(id), sink).broadcast(Audience::Promiscuous, None, one);
+                    self.note_pid(id, message.header().pid);
+                    together.push(message);
+                }
+                _ => {
+                    self.with_engine(now, Some(id), sink, |engine, cx| engine.request_all(&together, cx));
+                    together.clear();
+                    malformed += u64::from(self.receive(id, one, now, sink).is_err());
+                }
+            }
+        }
+        self.with_engine(now, Some(id), sink, |engine, cx| engine.request_all(&together, cx));
+        malformed
+    }
+
+    fn writable(&mut self, id: SessionId, now: Time, sink: &mut impl Sink) {
+        let dumps = self.is_dumping(id);
+        self.sockets.sessions.count(id, |statistics| statistics.resumed += u64::from(dumps));
+        self.pump(id, now, sink);
+    }
+
+    fn is_dumping(&self, id: SessionId) -> bool {
+        self.sockets.sessions.get(id).is_some_and(|socket| socket.dump.is_some())
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        self.engine.next_deadline()
+    }
+
+    fn advance(&mut self, now: Time, sink: &mut impl Sink) {
+        self.with_engine(now, None, sink, |engine, cx| engine.advance(cx));
+    }
+
+    fn event(&mut self, now: Time, sink: &mut impl Sink) {
+        self.with_engine(now, None, sink, |engine, cx| engine.event(cx));
+    }
+
+    fn statistics(&self, id: SessionId) -> Option<SessionStatistics> {
+        self.sockets.sessions.statistics(id)
+    }
+
+    fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)> {
+        self.sockets.sessions.all_statistics()
+    }
+
+    fn engine_statistics(&self) -> Option<String> {
+        self.engine.statistics()
     }
 }
 
 impl<E: KeyEngine> Hub<E> {
     /// A hub without sessions in front of an engine.
-    pub fn new(engine: E, profile: Profile) -> Self {
+    pub fn new(engine: E) -> Self {
         Self {
+            sockets: Sockets::new(engine.dialect()),
             engine,
-            profile,
-            sessions: BTreeMap::new(),
-            next_id: 0,
-            registered: 0,
-            promiscuous: 0,
             max_objects: MAX_OBJECTS,
-            scratch: Vec::new(),
+            buffer: MessageBuffer::default(),
         }
     }
 
@@ -195,162 +186,10 @@ impl<E: KeyEngine> Hub<E> {
         &mut self.engine
     }
 
-    /// The dialect that sessions speak.
-    pub const fn profile(&self) -> Profile {
-        self.profile
-    }
-
-    /// Opens a session.
-    pub fn open(&mut self) -> SessionId {
-        let id = SessionId(self.next_id);
-        self.next_id = self.next_id.wrapping_add(1);
-        self.sessions.insert(
-            id,
-            Session { registered: 0, promiscuous: false, pid: 0, dump: None, statistics: SessionStatistics::default() },
-        );
-        id
-    }
-
-    /// Opens a session that another process had; one that is known stays, but for its dump, whose rest is lost.
-    pub fn resume(&mut self, id: SessionId, state: &SessionState, now: Time) -> SessionId {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            if let Some(run) = session.dump.take() {
-                self.engine.dump_end(run.into_cursor());
-            }
-            return id;
-        }
-        let id = self.open();
-        let registered =
-            state.registered != 0 && (self.registered != 0 || self.engine.set_registered(true, now).is_ok());
-        self.registered += usize::from(registered);
-        self.promiscuous += usize::from(state.promiscuous);
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.registered = if registered { state.registered } else { 0 };
-            session.promiscuous = state.promiscuous;
-            session.pid = state.pid;
-        }
-        id
-    }
-
-    /// What is known of a session.
-    pub fn state(&self, id: SessionId) -> SessionState {
-        self.sessions.get(&id).map_or_else(SessionState::default, |session| SessionState {
-            registered: session.registered,
-            promiscuous: session.promiscuous,
-            pid: session.pid,
-            dump: session.dump.as_ref().map(|run| run.header()),
-        })
-    }
-
-    /// Closes a session: its registrations, promiscuity and dump end.
-    pub fn close(&mut self, id: SessionId, now: Time) {
-        let Some(session) = self.sessions.remove(&id) else { return };
-        self.promiscuous -= usize::from(session.promiscuous);
-        if let Some(run) = session.dump {
-            self.engine.dump_end(run.into_cursor());
-        }
-        if session.registered != 0 {
-            self.registered -= 1;
-            if self.registered == 0 {
-                // Nobody is left to tell of an error.
-                let _ = self.engine.set_registered(false, now);
-            }
-        }
-    }
-
-    /// The ids of the open sessions, oldest first.
-    pub fn sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
-        self.sessions.keys().copied()
-    }
-
-    /// What was delivered to a session and what it lost.
-    pub fn statistics(&self, id: SessionId) -> Option<SessionStatistics> {
-        self.sessions.get(&id).map(|s| s.statistics)
-    }
-
-    /// Whether a session has a dump that waits for [`Hub::writable`].
-    pub fn is_dumping(&self, id: SessionId) -> bool {
-        self.sessions.get(&id).is_some_and(|s| s.dump.is_some())
-    }
-
     /// Where a session's dump stands: how many messages it has taken from the engine, the one that it holds back
     /// included. `None` when no dump is running.
     pub fn dump_position(&self, id: SessionId) -> Option<u32> {
-        self.sessions.get(&id)?.dump.as_ref().map(|run| run.taken())
-    }
-
-    /// Takes one message from a session and delivers everything that it causes.
-    ///
-    /// # Errors
-    /// A framing error, which AF_KEY's `send` returns itself; nothing was done and nobody hears of it. Every other
-    /// error is a message to the requester.
-    pub fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> Result<(), WireError> {
-        let header = Header::check(bytes, self.profile)?;
-        self.delivery(Some(id), sink).broadcast(Audience::Promiscuous, None, bytes);
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.pid = header.pid;
-        }
-        let wrapper = self.profile == Profile::Rfc2367 && header.msg_type == MessageType::X_PROMISC && header.len > 2;
-        let (outcome, malformed) = match Message::parse(bytes, self.profile) {
-            // What is wrapped is no extension of the wrapper.
-            _ if wrapper => (self.unwrap(header.seq, bytes, sink), false),
-            Ok(message) => (self.dispatch(id, &message, now, sink), false),
-            Err(_) => (Err(Errno::EINVAL), true),
-        };
-        if let Err(errno) = outcome {
-            self.report(id, header, errno, malformed, sink);
-        }
-        Ok(())
-    }
-
-    /// Takes several messages that came from a session together. Gives the number of those that were no messages.
-    pub fn receive_all(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> u64 {
-        let mut malformed = 0;
-        let mut together: Vec<Message<'_>> = Vec::new();
-        for one in several(bytes) {
-            let full = self.engine.objects() + together.len() >= self.max_objects;
-            let plain = Header::check(one, self.profile)
-                .is_ok_and(|header| is_change(header.msg_type) && !(full && adds(header.msg_type)));
-            match Message::parse(one, self.profile) {
-                Ok(message) if plain && self.profile == Profile::Linux => {
-                    self.delivery(Some(id), sink).broadcast(Audience::Promiscuous, None, one);
-                    if let Some(session) = self.sessions.get_mut(&id) {
-                        session.pid = message.header().pid;
-                    }
-                    together.push(message);
-                }
-                _ => {
-                    self.with_engine(now, Some(id), sink, |engine, cx| engine.request_all(&together, cx));
-                    together.clear();
-                    malformed += u64::from(self.receive(id, one, now, sink).is_err());
-                }
-            }
-        }
-        self.with_engine(now, Some(id), sink, |engine, cx| engine.request_all(&together, cx));
-        malformed
-    }
-
-    /// Goes on with a session's dump after its queue has room again.
-    pub fn writable(&mut self, id: SessionId, now: Time, sink: &mut impl Sink) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.statistics.resumed += u64::from(session.dump.is_some());
-        }
-        self.pump(id, now, sink);
-    }
-
-    /// When [`Hub::advance`] has to be called next.
-    pub fn next_deadline(&self) -> Option<Time> {
-        self.engine.next_deadline()
-    }
-
-    /// Lets the engine do what is due, or a part of it: call again while [`Hub::next_deadline`] has passed.
-    pub fn advance(&mut self, now: Time, sink: &mut impl Sink) {
-        self.with_engine(now, None, sink, |engine, cx| engine.advance(cx));
-    }
-
-    /// Lets the engine take the news of its event sources.
-    pub fn event(&mut self, now: Time, sink: &mut impl Sink) {
-        self.with_engine(now, None, sink, |engine, cx| engine.event(cx));
+        self.sockets.sessions.get(id)?.dump.as_ref().map(|run| run.taken())
     }
 
     /// Calls the engine with a context that delivers to this hub's sessions; for calls that PF_KEY does not have.
@@ -361,39 +200,9 @@ impl<E: KeyEngine> Hub<E> {
         sink: &mut impl Sink,
         call: impl FnOnce(&mut E, &mut Context<'_>) -> R,
     ) -> R {
-        let mut out = Delivery {
-            sessions: &mut self.sessions,
-            promiscuous: self.promiscuous != 0,
-            profile: self.profile,
-            requester,
-            sink,
-        };
-        call(&mut self.engine, &mut Context { now, registered: self.registered != 0, out: &mut out })
-    }
-
-    fn delivery<'a, S: Sink>(&'a mut self, requester: Option<SessionId>, sink: &'a mut S) -> Delivery<'a, E::Dump, S> {
-        Delivery {
-            sessions: &mut self.sessions,
-            promiscuous: self.promiscuous != 0,
-            profile: self.profile,
-            requester,
-            sink,
-        }
-    }
-
-    /// RFC 2367 section 3.1.11: hands a wrapped message to the sockets of a process, or to all, as it is.
-    fn unwrap(&mut self, pid: u32, bytes: &[u8], sink: &mut impl Sink) -> Result<(), Errno> {
-        let inner = bytes.get(crate::wire::HEADER_LEN..).unwrap_or_default();
-        Header::check(inner, self.profile).map_err(|_| Errno::EINVAL)?;
-        let targets: Vec<SessionId> =
-            self.sessions.iter().filter(|(_, s)| pid == 0 || s.pid == pid).map(|(&id, _)| id).collect();
-        if targets.is_empty() {
-            return Err(Errno::ESRCH);
-        }
-        for target in targets {
-            self.delivery(None, sink).to(target, inner);
-        }
-        Ok(())
+        let registered = self.sockets.is_registered();
+        let mut out = self.sockets.delivery(requester, sink);
+        call(&mut self.engine, &mut Context { now, registered, out: &mut out, buffer: &mut self.buffer })
     }
 
     /// Tells the registered sessions that the engine's algorithms have changed, each for its SA types (RFC 2367
@@ -405,24 +214,60 @@ impl<E: KeyEngine> Hub<E> {
         let supported = self.engine.supported()?;
         for satype in 1..=MAX_SATYPE {
             let header = Header::new(MessageType::REGISTER, SaType(satype), 0, 0);
-            if self.sessions.values().any(|s| s.registered & registration(header.satype) != 0) {
+            if self.sockets.sessions.iter().any(|(_, socket)| socket.registered & registration(header.satype) != 0) {
                 self.send_supported(None, header, &supported, Audience::RegisteredFor(header.satype), sink)?;
             }
         }
         Ok(())
     }
 
-    /// `pfkey_error`: the request's header with an errno, to the requester only. By RFC 2367 section 1.6 the others
-    /// may see it too, so they do, unless the message was none.
-    fn report(&mut self, id: SessionId, header: Header, errno: Errno, malformed: bool, sink: &mut impl Sink) {
-        // Linux reports what does not fit the byte as EINVAL; no errno of ours is that large.
-        let errno = u8::try_from(errno as i32).unwrap_or(libc::EINVAL as u8);
-        let mut bytes = [0; crate::wire::HEADER_LEN];
-        if let Ok(message) = Writer::new(&mut bytes, header.error_report(errno), self.profile).finish() {
-            let others = self.profile == Profile::Rfc2367 && !malformed;
-            let audience = if others { Audience::All } else { Audience::One };
-            self.delivery(Some(id), sink).broadcast(audience, Some(id), message);
+    /// What makes `send` itself fail.
+    fn check(&self, bytes: &[u8]) -> Result<Header, WireError> {
+        let header = Header::check(bytes, Profile::Linux)?;
+        if bytes.len() % 8 != 0 && !self.sockets.dialect.stray_bytes {
+            let rule = Rule::Length { header: usize::from(header.len) * 8, actual: bytes.len() };
+            return Err(WireError { offset: 4, rule });
         }
+        Ok(header)
+    }
+
+    fn note_pid(&mut self, id: SessionId, pid: u32) {
+        if let Some(socket) = self.sockets.sessions.get_mut(id) {
+            socket.pid = pid;
+        }
+    }
+
+    /// RFC 2367 section 3.1.11: hands a wrapped message to the sockets of a process, or to all, as it is.
+    fn unwrap(&mut self, pid: u32, bytes: &[u8], sink: &mut impl Sink) -> Result<(), Errno> {
+        let inner = bytes.get(HEADER_LEN..).unwrap_or_default();
+        self.check(inner).map_err(|_| Errno::EINVAL)?;
+        let named = self.sockets.sessions.iter_mut().filter(|(_, session)| pid == 0 || session.state.pid == pid);
+        let mut outcome = Err(Errno::ESRCH);
+        for (id, session) in named {
+            session.deliver(id, inner, sink);
+            outcome = Ok(());
+        }
+        outcome
+    }
+
+    /// Sends a message of the hub's own to an audience; `one` of it comes last.
+    fn send(
+        &mut self,
+        audience: Audience,
+        one: Option<SessionId>,
+        header: Header,
+        sink: &mut impl Sink,
+        write: impl FnOnce(&mut Writer<'_>),
+    ) -> Result<(), Errno> {
+        let mut delivery = self.sockets.delivery(None, sink);
+        self.buffer.write(header, write, |message| delivery.broadcast(audience, one, message)).map(drop)
+    }
+
+    /// `pfkey_error`: the request's header with an errno.
+    fn report(&mut self, id: SessionId, header: Header, errno: Errno, malformed: bool, sink: &mut impl Sink) {
+        let audience = if malformed { Audience::One } else { self.sockets.dialect.errors };
+        // A header always fits.
+        let _ = self.send(audience, Some(id), header.error_report(errno.to_wire()), sink, |_| ());
     }
 
     fn dispatch(&mut self, id: SessionId, message: &Message<'_>, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
@@ -430,14 +275,7 @@ impl<E: KeyEngine> Hub<E> {
             MessageType::REGISTER => self.register(id, message.header(), now, sink),
             MessageType::X_PROMISC => self.promisc(id, message, sink),
             MessageType::DUMP | MessageType::X_SPDDUMP => self.dump(id, message, now, sink),
-            MessageType::X_PCHANGE if self.profile == Profile::Rfc2367 => {
-                self.with_engine(now, Some(id), sink, |engine, cx| engine.request(message, cx))
-            }
-            MessageType::EXPIRE
-            | MessageType::X_PCHANGE
-            | MessageType::X_SPDACQUIRE
-            | MessageType::X_SPDEXPIRE
-            | MessageType::X_NAT_T_NEW_MAPPING => Err(Errno::EOPNOTSUPP),
+            msg_type if self.sockets.dialect.unhandled.contains(&msg_type) => Err(Errno::EOPNOTSUPP),
             msg_type if adds(msg_type) && self.is_full() => Err(self.refuse(id, Errno::ENOBUFS)),
             _ => self.with_engine(now, Some(id), sink, |engine, cx| engine.request(message, cx)),
         }
@@ -450,46 +288,32 @@ impl<E: KeyEngine> Hub<E> {
 
     /// Counts a request that a limit refuses.
     fn refuse(&mut self, id: SessionId, errno: Errno) -> Errno {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.statistics.refused += 1;
-        }
+        self.sockets.sessions.count(id, |statistics| statistics.refused += 1);
         errno
     }
 
     /// `pfkey_register`.
     fn register(&mut self, id: SessionId, header: Header, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
-        let rfc = self.profile == Profile::Rfc2367;
-        if header.satype.0 > MAX_SATYPE || rfc && header.satype == SaType::UNSPEC {
+        let dialect = self.sockets.dialect;
+        if header.satype.0 > MAX_SATYPE || header.satype == SaType::UNSPEC && !dialect.register_unspec {
             return Err(Errno::EINVAL);
         }
-        let Some(session) = self.sessions.get_mut(&id) else { return Err(Errno::EINVAL) };
         let bit = registration(header.satype);
-        if session.registered & bit != 0 && !rfc {
+        let socket = self.sockets.sessions.get(id).ok_or(Errno::EINVAL)?;
+        if socket.registered & bit != 0 && !dialect.register_again {
             return Err(Errno::EEXIST);
         }
-        let first = session.registered == 0 && bit != 0;
-        session.registered |= bit;
-        let supported = if first && self.registered == 0 {
-            self.engine.set_registered(true, now).and_then(|()| self.engine.supported())
-        } else {
-            self.engine.supported()
-        };
-        let supported = match supported {
-            Ok(supported) => supported,
-            Err(errno) => {
-                if let Some(session) = self.sessions.get_mut(&id) {
-                    session.registered &= !bit;
-                }
-                return Err(errno);
-            }
-        };
-        self.registered += usize::from(first);
+        if bit != 0 && !self.sockets.is_registered() {
+            self.engine.set_registered(true, now)?;
+        }
+        let supported = self.engine.supported()?;
+        self.sockets.register(id, bit);
         let reply = Header { errno: 0, reserved: 0, ..header };
-        let audience = if rfc { Audience::RegisteredFor(header.satype) } else { Audience::Registered };
+        let audience = (dialect.listeners)(MessageType::REGISTER, header.satype);
         self.send_supported(Some(id), reply, &supported, audience, sink)
     }
 
-    /// A REGISTER message. By RFC 2367 it lists the algorithms of its SA type, on Linux all.
+    /// A REGISTER message.
     fn send_supported(
         &mut self,
         requester: Option<SessionId>,
@@ -498,50 +322,31 @@ impl<E: KeyEngine> Hub<E> {
         audience: Audience,
         sink: &mut impl Sink,
     ) -> Result<(), Errno> {
-        let rfc = self.profile == Profile::Rfc2367;
-        let lists_auth = !rfc || matches!(header.satype, SaType::AH | SaType::ESP);
-        let lists_encrypt = !rfc || header.satype == SaType::ESP;
-        let mut buffer = std::mem::take(&mut self.scratch);
-        buffer.resize(32 + 8 * (supported.auth.len() + supported.encrypt.len()), 0);
-        let mut writer = Writer::new(&mut buffer, header, self.profile);
-        if !supported.auth.is_empty() && lists_auth {
-            writer.supported(ExtensionType::SUPPORTED_AUTH, &supported.auth);
-        }
-        if !supported.encrypt.is_empty() && lists_encrypt {
-            writer.supported(ExtensionType::SUPPORTED_ENCRYPT, &supported.encrypt);
-        }
-        let outcome = match writer.finish() {
-            Ok(message) => {
-                self.delivery(requester, sink).broadcast(audience, requester, message);
-                Ok(())
+        let lists = self.sockets.dialect.lists;
+        self.send(audience, requester, header, sink, |writer| {
+            for (ext, algorithms) in [
+                (ExtensionType::SUPPORTED_AUTH, &supported.auth),
+                (ExtensionType::SUPPORTED_ENCRYPT, &supported.encrypt),
+            ] {
+                if !algorithms.is_empty() && lists(header.satype, ext) {
+                    writer.supported(ext, algorithms);
+                }
             }
-            Err(_) => Err(Errno::ENOBUFS),
-        };
-        self.scratch = buffer;
-        outcome
+        })
     }
 
     /// `pfkey_promisc`: the short form sets the flag; both forms go to everybody.
     fn promisc(&mut self, id: SessionId, message: &Message<'_>, sink: &mut impl Sink) -> Result<(), Errno> {
         let header = message.header();
         if header.len != 2 {
-            self.delivery(Some(id), sink).broadcast(Audience::All, None, message.bytes());
+            self.sockets.delivery(Some(id), sink).broadcast(Audience::All, None, message.bytes());
             return Ok(());
         }
         if header.satype.0 > 1 {
             return Err(Errno::EINVAL);
         }
-        if let Some(session) = self.sessions.get_mut(&id) {
-            self.promiscuous -= usize::from(session.promiscuous);
-            session.promiscuous = header.satype.0 == 1;
-            self.promiscuous += usize::from(session.promiscuous);
-        }
-        let mut bytes = [0; crate::wire::HEADER_LEN];
-        let writer = Writer::new(&mut bytes, Header { errno: 0, ..header }, self.profile);
-        if let Ok(message) = writer.finish() {
-            self.delivery(Some(id), sink).broadcast(Audience::All, None, message);
-        }
-        Ok(())
+        self.sockets.set_promiscuous(id, header.satype.0 == 1);
+        self.send(Audience::All, None, Header { errno: 0, ..header }, sink, |_| ())
     }
 
     /// `pfkey_dump`, `pfkey_spddump`.
@@ -550,8 +355,8 @@ impl<E: KeyEngine> Hub<E> {
             return Err(self.refuse(id, Errno::EBUSY));
         }
         let cursor = self.engine.dump(message, now)?;
-        match self.sessions.get_mut(&id) {
-            Some(session) => session.dump = Some(Box::new(DumpRun::new(cursor, message.header()))),
+        match self.sockets.sessions.get_mut(id) {
+            Some(socket) => socket.dump = Some(Box::new(DumpRun::new(cursor, message.header()))),
             None => self.engine.dump_end(cursor),
         }
         self.pump(id, now, sink);
@@ -560,36 +365,28 @@ impl<E: KeyEngine> Hub<E> {
 
     /// Lets a session's dump run until it is done or its queue is full.
     fn pump(&mut self, id: SessionId, now: Time, sink: &mut impl Sink) {
-        let Some(mut run) = self.sessions.get_mut(&id).and_then(|s| s.dump.take()) else { return };
-        let mut delivery = Delivery {
-            sessions: &mut self.sessions,
-            promiscuous: self.promiscuous != 0,
-            profile: self.profile,
-            requester: Some(id),
-            sink,
-        };
-        // A dump's messages are of class ONE: promiscuous sessions hear them too. Only the requester's own queue
+        let Some(mut run) = self.sockets.sessions.get_mut(id).and_then(|socket| socket.dump.take()) else { return };
+        // A dump's messages are of class ONE: promiscuous sessions receive them too. Only the requester's own queue
         // holds the dump back.
         let progress = run.pump(
             &mut self.engine,
             now,
-            &mut delivery,
+            &mut self.buffer,
+            &mut self.sockets.delivery(Some(id), sink),
             |delivery| delivery.sink.may_dump(id),
             |delivery, message| {
                 if !delivery.sink.deliver_dumped(id, message) {
                     return false;
                 }
-                if let Some(session) = delivery.sessions.get_mut(&id) {
-                    session.statistics.delivered += 1;
-                }
+                delivery.sockets.sessions.count(id, |statistics| statistics.delivered += 1);
                 delivery.broadcast(Audience::Promiscuous, None, message);
                 true
             },
         );
         match progress {
             Progress::Suspended => {
-                if let Some(session) = self.sessions.get_mut(&id) {
-                    session.dump = Some(run);
+                if let Some(socket) = self.sockets.sessions.get_mut(id) {
+                    socket.dump = Some(run);
                 }
             }
             Progress::Done => self.engine.dump_end(run.into_cursor()),

@@ -7,26 +7,35 @@
 #![forbid(unsafe_code)]
 
 mod connection;
+mod dialect;
 mod dump;
 mod hub;
 pub mod keeper;
 pub mod limits;
 pub mod log;
+mod outbox;
 mod queue;
 pub mod server;
 mod service;
+mod sessions;
+mod sockets;
+mod sources;
 mod stage;
 
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-pub use hub::{Hub, SessionStatistics};
-pub use nix::errno::Errno;
+pub use crate::wire::Errno;
+pub use dialect::{Dialect, LINUX, PromiscuousCopy, RFC2367};
+pub use hub::Hub;
+pub use outbox::{Audience, Context, DumpMessage, MessageBuffer, Outbox};
 pub use queue::{Queues, truesize};
 pub use service::{Service, SessionState};
+pub use sessions::SessionStatistics;
+pub(crate) use sessions::Sessions;
+pub use sources::Sources;
 
+use crate::wire::Message;
 use crate::wire::layout::SadbAlg;
-use crate::wire::{Header, Message, Profile, SaType, Writer};
 
 /// A point in time: the duration since the Unix epoch. Whoever drives a hub supplies it.
 pub type Time = Duration;
@@ -34,22 +43,6 @@ pub type Time = Duration;
 /// An open PF_KEY socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u32);
-
-/// Who hears a message, besides promiscuous sessions, which get one extra copy of everything
-/// (af_key's `pfkey_broadcast`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
-    /// Every session, the requester included (`BROADCAST_ALL`).
-    All,
-    /// The requester only (`BROADCAST_ONE`).
-    One,
-    /// Every session that registered for any SA type (`BROADCAST_REGISTERED`).
-    Registered,
-    /// Every session that registered for this SA type (RFC 2367).
-    RegisteredFor(SaType),
-    /// Nobody but promiscuous sessions (`BROADCAST_PROMISC_ONLY`).
-    Promiscuous,
-}
 
 /// Where a hub's messages go: a descriptor, a queue, a test's transcript.
 pub trait Sink {
@@ -70,22 +63,6 @@ pub trait Sink {
     }
 }
 
-/// Where an engine's messages go while it handles one request or event.
-pub trait Outbox {
-    /// Hands a complete message to its audience. Gives the number of sessions that took it.
-    fn deliver(&mut self, audience: Audience, message: &[u8]) -> usize;
-}
-
-/// What an engine is told with each call.
-pub struct Context<'a> {
-    /// The time.
-    pub now: Time,
-    /// Whether a session is registered, so that an ACQUIRE would find a listener.
-    pub registered: bool,
-    /// Where messages go.
-    pub out: &'a mut dyn Outbox,
-}
-
 /// The algorithms of a REGISTER reply, in the order of the reply.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Supported {
@@ -104,16 +81,6 @@ pub enum DumpStep {
     End,
 }
 
-/// Delivers the error report of a request, as Linux's `pfkey_error` does: its header with an errno.
-pub fn report(request: Header, errno: Errno, cx: &mut Context<'_>) {
-    // Linux reports what does not fit the byte as EINVAL; no errno of ours is that large.
-    let errno = u8::try_from(errno as i32).unwrap_or(libc::EINVAL as u8);
-    let mut bytes = [0; crate::wire::HEADER_LEN];
-    if let Ok(message) = Writer::new(&mut bytes, request.error_report(errno), Profile::Linux).finish() {
-        cx.out.deliver(Audience::One, message);
-    }
-}
-
 /// What stands behind PF_KEY sockets.
 ///
 /// The hub has already made the checks common to all messages; it also answers REGISTER, X_PROMISC, types
@@ -122,6 +89,11 @@ pub fn report(request: Header, errno: Errno, cx: &mut Context<'_>) {
 pub trait KeyEngine {
     /// Where a dump stands.
     type Dump;
+
+    /// The dialect that it speaks.
+    fn dialect(&self) -> &'static Dialect {
+        &LINUX
+    }
 
     /// Handles GETSPI, UPDATE, ADD, DELETE, GET, ACQUIRE, FLUSH and the X_SPD… and X_MIGRATE requests (not the
     /// dumps), and delivers every answer and notification they cause before it returns.
@@ -135,7 +107,7 @@ pub trait KeyEngine {
     fn request_all(&mut self, requests: &[Message<'_>], cx: &mut Context<'_>) {
         for request in requests {
             if let Err(errno) = self.request(request, cx) {
-                report(request.header(), errno, cx);
+                cx.report(request.header(), errno);
             }
         }
     }
@@ -146,12 +118,13 @@ pub trait KeyEngine {
     /// The errno of the error report for an unusable request. An empty database is no error here.
     fn dump(&mut self, request: &Message<'_>, now: Time) -> Result<Self::Dump, Errno>;
 
-    /// Writes the next message of a dump, complete but for seq and pid, which the hub fills in. `message` is
-    /// cleared first. Objects added since the dump began are not seen, removed ones are skipped.
+    /// Writes the next message of a dump, complete but for seq and pid, which the hub fills in. Objects added since the dump
+    /// began are not seen, removed ones are skipped.
     ///
     /// # Errors
     /// The dump cannot go on; it is ended with this errno.
-    fn dump_next(&mut self, dump: &mut Self::Dump, now: Time, message: &mut Vec<u8>) -> Result<DumpStep, Errno>;
+    fn dump_next(&mut self, dump: &mut Self::Dump, now: Time, message: &mut DumpMessage<'_>)
+    -> Result<DumpStep, Errno>;
 
     /// Gives back what a dump held; called exactly once for each, however it ended.
     fn dump_end(&mut self, dump: Self::Dump);
@@ -187,17 +160,12 @@ pub trait KeyEngine {
         let _ = cx;
     }
 
-    /// Descriptors that become readable when the engine has news; [`KeyEngine::event`] takes it.
-    fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
-        Vec::new()
-    }
-
     /// A line about the engine itself for the daemon's statistics, if there is something to say.
     fn statistics(&self) -> Option<String> {
         None
     }
 
-    /// Takes the news of the event sources.
+    /// Takes news that it hears of by itself ([`Sources`]).
     fn event(&mut self, cx: &mut Context<'_>) {
         let _ = cx;
     }

@@ -20,7 +20,7 @@ use super::connection::{Connections, InHand};
 use super::keeper::{Keeper, Nobody, Slot, Unfinished, Word};
 use super::limits::{self, ATTEMPTS, LEAST_DUMPED, ROUND_DUMPED, TURN_DUMPED};
 use super::log::log;
-use super::{Service, SessionId, Sink, Time};
+use super::{Service, SessionId, Sink, Sources, Time};
 use crate::wire::{HEADER_LEN, Header, MAX_MESSAGE_LEN, Profile, SEVERAL, Writer, several};
 
 /// The first size of the receive buffer; larger requests make it grow.
@@ -39,7 +39,7 @@ const ENGINE: u64 = 1 << 32;
 type Consume = fn(BorrowedFd<'_>) -> nix::Result<usize>;
 
 /// Serves the sessions of one hub.
-pub struct Server<H: Service, K: Keeper = Nobody> {
+pub struct Server<H: Service + Sources, K: Keeper = Nobody> {
     hub: H,
     epoll: Epoll,
     connections: Connections<K>,
@@ -71,7 +71,7 @@ fn consume(fd: BorrowedFd<'_>) -> nix::Result<usize> {
     recv(fd.as_raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC)
 }
 
-impl<H: Service> Server<H> {
+impl<H: Service + Sources> Server<H> {
     /// A server without sessions.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl<H: Service> Server<H> {
     }
 }
 
-impl<H: Service, K: Keeper> Server<H, K> {
+impl<H: Service + Sources, K: Keeper> Server<H, K> {
     /// A server whose clients come from a keeper, and go on after it.
     ///
     /// # Errors
@@ -439,7 +439,7 @@ impl<H: Service, K: Keeper> Server<H, K> {
                     batch = several(others).next().map(|_| done + turn);
                     malformed
                 }
-                _ => u64::from(!self.hub.receive(id, bytes, now(), &mut self.connections)),
+                _ => u64::from(self.hub.receive(id, bytes, now(), &mut self.connections).is_err()),
             },
         };
         self.connections.flush(id);
@@ -588,12 +588,15 @@ mod tests {
 
     use super::*;
     use crate::keyd::{SessionStatistics, Sink};
+    use crate::wire::WireError;
 
     /// Notes what it receives.
     #[derive(Default)]
     struct Notes {
         received: Rc<RefCell<Vec<Vec<u8>>>>,
     }
+
+    impl Sources for Notes {}
 
     impl Service for Notes {
         fn open(&mut self) -> SessionId {
@@ -602,9 +605,13 @@ mod tests {
 
         fn close(&mut self, _: SessionId, _: Time) {}
 
-        fn receive(&mut self, _: SessionId, bytes: &[u8], _: Time, _: &mut impl Sink) -> bool {
+        fn receive(&mut self, _: SessionId, bytes: &[u8], _: Time, _: &mut impl Sink) -> Result<(), WireError> {
             self.received.borrow_mut().push(bytes.to_vec());
-            true
+            Ok(())
+        }
+
+        fn statistics(&self, _: SessionId) -> Option<SessionStatistics> {
+            None
         }
 
         fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)> {

@@ -1,9 +1,7 @@
 //! What a server serves, whatever the dialect.
 
-use std::os::fd::BorrowedFd;
-
-use super::{Hub, KeyEngine, SessionId, SessionStatistics, Sink, Time};
-use crate::wire::{Header, several};
+use super::{SessionId, SessionStatistics, Sink, Time};
+use crate::wire::{Header, WireError, several};
 
 /// What is known of a session beside its socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,16 +16,17 @@ pub struct SessionState {
     pub dump: Option<Header>,
 }
 
-/// Sessions in front of an engine, without I/O and without a clock: [`Hub`], or a hub of another stack whose rules are its
-/// own. What has a default is of no concern to stacks without dumps, timers, or news of their own.
+/// Sessions in front of an engine, without I/O and without a clock: [`super::Hub`], or a hub of another stack whose rules are
+/// its own. What has a default is of no concern to stacks without dumps, timers, or news of their own.
 pub trait Service {
     /// Opens a session.
     fn open(&mut self) -> SessionId;
 
-    /// Opens a session that another process of this server had, or goes on with it where it is known. A dump of its is over.
+    /// Opens a session that another process of this server had, or goes on with it where it is known. Its dump, if it had one,
+    /// is over.
     fn resume(&mut self, id: SessionId, state: &SessionState, now: Time) -> SessionId {
         let _ = (state, now);
-        if self.all_statistics().iter().any(|(known, _)| *known == id) { id } else { self.open() }
+        if self.statistics(id).is_some() { id } else { self.open() }
     }
 
     /// What would have to be told to [`Service::resume`].
@@ -42,12 +41,16 @@ pub trait Service {
     /// Closes a session.
     fn close(&mut self, id: SessionId, now: Time);
 
-    /// Takes one message from a session and delivers everything that it causes. False: it was no message.
-    fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> bool;
+    /// Takes one message from a session and delivers everything that it causes.
+    ///
+    /// # Errors
+    /// A framing error, which AF_KEY's `send` returns itself; nothing was done and nobody hears of it. Every other
+    /// error is a message to the requester.
+    fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> Result<(), WireError>;
 
-    /// Takes several messages that came from a session together. Gives the number of those that were no messages.
+    /// Takes several messages that came from a session together. Returns the number of those that were no messages.
     fn receive_all(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> u64 {
-        several(bytes).map(|one| u64::from(!self.receive(id, one, now, sink))).sum()
+        several(bytes).map(|one| u64::from(self.receive(id, one, now, sink).is_err())).sum()
     }
 
     /// Goes on with a session's dump after its queue has room again.
@@ -71,15 +74,13 @@ pub trait Service {
         let _ = (now, sink);
     }
 
-    /// Descriptors that become readable when there is news; [`Service::event`] takes it.
-    fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
-        Vec::new()
-    }
-
-    /// Takes the news of the event sources.
+    /// Takes news that the engine hears of by itself ([`super::Sources`]).
     fn event(&mut self, now: Time, sink: &mut impl Sink) {
         let _ = (now, sink);
     }
+
+    /// What was delivered to a session and what it lost; `None` if it is not open.
+    fn statistics(&self, id: SessionId) -> Option<SessionStatistics>;
 
     /// The open sessions, oldest first, with what was delivered to each and what it lost.
     fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)>;
@@ -87,63 +88,5 @@ pub trait Service {
     /// A line about the engine itself, if there is something to say.
     fn engine_statistics(&self) -> Option<String> {
         None
-    }
-}
-
-impl<E: KeyEngine> Service for Hub<E> {
-    fn open(&mut self) -> SessionId {
-        Self::open(self)
-    }
-
-    fn resume(&mut self, id: SessionId, state: &SessionState, now: Time) -> SessionId {
-        Self::resume(self, id, state, now)
-    }
-
-    fn state(&self, id: SessionId) -> SessionState {
-        Self::state(self, id)
-    }
-
-    fn close(&mut self, id: SessionId, now: Time) {
-        Self::close(self, id, now);
-    }
-
-    fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> bool {
-        Self::receive(self, id, bytes, now, sink).is_ok()
-    }
-
-    fn receive_all(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> u64 {
-        Self::receive_all(self, id, bytes, now, sink)
-    }
-
-    fn writable(&mut self, id: SessionId, now: Time, sink: &mut impl Sink) {
-        Self::writable(self, id, now, sink);
-    }
-
-    fn is_dumping(&self, id: SessionId) -> bool {
-        Self::is_dumping(self, id)
-    }
-
-    fn next_deadline(&self) -> Option<Time> {
-        Self::next_deadline(self)
-    }
-
-    fn advance(&mut self, now: Time, sink: &mut impl Sink) {
-        Self::advance(self, now, sink);
-    }
-
-    fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
-        self.engine().event_sources()
-    }
-
-    fn event(&mut self, now: Time, sink: &mut impl Sink) {
-        Self::event(self, now, sink);
-    }
-
-    fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)> {
-        self.sessions().map(|id| (id, self.statistics(id).unwrap_or_default())).collect()
-    }
-
-    fn engine_statistics(&self) -> Option<String> {
-        self.engine().statistics()
     }
 }

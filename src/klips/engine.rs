@@ -11,6 +11,7 @@ use super::sadb::Sadb;
 use super::table::Direction;
 use super::{field, parse};
 use crate::keyd::{Errno, Time};
+use crate::random::{self, Random};
 use crate::wire::{Header, SaType};
 
 /// The open PF_KEY sockets, as the engine sees them while it handles one request or packet.
@@ -45,8 +46,7 @@ pub struct Engine {
     pub(super) default_shunt: u32,
     /// The number of the last message that the engine began.
     seq: u32,
-    /// SplitMix64's state; SPIs need not be secret.
-    random: u64,
+    pub(super) random: Random,
     pub(super) released: Vec<Released>,
 }
 
@@ -60,9 +60,7 @@ impl Engine {
     /// An empty engine. SPIs are chosen from a seed of the process.
     #[must_use]
     pub fn new() -> Self {
-        use std::hash::{BuildHasher, Hasher};
-        // The standard library's hasher keys are the random numbers that every process has.
-        Self::with_seed(std::collections::hash_map::RandomState::new().build_hasher().finish())
+        Self::with_seed(random::seed())
     }
 
     /// An empty engine whose choice of SPIs can be repeated.
@@ -76,7 +74,7 @@ impl Engine {
             nat_t: true,
             default_shunt: spi::DROP,
             seq: 0,
-            random: seed,
+            random: Random::with_seed(seed),
             released: Vec::new(),
         }
     }
@@ -122,14 +120,6 @@ impl Engine {
     pub(super) const fn next_seq(&mut self) -> u32 {
         self.seq = self.seq.wrapping_add(1);
         self.seq
-    }
-
-    pub(super) const fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 
     /// Handles a message whose framing is right, and delivers everything that it causes.

@@ -1,15 +1,11 @@
 //! Sessions in front of KLIPS's engine (`pfkey_sendmsg`, `pfkey_upmsg`): bytes and a time go in, messages come out.
 
-use std::collections::BTreeMap;
-
 use super::number::SATYPE_MAX;
 use super::parse::check_framing;
 use super::{Context, Engine, Sockets};
-use crate::keyd::{Errno, Service, SessionId, SessionStatistics, Sink, Time};
-use crate::wire::{Profile, SaType, Writer};
+use crate::keyd::{Errno, Service, SessionId, SessionStatistics, Sessions, Sink, Time};
+use crate::wire::{Header, Profile, SaType, WireError, Writer};
 
-/// Sessions by id; ids grow.
-type Sessions = BTreeMap<SessionId, SessionStatistics>;
 /// The registered sessions of each SA type, as often as they registered, the first one first.
 type Registered = [Vec<SessionId>; SATYPE_MAX as usize + 1];
 
@@ -18,50 +14,35 @@ type Registered = [Vec<SessionId>; SATYPE_MAX as usize + 1];
 #[derive(Default)]
 pub struct Hub {
     engine: Engine,
-    sessions: Sessions,
+    sessions: Sessions<()>,
     registered: Registered,
-    next_id: u32,
 }
 
 /// The sockets as the engine sees them.
 struct Delivery<'a, S> {
-    sessions: &'a mut Sessions,
+    sessions: &'a mut Sessions<()>,
     registered: &'a mut Registered,
     requester: Option<SessionId>,
     sink: &'a mut S,
 }
 
-impl<S: Sink> Delivery<'_, S> {
-    fn to(&mut self, id: SessionId, message: &[u8]) {
-        let taken = self.sink.deliver(id, message);
-        if let Some(statistics) = self.sessions.get_mut(&id) {
-            if taken {
-                statistics.delivered += 1;
-            } else {
-                statistics.dropped += 1;
-            }
-        }
-    }
-}
-
 impl<S: Sink> Sockets for Delivery<'_, S> {
     fn tell_all(&mut self, message: &[u8]) {
-        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
-        for id in ids {
-            self.to(id, message);
+        for (id, session) in self.sessions.iter_mut() {
+            session.deliver(id, message, self.sink);
         }
     }
 
     fn tell_requester(&mut self, message: &[u8]) {
         if let Some(id) = self.requester {
-            self.to(id, message);
+            self.sessions.deliver(id, message, self.sink);
         }
     }
 
     fn tell_registered(&mut self, satype: SaType, message: &[u8]) -> bool {
-        let ids = self.registered.get(usize::from(satype.0)).cloned().unwrap_or_default();
-        for id in &ids {
-            self.to(*id, message);
+        let ids = self.registered.get(usize::from(satype.0)).map(Vec::as_slice).unwrap_or_default();
+        for id in ids {
+            self.sessions.deliver(*id, message, self.sink);
         }
         !ids.is_empty()
     }
@@ -91,52 +72,36 @@ impl Hub {
         &mut self.engine
     }
 
-    /// Opens a session.
-    pub fn open(&mut self) -> SessionId {
-        let id = SessionId(self.next_id);
-        self.next_id = self.next_id.wrapping_add(1);
-        self.sessions.insert(id, SessionStatistics::default());
-        id
-    }
-
-    /// Closes a session, and ends its registrations.
-    pub fn close(&mut self, id: SessionId) {
-        self.sessions.remove(&id);
-        for list in &mut self.registered {
-            list.retain(|registered| *registered != id);
-        }
-    }
-
-    /// The ids of the open sessions, oldest first.
-    pub fn sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
-        self.sessions.keys().copied()
-    }
-
     /// The sessions registered for an SA type, as often as they registered.
     #[must_use]
     pub fn registered(&self, satype: SaType) -> &[SessionId] {
         self.registered.get(usize::from(satype.0)).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// What was delivered to a session and what it lost.
-    #[must_use]
-    pub fn statistics(&self, id: SessionId) -> Option<SessionStatistics> {
-        self.sessions.get(&id).copied()
-    }
-
-    /// Takes one message from a session and delivers everything that it causes.
+    /// KLIPS's `write`: takes one message from a session and delivers everything that it causes.
     ///
     /// # Errors
-    /// The errno of KLIPS's `write`. Of what is no message nobody else hears; of any other error every session does, by
+    /// Its errno. Of what is no message nobody else hears; of any other error every session does, by
     /// the request's header with the errno.
-    pub fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
-        let header = check_framing(bytes).map_err(|error| Errno::from_raw(error.rule.errno()))?;
+    pub fn write(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
+        let header = check_framing(bytes).map_err(|error| error.rule.errno())?;
+        self.handle(id, bytes, header, now, sink)
+    }
+
+    /// Handles a message whose framing is right.
+    fn handle(
+        &mut self,
+        id: SessionId,
+        bytes: &[u8],
+        header: Header,
+        now: Time,
+        sink: &mut impl Sink,
+    ) -> Result<(), Errno> {
         let mut delivery =
             Delivery { sessions: &mut self.sessions, registered: &mut self.registered, requester: Some(id), sink };
         let outcome = self.engine.request(bytes, header, &mut Context { now, sockets: &mut delivery });
         if let Err(errno) = outcome {
-            // No errno of ours is beyond a byte.
-            let report = header.error_report(u8::try_from(errno as i32).unwrap_or(libc::EINVAL as u8));
+            let report = header.error_report(errno.to_wire());
             let mut bytes = [0; crate::wire::HEADER_LEN];
             if let Ok(message) = Writer::new(&mut bytes, report, Profile::Klips).finish() {
                 delivery.tell_all(message);
@@ -160,21 +125,30 @@ impl Hub {
 
 impl Service for Hub {
     fn open(&mut self) -> SessionId {
-        Self::open(self)
+        self.sessions.open(())
     }
 
+    /// Its registrations end.
     fn close(&mut self, id: SessionId, _: Time) {
-        Self::close(self, id);
+        self.sessions.close(id);
+        for list in &mut self.registered {
+            list.retain(|registered| *registered != id);
+        }
     }
 
-    fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> bool {
+    fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> Result<(), WireError> {
+        let header = check_framing(bytes)?;
         // What a socket's `write` cannot say, the report to everybody says.
-        let _ = Self::receive(self, id, bytes, now, sink);
-        check_framing(bytes).is_ok()
+        let _ = self.handle(id, bytes, header, now, sink);
+        Ok(())
+    }
+
+    fn statistics(&self, id: SessionId) -> Option<SessionStatistics> {
+        self.sessions.statistics(id)
     }
 
     fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)> {
-        self.sessions.iter().map(|(id, statistics)| (*id, *statistics)).collect()
+        self.sessions.all_statistics()
     }
 
     fn engine_statistics(&self) -> Option<String> {

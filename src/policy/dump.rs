@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 use crate::error::Code;
 use crate::wire::layout::{SadbXIpsecrequest, SadbXPolicy};
 use crate::wire::sockaddr::{Sockaddr, sockaddr_len};
-use crate::wire::{ExtensionType, PolicyLevel, PolicyMode, PolicyType};
+use crate::wire::{ExtensionType, Mode, PolicyLevel, PolicyType};
 
 use super::{AH, ESP, HEADER_LEN, IPCOMP, address, priority};
 
@@ -117,10 +117,10 @@ fn put_request(out: &mut Out<'_>, fixed: SadbXIpsecrequest, body: &[u8], with_po
         Ok(IPCOMP) => "ipcomp",
         _ => return Err(Code::InvalidProto),
     };
-    let mode = match PolicyMode(fixed.mode) {
-        PolicyMode::ANY => "any",
-        PolicyMode::TRANSPORT => "transport",
-        PolicyMode::TUNNEL => "tunnel",
+    let mode = match Mode(fixed.mode) {
+        Mode::ANY => "any",
+        Mode::TRANSPORT => "transport",
+        Mode::TUNNEL => "tunnel",
         _ => return Err(Code::InvalidMode),
     };
     let _ = write!(out, "{protocol}/{mode}/");

@@ -1,7 +1,7 @@
 //! Splits a policy text into tokens, as libipsec's scanner does: the longest match wins, keywords are
 //! case-sensitive, blanks separate and are never required.
 
-use crate::wire::{PolicyDirection, PolicyLevel, PolicyMode, PolicyType};
+use crate::wire::{Mode, PolicyDirection, PolicyLevel, PolicyType};
 
 use super::priority;
 
@@ -20,7 +20,7 @@ pub(super) enum Token {
     Action(PolicyType),
     /// `esp`, `ah`, `ipcomp`: the IP protocol.
     Protocol(u8),
-    Mode(PolicyMode),
+    Mode(Mode),
     Me,
     Any,
     Level(PolicyLevel),
@@ -152,8 +152,8 @@ fn keyword(word: &[u8]) -> Option<Token> {
         b"esp" => Token::Protocol(super::ESP),
         b"ah" => Token::Protocol(super::AH),
         b"ipcomp" => Token::Protocol(super::IPCOMP),
-        b"transport" => Token::Mode(PolicyMode::TRANSPORT),
-        b"tunnel" => Token::Mode(PolicyMode::TUNNEL),
+        b"transport" => Token::Mode(Mode::TRANSPORT),
+        b"tunnel" => Token::Mode(Mode::TUNNEL),
         b"me" => Token::Me,
         b"any" => Token::Any,
         b"default" => Token::Level(PolicyLevel::DEFAULT),

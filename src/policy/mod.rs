@@ -35,7 +35,7 @@ pub use parse::{Diagnostic, Outcome, Parsed, parse, parse_with};
 
 use crate::error::Code;
 use crate::wire::layout::{SadbXIpsecrequest, SadbXPolicy};
-use crate::wire::{ExtensionType, PolicyDirection, PolicyLevel, PolicyMode, PolicyType, SockaddrBytes};
+use crate::wire::{ExtensionType, Mode, PolicyDirection, PolicyLevel, PolicyType, SockaddrBytes};
 
 /// `IPPROTO_ESP`.
 pub const ESP: u8 = 50;
@@ -66,7 +66,7 @@ pub struct RequestSpec {
     /// [`ESP`], [`AH`] or [`IPCOMP`].
     pub protocol: u8,
     /// Transport or tunnel.
-    pub mode: PolicyMode,
+    pub mode: Mode,
     /// Whether an SA is needed.
     pub level: PolicyLevel,
     /// Ties SAs to the request; 0 = none.

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::error::Code;
-use crate::wire::{MAX_MESSAGE_LEN, PolicyLevel, PolicyMode, PolicyType};
+use crate::wire::{MAX_MESSAGE_LEN, Mode, PolicyLevel, PolicyType};
 
 use super::address;
 use super::error::{PolicyError, PolicyErrorKind};
@@ -295,7 +295,7 @@ impl<'t> Parser<'t, '_> {
         let pair = addresses.as_ref().and_then(|a| a.pair);
         if policy.policy_type == PolicyType::IPSEC {
             match (pair, &addresses) {
-                (None, _) if mode == PolicyMode::TUNNEL => {
+                (None, _) if mode == Mode::TUNNEL => {
                     return error(start.offset, end, PolicyErrorKind::TunnelWithoutAddresses);
                 }
                 (Some((a, b)), Some(at)) if a.is_ipv4() != b.is_ipv4() => {

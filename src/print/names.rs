@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::wire::SaType;
+use crate::wire::algorithm::{AUTH, Algorithm, COMPRESS, ENCRYPT, KAME_AUTH, OTHER_COMPRESS, by_id};
 
 /// A name, or the number that has none.
 pub(super) struct Named {
@@ -40,44 +41,25 @@ pub(super) fn state(state: u8) -> Named {
     in_list(&["larval", "mature", "dying", "dead"], state)
 }
 
+fn in_tables(tables: &[&'static [Algorithm]], number: u8) -> Named {
+    let name = match number {
+        0 => Some("none"),
+        _ => tables.iter().find_map(|table| by_id(table, number)).and_then(|algorithm| algorithm.libipsec),
+    };
+    Named { name, number }
+}
+
 /// The name of an authentication algorithm.
 pub(super) fn auth(algorithm: u8) -> Named {
-    let name = match algorithm {
-        0 => Some("none"),
-        2 => Some("hmac-md5"),
-        3 => Some("hmac-sha1"),
-        5 => Some("hmac-sha256"),
-        6 => Some("hmac-sha384"),
-        7 => Some("hmac-sha512"),
-        8 => Some("hmac-ripemd160"),
-        9 => Some("aes-xcbc-mac"),
-        249 => Some("md5"),
-        250 => Some("sha"),
-        251 => Some("null"),
-        _ => None,
-    };
-    Named { name, number: algorithm }
+    in_tables(&[AUTH, KAME_AUTH], algorithm)
 }
 
 /// The name of an encryption algorithm.
 pub(super) fn encrypt(algorithm: u8) -> Named {
-    let name = match algorithm {
-        0 => Some("none"),
-        2 => Some("des-cbc"),
-        3 => Some("3des-cbc"),
-        6 => Some("cast128-cbc"),
-        7 => Some("blowfish-cbc"),
-        11 => Some("null"),
-        12 => Some("aes-cbc"),
-        13 => Some("aes-ctr"),
-        22 => Some("camellia-cbc"),
-        253 => Some("twofish-cbc"),
-        _ => None,
-    };
-    Named { name, number: algorithm }
+    in_tables(&[ENCRYPT], algorithm)
 }
 
 /// The name of a compression algorithm.
 pub(super) fn compression(algorithm: u8) -> Named {
-    in_list(&["none", "oui", "deflate", "lzs"], algorithm)
+    in_tables(&[OTHER_COMPRESS, COMPRESS], algorithm)
 }

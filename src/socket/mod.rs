@@ -100,7 +100,7 @@ pub fn check_framing(message: &[u8]) -> io::Result<()> {
 pub fn check_framing_start(start: &[u8], len: usize) -> io::Result<()> {
     match Header::check_start(start, len, Profile::Linux) {
         Ok(_) => Ok(()),
-        Err(error) => Err(io::Error::from_raw_os_error(error.rule.errno())),
+        Err(error) => Err(io::Error::from_raw_os_error(error.rule.errno().to_raw())),
     }
 }
 

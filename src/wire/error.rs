@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use super::Errno;
+
 /// The rule that a message breaks. Framing rules ([`Rule::is_framing`]) make the kernel's `send` itself fail;
 /// the others are reported by a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,10 +70,10 @@ impl Rule {
 
     /// The errno that Linux's af_key gives for this rule.
     #[must_use]
-    pub const fn errno(self) -> i32 {
+    pub const fn errno(self) -> Errno {
         match self {
-            Self::TooShort | Self::Length { .. } | Self::TooLong => libc::EMSGSIZE,
-            _ => libc::EINVAL,
+            Self::TooShort | Self::Length { .. } | Self::TooLong => Errno::EMSGSIZE,
+            _ => Errno::EINVAL,
         }
     }
 }

@@ -1,8 +1,5 @@
 //! What an engine can offer beyond AF_KEY, where it is asked to: AEAD algorithms, and SHA2-256 as RFC 4868 has it.
 
-use super::EncryptAlgorithm as E;
-use super::layout::SadbAlg;
-
 /// What is offered beyond AF_KEY; nothing by default. As text a list such as `aead,sha256-128`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extras {
@@ -61,59 +58,6 @@ impl Extras {
     #[must_use]
     pub fn is_none(self) -> bool {
         self == Self::default()
-    }
-}
-
-/// An AEAD algorithm of ESP. A key in PF_KEY has its salt behind it, as RFC 4106, RFC 4309 and RFC 7634 say of keying
-/// material and XFRM wants it; lengths count the salt.
-#[derive(Clone, Copy, Debug)]
-pub struct Aead {
-    /// `sadb_sa_encrypt`.
-    pub id: u8,
-    /// The kernel's name.
-    pub name: &'static str,
-    /// Bits of the integrity value.
-    pub icv: u16,
-    /// Lengths of keys in bits.
-    pub keys: &'static [u16],
-}
-
-const AES_SALT_24: &[u16] = &[152, 216, 280];
-const AES_SALT_32: &[u16] = &[160, 224, 288];
-
-const fn aead(id: E, name: &'static str, icv: u16, keys: &'static [u16]) -> Aead {
-    Aead { id: id.0, name, icv, keys }
-}
-
-/// In the order of REGISTER's answer.
-pub const AEADS: [Aead; 8] = [
-    aead(E::X_AES_CCM_ICV8, "rfc4309(ccm(aes))", 64, AES_SALT_24),
-    aead(E::X_AES_CCM_ICV12, "rfc4309(ccm(aes))", 96, AES_SALT_24),
-    aead(E::X_AES_CCM_ICV16, "rfc4309(ccm(aes))", 128, AES_SALT_24),
-    aead(E::X_AES_GCM_ICV8, "rfc4106(gcm(aes))", 64, AES_SALT_32),
-    aead(E::X_AES_GCM_ICV12, "rfc4106(gcm(aes))", 96, AES_SALT_32),
-    aead(E::X_AES_GCM_ICV16, "rfc4106(gcm(aes))", 128, AES_SALT_32),
-    aead(E::X_NULL_AES_GMAC, "rfc4543(gcm(aes))", 128, AES_SALT_32),
-    aead(E::X_CHACHA20_POLY1305, "rfc7539esp(chacha20,poly1305)", 128, &[288]),
-];
-
-impl Aead {
-    /// One by its number.
-    #[must_use]
-    pub fn by_id(id: u8) -> Option<&'static Self> {
-        AEADS.iter().find(|aead| aead.id == id)
-    }
-
-    /// As REGISTER lists it. All have eight bytes of initialisation vector.
-    #[must_use]
-    pub fn listed(&self) -> SadbAlg {
-        SadbAlg {
-            id: self.id,
-            ivlen: 8,
-            minbits: self.keys.first().copied().unwrap_or_default().into(),
-            maxbits: self.keys.last().copied().unwrap_or_default().into(),
-            ..Default::default()
-        }
     }
 }
 

@@ -242,7 +242,7 @@ layouts! {
         len: U16,
         /// The extension's type.
         exttype: U16,
-        /// See [`super::PolicyMode`].
+        /// See [`super::Mode`].
         mode: u8,
         /// 0.
         reserved1: u8,
@@ -276,7 +276,7 @@ layouts! {
         len: U16,
         /// 50, 51 or 108.
         proto: U16,
-        /// See [`super::PolicyMode`].
+        /// See [`super::Mode`].
         mode: u8,
         /// See [`super::PolicyLevel`].
         level: u8,

@@ -2,9 +2,11 @@
 
 use zerocopy::FromBytes;
 
+use super::extension::Body;
 use super::layout::*;
+use super::profile::SLOTS;
 use super::sockaddr::{self, Sockaddr, sockaddr_len};
-use super::{ExtensionType, HEADER_LEN, MessageType, PF_KEY_V2, PolicyMode, Profile, Rule, SaType, WireError, round8};
+use super::{ExtensionType, HEADER_LEN, MessageType, Mode, PF_KEY_V2, Profile, Rule, SaType, WireError, round8};
 
 /// The base header in host types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,9 +77,8 @@ impl Header {
         if header.msg_type == MessageType::RESERVED || header.msg_type.0 > profile.max_message_type() {
             return at(1, Rule::MessageType(header.msg_type.0));
         }
-        // Linux passes over up to seven stray bytes.
-        let stray = profile == Profile::Rfc2367 && len % 8 != 0;
-        if usize::from(header.len) != len / 8 || stray {
+        // Up to seven stray bytes are passed over.
+        if usize::from(header.len) != len / 8 {
             return at(4, Rule::Length { header: usize::from(header.len) * 8, actual: len });
         }
         Ok(header)
@@ -122,9 +123,6 @@ impl core::fmt::Debug for Extension<'_> {
     }
 }
 
-/// Most extension types of any profile, plus one.
-const SLOTS: usize = 33;
-
 /// A message that passed the profile's checks; extensions are found by type in constant time.
 ///
 /// Extension types above the profile's last were skipped, as af_key does. `Debug` shows no contents: there may be keys.
@@ -159,11 +157,11 @@ impl<'a> Message<'a> {
             if ext.ext_type == ExtensionType::RESERVED {
                 return fail(Rule::ExtensionType(0));
             }
-            if let Some(min) = profile.min_extension_len(t) {
+            if let (Some(slot), Some(min)) = (profile.slot(t), profile.min_extension_len(t)) {
                 if ext.bytes.len() < min {
                     return fail(Rule::ExtensionShort(t));
                 }
-                let slot = &mut message.slots[usize::from(t)];
+                let slot = &mut message.slots[slot];
                 if slot.1 != 0 {
                     return fail(Rule::ExtensionTwice(t));
                 }
@@ -196,7 +194,7 @@ impl<'a> Message<'a> {
     /// The extension of a type.
     #[must_use]
     pub fn extension(&self, ext_type: ExtensionType) -> Option<Extension<'a>> {
-        let &(offset, len) = self.slots.get(usize::from(ext_type.0))?;
+        let &(offset, len) = self.slots.get(self.profile.slot(ext_type.0)?)?;
         if len == 0 {
             return None;
         }
@@ -221,7 +219,9 @@ impl<'a> Message<'a> {
         })
     }
 
-    fn fixed<T: FromBytes>(&self, ext_type: ExtensionType) -> Option<T> {
+    /// An extension that is its structure and no more; what follows it is not looked at.
+    #[must_use]
+    pub fn fixed<T: FromBytes>(&self, ext_type: ExtensionType) -> Option<T> {
         T::read_from_prefix(self.extension(ext_type)?.bytes).ok().map(|(t, _)| t)
     }
 
@@ -365,25 +365,26 @@ fn extension_at(bytes: &[u8], offset: usize) -> Result<Extension<'_>, WireError>
 fn check_body(profile: Profile, ext: Extension<'_>) -> Result<(), WireError> {
     let t = ext.ext_type.0;
     let fail = |offset, rule| Err(WireError { offset: ext.offset + offset, rule });
-    if profile.is_address(t) {
-        let Ok((fixed, rest)) = SadbAddress::read_from_prefix(ext.bytes) else {
-            return fail(0, Rule::ExtensionShort(t));
-        };
-        let family = Sockaddr(rest).family();
-        let width: u8 = match family {
-            sockaddr::AF_INET => 32,
-            sockaddr::AF_INET6 => 128,
-            _ => return fail(8, Rule::AddressFamily(family)),
-        };
-        if ext.bytes.len() != round8(8 + sockaddr_len(family)) {
-            return fail(0, Rule::AddressLength(t));
+    match profile.body(t) {
+        Body::Any => {}
+        Body::Address => {
+            let Ok((fixed, rest)) = SadbAddress::read_from_prefix(ext.bytes) else {
+                return fail(0, Rule::ExtensionShort(t));
+            };
+            let family = Sockaddr(rest).family();
+            let width: u8 = match family {
+                sockaddr::AF_INET => 32,
+                sockaddr::AF_INET6 => 128,
+                _ => return fail(8, Rule::AddressFamily(family)),
+            };
+            if ext.bytes.len() != round8(8 + sockaddr_len(family)) {
+                return fail(0, Rule::AddressLength(t));
+            }
+            if fixed.prefixlen > width {
+                return fail(5, Rule::PrefixLength(fixed.prefixlen));
+            }
         }
-        if fixed.prefixlen > width {
-            return fail(5, Rule::PrefixLength(fixed.prefixlen));
-        }
-    }
-    match ext.ext_type {
-        ExtensionType::KEY_AUTH | ExtensionType::KEY_ENCRYPT => {
+        Body::Key => {
             let Ok((fixed, rest)) = SadbKey::read_from_prefix(ext.bytes) else {
                 return fail(0, Rule::ExtensionShort(t));
             };
@@ -391,7 +392,7 @@ fn check_body(profile: Profile, ext: Extension<'_>) -> Result<(), WireError> {
                 return fail(4, Rule::KeyLength(t));
             }
         }
-        ExtensionType::X_SEC_CTX if profile != Profile::Klips => {
+        Body::SecurityContext => {
             let Ok((fixed, _)) = SadbXSecCtx::read_from_prefix(ext.bytes) else {
                 return fail(0, Rule::ExtensionShort(t));
             };
@@ -401,7 +402,6 @@ fn check_body(profile: Profile, ext: Extension<'_>) -> Result<(), WireError> {
                 return fail(6, Rule::SecurityContext(fixed.ctx_len.get()));
             }
         }
-        _ => {}
     }
     Ok(())
 }
@@ -444,7 +444,7 @@ impl SadbXIpsecrequest {
     /// Whether the request needs its two addresses.
     #[must_use]
     pub fn is_tunnel(&self) -> bool {
-        PolicyMode(self.mode) == PolicyMode::TUNNEL
+        Mode(self.mode) == Mode::TUNNEL
     }
 }
 

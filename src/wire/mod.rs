@@ -9,22 +9,31 @@
 //! inside a `sockaddr`.
 #![forbid(unsafe_code)]
 
+pub mod address;
+pub mod algorithm;
 pub mod align;
+mod errno;
 mod error;
+pub mod extension;
 pub mod extras;
 pub mod layout;
 mod message;
+pub mod message_type;
 pub mod number;
 mod profile;
 pub mod sockaddr;
 mod writer;
 
+pub use address::{Ends, Prefix};
+pub use algorithm::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm};
+pub use errno::Errno;
 pub use error::{Rule, WireError};
+pub use extension::ExtensionType;
 pub use extras::Extras;
 pub use message::{Extension, Header, Message, Requests};
+pub use message_type::MessageType;
 pub use number::{
-    AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, ExtensionType, IdentityType, MessageType, PolicyDirection,
-    PolicyLevel, PolicyMode, PolicyType, SaFlags, SaState, SaType,
+    IdentityType, IpsecProtocol, Mode, PolicyDirection, PolicyLevel, PolicyType, SaFlags, SaState, SaType,
 };
 pub use profile::Profile;
 pub use sockaddr::{Sockaddr, SockaddrBytes};

@@ -3,7 +3,7 @@
 //! Each kind is a newtype that can hold any value, because any value can arrive.
 
 macro_rules! numbers {
-    ($(#[$doc:meta])* $name:ident($repr:ty) { $($(#[$vdoc:meta])* $variant:ident = $value:expr, $text:literal;)* }) => {
+    ($(#[$doc:meta])* $name:ident($repr:ty) { $($(#[$vdoc:meta])* $variant:ident = $value:expr, $text:expr;)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         pub struct $name(pub $repr);
@@ -35,121 +35,7 @@ macro_rules! numbers {
     };
 }
 
-numbers! {
-    /// `sadb_msg_type`.
-    MessageType(u8) {
-        /// Not a message.
-        RESERVED = 0, "RESERVED";
-        /// Allocate an SPI.
-        GETSPI = 1, "GETSPI";
-        /// Complete a larval SA, or change a mature one's lifetimes.
-        UPDATE = 2, "UPDATE";
-        /// Create an SA.
-        ADD = 3, "ADD";
-        /// Remove an SA.
-        DELETE = 4, "DELETE";
-        /// Read one SA.
-        GET = 5, "GET";
-        /// The kernel wants an SA, or a key manager could not make one.
-        ACQUIRE = 6, "ACQUIRE";
-        /// Ask to hear ACQUIRE and EXPIRE.
-        REGISTER = 7, "REGISTER";
-        /// An SA reached a limit.
-        EXPIRE = 8, "EXPIRE";
-        /// Remove all SAs of a type.
-        FLUSH = 9, "FLUSH";
-        /// Read all SAs of a type.
-        DUMP = 10, "DUMP";
-        /// Hear everything.
-        X_PROMISC = 11, "X_PROMISC";
-        /// Policy of a pair of addresses changed (RFC 2367 section 3.1.12).
-        X_PCHANGE = 12, "X_PCHANGE";
-        /// Add or replace a policy.
-        X_SPDUPDATE = 13, "X_SPDUPDATE";
-        /// Add a policy.
-        X_SPDADD = 14, "X_SPDADD";
-        /// Remove a policy by its selector.
-        X_SPDDELETE = 15, "X_SPDDELETE";
-        /// Read a policy by its id.
-        X_SPDGET = 16, "X_SPDGET";
-        /// Not used by Linux.
-        X_SPDACQUIRE = 17, "X_SPDACQUIRE";
-        /// Read all policies.
-        X_SPDDUMP = 18, "X_SPDDUMP";
-        /// Remove all policies.
-        X_SPDFLUSH = 19, "X_SPDFLUSH";
-        /// Same as `X_SPDADD` on Linux.
-        X_SPDSETIDX = 20, "X_SPDSETIDX";
-        /// Not used by Linux.
-        X_SPDEXPIRE = 21, "X_SPDEXPIRE";
-        /// Remove a policy by its id.
-        X_SPDDELETE2 = 22, "X_SPDDELETE2";
-        /// A NAT-T peer changed its address or port.
-        X_NAT_T_NEW_MAPPING = 23, "X_NAT_T_NEW_MAPPING";
-        /// Move SAs and policies to other addresses.
-        X_MIGRATE = 24, "X_MIGRATE";
-    }
-}
-
-numbers! {
-    /// `sadb_ext_type`.
-    ExtensionType(u16) {
-        /// Not an extension.
-        RESERVED = 0, "RESERVED";
-        /// `struct sadb_sa`.
-        SA = 1, "SA";
-        /// `struct sadb_lifetime`: what was used so far.
-        LIFETIME_CURRENT = 2, "LIFETIME_CURRENT";
-        /// `struct sadb_lifetime`: where the SA dies.
-        LIFETIME_HARD = 3, "LIFETIME_HARD";
-        /// `struct sadb_lifetime`: where a successor is asked for.
-        LIFETIME_SOFT = 4, "LIFETIME_SOFT";
-        /// `struct sadb_address`.
-        ADDRESS_SRC = 5, "ADDRESS_SRC";
-        /// `struct sadb_address`.
-        ADDRESS_DST = 6, "ADDRESS_DST";
-        /// `struct sadb_address`.
-        ADDRESS_PROXY = 7, "ADDRESS_PROXY";
-        /// `struct sadb_key`.
-        KEY_AUTH = 8, "KEY_AUTH";
-        /// `struct sadb_key`.
-        KEY_ENCRYPT = 9, "KEY_ENCRYPT";
-        /// `struct sadb_ident`.
-        IDENTITY_SRC = 10, "IDENTITY_SRC";
-        /// `struct sadb_ident`.
-        IDENTITY_DST = 11, "IDENTITY_DST";
-        /// `struct sadb_sens`.
-        SENSITIVITY = 12, "SENSITIVITY";
-        /// `struct sadb_prop`.
-        PROPOSAL = 13, "PROPOSAL";
-        /// `struct sadb_supported`.
-        SUPPORTED_AUTH = 14, "SUPPORTED_AUTH";
-        /// `struct sadb_supported`.
-        SUPPORTED_ENCRYPT = 15, "SUPPORTED_ENCRYPT";
-        /// `struct sadb_spirange`.
-        SPIRANGE = 16, "SPIRANGE";
-        /// `struct sadb_x_kmprivate`.
-        X_KMPRIVATE = 17, "X_KMPRIVATE";
-        /// `struct sadb_x_policy`.
-        X_POLICY = 18, "X_POLICY";
-        /// `struct sadb_x_sa2`.
-        X_SA2 = 19, "X_SA2";
-        /// `struct sadb_x_nat_t_type`.
-        X_NAT_T_TYPE = 20, "X_NAT_T_TYPE";
-        /// `struct sadb_x_nat_t_port`.
-        X_NAT_T_SPORT = 21, "X_NAT_T_SPORT";
-        /// `struct sadb_x_nat_t_port`.
-        X_NAT_T_DPORT = 22, "X_NAT_T_DPORT";
-        /// `struct sadb_address`.
-        X_NAT_T_OA = 23, "X_NAT_T_OA";
-        /// `struct sadb_x_sec_ctx`.
-        X_SEC_CTX = 24, "X_SEC_CTX";
-        /// `struct sadb_x_kmaddress`.
-        X_KMADDRESS = 25, "X_KMADDRESS";
-        /// `struct sadb_x_filter`.
-        X_FILTER = 26, "X_FILTER";
-    }
-}
+pub(super) use numbers;
 
 numbers! {
     /// `sadb_msg_satype`.
@@ -174,28 +60,54 @@ numbers! {
 }
 
 impl SaType {
-    /// The IP protocol of this SA type: 51, 50, 108, or 255 (any of them) for `UNSPEC`
-    /// (the kernel's `pfkey_satype2proto`). `None` for every other type.
+    /// The IP protocol of this SA type, any of them for `UNSPEC` (the kernel's `pfkey_satype2proto`). `None` for every
+    /// other type.
     #[must_use]
-    pub const fn protocol(self) -> Option<u8> {
+    pub const fn protocol(self) -> Option<IpsecProtocol> {
         match self {
-            Self::UNSPEC => Some(255),
-            Self::AH => Some(51),
-            Self::ESP => Some(50),
-            Self::X_IPCOMP => Some(108),
+            Self::UNSPEC => Some(IpsecProtocol::ANY),
+            Self::AH => Some(IpsecProtocol::AH),
+            Self::ESP => Some(IpsecProtocol::ESP),
+            Self::X_IPCOMP => Some(IpsecProtocol::IPCOMP),
             _ => None,
         }
     }
 
     /// The SA type of an IP protocol; `UNSPEC` for a protocol that has none.
     #[must_use]
-    pub const fn from_protocol(protocol: u8) -> Self {
+    pub const fn from_protocol(protocol: IpsecProtocol) -> Self {
         match protocol {
-            51 => Self::AH,
-            50 => Self::ESP,
-            108 => Self::X_IPCOMP,
+            IpsecProtocol::AH => Self::AH,
+            IpsecProtocol::ESP => Self::ESP,
+            IpsecProtocol::IPCOMP => Self::X_IPCOMP,
             _ => Self::UNSPEC,
         }
+    }
+}
+
+numbers! {
+    /// The IP protocol of an SA, and what policies ask for beside SAs.
+    IpsecProtocol(u8) {
+        /// IPv6's routing header.
+        ROUTING = 43, "ROUTING";
+        /// IP encapsulating security payload.
+        ESP = 50, "ESP";
+        /// IP authentication header.
+        AH = 51, "AH";
+        /// IPv6's destination options.
+        DSTOPTS = 60, "DSTOPTS";
+        /// IP payload compression.
+        IPCOMP = 108, "COMP";
+        /// `IPSEC_PROTO_ANY`: AH, ESP or IPComp.
+        ANY = 255, "ANY";
+    }
+}
+
+impl IpsecProtocol {
+    /// Whether it is this protocol (`xfrm_id_proto_match`): [`ANY`](Self::ANY) stands for the three that have SAs.
+    #[must_use]
+    pub const fn includes(self, other: Self) -> bool {
+        self.0 == other.0 || matches!((self, other), (Self::ANY, Self::AH | Self::ESP | Self::IPCOMP))
     }
 }
 
@@ -210,94 +122,6 @@ numbers! {
         DYING = 2, "DYING";
         /// Gone.
         DEAD = 3, "DEAD";
-    }
-}
-
-numbers! {
-    /// `sadb_sa_auth` and `sadb_alg_id` of authentication algorithms.
-    AuthAlgorithm(u8) {
-        /// No authentication.
-        NONE = 0, "NONE";
-        /// HMAC-MD5.
-        MD5HMAC = 2, "MD5HMAC";
-        /// HMAC-SHA1.
-        SHA1HMAC = 3, "SHA1HMAC";
-        /// HMAC-SHA2-256.
-        X_SHA2_256HMAC = 5, "X_SHA2_256HMAC";
-        /// HMAC-SHA2-384.
-        X_SHA2_384HMAC = 6, "X_SHA2_384HMAC";
-        /// HMAC-SHA2-512.
-        X_SHA2_512HMAC = 7, "X_SHA2_512HMAC";
-        /// HMAC-RIPEMD160.
-        X_RIPEMD160HMAC = 8, "X_RIPEMD160HMAC";
-        /// AES-XCBC-MAC.
-        X_AES_XCBC_MAC = 9, "X_AES_XCBC_MAC";
-        /// HMAC-SM3.
-        X_SM3_256HMAC = 10, "X_SM3_256HMAC";
-        /// No authentication, said explicitly.
-        X_NULL = 251, "X_NULL";
-    }
-}
-
-numbers! {
-    /// `sadb_sa_encrypt` and `sadb_alg_id` of encryption algorithms.
-    EncryptAlgorithm(u8) {
-        /// No encryption.
-        NONE = 0, "NONE";
-        /// DES-CBC.
-        DESCBC = 2, "DESCBC";
-        /// 3DES-CBC.
-        A3DESCBC = 3, "3DESCBC";
-        /// CAST128-CBC.
-        X_CASTCBC = 6, "X_CASTCBC";
-        /// Blowfish-CBC.
-        X_BLOWFISHCBC = 7, "X_BLOWFISHCBC";
-        /// The null cipher (RFC 2410).
-        NULL = 11, "NULL";
-        /// AES-CBC.
-        X_AESCBC = 12, "X_AESCBC";
-        /// AES-CTR.
-        X_AESCTR = 13, "X_AESCTR";
-        /// AES-CCM, 64-bit ICV.
-        X_AES_CCM_ICV8 = 14, "X_AES_CCM_ICV8";
-        /// AES-CCM, 96-bit ICV.
-        X_AES_CCM_ICV12 = 15, "X_AES_CCM_ICV12";
-        /// AES-CCM, 128-bit ICV.
-        X_AES_CCM_ICV16 = 16, "X_AES_CCM_ICV16";
-        /// AES-GCM, 64-bit ICV.
-        X_AES_GCM_ICV8 = 18, "X_AES_GCM_ICV8";
-        /// AES-GCM, 96-bit ICV.
-        X_AES_GCM_ICV12 = 19, "X_AES_GCM_ICV12";
-        /// AES-GCM, 128-bit ICV.
-        X_AES_GCM_ICV16 = 20, "X_AES_GCM_ICV16";
-        /// Camellia-CBC.
-        X_CAMELLIACBC = 22, "X_CAMELLIACBC";
-        /// AES-GMAC (RFC 4543).
-        X_NULL_AES_GMAC = 23, "X_NULL_AES_GMAC";
-        /// SM4-CBC.
-        X_SM4CBC = 24, "X_SM4CBC";
-        /// ChaCha20-Poly1305 (RFC 7634). Linux has no number for it; this is IKEv2's (IANA), as its others are IKE's.
-        X_CHACHA20_POLY1305 = 28, "X_CHACHA20_POLY1305";
-        /// Serpent-CBC.
-        X_SERPENTCBC = 252, "X_SERPENTCBC";
-        /// Twofish-CBC.
-        X_TWOFISHCBC = 253, "X_TWOFISHCBC";
-    }
-}
-
-numbers! {
-    /// `sadb_sa_encrypt` of an IPComp SA.
-    CompressionAlgorithm(u8) {
-        /// None.
-        NONE = 0, "NONE";
-        /// Proprietary.
-        OUI = 1, "OUI";
-        /// RFC 2394.
-        DEFLATE = 2, "DEFLATE";
-        /// RFC 2395.
-        LZS = 3, "LZS";
-        /// RFC 3051.
-        LZJH = 4, "LZJH";
     }
 }
 
@@ -349,9 +173,17 @@ numbers! {
     }
 }
 
+impl PolicyDirection {
+    /// Whether policies of the SPD have it; a socket's own have others.
+    #[must_use]
+    pub const fn is_in_spd(self) -> bool {
+        matches!(self, Self::INBOUND | Self::OUTBOUND | Self::FWD)
+    }
+}
+
 numbers! {
     /// `sadb_x_ipsecrequest_mode` and `sadb_x_sa2_mode`.
-    PolicyMode(u8) {
+    Mode(u8) {
         /// Any.
         ANY = 0, "ANY";
         /// Transport.

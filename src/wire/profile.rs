@@ -2,51 +2,32 @@
 //!
 //! A profile belongs to a whole engine or socket; it is never guessed from a message.
 
+use super::extension::{self, Body, EXTENSIONS};
+use super::message_type::MESSAGES;
+
 /// A dialect of PF_KEYv2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Profile {
-    /// Linux's af_key, as in `linux/pfkeyv2.h`.
+    /// Linux's af_key, as in `linux/pfkeyv2.h`; RFC 2367's numbers are among them.
     #[default]
     Linux,
-    /// RFC 2367 to the letter, on Linux's numbers.
-    Rfc2367,
     /// Openswan's KLIPS: its own numbers above the RFC's, longer SA, lifetime and comb structures.
     Klips,
 }
-
-/// Fixed parts of Linux's extensions in bytes, by type (`sadb_ext_min_len` of af_key).
-const LINUX_MIN: [u8; 27] =
-    [0, 16, 32, 32, 32, 8, 8, 8, 8, 8, 16, 16, 16, 8, 8, 8, 16, 8, 16, 16, 8, 8, 8, 8, 8, 8, 40];
 
 /// Fixed parts of KLIPS's extensions in bytes, by type (Openswan 2.6 `pfkeyv2.h`).
 const KLIPS_MIN: [u8; 31] =
     [0, 24, 40, 40, 40, 8, 8, 8, 8, 8, 16, 16, 16, 8, 8, 8, 16, 8, 8, 24, 8, 8, 8, 8, 8, 56, 8, 8, 8, 8, 8];
 
-impl std::str::FromStr for Profile {
-    type Err = UnknownProfile;
-
-    /// Its name: linux, rfc2367 or klips.
-    fn from_str(name: &str) -> Result<Self, UnknownProfile> {
-        match name {
-            "linux" => Ok(Self::Linux),
-            "rfc2367" => Ok(Self::Rfc2367),
-            "klips" => Ok(Self::Klips),
-            _ => Err(UnknownProfile),
-        }
-    }
-}
-
-/// No profile has this name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected linux, rfc2367 or klips")]
-pub struct UnknownProfile;
+/// Extension types of the profile that has most of them.
+pub(super) const SLOTS: usize = if EXTENSIONS.len() > KLIPS_MIN.len() { EXTENSIONS.len() } else { KLIPS_MIN.len() };
 
 impl Profile {
     /// The highest message type.
     #[must_use]
     pub const fn max_message_type(self) -> u8 {
         match self {
-            Self::Linux | Self::Rfc2367 => 24,
+            Self::Linux => MESSAGES.len() as u8,
             Self::Klips => 17,
         }
     }
@@ -55,28 +36,38 @@ impl Profile {
     #[must_use]
     pub const fn max_extension_type(self) -> u16 {
         match self {
-            Self::Linux | Self::Rfc2367 => 26,
-            Self::Klips => 30,
+            Self::Linux => EXTENSIONS[EXTENSIONS.len() - 1].ext_type.0,
+            Self::Klips => KLIPS_MIN.len() as u16 - 1,
+        }
+    }
+
+    /// Where a message keeps an extension of a type, below [`SLOTS`]; `None` for a type that the profile lacks.
+    pub(super) const fn slot(self, ext_type: u16) -> Option<usize> {
+        match self {
+            Self::Linux => extension::place(ext_type),
+            Self::Klips if ext_type != 0 && (ext_type as usize) < KLIPS_MIN.len() => Some(ext_type as usize),
+            Self::Klips => None,
         }
     }
 
     /// The fixed part of an extension in bytes, header included; `None` for a type that the profile lacks.
     #[must_use]
     pub const fn min_extension_len(self, ext_type: u16) -> Option<usize> {
-        let table: &[u8] = match self {
-            Self::Linux | Self::Rfc2367 => &LINUX_MIN,
-            Self::Klips => &KLIPS_MIN,
-        };
-        let index = ext_type as usize;
-        if index == 0 || index >= table.len() { None } else { Some(table[index] as usize) }
+        match (self, self.slot(ext_type)) {
+            (Self::Linux, Some(slot)) => Some(EXTENSIONS[slot].min_len),
+            (Self::Klips, Some(slot)) => Some(KLIPS_MIN[slot] as usize),
+            (_, None) => None,
+        }
     }
 
-    /// Whether an extension holds one sockaddr behind `struct sadb_address`.
+    /// What of an extension is checked beside that.
     #[must_use]
-    pub const fn is_address(self, ext_type: u16) -> bool {
-        match self {
-            Self::Linux | Self::Rfc2367 => matches!(ext_type, 5 | 6 | 7 | 23),
-            Self::Klips => matches!(ext_type, 5 | 6 | 7 | 20..=24 | 30),
+    pub const fn body(self, ext_type: u16) -> Body {
+        match (self, self.slot(ext_type)) {
+            (Self::Linux, Some(slot)) => EXTENSIONS[slot].body,
+            (Self::Klips, Some(5..=7 | 20..=24 | 30)) => Body::Address,
+            (Self::Klips, Some(8 | 9)) => Body::Key,
+            _ => Body::Any,
         }
     }
 
@@ -84,7 +75,7 @@ impl Profile {
     #[must_use]
     pub const fn sa_len(self) -> usize {
         match self {
-            Self::Linux | Self::Rfc2367 => 16,
+            Self::Linux => 16,
             Self::Klips => 24,
         }
     }
@@ -93,7 +84,7 @@ impl Profile {
     #[must_use]
     pub const fn lifetime_len(self) -> usize {
         match self {
-            Self::Linux | Self::Rfc2367 => 32,
+            Self::Linux => 32,
             Self::Klips => 40,
         }
     }
@@ -102,7 +93,7 @@ impl Profile {
     #[must_use]
     pub const fn comb_len(self) -> usize {
         match self {
-            Self::Linux | Self::Rfc2367 => 72,
+            Self::Linux => 72,
             Self::Klips => 80,
         }
     }

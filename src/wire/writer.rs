@@ -94,6 +94,11 @@ impl<'b> Writer<'b> {
         self
     }
 
+    /// An extension that is its structure and no more; its length and type are filled in.
+    pub fn fixed<T: IntoBytes + Immutable>(&mut self, ext_type: ExtensionType, fixed: &T) -> &mut Self {
+        self.extension(ext_type, fixed, &[], 0)
+    }
+
     /// The SA extension; its length and type are filled in.
     pub fn sa(&mut self, sa: SadbSa) -> &mut Self {
         self.extension(ExtensionType::SA, &sa, &[], self.profile.sa_len())

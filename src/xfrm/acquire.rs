@@ -2,58 +2,98 @@
 #![forbid(unsafe_code)]
 
 use super::XfrmEngine;
-use super::algorithm::{Algorithm, Kind};
-use super::attribute::Received;
+use super::algorithm::Kind;
+use super::attribute::{Attributes, Received};
 use super::layout::UserAcquire;
-use super::value::label;
-use crate::afkey::message::sockaddr;
+use super::policy::{SHARE_TAG, templates};
+use super::value::{ends_from_xfrm, label};
+use crate::afkey::message::write_host;
 use crate::afkey::sa::Context as SecurityContext;
-use crate::keyd::{Audience, Context};
+use crate::keyd::{Audience, Context, Errno};
+use crate::wire::algorithm::Algorithm;
 use crate::wire::layout::{SadbComb, SadbXPolicy};
-use crate::wire::{ExtensionType as Ext, Header, MessageType, PolicyDirection, PolicyType, Profile, SaType, Writer};
+use crate::wire::{
+    Ends, ExtensionType as Ext, Header, IpsecProtocol, MessageType, PolicyDirection, PolicyType, SaType,
+};
+
+/// What the kernel says of an SA that it wants.
+#[derive(Debug)]
+pub struct Acquire {
+    /// Between whom; their family is that of the template that asks.
+    pub(super) ends: Ends,
+    pub(super) proto: IpsecProtocol,
+    /// The number by which the SA has to answer.
+    seq: u32,
+    /// The policy that asks.
+    policy: u32,
+    priority: u32,
+    /// The masks of algorithms that may be proposed, for authentication and encryption: ids below 32 only.
+    allowed: Option<(u32, u32)>,
+    label: Option<Box<[u8]>>,
+}
+
+impl Acquire {
+    /// Decodes an `XFRM_MSG_ACQUIRE`.
+    pub(super) fn decode(received: &Received<'_>) -> Option<Self> {
+        let (acquire, attributes) = received.fixed::<UserAcquire>()?;
+        let (ends, ours) = larval_ends(&acquire, attributes)?;
+        Some(Self {
+            ends,
+            proto: IpsecProtocol(acquire.id.proto),
+            seq: acquire.seq.get(),
+            policy: acquire.policy.index.get(),
+            priority: acquire.policy.priority.get(),
+            // AF_KEY leaves the masks of its policies empty, so that it proposes nothing for them.
+            allowed: (!ours).then(|| (acquire.aalgos.get(), acquire.ealgos.get())),
+            label: label(attributes).map(Into::into),
+        })
+    }
+}
+
+/// The ends of an ACQUIRE's larval, and whether the template that asks came through PF_KEY.
+fn larval_ends(acquire: &UserAcquire, attributes: Attributes<'_>) -> Option<(Ends, bool)> {
+    let wanted = templates(attributes).find(|tmpl| {
+        tmpl.id.proto == acquire.id.proto && (tmpl.id.daddr == [0; 16] || tmpl.id.daddr == acquire.id.daddr)
+    });
+    let family = wanted.map_or(acquire.sel.family, |tmpl| tmpl.family);
+    let ours = wanted.is_some_and(|tmpl| tmpl.share == SHARE_TAG);
+    Some((ends_from_xfrm(&acquire.saddr, &acquire.id.daddr, family.get())?, ours))
+}
 
 impl XfrmEngine {
     /// Tells registered key managers.
-    pub(super) fn sa_wanted(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
-        let (acquire, attributes) = event.fixed::<UserAcquire>()?;
-        let (said, ours) = Self::larval_name(&acquire, attributes)?;
-        let satype = SaType::from_protocol(said.proto);
-        let header = Header::new(MessageType::ACQUIRE, satype, acquire.seq.get(), 0);
+    pub(super) fn sa_wanted(&mut self, acquire: &Acquire, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let satype = SaType::from_protocol(acquire.proto);
+        let header = Header::new(MessageType::ACQUIRE, satype, acquire.seq, 0);
         let ext = SadbXPolicy {
             policy_type: PolicyType::IPSEC.0.into(),
             dir: PolicyDirection::OUTBOUND.0,
-            id: acquire.policy.index,
-            priority: acquire.policy.priority,
+            id: acquire.policy.into(),
+            priority: acquire.priority.into(),
             ..Default::default()
         };
-        // AF_KEY leaves the masks of its policies empty, so that it proposes nothing for them.
         let combinations =
-            if ours { Vec::new() } else { self.combinations(satype, acquire.aalgos.get(), acquire.ealgos.get()) };
-        let context = label(attributes);
-        let (v6, width) = (said.v6, if said.v6 { 128 } else { 32 });
-        self.send(cx, Audience::Registered, |buffer| {
-            let mut writer = Writer::new(buffer, header, Profile::Linux);
-            writer.address(Ext::ADDRESS_SRC, 0, width, sockaddr(&acquire.saddr, v6, 0).as_slice());
-            writer.address(Ext::ADDRESS_DST, 0, width, sockaddr(&said.daddr, v6, 0).as_slice());
+            acquire.allowed.map_or_else(Vec::new, |(auth, encrypt)| self.combinations(satype, auth, encrypt));
+        cx.send(Audience::Registered, header, |writer| {
+            write_host(writer, Ext::ADDRESS_SRC, acquire.ends.src());
+            write_host(writer, Ext::ADDRESS_DST, acquire.ends.dst());
             writer.policy(ext, &[]);
             if matches!(satype, SaType::AH | SaType::ESP) {
                 writer.proposal(32, &combinations);
             }
-            if let Some(context) = &context {
-                writer.sec_ctx(SecurityContext::DOI, SecurityContext::ALG, &context.text);
+            if let Some(text) = &acquire.label {
+                writer.sec_ctx(SecurityContext::DOI, SecurityContext::ALG, text);
             }
-            writer.finish()
         })
-        .ok()
-        .map(|_| ())
     }
 
-    /// What the masks of a template allow (`dump_ah_combs`, `dump_esp_combs`): ids below 32 only.
+    /// What the masks of a template allow (`dump_ah_combs`, `dump_esp_combs`).
     fn combinations(&self, satype: SaType, aalgos: u32, ealgos: u32) -> Vec<SadbComb> {
         let allowed = |mask: u32, algorithm: &&Algorithm| algorithm.id < 32 && mask & (1 << algorithm.id) != 0;
         let auth: Vec<_> = self.known(Kind::Auth).filter(|a| allowed(aalgos, a)).collect();
         let one = |auth: &Algorithm, encrypt: Option<&Algorithm>| {
-            let ((auth_min, auth_max), (min, max)) = (auth.bits(), encrypt.map_or((0, 0), Algorithm::bits));
+            let ((auth_min, auth_max), (min, max)) =
+                (auth.listed_keys(), encrypt.map_or((0, 0), Algorithm::listed_keys));
             SadbComb {
                 auth: auth.id,
                 encrypt: encrypt.map_or(0, |e| e.id),

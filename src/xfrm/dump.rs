@@ -2,19 +2,20 @@
 #![forbid(unsafe_code)]
 
 use zerocopy::IntoBytes;
-use zeroize::Zeroize;
 
 use super::XfrmEngine;
 use super::attribute::{DUMP, REQUEST, Received};
+use super::dump_reader::DumpReader;
 use super::layout::{AddressFilter, UserpolicyInfo, UsersaInfo, attribute, message};
 use super::netlink::Netlink;
-use super::parts::Parts;
 use super::reqid::Taken;
 use super::{policy, sa};
 use crate::afkey::message::{Shown, write_policy, write_sa};
-use crate::keyd::{DumpStep, Errno, Time};
+#[cfg(fuzzing)]
+use crate::keyd::Context;
+use crate::keyd::{DumpMessage, DumpStep, Errno, Time};
 use crate::wire::layout::SadbXFilter;
-use crate::wire::{Header, Message, MessageType, SaType};
+use crate::wire::{Header, IpsecProtocol, Message, MessageType, SaType};
 
 /// What a dump lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +26,9 @@ enum Listed {
 
 /// A running dump.
 pub struct XfrmDump {
-    parts: Parts,
+    reader: DumpReader,
     listed: Listed,
-    /// When it began, as [`super::gone::Gone`] counts.
+    /// When it began, as [`super::removals::Removals`] counts.
     since: u64,
 }
 
@@ -37,14 +38,14 @@ impl XfrmEngine {
             Some(netlink) => netlink,
             None => Netlink::open()?,
         };
-        let parts = Parts::start(netlink, self.writer.bytes());
+        let reader = DumpReader::start(netlink, self.writer.bytes());
         self.writer.clear();
-        Ok(XfrmDump { parts: parts?, listed, since: self.gone.begin() })
+        Ok(XfrmDump { reader: reader?, listed, since: self.removals.begin() })
     }
 
-    fn open_sa_dump(&mut self, proto: u8, filter: Option<&SadbXFilter>) -> Result<XfrmDump, Errno> {
+    fn open_sa_dump(&mut self, proto: IpsecProtocol, filter: Option<&SadbXFilter>) -> Result<XfrmDump, Errno> {
         self.writer.message(message::GETSA, REQUEST | DUMP, self.requests.number(), 0, &[0_u8; 0]);
-        self.writer.attribute(attribute::PROTO, &[&[proto]]);
+        self.writer.attribute(attribute::PROTO, &[&[proto.0]]);
         if let Some(f) = filter {
             let (saddr, daddr) = (f.saddr, f.daddr);
             let filter = AddressFilter { saddr, daddr, family: f.family, splen: f.splen, dplen: f.dplen };
@@ -76,13 +77,13 @@ impl XfrmEngine {
         &mut self,
         dump: &mut XfrmDump,
         now: Time,
-        out: &mut Vec<u8>,
+        message: &mut DumpMessage<'_>,
     ) -> Result<DumpStep, Errno> {
         loop {
             let since = dump.since;
             let step = match dump.listed {
-                Listed::Sas => dump.parts.next(|received| self.append_sa(since, received, now, out)),
-                Listed::Policies => dump.parts.next(|received| self.append_policy(since, received, now, out)),
+                Listed::Sas => dump.reader.next(|received| self.append_sa(since, received, now, message)),
+                Listed::Policies => dump.reader.next(|received| self.append_policy(since, received, now, message)),
             };
             match step? {
                 None => return Ok(DumpStep::End),
@@ -93,39 +94,47 @@ impl XfrmEngine {
         }
     }
 
-    fn append_sa(&mut self, since: u64, received: &Received<'_>, now: Time, out: &mut Vec<u8>) -> Option<()> {
+    fn append_sa(
+        &mut self,
+        since: u64,
+        received: &Received<'_>,
+        now: Time,
+        message: &mut DumpMessage<'_>,
+    ) -> Option<()> {
         let (info, attributes) = received.fixed::<UsersaInfo>()?;
-        let mut sa = sa::read(&info, attributes, self.extras).filter(|sa| !self.gone.has_sa(since, &sa.said))?;
+        let mut sa = sa::read(&info, attributes, self.extras).filter(|sa| !self.removals.has_sa(since, &sa.id()))?;
         self.shadow.complete(&mut sa, now);
         let header = Header::new(MessageType::DUMP, sa.satype(), 0, 0);
-        let message = write_sa(&mut self.buffer, header, &sa, Shown::Whole).ok()?;
-        out.extend_from_slice(message);
-        message.zeroize();
-        Some(())
+        message.write(header, |writer| write_sa(writer, &sa, Shown::Whole)).ok()
     }
 
-    fn append_policy(&mut self, since: u64, received: &Received<'_>, now: Time, out: &mut Vec<u8>) -> Option<()> {
+    fn append_policy(
+        &mut self,
+        since: u64,
+        received: &Received<'_>,
+        now: Time,
+        message: &mut DumpMessage<'_>,
+    ) -> Option<()> {
         let (info, attributes) = received.fixed::<UserpolicyInfo>()?;
-        let policy = policy::read(&info, attributes).filter(|policy| !self.gone.has_policy(since, policy.id))?;
+        let policy = policy::read(&info, attributes).filter(|policy| !self.removals.has_policy(since, policy.id))?;
         let reserved = self.references(&policy, now);
         let header = Header { reserved, ..Header::new(MessageType::X_SPDDUMP, SaType::UNSPEC, 0, 0) };
-        out.extend_from_slice(write_policy(&mut self.buffer, header, &policy).ok()?);
-        Some(())
+        message.write(header, |writer| write_policy(writer, &policy)).ok()
     }
 
     /// Reads a message as a part of each dump.
     #[cfg(fuzzing)]
-    pub(super) fn read_dumped(&mut self, received: &Received<'_>, now: Time) {
+    pub(super) fn read_dumped(&mut self, received: &Received<'_>, cx: &mut Context<'_>) {
         let mut out = Vec::new();
-        self.append_sa(0, received, now, &mut out);
-        self.append_policy(0, received, now, &mut out);
+        self.append_sa(0, received, cx.now, &mut DumpMessage::new(cx.buffer, &mut out));
+        self.append_policy(0, received, cx.now, &mut DumpMessage::new(cx.buffer, &mut out));
     }
 
     /// Keeps the socket of a dump that came to its end for the next one.
     pub(super) fn end_dump(&mut self, dump: XfrmDump) {
-        self.gone.end();
+        self.removals.end();
         if self.spare.is_none() {
-            self.spare = dump.parts.into_netlink();
+            self.spare = dump.reader.into_netlink();
         }
     }
 
@@ -136,7 +145,7 @@ impl XfrmEngine {
         mut take: impl FnMut(&mut Self, &Received<'_>) -> Option<()>,
     ) -> Result<(), Errno> {
         let outcome = loop {
-            match dump.parts.next(|received| take(self, received)) {
+            match dump.reader.next(|received| take(self, received)) {
                 Ok(Some(_)) => {}
                 Ok(None) => break Ok(()),
                 Err(errno) => break Err(errno),
@@ -155,7 +164,7 @@ impl XfrmEngine {
             taken.extend(policy::templates(attributes).map(|template| template.reqid.get()));
             Some(())
         })?;
-        let sas = self.open_sa_dump(255, None)?;
+        let sas = self.open_sa_dump(IpsecProtocol::ANY, None)?;
         self.walk(sas, |_, received| {
             let (info, _) = received.fixed::<UsersaInfo>()?;
             taken.insert(info.reqid.get());
@@ -166,7 +175,7 @@ impl XfrmEngine {
 
     /// Makes what the engine remembers equal to the kernel's SAs.
     pub(super) fn reconcile(&mut self) -> Result<(), Errno> {
-        let dump = self.open_sa_dump(255, None)?;
+        let dump = self.open_sa_dump(IpsecProtocol::ANY, None)?;
         let mut before = self.shadow.start_over();
         let outcome = self.walk(dump, |engine, received| {
             let (info, attributes) = received.fixed::<UsersaInfo>()?;

@@ -1,267 +1,335 @@
-//! What the kernel tells its listeners, as af_key's notifications.
+//! What the kernel tells its listeners, decoded. Nothing is asked and nothing is known here: bytes go in, an [`Event`] comes out.
 #![forbid(unsafe_code)]
 
-use super::attribute::{Attributes, Received, split};
+use super::acquire::Acquire;
+use super::attribute::{Attributes, Received};
 use super::layout::{
     UserExpire, UserMapping, UserPolexpire, UserpolicyId, UserpolicyInfo, UsersaId, UsersaInfo, attribute, message,
 };
-use super::sa::{read, said_from_xfrm};
-use super::value::is_v6;
-use super::{EVENT_BUFFER, XfrmEngine, policy};
-use crate::afkey::message::{Shown, sockaddr};
-use crate::afkey::migrate::write_migration;
-use crate::afkey::sa::{Sa, Said, State};
-use crate::keyd::{Audience, Context, Errno};
-use crate::wire::layout::SadbSa;
-use crate::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, Writer};
+use super::policy;
+use super::sa::read;
+use super::value::ends_from_xfrm;
+use crate::afkey::migrate::Migration;
+use crate::afkey::policy::Policy;
+use crate::afkey::sa::{Sa, SaId};
+use crate::wire::address::from_xfrm;
+use crate::wire::{Ends, Extras, IpsecProtocol};
 
-/// More events than the socket can hold: it is charged 768 bytes at least for each, and Linux doubles its size.
-const MOST_EVENTS: usize = 2 * EVENT_BUFFER / 512;
-
-/// The header of a notification: sequence number and process id of the request that caused it, of whatever process.
-fn notice(received: &Received<'_>, msg_type: MessageType, satype: SaType) -> Header {
-    Header::new(msg_type, satype, received.seq, received.pid)
+/// The request that caused an event, of whatever process: PF_KEY's sequence number and process id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// `nlmsg_seq`.
+    pub seq: u32,
+    /// `nlmsg_pid`.
+    pub pid: u32,
 }
 
-fn spd_notice(received: &Received<'_>, msg_type: MessageType, references: u16) -> Header {
-    Header { reserved: references, ..notice(received, msg_type, SaType::UNSPEC) }
+impl Origin {
+    /// The origin that a message names.
+    pub const fn of(received: &Received<'_>) -> Self {
+        Self { seq: received.seq, pid: received.pid }
+    }
 }
 
-impl XfrmEngine {
-    /// Takes all events that wait.
-    pub(super) fn take_events(&mut self, cx: &mut Context<'_>) {
-        self.take_events_until(None, cx);
-    }
+/// A NAT-T peer has another address (`XFRM_MSG_MAPPING`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// The SA.
+    pub id: SaId,
+    /// Where the peer was, and where it is.
+    pub moved: Ends,
+    /// The port that it had.
+    pub old_port: u16,
+    /// The port that it has.
+    pub new_port: u16,
+}
 
-    /// Takes events up to one with this sequence number and process id; without it, or if there is none, all that wait.
-    pub(super) fn take_events_until(&mut self, last: Option<(u32, u32)>, cx: &mut Context<'_>) {
-        let Some(mut inbox) = self.inbox.take() else { return };
-        let (mut lost, mut taken) = (false, 0);
-        loop {
-            let told = inbox.next(|received| {
-                let (mut rest, mut found) = (received, false);
-                while let Some((one, next)) = split(rest) {
-                    self.tell(&one, cx);
-                    found |= last == Some((one.seq, one.pid));
-                    rest = next;
-                }
-                found
-            });
-            taken += 1;
-            match told {
-                Ok(Some(true)) => break,
-                // What comes faster than it is taken must not hold a request back: what waited when this began was told.
-                Ok(Some(false)) if taken > MOST_EVENTS && inbox.is_empty() => break,
-                Ok(Some(false)) => {}
-                // The kernel had to drop events, and goes on when these are taken.
-                Err(Errno::ENOBUFS) => lost = true,
-                Ok(None) | Err(_) => break,
-            }
-        }
-        self.inbox = Some(inbox);
-        if lost {
-            self.overruns += 1;
-            self.reqids.forget();
-            self.behind = self.complete;
-        }
-        // If that fails, EXPIREs of SAs that are not known lack their algorithms until it does not.
-        if self.behind && self.reconcile().is_ok() {
-            self.behind = false;
-        }
-    }
+/// An event that PF_KEY speaks of.
+#[derive(Debug)]
+pub enum Event {
+    /// An SA was added.
+    SaAdded(Sa),
+    /// A larval became an SA, or an SA was changed.
+    SaUpdated(Sa),
+    /// An SA was deleted.
+    SaDeleted(Sa),
+    /// All SAs of a protocol were deleted.
+    SasFlushed(IpsecProtocol),
+    /// An SA reached a limit. Its attributes are not told.
+    SaExpired { sa: Sa, hard: bool },
+    /// The kernel wants an SA.
+    SaWanted(Acquire),
+    /// A NAT-T peer moved.
+    MappingChanged(Mapping),
+    /// A policy was added.
+    PolicyAdded(Policy),
+    /// A policy took the place of one with its selector.
+    PolicyUpdated(Policy),
+    /// A policy was deleted, by its number or by its selector.
+    PolicyDeleted { policy: Policy, by_id: bool },
+    /// A policy with this number reached a limit.
+    PolicyExpired { id: u32, hard: bool },
+    /// All policies were deleted.
+    PoliciesFlushed,
+    /// Policies and their SAs moved.
+    Migrated(Migration),
+    /// An SA or a policy came that PF_KEY cannot show. These reqids are in use now.
+    Unshowable(Vec<u32>),
+}
 
-    /// One event. What PF_KEY cannot show, or does not speak of, is passed over; nobody can be told of an error.
-    pub(super) fn tell(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
-        match event.msg_type {
-            message::NEWSA => self.sa_added(event, cx),
-            message::UPDSA => self.sa_updated(event, cx),
-            message::DELSA => self.sa_deleted(event, cx),
-            message::FLUSHSA => self.sas_flushed(event, cx),
-            message::EXPIRE => self.sa_expired(event, cx),
-            message::ACQUIRE => self.sa_wanted(event, cx),
-            message::POLEXPIRE => self.policy_expired(event),
-            message::NEWPOLICY => self.policy_added(event, MessageType::X_SPDADD, cx),
-            message::UPDPOLICY => self.policy_added(event, MessageType::X_SPDUPDATE, cx),
-            message::DELPOLICY => self.policy_deleted(event, cx),
-            message::FLUSHPOLICY => {
-                if policy::is_main(Attributes(event.body)) {
-                    self.shadow.flush_policies();
-                    self.gone.policies();
-                    self.send_header(cx, Audience::All, notice(event, MessageType::X_SPDFLUSH, SaType::UNSPEC)).ok()?;
-                }
-                Some(())
+impl Event {
+    /// Decodes an event; `None` if it is none that PF_KEY speaks of, or not whole.
+    pub fn decode(received: &Received<'_>, extras: Extras) -> Option<Self> {
+        match received.msg_type {
+            message::NEWSA => sa(received, extras, Self::SaAdded),
+            message::UPDSA => sa(received, extras, Self::SaUpdated),
+            message::DELSA => deleted_sa(received, extras).map(Self::SaDeleted),
+            message::FLUSHSA => match received.body.first()? {
+                // Every protocol, as for the kernel (`xfrm_id_proto_match`); `ip xfrm state flush` says it so.
+                0 => Some(Self::SasFlushed(IpsecProtocol::ANY)),
+                proto => Some(Self::SasFlushed(IpsecProtocol(*proto))),
+            },
+            message::EXPIRE => {
+                let (expire, _) = received.fixed::<UserExpire>()?;
+                let sa = read(&expire.state, Attributes(&[]), extras)?;
+                Some(Self::SaExpired { sa, hard: expire.hard != 0 })
             }
-            message::MIGRATE => self.migrated(event, cx),
-            message::MAPPING => self.mapping_changed(event, cx),
+            message::ACQUIRE => Acquire::decode(received).map(Self::SaWanted),
+            message::MAPPING => mapping(received).map(Self::MappingChanged),
+            message::NEWPOLICY => policy(received, Self::PolicyAdded),
+            message::UPDPOLICY => policy(received, Self::PolicyUpdated),
+            message::DELPOLICY => {
+                let (id, attributes) = received.fixed::<UserpolicyId>()?;
+                let policy = policy::read(&attributes.read::<UserpolicyInfo>(attribute::POLICY)?, attributes)?;
+                // By number the kernel says the number only, otherwise the selector only.
+                Some(Self::PolicyDeleted { policy, by_id: id.index.get() != 0 })
+            }
+            message::POLEXPIRE => {
+                let (expire, _) = received.fixed::<UserPolexpire>()?;
+                Some(Self::PolicyExpired { id: expire.pol.index.get(), hard: expire.hard != 0 })
+            }
+            message::FLUSHPOLICY => policy::is_main(Attributes(received.body)).then_some(Self::PoliciesFlushed),
+            message::MIGRATE => {
+                let (id, attributes) = received.fixed::<UserpolicyId>()?;
+                policy::read_migration(&id, attributes).map(Self::Migrated)
+            }
             _ => None,
         }
     }
+}
 
-    /// Takes what our own request left for its notification.
-    fn own(&mut self, event: &Received<'_>, said: &Said) -> Option<super::Own> {
-        let place = self.own.iter().position(|own| (own.said, own.seq, own.pid) == (*said, event.seq, event.pid))?;
-        Some(self.own.remove(place))
-    }
+fn sa(received: &Received<'_>, extras: Extras, event: fn(Sa) -> Event) -> Option<Event> {
+    let (info, attributes) = received.fixed::<UsersaInfo>()?;
+    Some(read(&info, attributes, extras).map_or_else(|| Event::Unshowable(vec![info.reqid.get()]), event))
+}
 
-    fn sa_added(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
-        let (info, attributes) = event.fixed::<UsersaInfo>()?;
-        self.reqids.saw(info.reqid.get());
-        let mut sa = read(&info, attributes, self.extras)?;
-        let unused = self.own(event, &sa.said).and_then(|own| own.unused);
-        self.shadow.add(&sa, unused);
-        self.shadow.complete(&mut sa, cx.now);
-        self.send_sa(cx, Audience::All, notice(event, MessageType::ADD, sa.satype()), &sa, Shown::Whole).ok()
-    }
-
-    fn sa_updated(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
-        let (info, attributes) = event.fixed::<UsersaInfo>()?;
-        self.reqids.saw(info.reqid.get());
-        let mut sa = read(&info, attributes, self.extras)?;
-        let own = self.own(event, &sa.said);
-        let mature = own.as_ref().map_or_else(|| self.shadow.has(&sa.said), |own| own.mature);
-        if mature {
-            // What is told is the request, which was thrown away.
-            self.shadow.update(&sa);
-            if own.is_none() {
-                // The kernel looked at the limits before it told of them: an EXPIRE may have come for the new ones.
-                self.shadow.set_dying(&sa.said, None);
-            }
-            sa.state = State::Dead;
-            if let Some(unused) = own.and_then(|own| own.unused) {
-                unused.show(&mut sa);
-            }
-        } else {
-            self.gone.sa(&sa.said);
-            self.shadow.add(&sa, own.and_then(|own| own.unused));
-            self.shadow.complete(&mut sa, cx.now);
+fn deleted_sa(received: &Received<'_>, extras: Extras) -> Option<Sa> {
+    let (id, attributes) = received.fixed::<UsersaId>()?;
+    match attributes.read::<UsersaInfo>(attribute::SA) {
+        Some(info) => read(&info, attributes, extras),
+        // Before it told more, the kernel told the name only.
+        None => {
+            let ends = ends_from_xfrm(&[0; 16], &id.daddr, id.family.get())?;
+            Some(Sa::new(ends, id.spi.get(), IpsecProtocol(id.proto), 0))
         }
-        self.send_sa(cx, Audience::All, notice(event, MessageType::UPDATE, sa.satype()), &sa, Shown::Whole).ok()
     }
+}
 
-    fn sa_deleted(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
-        let (id, attributes) = event.fixed::<UsersaId>()?;
-        let mut sa = match attributes.read::<UsersaInfo>(attribute::SA) {
-            Some(info) => read(&info, attributes, self.extras)?,
-            // Before it told more, the kernel told the name only.
-            None => Sa::new(
-                Said { daddr: id.daddr, spi: id.spi.get(), proto: id.proto, v6: is_v6(id.family.get())? },
-                [0; 16],
-                0,
-            ),
+fn policy(received: &Received<'_>, event: fn(Policy) -> Event) -> Option<Event> {
+    let (info, attributes) = received.fixed::<UserpolicyInfo>()?;
+    let reqids = || policy::templates(attributes).map(|template| template.reqid.get()).collect();
+    Some(policy::read(&info, attributes).map_or_else(|| Event::Unshowable(reqids()), event))
+}
+
+/// `pfkey_send_new_mapping` speaks of ESP only.
+fn mapping(received: &Received<'_>) -> Option<Mapping> {
+    let (mapping, _) = received.fixed::<UserMapping>()?;
+    let (name, family) = (&mapping.id, mapping.id.family.get());
+    let id = SaId { dst: from_xfrm(&name.daddr, family)?, spi: name.spi.get(), proto: IpsecProtocol(name.proto) };
+    let moved = ends_from_xfrm(&mapping.old_saddr, &mapping.new_saddr, family)?;
+    let ports = (mapping.old_sport.get(), mapping.new_sport.get());
+    (id.proto == IpsecProtocol::ESP).then_some(Mapping { id, moved, old_port: ports.0, new_port: ports.1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use proptest::prelude::*;
+
+    use super::super::attribute::{Writer, split};
+    use super::*;
+    use crate::afkey::sa::{Selector, State};
+    use crate::wire::{AuthAlgorithm as A, EncryptAlgorithm as E, Mode, PolicyDirection};
+
+    /// What Linux 7.2 told of commands (`tests/kernel/record-events`): the commands, and the messages.
+    fn recorded() -> Vec<(&'static str, Vec<u8>)> {
+        let text = include_str!("../../tests/transcripts/7.2/xfrm-events.txt");
+        let bytes =
+            |hex: &str| (0..hex.len()).step_by(2).map(|n| u8::from_str_radix(&hex[n..n + 2], 16).unwrap()).collect();
+        let event = |block: &'static str| {
+            let (cause, hex) = block.split_once('\n').unwrap();
+            (cause, bytes(&hex.replace('\n', "")))
         };
-        self.shadow.complete(&mut sa, cx.now);
-        self.shadow.remove(&sa.said);
-        self.gone.sa(&sa.said);
-        sa.state = State::Dead;
-        self.send_sa(cx, Audience::All, notice(event, MessageType::DELETE, sa.satype()), &sa, Shown::Whole).ok()
+        text.split("== ").skip(1).map(event).collect()
     }
 
-    fn sas_flushed(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
-        let proto = *event.body.first()?;
-        self.shadow.flush(proto);
-        self.gone.sas(proto);
-        self.send_header(cx, Audience::All, notice(event, MessageType::FLUSH, SaType::from_protocol(proto))).ok()
+    fn decode(bytes: &[u8], extras: Extras) -> Option<Event> {
+        Event::decode(&split(bytes)?.0, extras)
     }
 
-    fn sa_expired(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
-        let (expire, _) = event.fixed::<UserExpire>()?;
-        let mut sa = read(&expire.state, Attributes(&[]), self.extras)?;
-        self.shadow.complete_expired(&mut sa);
-        let hard = expire.hard != 0;
-        if hard {
-            self.shadow.remove(&sa.said);
-            self.gone.sa(&sa.said);
-            self.shadow.larval_gone(sa.seq);
-            sa.state = State::Dead;
-        } else {
-            self.shadow.set_dying(&sa.said, Some(true));
-            sa.state = State::Valid;
-            sa.dying = true;
+    /// The events of one kind, in order.
+    fn events(kind: &str) -> Vec<Option<Event>> {
+        let of_kind = recorded().into_iter().filter(|(cause, _)| cause.split(':').next() == Some(kind));
+        of_kind.map(|(_, bytes)| decode(&bytes, Extras::default())).collect()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn ends(src: &str, dst: &str) -> Ends {
+        Ends::new(ip(src), ip(dst)).unwrap()
+    }
+
+    #[test]
+    fn a_kernels_events_of_sas_are_what_was_done() {
+        let [
+            Some(Event::SaAdded(tunnel)),
+            Some(Event::SaAdded(v6)),
+            Some(Event::SaAdded(aead)),
+            Some(Event::SaAdded(_)),
+        ] = &events("NEWSA")[..]
+        else {
+            panic!("{:?}", events("NEWSA"))
+        };
+        assert_eq!(tunnel.ends, ends("192.0.2.1", "192.0.2.2"));
+        assert_eq!((tunnel.spi, tunnel.proto), (0x1001, IpsecProtocol::ESP));
+        assert_eq!((tunnel.reqid, tunnel.mode), (7, Mode::TUNNEL));
+        assert_eq!((tunnel.auth, tunnel.encrypt), (A::SHA1HMAC, E::X_AESCBC));
+        assert_eq!((&tunnel.auth_key.bytes[..], &tunnel.encrypt_key.bytes[..]), (&[10; 20][..], &[11; 16][..]));
+        let selector = tunnel.selector.expect("a selector");
+        assert_eq!((selector.src.to_string(), selector.dst.to_string()), ("10.0.0.0/8".into(), "10.1.0.0/16".into()));
+        assert_eq!((v6.ends, v6.proto), (ends("2001:db8::1", "2001:db8::3"), IpsecProtocol::AH));
+        assert_eq!((v6.reqid, v6.auth, v6.encrypt), (20_000, A::SHA1HMAC, E::NONE));
+        let encap = aead.encap.expect("ESP in UDP");
+        assert_eq!((encap.encap_type, encap.sport, encap.dport), (2, 4500, 4501));
+        assert_eq!((aead.state, aead.encrypt), (State::Mature, E::NONE), "AF_KEY shows an AEAD without number and key");
+
+        let [Some(Event::SaUpdated(updated))] = &events("UPDSA")[..] else { panic!("{:?}", events("UPDSA")) };
+        assert_eq!((updated.id(), updated.hard.add_seconds), (tunnel.id(), 3600));
+        let [Some(Event::SaExpired { sa: expired, hard: true })] = &events("EXPIRE")[..] else {
+            panic!("{:?}", events("EXPIRE"))
+        };
+        assert_eq!((expired.ends.dst(), expired.spi, expired.hard.add_seconds), (ip("192.0.2.4"), 0x1004, 1));
+        let [Some(Event::SaDeleted(deleted))] = &events("DELSA")[..] else { panic!("{:?}", events("DELSA")) };
+        assert_eq!((deleted.id(), deleted.ends), (aead.id(), aead.ends));
+        assert!(matches!(events("FLUSHSA")[..], [Some(Event::SasFlushed(IpsecProtocol::ANY))]));
+        let [Some(Event::SaWanted(acquire))] = &events("ACQUIRE")[..] else { panic!("{:?}", events("ACQUIRE")) };
+        assert_eq!((acquire.ends, acquire.proto), (ends("192.0.2.1", "192.0.2.77"), IpsecProtocol::ESP));
+    }
+
+    #[test]
+    fn a_kernels_events_of_policies_are_what_was_done() {
+        let added = events("NEWPOLICY");
+        let [
+            Some(Event::PolicyAdded(tunnel)),
+            Some(Event::PolicyAdded(block)),
+            Some(Event::Unshowable(route_optimisation)),
+            Some(Event::Unshowable(of_type_sub)),
+            Some(Event::PolicyAdded(forward)),
+            Some(Event::PolicyAdded(_)),
+        ] = &added[..]
+        else {
+            panic!("{added:?}")
+        };
+        assert_eq!((tunnel.dir, tunnel.priority, tunnel.block), (PolicyDirection::OUTBOUND, 5, false));
+        let Selector { src, dst, .. } = tunnel.selector;
+        assert_eq!((src.to_string(), dst.to_string()), ("10.0.0.0/8".into(), "10.1.0.0/16".into()));
+        let [template] = &tunnel.templates[..] else { panic!("{tunnel:?}") };
+        assert_eq!((template.proto, template.mode, template.reqid), (IpsecProtocol::ESP, Mode::TUNNEL, 7));
+        assert_eq!(template.ends, ends("192.0.2.1", "192.0.2.2"));
+        assert_eq!((block.dir, block.block, block.selector.sport), (PolicyDirection::INBOUND, true, 80));
+        assert_eq!(block.selector.dst.to_string(), "2001:db8:2::/48");
+        assert_eq!((route_optimisation, of_type_sub), (&vec![17_000], &vec![]));
+        assert_eq!((forward.dir, forward.hard.add_seconds), (PolicyDirection::FWD, 1));
+
+        let [Some(Event::PolicyUpdated(updated))] = &events("UPDPOLICY")[..] else {
+            panic!("{:?}", events("UPDPOLICY"))
+        };
+        assert_eq!((updated.id, updated.priority, updated.templates[0].reqid), (tunnel.id, 6, 9));
+        let [Some(Event::PolicyExpired { id, hard: true })] = events("POLEXPIRE")[..] else {
+            panic!("{:?}", events("POLEXPIRE"))
+        };
+        assert_eq!(id, forward.id);
+        let [Some(Event::Migrated(migration))] = &events("MIGRATE")[..] else { panic!("{:?}", events("MIGRATE")) };
+        let [one] = &migration.moves[..] else { panic!("{migration:?}") };
+        assert_eq!((migration.dir, one.proto, one.mode), (PolicyDirection::OUTBOUND, IpsecProtocol::ESP, Mode::TUNNEL));
+        assert_eq!(one.reqid, 9);
+        assert_eq!((one.old, one.new), (ends("192.0.2.1", "192.0.2.2"), ends("192.0.2.1", "192.0.2.5")));
+        let [
+            Some(Event::PolicyDeleted { policy: first, by_id: false }),
+            Some(Event::PolicyDeleted { policy: second, by_id: true }),
+        ] = &events("DELPOLICY")[..]
+        else {
+            panic!("{:?}", events("DELPOLICY"))
+        };
+        assert_eq!((first.id, second.id), (block.id, tunnel.id));
+        assert!(matches!(events("FLUSHPOLICY")[..], [None, Some(Event::PoliciesFlushed)]), "the first is of type sub");
+    }
+
+    /// `struct xfrm_user_mapping` of `linux/xfrm.h`, byte for byte: the recorded kernel has no peer that moves.
+    #[test]
+    fn a_peer_that_moves_is_one_of_esp() {
+        let mut bytes = [0; 64];
+        bytes[..4].copy_from_slice(&[192, 0, 2, 2]);
+        bytes[16..20].copy_from_slice(&0x1001_u32.to_be_bytes());
+        bytes[20..22].copy_from_slice(&2_u16.to_ne_bytes());
+        bytes[28..32].copy_from_slice(&[192, 0, 2, 1]);
+        bytes[44..48].copy_from_slice(&[198, 51, 100, 7]);
+        bytes[60..64].copy_from_slice(&[0x11, 0x94, 0xea, 0x60]);
+        let mut mapping = |proto| {
+            bytes[22] = proto;
+            let mut writer = Writer::default();
+            writer.message(message::MAPPING, 0, 0, 0, &bytes);
+            decode(writer.bytes(), Extras::default())
+        };
+        let Some(Event::MappingChanged(Mapping { id, moved, old_port, new_port })) = mapping(50) else {
+            panic!("a mapping")
+        };
+        assert_eq!(id, SaId { dst: ip("192.0.2.2"), spi: 0x1001, proto: IpsecProtocol::ESP });
+        assert_eq!((moved, old_port, new_port), (ends("192.0.2.1", "198.51.100.7"), 4500, 60_000));
+        assert!(mapping(51).is_none());
+    }
+
+    #[test]
+    fn an_event_that_is_not_whole_is_none() {
+        for (cause, bytes) in recorded().into_iter().filter(|(cause, _)| !cause.starts_with("FLUSH")) {
+            for len in 16..bytes.len() {
+                let mut part = bytes[..len].to_vec();
+                part[..4].copy_from_slice(&(len as u32).to_ne_bytes());
+                // Attributes may be missing; the fixed part may not, of which a deleted SA's name is the shortest.
+                let decoded = decode(&part, Extras::default()).is_some();
+                assert!(!decoded || len >= 16 + 24, "{cause}: {len} bytes of {}", bytes.len());
+            }
         }
-        let header = Header::new(MessageType::EXPIRE, sa.satype(), 0, 0);
-        self.send_sa(cx, Audience::Registered, header, &sa, Shown::Expiry(hard)).ok()
     }
 
-    fn policy_added(&mut self, event: &Received<'_>, msg_type: MessageType, cx: &mut Context<'_>) -> Option<()> {
-        let (info, attributes) = event.fixed::<UserpolicyInfo>()?;
-        policy::templates(attributes).for_each(|template| self.reqids.saw(template.reqid.get()));
-        let mut policy = policy::read(&info, attributes)?;
-        self.shadow.policy_inserted(policy.id, cx.now);
-        // An update takes over the number, not the place.
-        self.gone.policy(policy.id);
-        if self.labelled {
-            policy.context = self.ask_policy(policy.id).ok().and_then(|told| told.context);
-            self.shadow.set_label(policy.id, policy.context.clone());
+    proptest! {
+        /// No bytes are too strange: recorded events with some of their bytes changed.
+        #[test]
+        fn any_event_is_decoded_or_passed_over(
+            which in 0_usize..64,
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            aead: bool,
+        ) {
+            let all = recorded();
+            let mut bytes = all[which % all.len()].1.clone();
+            for (at, byte) in changes {
+                let len = bytes.len();
+                bytes[at.index(len)] = byte;
+            }
+            let _ = decode(&bytes, Extras { aead, sha256_128: false });
         }
-        self.send_policy(cx, Audience::All, spd_notice(event, msg_type, 3), &policy).ok()
-    }
-
-    fn policy_deleted(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
-        let (id, attributes) = event.fixed::<UserpolicyId>()?;
-        let mut policy = policy::read(&attributes.read::<UserpolicyInfo>(attribute::POLICY)?, attributes)?;
-        policy.context = self.shadow.take_label(policy.id);
-        self.gone.policy(policy.id);
-        // By number the kernel says the number only, otherwise the selector only.
-        let by_id = id.index.get() != 0;
-        let msg_type = if by_id { MessageType::X_SPDDELETE2 } else { MessageType::X_SPDDELETE };
-        self.send_policy(cx, Audience::All, spd_notice(event, msg_type, 1), &policy).ok()
-    }
-
-    /// af_key does not tell of it.
-    fn policy_expired(&mut self, event: &Received<'_>) -> Option<()> {
-        let (expire, _) = event.fixed::<UserPolexpire>()?;
-        if expire.hard != 0 {
-            self.shadow.take_label(expire.pol.index.get());
-            self.gone.policy(expire.pol.index.get());
-        }
-        Some(())
-    }
-
-    fn migrated(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
-        let (id, attributes) = event.fixed::<UserpolicyId>()?;
-        let migration = policy::read_migration(&id, attributes)?;
-        self.reqids.forget();
-        // SAs have other names now, and which ones is not told.
-        if self.complete {
-            let _ = self.reconcile();
-        }
-        self.send(cx, Audience::All, |buffer| write_migration(buffer, &migration)).ok().map(|_| ())
-    }
-
-    /// `pfkey_send_new_mapping`.
-    fn mapping_changed(&mut self, event: &Received<'_>, cx: &mut Context<'_>) -> Option<()> {
-        let (mapping, _) = event.fixed::<UserMapping>()?;
-        let v6 = is_v6(mapping.id.family.get())?;
-        if SaType::from_protocol(mapping.id.proto) != SaType::ESP {
-            return None;
-        }
-        let spi = mapping.id.spi;
-        let seq = self.stored_seq(&Said { daddr: mapping.id.daddr, spi: spi.get(), proto: mapping.id.proto, v6 });
-        let header = Header::new(MessageType::X_NAT_T_NEW_MAPPING, SaType::ESP, seq, 0);
-        let width = if v6 { 128 } else { 32 };
-        self.send(cx, Audience::Registered, |buffer| {
-            let mut writer = Writer::new(buffer, header, Profile::Linux);
-            writer.sa(SadbSa { spi, ..Default::default() });
-            writer.address(Ext::ADDRESS_SRC, 0, width, sockaddr(&mapping.old_saddr, v6, 0).as_slice());
-            writer.nat_t_port(Ext::X_NAT_T_SPORT, mapping.old_sport.get());
-            writer.address(Ext::ADDRESS_DST, 0, width, sockaddr(&mapping.new_saddr, v6, 0).as_slice());
-            writer.nat_t_port(Ext::X_NAT_T_DPORT, mapping.new_sport.get());
-            writer.finish()
-        })
-        .ok()
-        .map(|_| ())
-    }
-
-    /// The name of the larval of an ACQUIRE; its family is that of the template that asks.
-    pub(super) fn larval_name(
-        acquire: &super::layout::UserAcquire,
-        attributes: Attributes<'_>,
-    ) -> Option<(Said, bool)> {
-        let wanted = policy::templates(attributes).find(|tmpl| {
-            tmpl.id.proto == acquire.id.proto && (tmpl.id.daddr == [0; 16] || tmpl.id.daddr == acquire.id.daddr)
-        });
-        let family = wanted.map_or(acquire.sel.family, |tmpl| tmpl.family);
-        let ours = wanted.is_some_and(|tmpl| tmpl.share == policy::SHARE_TAG);
-        Some((said_from_xfrm(&acquire.id, family.get())?, ours))
     }
 }

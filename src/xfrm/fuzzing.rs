@@ -5,9 +5,10 @@ use std::os::fd::OwnedFd;
 
 use super::XfrmEngine;
 use super::attribute::{Attributes, split};
-use super::layout::{UserAcquire, UserpolicyId, UserpolicyInfo, UsersaInfo};
+use super::event::{Event, Origin};
+use super::layout::{UserpolicyId, UserpolicyInfo, UsersaInfo};
 use super::netlink::Netlink;
-use super::{direct, policy, sa};
+use super::{policy, sa};
 use crate::keyd::Context;
 use crate::wire::Extras;
 
@@ -27,12 +28,14 @@ pub fn hear(engine: &mut XfrmEngine, datagram: &[u8], cx: &mut Context<'_>) {
         assert!(next.len() < rest.len(), "reading goes on");
         rest = next;
         let _ = one.error();
-        engine.tell(&one, cx);
-        engine.read_dumped(&one, cx.now);
         let extras = Extras { aead: true, sha256_128: true };
+        if let Some(event) = Event::decode(&one, extras) {
+            let _ = engine.apply(Origin::of(&one), event, cx);
+        }
+        engine.read_dumped(&one, cx);
         if let Some((info, attributes)) = one.fixed::<UsersaInfo>() {
             let _ = sa::read(&info, attributes, extras);
-            let _ = direct::view(&info, attributes, cx.now);
+            let _ = sa::view(&info, attributes, sa::Reading { aeads: true, judged_at: Some(cx.now) });
         }
         if let Some((info, attributes)) = one.fixed::<UserpolicyInfo>() {
             let _ = policy::read(&info, attributes);
@@ -40,11 +43,21 @@ pub fn hear(engine: &mut XfrmEngine, datagram: &[u8], cx: &mut Context<'_>) {
         if let Some((id, attributes)) = one.fixed::<UserpolicyId>() {
             let _ = policy::read_migration(&id, attributes);
         }
-        if let Some((acquire, attributes)) = one.fixed::<UserAcquire>() {
-            let _ = XfrmEngine::larval_name(&acquire, attributes);
-        }
     }
     assert!(Attributes(datagram).count() <= datagram.len() / 4, "every attribute takes room");
+}
+
+/// Decodes every message of a datagram as an event: no engine, no socket. Gives the number of those that PF_KEY speaks of.
+#[must_use]
+pub fn decode(datagram: &[u8]) -> usize {
+    let (mut rest, mut events) = (datagram, 0);
+    while let Some((one, next)) = split(rest) {
+        for extras in [Extras::default(), Extras { aead: true, sha256_128: true }] {
+            events += usize::from(Event::decode(&one, extras).is_some());
+        }
+        rest = next;
+    }
+    events
 }
 
 /// Whether an answer waits on the socket of an engine's requests although none is awaited: the next question would get it.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use zeroize::Zeroize;
 
+use super::attribute::{Received, split};
 use super::netlink::Netlink;
 use crate::keyd::Errno;
 
@@ -14,12 +15,19 @@ const EVENTS: usize = 16;
 /// An SA's event names its keys up to three times, and each has 8 KiB at most. Pages that no event reached stay unused.
 const EVENT: usize = 32 * 1024;
 
+/// What of a datagram was not looked at yet.
+struct Waiting {
+    /// The buffer that holds it.
+    buffer: usize,
+    read: usize,
+    len: usize,
+}
+
 /// A socket that hears groups, and what it received that was not looked at.
 pub struct Inbox {
     netlink: Netlink,
     buffers: Vec<Box<[u8]>>,
-    /// Buffers that hold an event, and its length.
-    waiting: VecDeque<(usize, usize)>,
+    waiting: VecDeque<Waiting>,
     /// There was no more when the waiting events were received.
     drained: bool,
     /// An event did not fit.
@@ -47,25 +55,34 @@ impl Inbox {
         self.waiting.is_empty()
     }
 
-    /// Hands the next event to `take` and wipes it; `None` if there is none.
+    /// Decodes the next event and wipes it; `None` if there is none.
     ///
     /// # Errors
-    /// ENOBUFS once after events were lost; others of `recvmmsg`.
-    pub fn next<R>(&mut self, take: impl FnOnce(&[u8]) -> R) -> Result<Option<R>, Errno> {
+    /// ENOBUFS once after events were lost; EPROTO for what is no netlink message of the kernel's; others of `recvmmsg`.
+    pub fn next<R>(&mut self, decode: impl FnOnce(&Received<'_>) -> R) -> Result<Option<R>, Errno> {
         if self.waiting.is_empty() && !self.drained {
             self.receive()?;
         }
         if std::mem::take(&mut self.truncated) {
             return Err(Errno::ENOBUFS);
         }
-        let Some((index, len)) = self.waiting.pop_front() else {
+        let Some(one) = self.waiting.front_mut() else {
             self.drained = false;
             return Ok(None);
         };
-        let Some(event) = self.buffers.get_mut(index).and_then(|buffer| buffer.get_mut(..len)) else { return Ok(None) };
-        let taken = take(event);
-        event.zeroize();
-        Ok(Some(taken))
+        let bytes = self.buffers.get_mut(one.buffer).and_then(|buffer| buffer.get_mut(one.read..one.len));
+        let bytes = bytes.unwrap_or_default();
+        let (decoded, left) = match split(bytes) {
+            Some((received, rest)) => (Ok(Some(decode(&received))), rest.len()),
+            None => (Err(Errno::EPROTO), 0),
+        };
+        let read = bytes.len() - left;
+        bytes.get_mut(..read).unwrap_or_default().zeroize();
+        one.read += read;
+        if left == 0 {
+            self.waiting.pop_front();
+        }
+        decoded
     }
 
     fn receive(&mut self) -> Result<(), Errno> {
@@ -73,7 +90,7 @@ impl Inbox {
         self.drained = received.len() < EVENTS;
         self.truncated = received.iter().any(|one| one.truncated);
         let whole = received.into_iter().enumerate().filter(|(_, one)| !one.truncated);
-        self.waiting = whole.map(|(index, one)| (index, one.len)).collect();
+        self.waiting = whole.map(|(buffer, one)| Waiting { buffer, read: 0, len: one.len }).collect();
         Ok(())
     }
 }

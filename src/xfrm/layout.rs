@@ -3,8 +3,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::policy::template::Address;
 use crate::wire::layout::{Be16, Be32, U16, U32, U64};
+
+/// `xfrm_address_t`, see [`crate::wire::address`].
+type Address = [u8; 16];
 
 macro_rules! layouts {
     ($($(#[$doc:meta])* $name:ident: $size:literal { $($field:ident: $ty:ty,)* })*) => {

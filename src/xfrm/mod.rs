@@ -7,20 +7,23 @@
 
 mod acquire;
 mod algorithm;
+mod apply;
 mod attribute;
+mod batch;
+mod change;
 pub mod direct;
 mod dump;
+mod dump_reader;
 mod event;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
-mod gone;
 mod inbox;
 mod layout;
 mod netlink;
-mod parts;
 mod policy;
 mod probe;
+mod removals;
 mod reqid;
 mod requests;
 mod sa;
@@ -29,60 +32,46 @@ mod shadow;
 mod spd_request;
 #[cfg(test)]
 mod tests;
-mod together;
 mod value;
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use zeroize::Zeroize;
-
-use crate::afkey::message::{self, BUFFER_LEN, Shown};
 use crate::afkey::policy::Policy;
-use crate::afkey::sa::{Sa, Said};
-use crate::keyd::{Audience, Context, DumpStep, Errno, KeyEngine, Supported, Time};
-use crate::wire::{Extras, Header, Message, MessageType, Profile, WireError};
+use crate::afkey::request::Request;
+use crate::afkey::sa::SaId;
+use crate::keyd::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
+use crate::wire::{Extras, Message};
 use attribute::Writer;
+use change::{Changes, is_one_change};
 pub use dump::XfrmDump;
-use gone::Gone;
 use inbox::Inbox;
 use netlink::{Group, Netlink};
+use removals::Removals;
 use reqid::Reqids;
 use requests::Requests;
-use shadow::{Shadow, Unused};
+use shadow::Shadow;
 
 /// Bytes of events that may wait. A skb is charged four times what it carries; AF_KEY's sockets hold 238 ADDs.
 const EVENT_BUFFER: usize = 4 << 20;
-
-/// An SA request of ours whose notification is on its way.
-struct Own {
-    said: Said,
-    seq: u32,
-    pid: u32,
-    /// An UPDATE found an SA in use, of which it changes the limits only.
-    mature: bool,
-    unused: Option<Box<Unused>>,
-}
 
 /// A key engine over NETLINK_XFRM.
 pub struct XfrmEngine {
     /// Requests and their answers; hears no group, so that no answer is lost.
     requests: Requests,
-    /// Hears the groups; absent only while an event is looked at.
-    inbox: Option<Inbox>,
+    /// Hears the groups.
+    inbox: Inbox,
     /// A dump's socket that is free: the kernel fills large datagrams on one that was used.
     spare: Option<Netlink>,
     writer: Writer,
     /// Changes that travel together.
     gathered: Writer,
-    /// PF_KEY messages are built here.
-    buffer: Box<[u8]>,
     shadow: Shadow,
-    gone: Gone,
+    removals: Removals,
     /// The shadow holds every SA, not only those that were added while it watched.
     complete: bool,
     /// Events were lost, and the shadow was not made good.
     behind: bool,
-    own: Vec<Own>,
+    changes: Changes,
     /// Security labels were seen: policies' notifications have to be asked for them.
     labelled: bool,
     probed: probe::Probed,
@@ -110,23 +99,27 @@ impl XfrmEngine {
     fn over(requests: Netlink, events: Netlink) -> Self {
         Self {
             requests: Requests::new(requests),
-            inbox: Some(Inbox::new(events)),
+            inbox: Inbox::new(events),
             spare: None,
             writer: Writer::default(),
             // Pages that are not written to are not there.
-            gathered: Writer::with_room(2 * together::BYTES),
-            buffer: vec![0; BUFFER_LEN].into(),
+            gathered: Writer::with_room(2 * batch::BYTES),
             shadow: Shadow::default(),
-            gone: Gone::default(),
+            removals: Removals::default(),
             complete: false,
             behind: false,
-            own: Vec::new(),
+            changes: Changes::default(),
             labelled: false,
             probed: probe::Probed::default(),
             extras: Extras::default(),
             reqids: Reqids::default(),
             overruns: 0,
         }
+    }
+
+    /// What becomes readable when the kernel has news, which [`KeyEngine::event`] takes.
+    pub(crate) fn event_source(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.inbox.as_fd())
     }
 
     /// Sets what is offered beyond AF_KEY.
@@ -149,68 +142,8 @@ impl XfrmEngine {
 
     /// Whether it remembers something of an SA.
     #[must_use]
-    pub fn remembers(&self, said: &Said) -> bool {
-        self.shadow.has(said)
-    }
-
-    /// Sends what the writer holds, one change, and tells of events, its own among them. The kernel tells every listener of a
-    /// change before `send` returns, this engine too. An event does not say that the change succeeded: another engine's may
-    /// have the same sequence number and process id. An error says that it did not.
-    fn change(&mut self, own: Option<Own>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        self.requests.change(&mut self.writer)?;
-        self.expect(own);
-        self.take_events(cx);
-        self.own.clear();
-        Ok(())
-    }
-
-    /// A change was made whose notification is on its way.
-    fn expect(&mut self, own: Option<Own>) {
-        if let Some(own) = own {
-            if own.mature {
-                // New limits: the SA is as young as ever, unless the kernel finds one of them reached and says so.
-                self.shadow.set_dying(&own.said, Some(false));
-            }
-            self.own.push(own);
-        }
-    }
-
-    /// Hands a message that `write` builds to an audience. The buffer is wiped, it may have held keys.
-    fn send(
-        &mut self,
-        cx: &mut Context<'_>,
-        audience: Audience,
-        write: impl for<'b> FnOnce(&'b mut [u8]) -> Result<&'b mut [u8], WireError>,
-    ) -> Result<usize, Errno> {
-        let message = write(&mut self.buffer).map_err(|_| Errno::ENOBUFS)?;
-        let takers = cx.out.deliver(audience, message);
-        message.zeroize();
-        Ok(takers)
-    }
-
-    fn send_header(&mut self, cx: &mut Context<'_>, audience: Audience, header: Header) -> Result<(), Errno> {
-        self.send(cx, audience, |buffer| crate::wire::Writer::new(buffer, header, Profile::Linux).finish()).map(|_| ())
-    }
-
-    fn send_sa(
-        &mut self,
-        cx: &mut Context<'_>,
-        audience: Audience,
-        header: Header,
-        sa: &Sa,
-        shown: Shown,
-    ) -> Result<(), Errno> {
-        self.send(cx, audience, |buffer| message::write_sa(buffer, header, sa, shown)).map(|_| ())
-    }
-
-    fn send_policy(
-        &mut self,
-        cx: &mut Context<'_>,
-        audience: Audience,
-        header: Header,
-        policy: &Policy,
-    ) -> Result<(), Errno> {
-        self.send(cx, audience, |buffer| message::write_policy(buffer, header, policy)).map(|_| ())
+    pub fn remembers(&self, id: &SaId) -> bool {
+        self.shadow.has(id)
     }
 
     /// The reference count that Linux shows of a policy in a dump: one more while a timer is armed, which it is in the
@@ -220,56 +153,60 @@ impl XfrmEngine {
     }
 }
 
-impl KeyEngine for XfrmEngine {
-    type Dump = XfrmDump;
-
-    fn request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let msg_type = request.header().msg_type;
-        // What happened before is told before; of a change it is told with the change.
-        let changes = matches!(
-            msg_type,
-            MessageType::ADD
-                | MessageType::DELETE
-                | MessageType::X_SPDADD
-                | MessageType::X_SPDUPDATE
-                | MessageType::X_SPDDELETE
-                | MessageType::X_SPDDELETE2
-        );
-        if !changes {
-            self.take_events(cx);
-        }
-        let outcome = match msg_type {
-            MessageType::GETSPI => self.getspi(request, cx),
-            MessageType::UPDATE | MessageType::ADD => self.add(request, cx),
-            MessageType::DELETE => self.delete(request, cx),
-            MessageType::GET => self.get(request, cx),
-            MessageType::ACQUIRE => self.acquire_failed(request),
-            MessageType::FLUSH => self.flush(request, cx),
-            MessageType::X_SPDUPDATE | MessageType::X_SPDADD | MessageType::X_SPDSETIDX => self.spd_add(request, cx),
-            MessageType::X_SPDDELETE => self.spd_delete(request, cx),
-            MessageType::X_SPDGET => self.spd_get(request, cx),
-            MessageType::X_SPDDELETE2 => self.spd_delete_by_id(request, cx),
-            MessageType::X_SPDFLUSH => self.spd_flush(request, cx),
-            MessageType::X_MIGRATE => self.migrate(request),
-            _ => Err(Errno::EOPNOTSUPP),
+impl XfrmEngine {
+    /// Does what a request asks.
+    fn handle(&mut self, message: &Message<'_>, request: Request, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let header = message.header();
+        let flushes = matches!(request, Request::Flush(_) | Request::PolicyFlush | Request::Migrate(_));
+        let outcome = match request {
+            Request::GetSpi(wanted) => self.getspi(header, &wanted, cx),
+            Request::Get(id) => self.get(header, &id, cx),
+            Request::GiveUp(seq) => {
+                // XFRM has no way to say so: the larval stays until it dies.
+                seq.into_iter().for_each(|seq| self.shadow.refuse(seq));
+                Ok(())
+            }
+            Request::Flush(proto) => self.flush(header, proto, cx),
+            Request::PolicyGet(id) => self.spd_get(header, id, cx),
+            Request::PolicyFlush => self.spd_flush(header, cx),
+            Request::Migrate(migration) => self.migrate(&migration),
+            Request::Add(_)
+            | Request::Update(_)
+            | Request::Delete(_)
+            | Request::PolicyAdd(_)
+            | Request::PolicyUpdate(_)
+            | Request::PolicyDelete(_)
+            | Request::PolicyDeleteById(_) => self.change(message, &request, cx),
         };
         // A change that was made told of its own already.
-        let flushes = matches!(msg_type, MessageType::FLUSH | MessageType::X_SPDFLUSH | MessageType::X_MIGRATE);
-        if flushes || changes && outcome.is_err() {
+        if flushes || is_one_change(header.msg_type) && outcome.is_err() {
             self.take_events(cx);
         }
         outcome
     }
+}
+
+impl KeyEngine for XfrmEngine {
+    type Dump = XfrmDump;
+
+    fn request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let read = Request::read(request, cx.now.as_secs(), self);
+        // What happened before is told before; of a change it is told with the change.
+        if read.is_err() || !is_one_change(request.header().msg_type) {
+            self.take_events(cx);
+        }
+        self.handle(request, read?, cx)
+    }
 
     fn request_all(&mut self, requests: &[Message<'_>], cx: &mut Context<'_>) {
-        self.change_together(requests, cx);
+        self.apply_batch(requests, cx);
     }
 
     fn dump(&mut self, request: &Message<'_>, now: Time) -> Result<XfrmDump, Errno> {
         self.start_dump(request, now)
     }
 
-    fn dump_next(&mut self, dump: &mut XfrmDump, now: Time, message: &mut Vec<u8>) -> Result<DumpStep, Errno> {
+    fn dump_next(&mut self, dump: &mut XfrmDump, now: Time, message: &mut DumpMessage<'_>) -> Result<DumpStep, Errno> {
         self.continue_dump(dump, now, message)
     }
 
@@ -282,7 +219,7 @@ impl KeyEngine for XfrmEngine {
     }
 
     fn set_registered(&mut self, registered: bool, _now: Time) -> Result<(), Errno> {
-        let events = self.inbox.as_ref().ok_or(Errno::EBUSY)?.netlink();
+        let events = self.inbox.netlink();
         if !registered {
             events.leave(Group::Acquire);
             events.leave(Group::Mapping);
@@ -298,10 +235,6 @@ impl KeyEngine for XfrmEngine {
 
     fn statistics(&self) -> Option<String> {
         Some(format!("the kernel dropped events {} times; SAs remembered: {}", self.overruns, self.remembered()))
-    }
-
-    fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
-        self.inbox.iter().map(AsFd::as_fd).collect()
     }
 
     fn event(&mut self, cx: &mut Context<'_>) {

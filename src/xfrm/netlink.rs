@@ -4,10 +4,11 @@
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use nix::errno::Errno;
+use nix::errno::Errno as System;
 use nix::sys::socket::{MsgFlags, MultiHeaders, NetlinkAddr, bind, recvfrom, recvmmsg, send, setsockopt, sockopt};
 
 use super::attribute::Acknowledgement;
+use crate::keyd::Errno;
 
 /// `NETLINK_XFRM`.
 const PROTOCOL: libc::c_int = 6;
@@ -30,6 +31,10 @@ pub enum Group {
     Migrate = 7,
     /// A NAT-T peer moved.
     Mapping = 8,
+}
+
+fn told(errno: System) -> Errno {
+    Errno::from_raw(errno as i32)
 }
 
 /// What was received into one of several buffers.
@@ -65,9 +70,9 @@ impl Netlink {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: no pointers.
         let raw = unsafe { libc::socket(libc::AF_NETLINK, kind, PROTOCOL) };
-        let raw = Errno::result(raw).map_err(|errno| match errno {
-            Errno::EPROTONOSUPPORT => Errno::EAFNOSUPPORT,
-            other => other,
+        let raw = System::result(raw).map_err(|errno| match errno {
+            System::EPROTONOSUPPORT => Errno::EAFNOSUPPORT,
+            other => told(other),
         })?;
         // SAFETY: socket just gave it, nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
@@ -77,7 +82,7 @@ impl Netlink {
             failing: std::cell::Cell::default(),
         };
         // A socket without a name has the number of the kernel, to whom multicasts do not go.
-        bind(netlink.fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        bind(netlink.fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(told)?;
         // Without it an error's acknowledgement repeats the request, keys included. Missing before Linux 4.2.
         let _ = netlink.option(libc::NETLINK_CAP_ACK, 1);
         Ok(netlink)
@@ -101,7 +106,7 @@ impl Netlink {
         // SAFETY: the pointer is that of a live integer of the length that is passed.
         let status =
             unsafe { libc::setsockopt(self.fd.as_raw_fd(), libc::SOL_NETLINK, name, (&raw const value).cast(), len) };
-        Errno::result(status).map(|_| ())
+        System::result(status).map(|_| ()).map_err(told)
     }
 
     /// Begins to hear a group.
@@ -124,8 +129,8 @@ impl Netlink {
     pub fn send(&self, messages: &[u8]) -> Result<(), Errno> {
         loop {
             match send(self.fd.as_raw_fd(), messages, MsgFlags::empty()) {
-                Err(Errno::EINTR) => {}
-                other => return other.map(|_| ()),
+                Err(System::EINTR) => {}
+                other => return other.map(|_| ()).map_err(told),
             }
         }
     }
@@ -165,8 +170,8 @@ impl Netlink {
                 let whole = buffers.iter().zip(lens).map(|(buffer, len)| buffer.get(..len).unwrap_or_default());
                 Ok(whole.map(Acknowledgement::read).collect())
             }
-            Err(Errno::EAGAIN) => Ok(Vec::new()),
-            Err(errno) => Err(errno),
+            Err(System::EAGAIN) => Ok(Vec::new()),
+            Err(errno) => Err(told(errno)),
         }
     }
 
@@ -186,8 +191,8 @@ impl Netlink {
                     truncated: one.flags.contains(MsgFlags::MSG_TRUNC),
                 })
                 .collect()),
-            Err(Errno::EAGAIN | Errno::EINTR) => Ok(Vec::new()),
-            Err(errno) => Err(errno),
+            Err(System::EAGAIN | System::EINTR) => Ok(Vec::new()),
+            Err(errno) => Err(told(errno)),
         }
     }
 
@@ -200,9 +205,9 @@ impl Netlink {
         loop {
             match recvfrom::<NetlinkAddr>(self.fd.as_raw_fd(), buffer) {
                 Ok((len, from)) if from.is_some_and(|from| from.pid() == 0) => return Ok(buffer.get_mut(..len)),
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(None),
-                Err(errno) => return Err(errno),
+                Ok(_) | Err(System::EINTR) => {}
+                Err(System::EAGAIN) => return Ok(None),
+                Err(errno) => return Err(told(errno)),
             }
         }
     }

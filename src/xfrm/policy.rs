@@ -1,18 +1,21 @@
 //! Policies and their moves between XFRM's structures and [`Policy`] and [`Migration`].
 #![forbid(unsafe_code)]
 
+use std::net::IpAddr;
+
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::attribute::{Attributes, Writer};
 use super::layout::{Id, UserKmaddress, UserMigrate, UserTmpl, UserpolicyId, UserpolicyInfo, attribute};
 use super::value::{
-    family, is_v6, label, limits_from_xfrm, limits_to_xfrm, mode_from_xfrm, mode_to_xfrm, selector_from_xfrm,
+    ends_from_xfrm, label, limits_from_xfrm, limits_to_xfrm, mode_from_xfrm, mode_to_xfrm, selector_from_xfrm,
     selector_to_xfrm, usage,
 };
-use crate::afkey::migrate::{Endpoints, Migration, Move};
+use crate::afkey::migrate::{Migration, Move};
 use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
-use crate::afkey::sa::{Limits, Selector};
-use crate::wire::PolicyMode;
+use crate::afkey::sa::{Context, Selector};
+use crate::wire::address::{family, to_xfrm, unspecified};
+use crate::wire::{IpsecProtocol, Mode, PolicyDirection};
 
 /// Marks the templates that came through PF_KEY (`xfrm_user_tmpl.share`, which the kernel stores and never uses): an
 /// ACQUIRE of such a one proposes no algorithms, as AF_KEY's.
@@ -20,49 +23,38 @@ pub const SHARE_TAG: u8 = 77;
 /// `XFRM_POLICY_BLOCK`.
 const BLOCK: u8 = 1;
 
-/// What an SPDADD or SPDUPDATE asks.
-pub struct Wanted<'a> {
-    /// Which packets.
-    pub selector: &'a Selector,
-    /// `sadb_x_policy_dir`, 1 to 3.
-    pub dir: u8,
-    /// Smaller is stronger.
-    pub priority: u32,
-    /// Discard.
-    pub block: bool,
-    /// Hard limits.
-    pub hard: Limits,
-    /// Soft limits.
-    pub soft: Limits,
+/// `XFRM_POLICY_*`, counted from 0.
+const fn dir_to_xfrm(dir: PolicyDirection) -> u8 {
+    dir.0.wrapping_sub(1)
 }
 
 /// A policy without its templates.
-pub fn userpolicy_info(wanted: &Wanted<'_>) -> UserpolicyInfo {
+pub fn userpolicy_info(policy: &Policy) -> UserpolicyInfo {
     UserpolicyInfo {
-        sel: selector_to_xfrm(wanted.selector),
-        lft: limits_to_xfrm(&wanted.hard, &wanted.soft),
-        priority: wanted.priority.into(),
-        dir: wanted.dir.wrapping_sub(1),
-        action: if wanted.block { BLOCK } else { 0 },
+        sel: selector_to_xfrm(&policy.selector),
+        lft: limits_to_xfrm(&policy.hard, &policy.soft),
+        priority: policy.priority.into(),
+        dir: dir_to_xfrm(policy.dir),
+        action: if policy.block { BLOCK } else { 0 },
         ..Default::default()
     }
 }
 
-/// Writes the templates of a policy of a family.
-pub fn write_templates(templates: &[Template], v6: bool, writer: &mut Writer) {
-    let mut before = v6;
+/// Writes the templates of a policy for packets of an address's family.
+pub fn write_templates(templates: &[Template], like: IpAddr, writer: &mut Writer) {
+    let mut before = unspecified(like);
     let mut list = Vec::new();
     for template in templates {
-        let tunnel = PolicyMode(template.mode) == PolicyMode::TUNNEL;
         // XFRM wants a template in transport mode to be of the family of what is inside it; AF_KEY does not look and
         // does not show it.
-        let v6 = if PolicyMode(template.mode) == PolicyMode::TRANSPORT { before } else { template.v6 };
-        before = v6;
-        let address = |address| if tunnel { address } else { [0; 16] };
+        if template.mode != Mode::TRANSPORT {
+            before = template.ends.dst();
+        }
+        let address = |address| if template.mode == Mode::TUNNEL { to_xfrm(address) } else { [0; 16] };
         list.push(UserTmpl {
-            id: Id { daddr: address(template.daddr), proto: template.proto, ..Default::default() },
-            family: family(v6).into(),
-            saddr: address(template.saddr),
+            id: Id { daddr: address(template.ends.dst()), proto: template.proto.0, ..Default::default() },
+            family: family(before).into(),
+            saddr: address(template.ends.src()),
             reqid: template.reqid.into(),
             mode: mode_to_xfrm(template.mode),
             share: SHARE_TAG,
@@ -90,13 +82,11 @@ pub fn templates(attributes: Attributes<'_>) -> impl Iterator<Item = UserTmpl> {
 
 fn template(tmpl: &UserTmpl) -> Option<Template> {
     Some(Template {
-        proto: tmpl.id.proto,
+        proto: IpsecProtocol(tmpl.id.proto),
         mode: mode_from_xfrm(tmpl.mode)?,
         optional: tmpl.optional != 0,
         reqid: tmpl.reqid.get(),
-        v6: is_v6(tmpl.family.get())?,
-        saddr: tmpl.saddr,
-        daddr: tmpl.id.daddr,
+        ends: ends_from_xfrm(&tmpl.saddr, &tmpl.id.daddr, tmpl.family.get())?,
     })
 }
 
@@ -116,13 +106,12 @@ pub fn read(info: &UserpolicyInfo, attributes: Attributes<'_>) -> Option<Policy>
     let (hard, soft) = limits_from_xfrm(&info.lft);
     Some(Policy {
         id: info.index.get(),
-        dir: info.dir.checked_add(1)?,
-        v6: is_v6(info.sel.family.get())?,
+        dir: PolicyDirection(info.dir.checked_add(1)?),
         priority: info.priority.get(),
         block: info.action == BLOCK,
         icmp: info.flags & ICMP != 0,
-        selector: selector_from_xfrm(&info.sel),
-        context: label(attributes),
+        selector: selector_from_xfrm(&info.sel)?,
+        context: label(attributes).map(|text| Context { text: text.into() }),
         templates: templates(attributes).map(|tmpl| template(&tmpl)).collect::<Option<_>>()?,
         hard,
         soft,
@@ -133,8 +122,8 @@ pub fn read(info: &UserpolicyInfo, attributes: Attributes<'_>) -> Option<Policy>
 }
 
 /// A policy by its selector.
-pub fn by_selector(selector: &Selector, dir: u8) -> UserpolicyId {
-    UserpolicyId { sel: selector_to_xfrm(selector), dir: dir.wrapping_sub(1), ..Default::default() }
+pub fn by_selector(selector: &Selector, dir: PolicyDirection) -> UserpolicyId {
+    UserpolicyId { sel: selector_to_xfrm(selector), dir: dir_to_xfrm(dir), ..Default::default() }
 }
 
 /// A policy by its number, which holds the direction.
@@ -146,9 +135,9 @@ pub fn by_id(id: u32) -> UserpolicyId {
 pub fn write_moves(migration: &Migration, writer: &mut Writer) {
     if let Some(managers) = migration.managers {
         let address = UserKmaddress {
-            local: managers.saddr,
-            remote: managers.daddr,
-            family: family(managers.v6).into(),
+            local: to_xfrm(managers.src()),
+            remote: to_xfrm(managers.dst()),
+            family: family(managers.dst()).into(),
             ..Default::default()
         };
         writer.attribute(attribute::KMADDRESS, &[address.as_bytes()]);
@@ -157,15 +146,15 @@ pub fn write_moves(migration: &Migration, writer: &mut Writer) {
         .moves
         .iter()
         .map(|one| UserMigrate {
-            old_daddr: one.old.daddr,
-            old_saddr: one.old.saddr,
-            new_daddr: one.new.daddr,
-            new_saddr: one.new.saddr,
-            proto: one.proto,
+            old_daddr: to_xfrm(one.old.dst()),
+            old_saddr: to_xfrm(one.old.src()),
+            new_daddr: to_xfrm(one.new.dst()),
+            new_saddr: to_xfrm(one.new.src()),
+            proto: one.proto.0,
             mode: mode_to_xfrm(one.mode),
             reqid: one.reqid.into(),
-            old_family: family(one.old.v6).into(),
-            new_family: family(one.new.v6).into(),
+            old_family: family(one.old.dst()).into(),
+            new_family: family(one.new.dst()).into(),
             ..Default::default()
         })
         .collect();
@@ -173,13 +162,12 @@ pub fn write_moves(migration: &Migration, writer: &mut Writer) {
 }
 
 fn read_move(one: &UserMigrate) -> Option<Move> {
-    let ends = |family: u16, saddr, daddr| Some(Endpoints { v6: is_v6(family)?, saddr, daddr });
     Some(Move {
-        proto: one.proto,
+        proto: IpsecProtocol(one.proto),
         mode: mode_from_xfrm(one.mode)?,
         reqid: one.reqid.get(),
-        old: ends(one.old_family.get(), one.old_saddr, one.old_daddr)?,
-        new: ends(one.new_family.get(), one.new_saddr, one.new_daddr)?,
+        old: ends_from_xfrm(&one.old_saddr, &one.old_daddr, one.old_family.get())?,
+        new: ends_from_xfrm(&one.new_saddr, &one.new_daddr, one.new_family.get())?,
     })
 }
 
@@ -190,16 +178,15 @@ pub fn read_migration(id: &UserpolicyId, attributes: Attributes<'_>) -> Option<M
     }
     let managers = attributes
         .read::<UserKmaddress>(attribute::KMADDRESS)
-        .and_then(|k| Some(Endpoints { v6: is_v6(k.family.get())?, saddr: k.local, daddr: k.remote }));
+        .and_then(|k| ends_from_xfrm(&k.local, &k.remote, k.family.get()));
     let moves = attributes
         .filter(|(attr_type, _)| *attr_type == attribute::MIGRATION)
         .flat_map(|(_, payload)| payload.chunks_exact(size_of::<UserMigrate>()))
         .map(|bytes| read_move(&UserMigrate::read_from_bytes(bytes).ok()?))
         .collect::<Option<Vec<_>>>()?;
     Some(Migration {
-        dir: id.dir.checked_add(1)?,
-        v6: is_v6(id.sel.family.get())?,
-        selector: selector_from_xfrm(&id.sel),
+        dir: PolicyDirection(id.dir.checked_add(1)?),
+        selector: selector_from_xfrm(&id.sel)?,
         managers,
         moves,
     })

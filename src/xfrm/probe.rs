@@ -4,11 +4,12 @@
 use std::collections::HashSet;
 
 use super::XfrmEngine;
-use super::algorithm::{Algorithm, Kind};
+use super::algorithm::{Kind, write_probe};
 use crate::afkey::read::Judge;
 use crate::afkey::sa::Context as SecurityContext;
 use crate::keyd::{Errno, Supported};
 use crate::wire::Message;
+use crate::wire::algorithm::Algorithm;
 use crate::wire::layout::SadbAlg;
 
 /// Algorithms that were there when they were asked for.
@@ -19,7 +20,7 @@ impl XfrmEngine {
     /// Asks the kernel for algorithms of a kind; it loads modules that it needs.
     fn probe(&mut self, kind: Kind, algorithms: &'static [Algorithm]) -> Result<Vec<&'static Algorithm>, Errno> {
         for algorithm in algorithms {
-            algorithm.write_probe(kind, self.requests.number(), &mut self.writer);
+            write_probe(kind, algorithm, self.requests.number(), &mut self.writer);
         }
         let mut found = Vec::new();
         for (algorithm, outcome) in algorithms.iter().zip(self.requests.change_all(&mut self.writer)?) {
@@ -76,6 +77,10 @@ impl Judge for XfrmEngine {
 
     fn has_compress(&mut self, id: u8) -> bool {
         self.has(Kind::Compress, id)
+    }
+
+    fn new_reqid(&mut self) -> Option<u32> {
+        self.unused_reqid()
     }
 
     /// The kernel's security module judges it when it gets the SA.

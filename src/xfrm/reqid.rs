@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, Hasher};
 
 use crate::afkey::policy::MANUAL_REQID_MAX;
 
@@ -28,9 +27,8 @@ pub struct Reqids {
 
 impl Default for Reqids {
     fn default() -> Self {
-        // The standard library's hasher keys are the random numbers that every process has. Programs print reqids as %d.
-        let random = std::collections::hash_map::RandomState::new().build_hasher().finish() as u32;
-        Self::after(random >> 1)
+        // Programs print reqids as %d.
+        Self::after(crate::random::seed() as u32 >> 1)
     }
 }
 

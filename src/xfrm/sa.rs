@@ -2,35 +2,31 @@
 #![forbid(unsafe_code)]
 
 use zerocopy::{FromBytes, IntoBytes};
-use zeroize::Zeroizing;
 
-use super::algorithm::{Kind, padded};
+use super::algorithm::{Kind, icv_bits, padded};
 use super::attribute::{Attributes, Writer};
 use super::layout::{ALGORITHM_NAME, EncapTmpl, Id, UsersaId, UsersaInfo, attribute};
 use super::value::{
-    family, is_v6, label, limits_from_xfrm, limits_to_xfrm, mode_from_xfrm, mode_to_xfrm, selector_from_xfrm,
-    selector_to_xfrm, usage, write_label,
+    ends_from_xfrm, label, limits_from_xfrm, limits_to_xfrm, mode_from_xfrm, mode_to_xfrm, selector_from_xfrm,
+    selector_in_family, selector_to_xfrm, usage, write_label,
 };
-use crate::afkey::sa::{Encap, Key, Limits, Sa, Said, State, Usage};
+use crate::afkey::sa::{Encap, Key, Limits, Sa, SaId, State, Usage};
+use crate::afkey::view::{KeyView, SaView};
 use crate::keyd::Time;
-use crate::wire::extras::{AEADS, Aead};
-use crate::wire::{AuthAlgorithm, Extras, Message, SaFlags};
+use crate::wire::address::{family, to_xfrm};
+use crate::wire::algorithm::Algorithm;
+use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, IpsecProtocol, Message, SaFlags};
 
 /// `XFRM_STATE_*` flags that PF_KEY has names for.
 const FLAGS: [(u8, u32); 3] = [(1, SaFlags::NOECN), (2, SaFlags::DECAP_DSCP), (4, SaFlags::NOPMTUDISC)];
 
-/// The name of an SA.
-pub fn said_from_xfrm(id: &Id, family: u16) -> Option<Said> {
-    Some(Said { daddr: id.daddr, spi: id.spi.get(), proto: id.proto, v6: is_v6(family)? })
-}
-
 /// A name as DELSA and GETSA want it.
-pub fn usersa_id(said: &Said) -> UsersaId {
+pub fn usersa_id(id: &SaId) -> UsersaId {
     UsersaId {
-        daddr: said.daddr,
-        spi: said.spi.into(),
-        family: family(said.v6).into(),
-        proto: said.proto,
+        daddr: to_xfrm(id.dst),
+        spi: id.spi.into(),
+        family: family(id.dst).into(),
+        proto: id.proto.0,
         ..Default::default()
     }
 }
@@ -44,13 +40,13 @@ pub fn flags_from_xfrm(flags: u8) -> u32 {
 pub fn usersa_info(sa: &Sa) -> UsersaInfo {
     let flags = FLAGS.iter().filter(|(_, flag)| sa.flags & flag != 0).fold(0, |flags, (bit, _)| flags | bit);
     UsersaInfo {
-        sel: selector_to_xfrm(&sa.selector),
-        id: Id { daddr: sa.said.daddr, spi: sa.said.spi.into(), proto: sa.said.proto, ..Default::default() },
-        saddr: sa.saddr,
+        sel: sa.selector.as_ref().map(selector_to_xfrm).unwrap_or_default(),
+        id: Id { daddr: to_xfrm(sa.ends.dst()), spi: sa.spi.into(), proto: sa.proto.0, ..Default::default() },
+        saddr: to_xfrm(sa.ends.src()),
         lft: limits_to_xfrm(&sa.hard, &sa.soft),
         seq: sa.seq.into(),
         reqid: sa.reqid.into(),
-        family: family(sa.said.v6).into(),
+        family: family(sa.ends.dst()).into(),
         mode: mode_to_xfrm(sa.mode),
         replay_window: sa.replay,
         flags,
@@ -61,10 +57,10 @@ pub fn usersa_info(sa: &Sa) -> UsersaInfo {
 /// Writes the attributes of an SA; the label is the request's. Algorithms that the protocol has no use for are left
 /// out: XFRM refuses what AF_KEY keeps without using it.
 pub fn write_attributes(sa: &Sa, request: &Message<'_>, extras: Extras, writer: &mut Writer) {
-    let sha256_128 = extras.sha256_128 && sa.auth == AuthAlgorithm::X_SHA2_256HMAC.0;
+    let sha256_128 = extras.sha256_128 && sa.auth == AuthAlgorithm::X_SHA2_256HMAC;
     let mut algorithm = |kind: Kind, id: u8, key: &Key| {
         if let Some(algorithm) = kind.by_id(id) {
-            let (name, bits) = (algorithm.padded_name(), u32::from(key.bits));
+            let (name, bits) = (padded(algorithm.kernel), u32::from(key.bits));
             if kind == Kind::Auth && sha256_128 {
                 let icv = 128_u32;
                 writer.attribute(attribute::ALG_AUTH_TRUNC, &[&name, bits.as_bytes(), icv.as_bytes(), &key.bytes]);
@@ -73,15 +69,15 @@ pub fn write_attributes(sa: &Sa, request: &Message<'_>, extras: Extras, writer: 
             }
         }
     };
-    if sa.said.proto != 108 {
-        algorithm(Kind::Auth, sa.auth, &sa.auth_key);
+    if sa.proto != IpsecProtocol::IPCOMP {
+        algorithm(Kind::Auth, sa.auth.0, &sa.auth_key);
     }
-    match sa.said.proto {
-        108 => algorithm(Kind::Compress, sa.encrypt, &Key::default()),
-        51 => {}
-        _ => match Aead::by_id(sa.encrypt) {
+    match sa.proto {
+        IpsecProtocol::IPCOMP => algorithm(Kind::Compress, sa.encrypt.0, &Key::default()),
+        IpsecProtocol::AH => {}
+        _ => match Kind::Aead.by_id(sa.encrypt.0) {
             Some(aead) => write_aead(aead, &sa.encrypt_key, writer),
-            None => algorithm(Kind::Encrypt, sa.encrypt, &sa.encrypt_key),
+            None => algorithm(Kind::Encrypt, sa.encrypt.0, &sa.encrypt_key),
         },
     }
     if let Some(encap) = sa.encap {
@@ -96,83 +92,100 @@ pub fn write_attributes(sa: &Sa, request: &Message<'_>, extras: Extras, writer: 
     write_label(request, writer);
 }
 
-fn write_aead(aead: &Aead, key: &Key, writer: &mut Writer) {
-    let (bits, icv) = (u32::from(key.bits), u32::from(aead.icv));
-    writer.attribute(attribute::ALG_AEAD, &[&padded(aead.name), bits.as_bytes(), icv.as_bytes(), &key.bytes]);
+fn write_aead(aead: &Algorithm, key: &Key, writer: &mut Writer) {
+    let (bits, icv) = (u32::from(key.bits), icv_bits(aead));
+    writer.attribute(attribute::ALG_AEAD, &[&padded(aead.kernel), bits.as_bytes(), icv.as_bytes(), &key.bytes]);
 }
 
-/// An algorithm attribute: number, key bits, key. `fixed` = bytes between name and key.
-fn algorithm(kind: Kind, payload: &[u8], fixed: usize) -> Option<(u8, Key)> {
+/// An algorithm attribute: name and key. `fixed` = bytes between the two.
+fn algorithm(payload: &[u8], fixed: usize) -> Option<(&[u8], KeyView<'_>)> {
     let (name, rest) = payload.split_at_checked(ALGORITHM_NAME)?;
     let bits = u32::from_ne_bytes(*rest.first_chunk::<4>()?);
-    let bytes = rest.get(fixed..)?.get(..(bits as usize).div_ceil(8))?;
-    let key = Key { bits: u16::try_from(bits).ok()?, bytes: Zeroizing::new(bytes.into()) };
-    Some((kind.id_of(name), key))
+    let key = rest.get(fixed..)?.get(..(bits as usize).div_ceil(8))?;
+    Some((name, (u16::try_from(bits).ok()?, key)))
 }
 
-/// The number of an AEAD attribute's algorithm, if PF_KEY can name it.
-pub fn aead_id(payload: &[u8]) -> Option<u8> {
-    let (name, rest) = payload.split_at_checked(ALGORITHM_NAME)?;
-    let icv = u32::from_ne_bytes(*rest.get(4..)?.first_chunk::<4>()?);
-    AEADS.iter().find(|aead| u32::from(aead.icv) == icv && padded(aead.name) == name).map(|aead| aead.id)
+/// An algorithm attribute of a kind: number and key.
+fn numbered(kind: Kind, payload: &[u8]) -> Option<(u8, KeyView<'_>)> {
+    algorithm(payload, 4).map(|(name, key)| (kind.id_of(name), key))
 }
 
 /// An AEAD attribute: number and key of one that PF_KEY can name.
-fn aead(payload: &[u8]) -> Option<(u8, Key)> {
-    let id = aead_id(payload)?;
-    algorithm(Kind::Aead, payload, 8).map(|(_, key)| (id, key))
+fn aead(payload: &[u8]) -> Option<(u8, KeyView<'_>)> {
+    let (name, key) = algorithm(payload, 8)?;
+    let icv = u32::from_ne_bytes(*payload.get(ALGORITHM_NAME + 4..)?.first_chunk::<4>()?);
+    let aead = Kind::Aead.all().iter().find(|aead| icv_bits(aead) == icv && padded(aead.kernel) == name)?;
+    Some((aead.id, key))
 }
 
-/// An SA as the kernel told it. `None` for one that PF_KEY cannot show (its mode or family).
-///
-/// A larval is one without any algorithm. Whether an SA is dying is not told, see [`is_past_soft_limit`].
-pub fn read(info: &UsersaInfo, attributes: Attributes<'_>, extras: Extras) -> Option<Sa> {
-    let mut sa = Sa::new(said_from_xfrm(&info.id, info.family.get())?, info.saddr, 0);
-    sa.mode = mode_from_xfrm(info.mode)?;
-    sa.reqid = info.reqid.get();
-    sa.replay = info.replay_window;
-    sa.flags = flags_from_xfrm(info.flags);
-    (sa.hard, sa.soft) = limits_from_xfrm(&info.lft);
-    sa.usage = usage(&info.curlft);
-    sa.selector = selector_from_xfrm(&info.sel);
-    sa.seq = info.seq.get();
-    sa.state = State::Acquire;
+/// How an SA is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// AEADs are shown; AF_KEY shows them without number and key.
+    pub aeads: bool,
+    /// Whether a mature SA is dying is judged at this time, see [`is_past_soft_limit`]; the kernel does not tell.
+    pub judged_at: Option<Time>,
+}
+
+/// An SA as the kernel told it. `None` for one that PF_KEY cannot show (its mode or family). A larval is one without any
+/// algorithm.
+pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> Option<SaView<'a>> {
+    let family = info.family.get();
+    let ends = ends_from_xfrm(&info.saddr, &info.id.daddr, family)?;
+    let (hard, soft) = limits_from_xfrm(&info.lft);
+    let usage = usage(&info.curlft);
+    let is_dying = how.judged_at.is_some_and(|now| is_past_soft_limit(&soft, &usage, now));
+    let grown = if is_dying { State::Dying } else { State::Mature };
+    let mut view = SaView {
+        state: State::Larval,
+        mode: mode_from_xfrm(info.mode)?,
+        replay: info.replay_window,
+        flags: flags_from_xfrm(info.flags),
+        reqid: info.reqid.get(),
+        hard,
+        soft,
+        usage,
+        // Of no family it is for the SA's own.
+        selector: selector_from_xfrm(&info.sel).or_else(|| selector_in_family(&info.sel, family)),
+        label: label(attributes),
+        seq: info.seq.get(),
+        ..SaView::new(ends, info.id.spi.get(), IpsecProtocol(info.id.proto))
+    };
     for (attr_type, payload) in attributes {
-        match attr_type {
+        let (encrypt, key) = match attr_type {
             attribute::ALG_AUTH => {
-                sa.state = State::Valid;
-                (sa.auth, sa.auth_key) = algorithm(Kind::Auth, payload, 4).unwrap_or_default();
-            }
-            attribute::ALG_CRYPT => {
-                sa.state = State::Valid;
-                (sa.encrypt, sa.encrypt_key) = algorithm(Kind::Encrypt, payload, 4).unwrap_or_default();
-            }
-            attribute::ALG_COMP => {
-                sa.state = State::Valid;
-                sa.encrypt = algorithm(Kind::Compress, payload, 4).unwrap_or_default().0;
-            }
-            attribute::ALG_AEAD => {
-                sa.state = State::Valid;
-                // AF_KEY shows an AEAD without number and key.
-                if extras.aead {
-                    (sa.encrypt, sa.encrypt_key) = aead(payload).unwrap_or_default();
-                }
+                let (auth, key) = numbered(Kind::Auth, payload).unwrap_or_default();
+                (view.state, view.auth, view.auth_key) = (grown, AuthAlgorithm(auth), key);
+                continue;
             }
             // ALG_AUTH says the same.
-            attribute::ALG_AUTH_TRUNC => sa.state = State::Valid,
+            attribute::ALG_AUTH_TRUNC => {
+                view.state = grown;
+                continue;
+            }
             attribute::ENCAP => {
                 let Ok((template, _)) = EncapTmpl::read_from_prefix(payload) else { continue };
-                sa.encap = Some(Encap {
+                view.encap = Some(Encap {
                     encap_type: template.encap_type.get() as u8,
                     sport: template.sport.get(),
                     dport: template.dport.get(),
                 });
+                continue;
             }
-            _ => {}
-        }
+            attribute::ALG_CRYPT => numbered(Kind::Encrypt, payload).unwrap_or_default(),
+            attribute::ALG_COMP => (numbered(Kind::Compress, payload).unwrap_or_default().0, KeyView::default()),
+            attribute::ALG_AEAD if how.aeads => aead(payload).unwrap_or_default(),
+            attribute::ALG_AEAD => (0, KeyView::default()),
+            _ => continue,
+        };
+        (view.state, view.encrypt, view.encrypt_key) = (grown, EncryptAlgorithm(encrypt), key);
     }
-    sa.context = label(attributes);
-    Some(sa)
+    Some(view)
+}
+
+/// [`view`] of what an engine is told, which knows itself which SAs are dying.
+pub fn read(info: &UsersaInfo, attributes: Attributes<'_>, extras: Extras) -> Option<Sa> {
+    view(info, attributes, Reading { aeads: extras.aead, judged_at: None }).map(|view| Sa::from(&view))
 }
 
 /// Whether an SA is over a soft limit, judged from outside: true to the second for times; for volumes the kernel
@@ -190,8 +203,8 @@ mod tests {
     use super::super::attribute::{REQUEST, split};
     use super::super::layout::message;
     use super::*;
-    use crate::engine::Engine;
-    use crate::keyd::{Hub, Queues};
+    use crate::engine::{Engine, LINUX};
+    use crate::keyd::{Hub, Queues, Service as _};
     use crate::wire::{ExtensionType as Ext, Header, MessageType as M, Profile, SaType, SockaddrBytes};
     use crate::wire::{Writer as Request, layout::SadbLifetime, layout::SadbSa};
 
@@ -242,7 +255,7 @@ mod tests {
             add(SaType::X_IPCOMP, SadbSa { encrypt: 2, ..Default::default() }, v4, |_| {}),
         ];
         for bytes in requests {
-            let mut direct = Hub::new(Engine::with_seed(Profile::Linux, 1), Profile::Linux);
+            let mut direct = Hub::new(Engine::with_seed(&LINUX, 1));
             let id = direct.open();
             direct.receive(id, &bytes, NOW, &mut Queues::new()).unwrap();
             let request = Message::parse(&bytes, Profile::Linux).unwrap();
@@ -259,7 +272,7 @@ mod tests {
             // The kernel's clock, which a request does not have.
             decoded.usage.add_time = NOW.as_secs();
 
-            let mut other = Hub::new(Engine::with_seed(Profile::Linux, 1), Profile::Linux);
+            let mut other = Hub::new(Engine::with_seed(&LINUX, 1));
             other.engine_mut().know_sa(decoded);
             let (shown, expected) = (dumped(&mut other), dumped(&mut direct));
             assert_eq!(shown, expected, "{request:?}");

@@ -1,18 +1,19 @@
-//! Requests about SAs: af_key's checks, then XFRM's messages.
+//! Requests about SAs as XFRM's messages.
 #![forbid(unsafe_code)]
 
+use super::XfrmEngine;
 use super::attribute::{ACK, REQUEST};
+use super::change::OwnChange;
 use super::layout::{UsersaInfo, UserspiInfo, message};
 use super::sa::{read, usersa_id, usersa_info, write_attributes};
 use super::shadow::Unused;
-use super::{Own, XfrmEngine};
-use crate::afkey::message::Shown;
-use crate::afkey::read::{self as request_as, address_pair, answer, mode, spi_range};
-use crate::afkey::sa::{Sa, Said, State};
+use crate::afkey::message::{Shown, write_sa};
+use crate::afkey::read::answer;
+use crate::afkey::request::GetSpi;
+use crate::afkey::sa::{Sa, SaId};
 use crate::keyd::{Audience, Context, Errno, Time};
-use crate::wire::{Header, Message, MessageType, SaType};
+use crate::wire::{Header, IpsecProtocol, Message, MessageType, SaType};
 
-const IPCOMP: u8 = 108;
 /// IPComp's SPIs are CPIs, of 16 bits.
 const MAX_CPI: u32 = 0xffff;
 
@@ -26,14 +27,14 @@ impl XfrmEngine {
     }
 
     /// Asks for one SA.
-    fn ask(&mut self, said: &Said) -> Result<(), Errno> {
-        self.writer.message(message::GETSA, REQUEST, self.requests.number(), 0, &usersa_id(said));
+    fn ask(&mut self, id: &SaId) -> Result<(), Errno> {
+        self.writer.message(message::GETSA, REQUEST, self.requests.number(), 0, &usersa_id(id));
         self.requests.ask(&mut self.writer)
     }
 
     /// The sequence number under which the kernel stored an SA, 0 if it is gone.
-    pub(super) fn stored_seq(&mut self, said: &Said) -> u32 {
-        match self.ask(said) {
+    pub(super) fn stored_seq(&mut self, id: &SaId) -> u32 {
+        match self.ask(id) {
             Ok(()) => {
                 self.requests.answer().and_then(|m| m.fixed::<UsersaInfo>()).map_or(0, |(info, _)| info.seq.get())
             }
@@ -42,20 +43,16 @@ impl XfrmEngine {
     }
 
     /// `pfkey_getspi`.
-    pub(super) fn getspi(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let header = request.header();
-        let (v6, saddr, daddr) = address_pair(request)?;
-        let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
-        let (mode, reqid) = mode(request)?;
-        let (min, max) = spi_range(request);
-        if proto == 255 {
+    pub(super) fn getspi(&mut self, header: Header, wanted: &GetSpi, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let GetSpi { ends, proto, mode, reqid, range: (min, max) } = *wanted;
+        if proto == IpsecProtocol::ANY {
             return Err(Errno::EINVAL);
         }
-        let mut larval = Sa::new(Said { daddr, spi: 0, proto, v6 }, saddr, 0);
+        let mut larval = Sa::new(ends, 0, proto, 0);
         (larval.mode, larval.reqid) = (mode, reqid);
         // A larval that was given up is none any more.
         larval.seq = if self.shadow.is_refused(header.seq) { 0 } else { header.seq };
-        let possible = min <= max && (proto != IPCOMP || max <= MAX_CPI);
+        let possible = min <= max && (proto != IpsecProtocol::IPCOMP || max <= MAX_CPI);
         // AF_KEY looks at the range when the larval is there already, which stays. A range of SPI 0 does the same.
         let (from, to) = if possible { (min, max) } else { (0, 0) };
         let info = UserspiInfo { info: usersa_info(&larval), min: from.into(), max: to.into() };
@@ -67,80 +64,70 @@ impl XfrmEngine {
         outcome?;
         let sa = self.answered_sa(cx.now).ok_or(Errno::ENOBUFS)?;
         let reply = answer(header, MessageType::GETSPI, SaType::from_protocol(proto));
-        self.send_sa(cx, Audience::One, reply, &sa, Shown::Whole)
+        cx.send(Audience::One, reply, |writer| write_sa(writer, &sa, Shown::Whole))
     }
 
-    /// Writes the change that an ADD or UPDATE asks for.
-    pub(super) fn write_add(&mut self, request: &Message<'_>, flags: u16, now: Time) -> Result<Own, Errno> {
-        let header = request.header();
-        let update = header.msg_type == MessageType::UPDATE;
-        let sa = request_as::sa(request, now.as_secs(), self)?;
-        if sa.said.proto == 255 {
+    /// Writes the change that an ADD asks for (`pfkey_add`). The notification comes from the kernel.
+    pub(super) fn write_add(&mut self, request: &Message<'_>, sa: &Sa, flags: u16) -> Result<OwnChange, Errno> {
+        self.write_sa(request, sa, message::NEWSA, flags, false)
+    }
+
+    /// Writes the change that an UPDATE asks for (`pfkey_add`).
+    pub(super) fn write_update(
+        &mut self,
+        request: &Message<'_>,
+        sa: &Sa,
+        flags: u16,
+        now: Time,
+    ) -> Result<OwnChange, Errno> {
+        let is_any = sa.proto == IpsecProtocol::ANY;
+        let found = !is_any && self.ask(&sa.id()).is_ok();
+        let mature = found && self.answered_sa(now).is_some_and(|sa| sa.state.is_valid());
+        self.write_sa(request, sa, message::UPDSA, flags, mature)
+    }
+
+    fn write_sa(
+        &mut self,
+        request: &Message<'_>,
+        sa: &Sa,
+        msg_type: u16,
+        flags: u16,
+        mature: bool,
+    ) -> Result<OwnChange, Errno> {
+        if sa.proto == IpsecProtocol::ANY {
             return Err(Errno::EPROTONOSUPPORT);
         }
-        let mut mature = false;
-        if update {
-            mature = self.ask(&sa.said).is_ok() && self.answered_sa(now).is_some_and(|sa| sa.state == State::Valid);
+        let Header { seq, pid, .. } = request.header();
+        self.writer.message(msg_type, flags, seq, pid, &usersa_info(sa));
+        write_attributes(sa, request, self.extras, &mut self.writer);
+        Ok(OwnChange { id: sa.id(), mature, unused: Unused::of(sa) })
+    }
+
+    /// Writes the change that a DELETE asks for (`pfkey_delete`).
+    pub(super) fn write_delete(&mut self, header: Header, id: &SaId, flags: u16) -> Result<(), Errno> {
+        if id.proto == IpsecProtocol::ANY {
+            return Err(Errno::ESRCH);
         }
-        let msg_type = if update { message::UPDSA } else { message::NEWSA };
-        self.writer.message(msg_type, flags, header.seq, header.pid, &usersa_info(&sa));
-        write_attributes(&sa, request, self.extras, &mut self.writer);
-        Ok(Own { said: sa.said, seq: header.seq, pid: header.pid, mature, unused: Unused::of(&sa) })
-    }
-
-    /// `pfkey_add`: ADD and UPDATE. The notification comes from the kernel.
-    pub(super) fn add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let own = self.write_add(request, REQUEST, cx.now)?;
-        self.change(Some(own), cx)
-    }
-
-    /// Writes the change that a DELETE asks for.
-    pub(super) fn write_delete(&mut self, request: &Message<'_>, flags: u16) -> Result<(), Errno> {
-        let header = request.header();
-        let said = named(request)?;
-        self.writer.message(message::DELSA, flags, header.seq, header.pid, &usersa_id(&said));
+        self.writer.message(message::DELSA, flags, header.seq, header.pid, &usersa_id(id));
         Ok(())
     }
 
-    /// `pfkey_delete`. The notification comes from the kernel.
-    pub(super) fn delete(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        self.write_delete(request, REQUEST)?;
-        self.change(None, cx)
-    }
-
-    /// `pfkey_get`.
-    pub(super) fn get(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let said = named(request)?;
-        self.ask(&said)?;
+    /// `pfkey_get`. There is no SA without a protocol.
+    pub(super) fn get(&mut self, header: Header, id: &SaId, cx: &mut Context<'_>) -> Result<(), Errno> {
+        if id.proto == IpsecProtocol::ANY {
+            return Err(Errno::ESRCH);
+        }
+        self.ask(id)?;
         let sa = self.answered_sa(cx.now).ok_or(Errno::EINVAL)?;
-        let reply = answer(request.header(), MessageType::GET, request.header().satype);
-        self.send_sa(cx, Audience::One, reply, &sa, Shown::Whole)
-    }
-
-    /// `pfkey_acquire`: a key manager gave up. XFRM has no way to say so: the larval stays until it dies.
-    pub(super) fn acquire_failed(&mut self, request: &Message<'_>) -> Result<(), Errno> {
-        let header = request.header();
-        if header.len != 2 {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        if header.seq != 0 && header.errno != 0 {
-            self.shadow.refuse(header.seq);
-        }
-        Ok(())
+        let reply = answer(header, MessageType::GET, header.satype);
+        cx.send(Audience::One, reply, |writer| write_sa(writer, &sa, Shown::Whole))
     }
 
     /// `pfkey_flush`: the answer first; a notification comes from the kernel if something was removed.
-    pub(super) fn flush(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let header = request.header();
-        let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
-        self.writer.message(message::FLUSHSA, REQUEST | ACK, header.seq, header.pid, &proto);
+    pub(super) fn flush(&mut self, header: Header, proto: IpsecProtocol, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.writer.message(message::FLUSHSA, REQUEST | ACK, header.seq, header.pid, &proto.0);
         let outcome = self.requests.order(&mut self.writer);
-        self.send_header(cx, Audience::One, Header { errno: 0, len: 2, ..header })?;
+        cx.send_header(Audience::One, Header { errno: 0, len: 2, ..header });
         outcome
     }
-}
-
-/// The SA that a DELETE or GET names; there is none without a protocol.
-fn named(request: &Message<'_>) -> Result<Said, Errno> {
-    request_as::said(request).and_then(|said| if said.proto == 255 { Err(Errno::ESRCH) } else { Ok(said) })
 }

@@ -5,8 +5,9 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::sa::is_past_soft_limit;
-use crate::afkey::sa::{Context, Encap, Key, Sa, Said, State};
+use crate::afkey::sa::{Context, Encap, Key, Sa, SaId, State};
 use crate::keyd::Time;
+use crate::wire::{AuthAlgorithm, EncryptAlgorithm, IpsecProtocol};
 
 /// Larvals whose failure is remembered at most; they live seconds.
 const REFUSED: usize = 1024;
@@ -14,12 +15,12 @@ const REFUSED: usize = 1024;
 /// An algorithm that an SA's protocol has no use for: AF_KEY keeps and shows it, XFRM does not take it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unused {
-    /// `sadb_sa_auth`, or 0.
-    pub auth: u8,
+    /// `sadb_sa_auth`, or none.
+    pub auth: AuthAlgorithm,
     /// Its key.
     pub auth_key: Key,
-    /// `sadb_sa_encrypt`, or 0.
-    pub encrypt: u8,
+    /// `sadb_sa_encrypt`, or none.
+    pub encrypt: EncryptAlgorithm,
     /// Its key.
     pub encrypt_key: Key,
 }
@@ -27,17 +28,17 @@ pub struct Unused {
 impl Unused {
     /// What of an SA is not for XFRM.
     pub fn of(sa: &Sa) -> Option<Box<Self>> {
-        match sa.said.proto {
-            51 if sa.encrypt != 0 => Some(Box::new(Self {
-                auth: 0,
+        match sa.proto {
+            IpsecProtocol::AH if sa.encrypt != EncryptAlgorithm::NONE => Some(Box::new(Self {
+                auth: AuthAlgorithm::NONE,
                 auth_key: Key::default(),
                 encrypt: sa.encrypt,
                 encrypt_key: sa.encrypt_key.clone(),
             })),
-            108 if sa.auth != 0 => Some(Box::new(Self {
+            IpsecProtocol::IPCOMP if sa.auth != AuthAlgorithm::NONE => Some(Box::new(Self {
                 auth: sa.auth,
                 auth_key: sa.auth_key.clone(),
-                encrypt: 0,
+                encrypt: EncryptAlgorithm::NONE,
                 encrypt_key: Key::default(),
             })),
             _ => None,
@@ -46,11 +47,11 @@ impl Unused {
 
     /// Gives it back.
     pub fn show(&self, sa: &mut Sa) {
-        if self.auth != 0 {
+        if self.auth != AuthAlgorithm::NONE {
             sa.auth = self.auth;
             sa.auth_key = self.auth_key.clone();
         }
-        if self.encrypt != 0 {
+        if self.encrypt != EncryptAlgorithm::NONE {
             sa.encrypt = self.encrypt;
             sa.encrypt_key = self.encrypt_key.clone();
         }
@@ -60,8 +61,8 @@ impl Unused {
 /// What is remembered of an SA.
 #[derive(Debug)]
 struct Known {
-    auth: u8,
-    encrypt: u8,
+    auth: AuthAlgorithm,
+    encrypt: EncryptAlgorithm,
     encap: Option<Encap>,
     context: Option<Context>,
     unused: Option<Box<Unused>>,
@@ -70,12 +71,12 @@ struct Known {
 }
 
 /// What was known of SAs before a reconciliation.
-pub struct Before(HashMap<Said, Known, foldhash::fast::RandomState>);
+pub struct Before(HashMap<SaId, Known, foldhash::fast::RandomState>);
 
 /// Everything that is remembered.
 #[derive(Debug, Default)]
 pub struct Shadow {
-    sas: HashMap<Said, Known, foldhash::fast::RandomState>,
+    sas: HashMap<SaId, Known, foldhash::fast::RandomState>,
     /// Sequence numbers of larvals that a key manager gave up.
     refused: VecDeque<u32>,
     /// Labels of policies that have one.
@@ -99,51 +100,50 @@ impl Shadow {
     fn remember(&mut self, sa: &Sa, unused: Option<Box<Unused>>, dying: Option<bool>) {
         let known =
             Known { auth: sa.auth, encrypt: sa.encrypt, encap: sa.encap, context: sa.context.clone(), unused, dying };
-        self.sas.insert(sa.said, known);
+        self.sas.insert(sa.id(), known);
     }
 
     /// A mature SA got new ports.
     pub fn update(&mut self, sa: &Sa) {
-        if let Some(known) = self.sas.get_mut(&sa.said) {
+        if let Some(known) = self.sas.get_mut(&sa.id()) {
             known.encap = sa.encap;
         }
     }
 
     /// Whether an SA, not a larval, is known by this name.
-    pub fn has(&self, said: &Said) -> bool {
-        self.sas.contains_key(said)
+    pub fn has(&self, id: &SaId) -> bool {
+        self.sas.contains_key(id)
     }
 
     /// Says whether an SA is past a soft limit, `None` = it is not known.
-    pub fn set_dying(&mut self, said: &Said, dying: Option<bool>) {
-        if let Some(known) = self.sas.get_mut(said) {
+    pub fn set_dying(&mut self, id: &SaId, dying: Option<bool>) {
+        if let Some(known) = self.sas.get_mut(id) {
             known.dying = dying;
         }
     }
 
     /// An SA is gone.
-    pub fn remove(&mut self, said: &Said) {
-        self.sas.remove(said);
+    pub fn remove(&mut self, id: &SaId) {
+        self.sas.remove(id);
     }
 
-    /// All SAs of a protocol are gone; 255 stands for AH, ESP and IPComp.
-    pub fn flush(&mut self, proto: u8) {
-        if proto == 255 {
-            self.sas.clear();
-        }
-        self.sas.retain(|said, _| said.proto != proto);
+    /// All SAs of a protocol are gone.
+    pub fn flush(&mut self, proto: IpsecProtocol) {
+        self.sas.retain(|id, _| !proto.includes(id.proto));
     }
 
     /// Completes an SA that the kernel told whole.
     pub fn complete(&self, sa: &mut Sa, now: Time) {
-        if sa.state == State::Acquire {
+        if sa.state == State::Larval {
             if self.is_refused(sa.seq) {
-                sa.state = State::Error;
+                sa.state = State::Refused;
             }
             return;
         }
-        let known = self.sas.get(&sa.said);
-        sa.dying = known.and_then(|k| k.dying).unwrap_or_else(|| is_past_soft_limit(&sa.soft, &sa.usage, now));
+        let known = self.sas.get(&sa.id());
+        if known.and_then(|k| k.dying).unwrap_or_else(|| is_past_soft_limit(&sa.soft, &sa.usage, now)) {
+            sa.state = State::Dying;
+        }
         if let Some(unused) = known.and_then(|k| k.unused.as_ref()) {
             unused.show(sa);
         }
@@ -151,7 +151,7 @@ impl Shadow {
 
     /// Completes an SA that the kernel told without its attributes.
     pub fn complete_expired(&self, sa: &mut Sa) {
-        let Some(known) = self.sas.get(&sa.said) else { return };
+        let Some(known) = self.sas.get(&sa.id()) else { return };
         (sa.auth, sa.encrypt, sa.encap) = (known.auth, known.encrypt, known.encap);
         sa.context.clone_from(&known.context);
         if let Some(unused) = &known.unused {
@@ -166,8 +166,8 @@ impl Shadow {
 
     /// An SA that there is. What was known of it, beside what the kernel says, stays.
     pub fn carry_over(&mut self, before: &mut Before, sa: &Sa) {
-        if sa.state != State::Acquire {
-            let known = before.0.remove(&sa.said);
+        if sa.state != State::Larval {
+            let known = before.0.remove(&sa.id());
             let (unused, dying) = known.map_or((None, None), |known| (known.unused, known.dying));
             self.remember(sa, unused, dying);
         }
@@ -175,8 +175,8 @@ impl Shadow {
 
     /// A reconciliation came to no end: what it did not reach stays as it was known.
     pub fn keep(&mut self, before: Before) {
-        for (said, known) in before.0 {
-            self.sas.entry(said).or_insert(known);
+        for (id, known) in before.0 {
+            self.sas.entry(id).or_insert(known);
         }
     }
 

@@ -1,52 +1,33 @@
-//! Requests about policies: af_key's checks, then XFRM's messages.
+//! Requests about policies as XFRM's messages.
 #![forbid(unsafe_code)]
 
 use super::XfrmEngine;
 use super::attribute::{ACK, REQUEST};
 use super::layout::{UserpolicyId, UserpolicyInfo, message};
-use super::policy::{self, Wanted, by_id, by_selector, userpolicy_info, write_moves, write_templates};
+use super::policy::{self, by_id, by_selector, userpolicy_info, write_moves, write_templates};
 use super::value::write_label;
-use crate::afkey::migrate::read_migration;
-use crate::afkey::policy::{Policy, parse_requests};
-use crate::afkey::read::{PolicyHead, limits, policy_head, policy_id, selector, spd_answer};
+use crate::afkey::message::write_policy;
+use crate::afkey::migrate::Migration;
+use crate::afkey::policy::Policy;
+use crate::afkey::read::spd_answer;
+use crate::afkey::request::PolicyName;
 use crate::keyd::{Audience, Context, Errno};
-use crate::wire::{ExtensionType as Ext, Header, Message, MessageType, PolicyType};
+use crate::wire::{ExtensionType as Ext, Header, Message, MessageType, PolicyDirection};
 
 impl XfrmEngine {
-    /// Writes the change of [`Self::spd_add`].
-    pub(super) fn write_spd_add(&mut self, request: &Message<'_>, flags: u16) -> Result<(), Errno> {
+    /// Writes the change of SPDADD and SPDSETIDX, or of SPDUPDATE (`replace`; `pfkey_spdadd`). The notification comes from
+    /// the kernel.
+    pub(super) fn write_spd_add(&mut self, request: &Message<'_>, policy: &Policy, replace: bool, flags: u16) {
         let header = request.header();
-        let PolicyHead { v6, selector, policy_type, ext, requests } = policy_head(request)?;
-        let templates = if policy_type == PolicyType::IPSEC {
-            parse_requests(requests, ext.dir, v6, || self.new_reqid())?
-        } else {
-            Vec::new()
-        };
-        let wanted = Wanted {
-            selector: &selector,
-            dir: ext.dir,
-            priority: ext.priority.get(),
-            block: policy_type == PolicyType::DISCARD,
-            hard: limits(request.lifetime(Ext::LIFETIME_HARD)),
-            soft: limits(request.lifetime(Ext::LIFETIME_SOFT)),
-        };
-        let update = header.msg_type == MessageType::X_SPDUPDATE;
-        let msg_type = if update { message::UPDPOLICY } else { message::NEWPOLICY };
-        self.writer.message(msg_type, flags, header.seq, header.pid, &userpolicy_info(&wanted));
-        write_templates(&templates, v6, &mut self.writer);
+        let msg_type = if replace { message::UPDPOLICY } else { message::NEWPOLICY };
+        self.writer.message(msg_type, flags, header.seq, header.pid, &userpolicy_info(policy));
+        write_templates(&policy.templates, policy.selector.src.address, &mut self.writer);
         self.labelled |= request.has(Ext::X_SEC_CTX);
         write_label(request, &mut self.writer);
-        Ok(())
-    }
-
-    /// `pfkey_spdadd`: SPDADD, SPDUPDATE and SPDSETIDX. The notification comes from the kernel.
-    pub(super) fn spd_add(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        self.write_spd_add(request, REQUEST)?;
-        self.change(None, cx)
     }
 
     /// A reqid that no policy and no SA has.
-    fn new_reqid(&mut self) -> Option<u32> {
+    pub(super) fn unused_reqid(&mut self) -> Option<u32> {
         if !self.reqids.is_known() {
             let taken = self.taken_reqids().ok()?;
             self.reqids.know(taken);
@@ -54,24 +35,12 @@ impl XfrmEngine {
         self.reqids.next()
     }
 
-    /// Writes the change of [`Self::spd_delete`].
-    pub(super) fn write_spd_delete(&mut self, request: &Message<'_>, flags: u16) -> Result<(), Errno> {
+    /// Writes the change of SPDDELETE (`pfkey_spddelete`).
+    pub(super) fn write_spd_delete(&mut self, request: &Message<'_>, name: &PolicyName, flags: u16) {
         let header = request.header();
-        let (_, selector) = selector(request)?;
-        let (ext, _) = request.policy().ok_or(Errno::EINVAL)?;
-        if !(1..=3).contains(&ext.dir) {
-            return Err(Errno::EINVAL);
-        }
-        let id: UserpolicyId = by_selector(&selector, ext.dir);
+        let id: UserpolicyId = by_selector(&name.selector, name.dir);
         self.writer.message(message::DELPOLICY, flags, header.seq, header.pid, &id);
         write_label(request, &mut self.writer);
-        Ok(())
-    }
-
-    /// `pfkey_spddelete`. The notification comes from the kernel.
-    pub(super) fn spd_delete(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        self.write_spd_delete(request, REQUEST)?;
-        self.change(None, cx)
     }
 
     /// Asks for one policy.
@@ -83,52 +52,41 @@ impl XfrmEngine {
         policy::read(&info, attributes).ok_or(Errno::EINVAL)
     }
 
-    /// `pfkey_spdget` for SPDGET.
-    pub(super) fn spd_get(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let id = existing_id(request)?;
+    /// `pfkey_spdget`. XFRM takes the id 0 for "by selector".
+    pub(super) fn spd_get(&mut self, header: Header, id: u32, cx: &mut Context<'_>) -> Result<(), Errno> {
+        if id == 0 {
+            return Err(Errno::ENOENT);
+        }
         let policy = self.ask_policy(id)?;
         let held = self.references(&policy, cx.now) + 1;
-        let reply = spd_answer(request.header(), MessageType::X_SPDGET, held);
-        self.send_policy(cx, Audience::One, reply, &policy)
+        cx.send(Audience::One, spd_answer(header, MessageType::X_SPDGET, held), |writer| write_policy(writer, &policy))
     }
 
-    /// Writes the change of [`Self::spd_delete_by_id`].
-    pub(super) fn write_spd_delete_by_id(&mut self, request: &Message<'_>, flags: u16) -> Result<(), Errno> {
-        let header = request.header();
-        let id = existing_id(request)?;
+    /// Writes the change of SPDDELETE2 (`pfkey_spdget`).
+    pub(super) fn write_spd_delete_by_id(&mut self, header: Header, id: u32, flags: u16) -> Result<(), Errno> {
+        if id == 0 {
+            return Err(Errno::ENOENT);
+        }
         self.writer.message(message::DELPOLICY, flags, header.seq, header.pid, &by_id(id));
         Ok(())
     }
 
-    /// `pfkey_spdget` for SPDDELETE2. The notification comes from the kernel.
-    pub(super) fn spd_delete_by_id(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        self.write_spd_delete_by_id(request, REQUEST)?;
-        self.change(None, cx)
-    }
-
     /// `pfkey_spdflush`: the answer first; a notification comes from the kernel if something was removed.
-    pub(super) fn spd_flush(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let header = request.header();
+    pub(super) fn spd_flush(&mut self, header: Header, cx: &mut Context<'_>) -> Result<(), Errno> {
         self.writer.message(message::FLUSHPOLICY, REQUEST | ACK, header.seq, header.pid, &[0_u8; 0]);
         let outcome = self.requests.order(&mut self.writer);
-        self.send_header(cx, Audience::One, Header { errno: 0, len: 2, ..header })?;
+        cx.send_header(Audience::One, Header { errno: 0, len: 2, ..header });
         outcome
     }
 
     /// `pfkey_migrate`. The notification comes from the kernel.
-    pub(super) fn migrate(&mut self, request: &Message<'_>) -> Result<(), Errno> {
-        let migration = read_migration(request)?;
-        if migration.dir == 0 {
+    pub(super) fn migrate(&mut self, migration: &Migration) -> Result<(), Errno> {
+        if migration.dir == PolicyDirection::ANY {
             return Err(Errno::EINVAL);
         }
         let id: UserpolicyId = by_selector(&migration.selector, migration.dir);
         self.writer.message(message::MIGRATE, REQUEST | ACK, self.requests.number(), 0, &id);
-        write_moves(&migration, &mut self.writer);
+        write_moves(migration, &mut self.writer);
         self.requests.order(&mut self.writer)
     }
-}
-
-/// The id of a request. XFRM takes 0 for "by selector".
-fn existing_id(request: &Message<'_>) -> Result<u32, Errno> {
-    policy_id(request).and_then(|id| if id == 0 { Err(Errno::ENOENT) } else { Ok(id) })
 }

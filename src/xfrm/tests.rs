@@ -7,7 +7,7 @@ use zerocopy::IntoBytes as _;
 
 use super::XfrmEngine;
 use super::reqid::Reqids;
-use crate::keyd::{Errno, Hub, Queues, SessionId};
+use crate::keyd::{Errno, Hub, Queues, Service as _, SessionId};
 use crate::wire::layout::{SadbXIpsecrequest, SadbXPolicy};
 use crate::wire::{ExtensionType as Ext, Header, MessageType as M, Profile, SaType, SockaddrBytes, Writer};
 
@@ -39,7 +39,7 @@ impl World {
     }
 
     fn of(engine: XfrmEngine) -> Self {
-        let mut hub = Hub::new(engine, Profile::Linux);
+        let mut hub = Hub::new(engine);
         let session = hub.open();
         Self { hub, queues: Queues::new(), session }
     }

@@ -5,41 +5,32 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::attribute::{Attributes, Writer};
 use super::layout::{INFINITE, LifetimeConfig, LifetimeCurrent, Selector as XfrmSelector, UserSecCtx, attribute};
-use crate::afkey::sa::{Context, Limits, Selector, Usage};
-use crate::wire::Message;
-use crate::wire::sockaddr::{AF_INET, AF_INET6};
+use crate::afkey::sa::{Limits, Selector, Usage};
+use crate::wire::address::{family, from_xfrm, to_xfrm};
+use crate::wire::{Ends, Message, Mode, Prefix};
 
-/// `AF_INET` or `AF_INET6`.
-pub const fn family(v6: bool) -> u16 {
-    if v6 { AF_INET6 } else { AF_INET }
-}
-
-/// Whether a family is IPv6; `None` for any but the two.
-pub const fn is_v6(family: u16) -> Option<bool> {
-    match family {
-        AF_INET => Some(false),
-        AF_INET6 => Some(true),
-        _ => None,
-    }
-}
-
-/// `XFRM_MODE_*` of `sadb_x_sa2_mode`, where 0 was made 1.
-pub const fn mode_to_xfrm(mode: u8) -> u8 {
+/// `XFRM_MODE_*` of a mode, where any was made transport.
+pub const fn mode_to_xfrm(mode: Mode) -> u8 {
     match mode {
-        2 => 1,
-        3 => 4,
+        Mode::TUNNEL => 1,
+        Mode::BEET => 4,
         _ => 0,
     }
 }
 
-/// `sadb_x_sa2_mode` of `XFRM_MODE_*`; `None` for a mode that PF_KEY cannot name.
-pub const fn mode_from_xfrm(mode: u8) -> Option<u8> {
+/// The mode of `XFRM_MODE_*`; `None` for one that PF_KEY cannot name.
+pub const fn mode_from_xfrm(mode: u8) -> Option<Mode> {
     match mode {
-        0 => Some(1),
-        1 => Some(2),
-        4 => Some(3),
+        0 => Some(Mode::TRANSPORT),
+        1 => Some(Mode::TUNNEL),
+        4 => Some(Mode::BEET),
         _ => None,
     }
+}
+
+/// Two addresses of a family; `None` for any family but the two.
+pub fn ends_from_xfrm(src: &[u8; 16], dst: &[u8; 16], family: u16) -> Option<Ends> {
+    Ends::new(from_xfrm(src, family)?, from_xfrm(dst, family)?)
 }
 
 /// Limits; 0 = none, which XFRM writes as infinite where it is a volume.
@@ -85,32 +76,35 @@ pub fn usage(curlft: &LifetimeCurrent) -> Usage {
 pub fn selector_to_xfrm(selector: &Selector) -> XfrmSelector {
     let mask = |port: u16| if port == 0 { 0 } else { u16::MAX };
     XfrmSelector {
-        daddr: selector.daddr,
-        saddr: selector.saddr,
+        daddr: to_xfrm(selector.dst.address),
+        saddr: to_xfrm(selector.src.address),
         dport: selector.dport.into(),
         dport_mask: mask(selector.dport).into(),
         sport: selector.sport.into(),
         sport_mask: mask(selector.sport).into(),
-        family: selector.v6.map_or(0, family).into(),
-        prefixlen_d: selector.dplen,
-        prefixlen_s: selector.splen,
+        family: family(selector.src.address).into(),
+        prefixlen_d: selector.dst.len,
+        prefixlen_s: selector.src.len,
         proto: selector.proto,
         ..Default::default()
     }
 }
 
-/// A selector as the kernel told it.
-pub fn selector_from_xfrm(selector: &XfrmSelector) -> Selector {
-    Selector {
-        saddr: selector.saddr,
-        daddr: selector.daddr,
-        splen: selector.prefixlen_s,
-        dplen: selector.prefixlen_d,
+/// A selector as the kernel told it; `None` for one of no family.
+pub fn selector_from_xfrm(selector: &XfrmSelector) -> Option<Selector> {
+    selector_in_family(selector, selector.family.get())
+}
+
+/// A selector taken for one of a family, whatever its own.
+pub fn selector_in_family(selector: &XfrmSelector, family: u16) -> Option<Selector> {
+    let ends = ends_from_xfrm(&selector.saddr, &selector.daddr, family)?;
+    Some(Selector {
+        src: Prefix { address: ends.src(), len: selector.prefixlen_s },
+        dst: Prefix { address: ends.dst(), len: selector.prefixlen_d },
         proto: selector.proto,
         sport: selector.sport.get(),
         dport: selector.dport.get(),
-        v6: is_v6(selector.family.get()),
-    }
+    })
 }
 
 /// Writes the label of a request, if it has one.
@@ -127,8 +121,9 @@ pub fn write_label(request: &Message<'_>, writer: &mut Writer) {
     writer.attribute(attribute::SEC_CTX, &[head.as_bytes(), text]);
 }
 
-/// The label among attributes.
-pub fn label(attributes: Attributes<'_>) -> Option<Context> {
-    let (head, rest) = UserSecCtx::read_from_prefix(attributes.payload(attribute::SEC_CTX)?).ok()?;
-    Some(Context { text: rest.get(..usize::from(head.ctx_len.get()))?.into() })
+/// The label among attributes, its NUL included.
+pub fn label(attributes: Attributes<'_>) -> Option<&[u8]> {
+    let payload = attributes.payload(attribute::SEC_CTX)?;
+    let (head, rest) = UserSecCtx::ref_from_prefix(payload).ok()?;
+    rest.get(..usize::from(head.ctx_len.get()))
 }

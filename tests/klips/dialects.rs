@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use pfkey_rs::engine::Engine;
-use pfkey_rs::keyd::{self, Errno, Queues, SessionId};
+use pfkey_rs::engine::{Dialect, Engine, LINUX, RFC2367};
+use pfkey_rs::keyd::{self, Errno, Queues, Service as _, SessionId};
 use pfkey_rs::klips::{self, Said};
 use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, Profile, SaType as S};
 
@@ -47,17 +47,19 @@ fn translated(message: &Msg, profile: Profile) -> Vec<u8> {
 }
 
 impl Asked {
-    fn new(profile: Profile) -> Self {
+    /// A stack of a dialect; `None` is KLIPS.
+    fn new(dialect: Option<&'static Dialect>) -> Self {
         let mut ids = Vec::new();
-        let stack = if profile == Profile::Klips {
+        let stack = if let Some(dialect) = dialect {
+            let mut hub = keyd::Hub::new(Engine::with_seed(dialect, 1));
+            ids.extend((0..3).map(|_| hub.open()));
+            Stack::Linux(Box::new(hub))
+        } else {
             let mut hub = klips::Hub::new(klips::Engine::with_seed(1));
             ids.extend((0..3).map(|_| hub.open()));
             Stack::Klips(Box::new(hub))
-        } else {
-            let mut hub = keyd::Hub::new(Engine::with_seed(profile, 1), profile);
-            ids.extend((0..3).map(|_| hub.open()));
-            Stack::Linux(Box::new(hub))
         };
+        let profile = if dialect.is_some() { Profile::Linux } else { Profile::Klips };
         Self { profile, stack, queues: Queues::new(), ids, now: Duration::from_secs(START) }
     }
 
@@ -139,9 +141,9 @@ fn audience(heard: &[Vec<Vec<u8>>; 3]) -> String {
     .into()
 }
 
-/// The answer of a profile to a topic.
-fn answer(topic: &str, profile: Profile) -> String {
-    let mut w = Asked::new(profile);
+/// The answer of a dialect to a topic.
+fn answer(topic: &str, dialect: Option<&'static Dialect>) -> String {
+    let mut w = Asked::new(dialect);
     let getspi = |at: u32| Msg::new(M::GETSPI, S::ESP).ends().range(at, at);
     let of_state = |state: u8| esp(SPI).without(Ext::SA).sa(Sa { state, auth: 2, encrypt: 3, ..Sa::spi(SPI) });
     match topic {
@@ -206,7 +208,7 @@ fn answer(topic: &str, profile: Profile) -> String {
         }
         "SPIRANGE" => {
             let range = [[1, 2, 3, 4], [1, 2, 3, 4], [0; 4]].concat();
-            let ask = translated(&Msg::new(M::GETSPI, S::ESP).ends(), profile);
+            let ask = translated(&Msg::new(M::GETSPI, S::ESP).ends(), w.profile);
             let ask = [ask, vec![2, 0, 16, 0], range].concat();
             let ask = [&ask[..4], &((ask.len() / 8) as u16).to_ne_bytes(), &ask[6..]].concat();
             let heard = w.ask_bytes(&ask);
@@ -234,7 +236,7 @@ fn the_table_of_contradictions_is_what_the_profiles_do() {
         .collect();
     assert_eq!(rows.len(), 16);
     for row in rows {
-        let answers = [Profile::Linux, Profile::Rfc2367, Profile::Klips].map(|profile| answer(row[0], profile));
+        let answers = [Some(&LINUX), Some(&RFC2367), None].map(|dialect| answer(row[0], dialect));
         assert_eq!(row[1..], answers, "{}", row[0]);
     }
 }

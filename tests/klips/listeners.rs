@@ -1,6 +1,6 @@
 //! ACQUIRE, REGISTER, EXPIRE, and what the engine itself tells those who registered.
 
-use pfkey_rs::keyd::Errno;
+use pfkey_rs::keyd::{Errno, Service as _};
 use pfkey_rs::klips::Said;
 use pfkey_rs::klips::number::*;
 use pfkey_rs::klips::request::Endpoint;
@@ -56,7 +56,7 @@ fn register_twice_hears_twice() {
     assert_eq!(w.heard(0).len(), 2);
     assert_eq!(w.hub.registered_text(), "3         0\n3         0\n");
     let id = w.ids[0];
-    w.hub.close(id);
+    w.hub.close(id, w.now);
     assert_eq!(w.hub.registered(S::ESP), []);
 }
 

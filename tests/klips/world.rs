@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use pfkey_rs::keyd::{Errno, Queues, SessionId};
+use pfkey_rs::keyd::{Errno, Queues, Service as _, SessionId};
 use pfkey_rs::klips::number::*;
 use pfkey_rs::klips::{Engine, Flow, Hub, Outcome, Packet, PacketId};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType as M, SaType as S};
@@ -205,7 +205,7 @@ impl World {
 
     /// What `write` gives.
     pub fn send_bytes(&mut self, socket: usize, bytes: &[u8]) -> Result<(), Errno> {
-        self.hub.receive(self.ids[socket], bytes, self.now, &mut self.queues)
+        self.hub.write(self.ids[socket], bytes, self.now, &mut self.queues)
     }
 
     pub fn send(&mut self, socket: usize, message: &Msg) -> Result<(), Errno> {
@@ -233,7 +233,7 @@ impl World {
     pub fn fails(&mut self, message: &Msg) -> Errno {
         let errno = self.send(0, message).expect_err("an error");
         let mut expected = message.head;
-        expected[2] = errno as u8;
+        expected[2] = errno.to_wire();
         expected[4..6].copy_from_slice(&2_u16.to_ne_bytes());
         for socket in 0..self.ids.len() {
             assert_eq!(self.heard(socket), [expected], "socket {socket}");

@@ -1,8 +1,8 @@
 //! The messages (section 3.1).
 
 use libc::{EEXIST, EINVAL, ENOENT, EOPNOTSUPP, ESRCH};
-use pfkey_rs::engine::Said;
-use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, SaState, SaType as S};
+use pfkey_rs::engine::SaId;
+use pfkey_rs::wire::{ExtensionType as Ext, IpsecProtocol, MessageType as M, SaState, SaType as S};
 
 use crate::build::{Msg, PID};
 use crate::world::*;
@@ -19,10 +19,8 @@ fn describing_an_sa_is_a_get_without_its_keys() {
     let mut get = Msg::new(M::GET, S::ESP, 0).sa(SPI, 0, 0).pair(A, B);
     get.header.pid = 0;
     let got = w.ask(&get);
-    let mut daddr = [0; 16];
-    daddr[..4].copy_from_slice(&[10, 0, 0, 2]);
-    let said = Said { daddr, spi: SPI, proto: 50, v6: false };
-    assert_eq!(w.hub.engine().describe(&said), Some(got));
+    let id = SaId { dst: [10, 0, 0, 2].into(), spi: SPI, proto: IpsecProtocol::ESP };
+    assert_eq!(w.hub.engine().describe(&id), Some(got));
 }
 
 #[test]

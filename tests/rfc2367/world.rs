@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use pfkey_rs::engine::{Engine, Flow, Outbound, Said, TrafficError};
-use pfkey_rs::keyd::{Hub, Queues, SessionId};
+use pfkey_rs::engine::{Engine, Flow, Outbound, RFC2367, SaId, TrafficError};
+use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
 use pfkey_rs::wire::layout::SadbSa;
-use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType as M, Profile, SaType as S};
+use pfkey_rs::wire::{
+    Ends, ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType as M, Profile, SaType as S,
+};
 
 use crate::build::{Msg, request};
 
@@ -22,14 +24,14 @@ pub struct World {
 
 impl World {
     pub fn new(sockets: usize) -> Self {
-        let mut hub = Hub::new(Engine::with_seed(Profile::Rfc2367, 1), Profile::Rfc2367);
+        let mut hub = Hub::new(Engine::with_seed(&RFC2367, 1));
         let ids = (0..sockets).map(|_| hub.open()).collect();
         Self { hub, queues: Queues::new(), now: Duration::from_secs(1_000_000), ids }
     }
 
     /// Sends bytes; an error is `send`'s own errno.
     pub fn send_bytes(&mut self, socket: usize, bytes: &[u8]) -> Result<(), i32> {
-        self.hub.receive(self.ids[socket], bytes, self.now, &mut self.queues).map_err(|e| e.rule.errno())
+        self.hub.receive(self.ids[socket], bytes, self.now, &mut self.queues).map_err(|e| e.rule.errno().to_raw())
     }
 
     pub fn send(&mut self, socket: usize, message: &Msg) {
@@ -96,17 +98,14 @@ impl World {
 
     /// What a UDP packet between the two hosts is to meet.
     pub fn outbound(&mut self) -> Result<Outbound, TrafficError> {
-        let mut flow = Flow { v6: false, saddr: [0; 16], daddr: [0; 16], proto: 17, sport: 1111, dport: 2222 };
-        flow.saddr[..4].copy_from_slice(&[10, 0, 0, 1]);
-        flow.daddr[..4].copy_from_slice(&[10, 0, 0, 2]);
+        let ends = Ends::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into()).unwrap();
+        let flow = Flow { ends, proto: 17, sport: 1111, dport: 2222 };
         self.hub.with_engine(self.now, None, &mut self.queues, |engine, cx| engine.outbound(&flow, cx))
     }
 
     pub fn count(&mut self, spi: u32, bytes: u64) -> Result<(), TrafficError> {
-        let mut daddr = [0; 16];
-        daddr[..4].copy_from_slice(&[10, 0, 0, 2]);
-        let said = Said { daddr, spi, proto: 51, v6: false };
-        self.hub.with_engine(self.now, None, &mut self.queues, |engine, cx| engine.count_traffic(&said, 1, bytes, cx))
+        let id = SaId { dst: [10, 0, 0, 2].into(), spi, proto: IpsecProtocol::AH };
+        self.hub.with_engine(self.now, None, &mut self.queues, |engine, cx| engine.count_traffic(&id, 1, bytes, cx))
     }
 
     /// The ACQUIRE that a packet causes at socket 0.
@@ -170,7 +169,7 @@ pub fn header(message: &[u8]) -> Header {
 }
 
 pub fn parse(message: &[u8]) -> Message<'_> {
-    Message::parse(message, Profile::Rfc2367).expect("a well-formed message")
+    Message::parse(message, Profile::Linux).expect("a well-formed message")
 }
 
 /// The types of its extensions in order.

@@ -7,10 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::network::{self, Packet};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{MsgFlags, recv};
-use pfkey_rs::engine::Engine;
-use pfkey_rs::keyd::{Hub, KeyEngine, Queues, SessionId};
+use pfkey_rs::engine::{Engine, LINUX};
+use pfkey_rs::keyd::{Hub, KeyEngine, Queues, Service as _, SessionId, Sources as _};
 use pfkey_rs::socket::{self, Backend as Kind};
-use pfkey_rs::wire::Profile;
 use pfkey_rs::xfrm::XfrmEngine;
 
 /// Something that has PF_KEY sockets.
@@ -42,7 +41,7 @@ struct InProcess<E: KeyEngine> {
 
 impl<E: KeyEngine> InProcess<E> {
     fn new(engine: E) -> Self {
-        Self { hub: Hub::new(engine, Profile::Linux), queues: Queues::new(), sessions: BTreeMap::new() }
+        Self { hub: Hub::new(engine), queues: Queues::new(), sessions: BTreeMap::new() }
     }
 
     fn open(&mut self, name: &str) {
@@ -59,7 +58,7 @@ impl<E: KeyEngine> InProcess<E> {
     fn send(&mut self, name: &str, message: &[u8], now: Duration) -> i32 {
         match self.hub.receive(self.sessions[name], message, now, &mut self.queues) {
             Ok(()) => 0,
-            Err(error) => error.rule.errno(),
+            Err(error) => error.rule.errno().to_raw(),
         }
     }
 
@@ -95,7 +94,7 @@ pub struct Memory {
 impl Memory {
     /// `packets`: as `AfKey::new`.
     pub fn new(packets: bool) -> Self {
-        let mut engine = Engine::with_seed(Profile::Linux, 1);
+        let mut engine = Engine::with_seed(&LINUX, 1);
         if packets {
             engine.set_acq_expires(network::ACQ_EXPIRES);
         }

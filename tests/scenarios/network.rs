@@ -5,8 +5,9 @@ use std::os::fd::AsRawFd as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use pfkey_rs::engine::{Flow, Outbound, TrafficError};
+use pfkey_rs::engine::{Flow, Outbound, SaId, TrafficError};
 use pfkey_rs::keyd::{Hub, Sink};
+use pfkey_rs::wire::{Ends, IpsecProtocol, Mode};
 
 /// A UDP datagram that leaves this host.
 #[derive(Clone, Copy)]
@@ -68,36 +69,31 @@ const UDP_ENCAP: libc::c_int = 100;
 
 /// Tells the engine of such a packet.
 pub fn arrived(from: u16, hub: &mut Hub<pfkey_rs::engine::Engine>, now: Duration, sink: &mut impl Sink) {
-    let (_, daddr) = address(NAT_T.0);
-    let said = pfkey_rs::engine::Said { daddr, spi: NAT_T.2, proto: 50, v6: false };
-    hub.with_engine(now, None, sink, |engine, cx| engine.new_mapping(&said, daddr, from, cx)).expect("an SA");
+    let dst = ip(NAT_T.0);
+    let id = SaId { dst, spi: NAT_T.2, proto: IpsecProtocol::ESP };
+    hub.with_engine(now, None, sink, |engine, cx| engine.new_mapping(&id, dst, from, cx)).expect("an SA");
 }
 
-fn address(ip: &str) -> (bool, [u8; 16]) {
-    let mut bytes = [0; 16];
-    match ip.parse().expect("an address") {
-        IpAddr::V4(v4) => bytes[..4].copy_from_slice(&v4.octets()),
-        IpAddr::V6(v6) => return (true, v6.octets()),
-    }
-    (false, bytes)
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
 }
 
 /// Asks the engine what becomes of it, and counts it for the SAs that it meets.
 pub fn pass(packet: &Packet, hub: &mut Hub<pfkey_rs::engine::Engine>, now: Duration, sink: &mut impl Sink) -> i32 {
-    let ((v6, saddr), (_, daddr)) = (address(packet.src.0), address(packet.dst.0));
-    let flow = Flow { v6, saddr, daddr, proto: 17, sport: packet.src.1, dport: packet.dst.1 };
+    let ends = Ends::new(ip(packet.src.0), ip(packet.dst.0)).expect("one family");
+    let flow = Flow { ends, proto: 17, sport: packet.src.1, dport: packet.dst.1 };
     let outcome = hub.with_engine(now, None, sink, |engine, cx| {
         let Outbound::Apply(chain) = engine.outbound(&flow, cx)? else { return Ok(()) };
-        for (said, mode) in chain {
+        for (id, mode) in chain {
             // What Linux counts is what the transform gets: in transport mode without the IP header.
-            let header = if mode == 1 {
+            let header = if mode == Mode::TRANSPORT {
                 0
-            } else if v6 {
+            } else if ends.is_ipv6() {
                 40
             } else {
                 20
             };
-            engine.count_traffic(&said, 1, (header + 8 + packet.len) as u64, cx)?;
+            engine.count_traffic(&id, 1, (header + 8 + packet.len) as u64, cx)?;
         }
         Ok(())
     });

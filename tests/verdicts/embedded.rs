@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use crate::build::Msg;
 use crate::world::{Datagram, Setting, World};
-use nix::errno::Errno;
 use pfkey_rs::afkey::policy::{Policy, Template};
 use pfkey_rs::afkey::sa::Selector;
 use pfkey_rs::engine::resolve::bundle::Bundle;
 use pfkey_rs::engine::resolve::held::Held;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Resolver};
 use pfkey_rs::engine::resolve::path::{Path, Routes};
-use pfkey_rs::engine::{Address, Engine, Flow};
-use pfkey_rs::keyd::{Context, Hub, Queues, SessionId};
-use pfkey_rs::wire::{Header, MessageType as M, Profile, SaType as S};
+use pfkey_rs::engine::{Engine, Flow, LINUX};
+use pfkey_rs::keyd::{Context, Hub, Queues, Service as _, SessionId};
+use pfkey_rs::wire::{
+    Ends, Errno, Header, IpsecProtocol, MessageType as M, Mode, PolicyDirection, Prefix, SaType as S,
+};
 
 /// The routes of a host with one device; `kernel.rs` sets up the same.
 struct Host {
@@ -25,39 +26,33 @@ struct Host {
     generation: u64,
 }
 
-fn bytes(ip: &str) -> (bool, Address) {
-    let mut bytes = [0; 16];
-    match ip.parse().expect("an address") {
-        IpAddr::V4(v4) => bytes[..4].copy_from_slice(&v4.octets()),
-        IpAddr::V6(v6) => return (true, v6.octets()),
-    }
-    (false, bytes)
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn prefix(text: &str, len: u8) -> Prefix {
+    Prefix { address: ip(text), len }
 }
 
 impl Routes for Host {
-    fn route(&self, v6: bool, _: Option<&Address>, daddr: &Address) -> Result<Path, Errno> {
-        let own = |ip| bytes(ip) == (v6, *daddr);
-        let loopback = own("10.0.0.1") || own("192.0.2.1") || own("2001:db8::1");
-        let saddr = match (v6, daddr[0]) {
-            (true, _) => "2001:db8::1",
-            (false, 192) => "192.0.2.1",
-            (false, _) => "10.0.0.1",
+    fn route(&self, _: Option<IpAddr>, dst: IpAddr) -> Result<Path, Errno> {
+        let loopback = ["10.0.0.1", "192.0.2.1", "2001:db8::1"].iter().any(|own| ip(own) == dst);
+        let source = match dst {
+            IpAddr::V6(_) => "2001:db8::1",
+            IpAddr::V4(v4) if v4.octets()[0] == 192 => "192.0.2.1",
+            IpAddr::V4(_) => "10.0.0.1",
         };
-        let near = match v6 {
-            true => daddr[..8] == bytes("2001:db8::").1[..8],
-            false => [[10, 0, 0], [192, 0, 2]].iter().any(|net| daddr[..3] == *net),
-        };
-        if !(near || loopback || self.default_route) {
+        let nets = [prefix("2001:db8::", 64), prefix("10.0.0.0", 24), prefix("192.0.2.0", 24)];
+        if !(nets.iter().any(|net| net.covers(dst)) || loopback || self.default_route) {
             return Err(Errno::ENETUNREACH);
         }
         Ok(Path {
-            v6,
             device: if loopback { 1 } else { 2 },
             mtu: if loopback { 65536 } else { self.mtu },
-            saddr: bytes(saddr).1,
+            source: ip(source),
             gateway: None,
             loopback,
-            untransformed: loopback || (self.untransformed && !v6),
+            untransformed: loopback || (self.untransformed && dst.is_ipv4()),
         })
     }
 
@@ -80,9 +75,9 @@ pub struct Embedded {
 
 impl Embedded {
     pub fn new(resolver: Resolver) -> Self {
-        let mut engine = Engine::with_seed(Profile::Linux, 1);
+        let mut engine = Engine::with_seed(&LINUX, 1);
         engine.set_acq_expires(2);
-        let mut hub = Hub::new(engine, Profile::Linux);
+        let mut hub = Hub::new(engine);
         let asker = hub.open();
         Self {
             hub,
@@ -138,8 +133,8 @@ impl Embedded {
 }
 
 fn flow(datagram: &Datagram) -> Flow {
-    let ((v6, saddr), (_, daddr)) = (bytes(datagram.src.0), bytes(datagram.dst.0));
-    Flow { v6, saddr, daddr, proto: 17, sport: datagram.src.1, dport: datagram.dst.1 }
+    let ends = Ends::new(ip(datagram.src.0), ip(datagram.dst.0)).expect("one family");
+    Flow { ends, proto: 17, sport: datagram.src.1, dport: datagram.dst.1 }
 }
 
 /// The length of a datagram's packet.
@@ -164,24 +159,24 @@ fn apply(
     let (mut proto, mut len, mut v6) = (17, len as u32, v6);
     for node in bundle.nodes() {
         // What Linux counts is what the transform gets: in transport mode without the IP header.
-        let header = if node.transform.mode.0 != 1 {
+        let header = if node.transform.mode != Mode::TRANSPORT {
             0
         } else if v6 {
             40
         } else {
             20
         };
-        resolver.output(engine, &node.said, u64::from(len - header), cx)?;
+        resolver.output(engine, &node.id, u64::from(len - header), cx)?;
         len = node.transform.output_len(len);
-        proto = if node.transform.udp_encap { 17 } else { node.said.proto };
-        v6 = node.said.v6;
+        proto = if node.transform.udp_encap { 17 } else { node.id.proto.0 };
+        v6 = node.id.dst.is_ipv6();
     }
     Ok(Some((proto, len as usize)))
 }
 
 /// The policy of a socket's option (`pfkey_compile_policy`).
-fn socket_policy(bytes: &[u8], v6: bool) -> Policy {
-    Policy::of_socket(bytes, v6).expect("a policy")
+fn socket_policy(bytes: &[u8], flow: &Flow) -> Policy {
+    Policy::of_socket(bytes, flow.ends.dst()).expect("a policy")
 }
 
 impl World for Embedded {
@@ -202,18 +197,18 @@ impl World for Embedded {
 
     fn udp(&mut self, datagram: &Datagram, policy: Option<&[u8]>) -> i32 {
         let flow = flow(datagram);
-        let policy = policy.map(|bytes| socket_policy(bytes, flow.v6));
+        let policy = policy.map(|bytes| socket_policy(bytes, &flow));
         let Self { hub, queues, resolver, held, host, now, left, .. } = self;
         let done = hub.with_engine(*now, None, queues, |engine, cx| {
             let outcome = resolver.route_output(engine, &flow, policy.as_ref(), host, cx)?;
             if let Outcome::Queued(policy) = outcome {
                 return held.hold(policy, flow, datagram.len, *now).map_err(|_| Errno::EAGAIN);
             }
-            let len = packet_len(flow.v6, datagram.len);
-            left.extend(apply(&outcome, flow.v6, len, resolver, engine, cx)?);
+            let len = packet_len(flow.ends.is_ipv6(), datagram.len);
+            left.extend(apply(&outcome, flow.ends.is_ipv6(), len, resolver, engine, cx)?);
             Ok(())
         });
-        done.err().map_or(0, |errno| errno as i32)
+        done.err().map_or(0, |errno| errno.to_raw())
     }
 
     fn left(&mut self) -> Vec<(u8, usize)> {
@@ -225,7 +220,7 @@ impl World for Embedded {
         let Self { hub, queues, resolver, host, now, .. } = self;
         let outcome =
             hub.with_engine(*now, None, queues, |engine, cx| resolver.route_output(engine, &flow, None, host, cx));
-        match outcome.map_err(|errno| errno as i32)? {
+        match outcome.map_err(|errno| errno.to_raw())? {
             Outcome::Bundle(bundle) => Ok(bundle.mtu()),
             Outcome::Pass(path) | Outcome::Blackhole(path) => Ok(path.mtu),
             Outcome::Queued(_) => Ok(host.mtu),
@@ -241,24 +236,21 @@ impl World for Embedded {
             Setting::NoDefaultRoute => self.host.default_route = false,
             Setting::Mtu(mtu) => self.host.mtu = mtu,
             Setting::SubPolicy { v6, block, proto } => {
-                let (net, plen) = if v6 { (bytes("2001:db8::").1, 64) } else { (bytes("10.0.0.0").1, 24) };
-                let template =
-                    |proto| Template { proto, mode: 1, optional: false, reqid: 0, v6, saddr: [0; 16], daddr: [0; 16] };
+                let net = if v6 { prefix("2001:db8::", 64) } else { prefix("10.0.0.0", 24) };
+                let template = |proto| Template {
+                    proto: IpsecProtocol(proto),
+                    mode: Mode::TRANSPORT,
+                    optional: false,
+                    reqid: 0,
+                    ends: Ends::unspecified(net.address),
+                };
                 let policy = Policy {
                     id: 801,
-                    dir: 2,
-                    v6,
+                    dir: PolicyDirection::OUTBOUND,
                     block,
-                    selector: Selector {
-                        saddr: net,
-                        daddr: net,
-                        splen: plen,
-                        dplen: plen,
-                        v6: Some(v6),
-                        ..Selector::default()
-                    },
+                    selector: Selector { dst: net, ..Selector::from(net) },
                     templates: proto.map(template).into_iter().collect(),
-                    ..Policy::default()
+                    ..Policy::any(net.address)
                 };
                 let Self { hub, queues, now, .. } = self;
                 hub.with_engine(*now, None, queues, |engine, _| engine.sub_policies().insert(policy));
@@ -285,7 +277,10 @@ impl World for Embedded {
             resolver.retry(engine, held, host, cx, |flow, len, outcome| released.push((flow, len, outcome)));
             for (flow, len, outcome) in released {
                 let outcome = outcome.expect("an SA");
-                left.extend(apply(&outcome, flow.v6, packet_len(flow.v6, len), resolver, engine, cx).expect("an SA"));
+                left.extend(
+                    apply(&outcome, flow.ends.is_ipv6(), packet_len(flow.ends.is_ipv6(), len), resolver, engine, cx)
+                        .expect("an SA"),
+                );
             }
         });
     }

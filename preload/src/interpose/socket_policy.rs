@@ -1,15 +1,18 @@
 //! A socket's own IPsec policy: `IP_IPSEC_POLICY` takes a `sadb_x_policy` and is part of AF_KEY; `IP_XFRM_POLICY`, one
 //! number higher, takes an `xfrm_userpolicy_info` with its templates and stays.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use libc::{c_int, c_void, socklen_t};
 use nix::errno::Errno;
 use zerocopy::FromBytes;
 
 use super::next;
 use super::quiet::quiet;
-use crate::policy::template::{Address, MAX_TEMPLATES, Template, parse_requests};
+use crate::policy::template::{MAX_TEMPLATES, Template, parse_requests};
+use crate::wire::address::to_xfrm;
 use crate::wire::layout::SadbXPolicy;
-use crate::wire::{PolicyDirection, PolicyMode, PolicyType};
+use crate::wire::{Ends, Mode, PolicyDirection, PolicyType};
 
 /// `IP_IPSEC_POLICY`, at level IPPROTO_IP.
 const IP_IPSEC_POLICY: c_int = 16;
@@ -27,7 +30,7 @@ const SEC_CTX_LEN: usize = 8;
 
 /// `xfrm_address_t`: a union of bytes and 32-bit words.
 #[repr(C, align(4))]
-struct XfrmAddress(Address);
+struct XfrmAddress([u8; 16]);
 
 /// `struct xfrm_selector`.
 #[repr(C)]
@@ -195,7 +198,9 @@ fn translate(bytes: &[u8], v6: bool, policy: &mut SocketPolicy) -> Result<usize,
     let mut templates = 0;
     if kind == PolicyType::IPSEC {
         let requests = len.checked_sub(POLICY_LEN).and_then(|n| behind.get(..n)).ok_or(Errno::EINVAL)?;
-        let parsed = parse_requests(requests, dir, v6, new_reqid)?;
+        let nowhere: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let parsed = parse_requests(requests, PolicyDirection(dir), Ends::unspecified(nowhere), new_reqid);
+        let parsed = parsed.map_err(|errno| Errno::from_raw(errno.to_raw()))?;
         for (to, from) in policy.templates.iter_mut().zip(&parsed) {
             write_template(from, to);
         }
@@ -214,14 +219,14 @@ fn family(v6: bool) -> u16 {
 }
 
 fn write_template(from: &Template, to: &mut UserTemplate) {
-    to.id.proto = from.proto;
-    to.family = family(from.v6);
-    (to.saddr, to.id.daddr) = (XfrmAddress(from.saddr), XfrmAddress(from.daddr));
+    to.id.proto = from.proto.0;
+    to.family = family(from.ends.is_ipv6());
+    (to.saddr, to.id.daddr) = (XfrmAddress(to_xfrm(from.ends.src())), XfrmAddress(to_xfrm(from.ends.dst())));
     to.reqid = from.reqid;
     // XFRM's modes: 0 transport, 1 tunnel, 4 BEET.
-    to.mode = match PolicyMode(from.mode) {
-        PolicyMode::BEET => 4,
-        PolicyMode::TUNNEL => 1,
+    to.mode = match from.mode {
+        Mode::BEET => 4,
+        Mode::TUNNEL => 1,
         _ => 0,
     };
     to.optional = from.optional.into();

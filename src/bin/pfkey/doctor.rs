@@ -81,9 +81,9 @@ fn lacking(algorithms: &[Record]) -> String {
     };
     let mut missing: Vec<&str> = Vec::new();
     for table in [names::AUTH, names::ENCRYPT] {
-        // Of several names of a number the first is the one that the list shows.
-        let first = table.iter().filter(|a| names::name_of(table, a.id) == Some(a.name));
-        missing.extend(first.map(|a| a.name).filter(|name| !has(name)));
+        // The first of its names is the one that the list shows.
+        let shown = names::all(table).filter_map(|algorithm| algorithm.names.first().copied());
+        missing.extend(shown.filter(|name| !has(name)));
     }
     if missing.is_empty() {
         return algorithms.len().to_string();

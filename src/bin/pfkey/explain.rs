@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use pfkey_rs::afkey::sa::Sa;
-use pfkey_rs::afkey::shown;
+use pfkey_rs::afkey::policy::Policy;
+use pfkey_rs::afkey::sa::{Sa, State};
+use pfkey_rs::afkey::view::SaView;
 use pfkey_rs::engine::resolve::explain::{Explanation, Step, Verdict};
-use pfkey_rs::engine::{Engine, Flow};
+use pfkey_rs::engine::{Engine, Flow, LINUX};
 use pfkey_rs::socket::{Backend, extras};
-use pfkey_rs::wire::{Extras, MessageType, Profile, SaType};
+use pfkey_rs::wire::{AuthAlgorithm, EncryptAlgorithm, Ends, Extras, IpsecProtocol, MessageType, Prefix, SaType};
 
 use crate::channel::Channel;
 use crate::failure::Failure;
@@ -37,7 +38,7 @@ pub fn explain(view: View, options: &Options<'_>) -> Result<(), Failure> {
     if options.mtu < LEAST_MTU {
         return Err(Failure::Usage(format!("explain: --mtu {}: less than {LEAST_MTU}", options.mtu)));
     }
-    let mut engine = Engine::new(Profile::Linux);
+    let mut engine = Engine::new(&LINUX);
     let mut channel = match options.file {
         None => Channel::open()?,
         Some(path) => {
@@ -52,11 +53,11 @@ pub fn explain(view: View, options: &Options<'_>) -> Result<(), Failure> {
     engine.set_extras(extras()?);
     let (mut sas, mut policies) = (Vec::new(), Vec::new());
     channel.dump(MessageType::DUMP, SaType::UNSPEC, |received| {
-        sas.extend(received.message.as_ref().and_then(shown::sa));
+        sas.extend(received.message.as_ref().and_then(SaView::of_message).map(|view| Sa::from(&view)));
         Ok(())
     })?;
     channel.dump(MessageType::X_SPDDUMP, SaType::UNSPEC, |received| {
-        policies.extend(received.message.as_ref().and_then(shown::policy));
+        policies.extend(received.message.as_ref().and_then(Policy::of_message));
         Ok(())
     })?;
     // Dumps tell of the newest first.
@@ -83,11 +84,8 @@ pub fn flow(words: &[String]) -> Result<Flow, String> {
         word.parse().map_err(|_| format!("{which} {word:?}: not an address"))
     };
     let (src, dst) = (address("source")?, address("destination")?);
-    let ((v6, saddr), (dst_v6, daddr)) = (bytes(src), bytes(dst));
-    if v6 != dst_v6 {
-        return Err(format!("source {src} and destination {dst} are of two families"));
-    }
-    let mut flow = Flow { v6, saddr, daddr, proto: 0, sport: 0, dport: 0 };
+    let ends = Ends::new(src, dst).ok_or_else(|| format!("source {src} and destination {dst} are of two families"))?;
+    let mut flow = Flow { ends, proto: 0, sport: 0, dport: 0 };
     let mut first = true;
     while let Some(word) = words.next() {
         let port = match word {
@@ -122,22 +120,6 @@ pub fn flow(words: &[String]) -> Result<Flow, String> {
     Ok(flow)
 }
 
-fn bytes(ip: IpAddr) -> (bool, [u8; 16]) {
-    let mut bytes = [0; 16];
-    match ip {
-        IpAddr::V4(v4) => {
-            bytes[..4].copy_from_slice(&v4.octets());
-            (false, bytes)
-        }
-        IpAddr::V6(v6) => (true, v6.octets()),
-    }
-}
-
-fn address(bytes: &[u8; 16], v6: bool) -> String {
-    let [a, b, c, d, ..] = *bytes;
-    if v6 { std::net::Ipv6Addr::from(*bytes).to_string() } else { std::net::Ipv4Addr::new(a, b, c, d).to_string() }
-}
-
 /// How the outcome reads.
 fn verdict(explanation: &Explanation<'_>) -> &'static str {
     match (explanation.verdict, explanation.policy) {
@@ -153,18 +135,18 @@ fn verdict(explanation: &Explanation<'_>) -> &'static str {
 
 fn title(step: &Step) -> String {
     let protocol = names::satype(SaType::from_protocol(step.template.proto));
-    let mode = names::mode(step.template.mode);
-    let (src, dst) = (address(&step.saddr, step.v6), address(&step.daddr, step.v6));
+    let mode = names::mode(step.template.mode.0);
+    let (src, dst) = (step.ends.src(), step.ends.dst());
     let reqid = if step.template.reqid == 0 { String::new() } else { format!("  reqid {}", step.template.reqid) };
     format!("{protocol}/{mode} {src} → {dst}{reqid}")
 }
 
 fn algorithms(sa: &Sa) -> String {
-    if sa.said.proto == 108 {
-        return names::shown(names::COMPRESS, sa.encrypt);
+    if sa.proto == IpsecProtocol::IPCOMP {
+        return names::shown(names::COMPRESS, sa.encrypt.0);
     }
-    let encrypt = (sa.encrypt != 0).then(|| names::shown(names::ENCRYPT, sa.encrypt));
-    let auth = (sa.auth != 0).then(|| names::shown(names::AUTH, sa.auth));
+    let encrypt = (sa.encrypt != EncryptAlgorithm::NONE).then(|| names::shown(names::ENCRYPT, sa.encrypt.0));
+    let auth = (sa.auth != AuthAlgorithm::NONE).then(|| names::shown(names::AUTH, sa.auth.0));
     encrypt.into_iter().chain(auth).collect::<Vec<_>>().join(" ")
 }
 
@@ -191,9 +173,9 @@ fn found<'e>(engine: &'e Engine, step: &Step) -> Option<&'e Sa> {
 fn text(out: &mut Out, explanation: &Explanation<'_>, engine: &Engine, path_mtu: u32) -> Result<(), Failure> {
     if let Some(policy) = explanation.policy {
         let s = &policy.selector;
-        let side = |addr, plen, port| {
+        let side = |prefix: Prefix, port| {
             let port = if port == 0 { String::new() } else { format!("[{port}]") };
-            format!("{}/{plen}{port}", address(addr, policy.v6))
+            format!("{prefix}{port}")
         };
         let upper = if s.proto == 0 { String::new() } else { format!("  {}", names::upper(s.proto)) };
         let action = match (policy.block, policy.templates.is_empty()) {
@@ -201,7 +183,7 @@ fn text(out: &mut Out, explanation: &Explanation<'_>, engine: &Engine, path_mtu:
             (false, true) => "none",
             (false, false) => "ipsec",
         };
-        let (src, dst) = (side(&s.saddr, s.splen, s.sport), side(&s.daddr, s.dplen, s.dport));
+        let (src, dst) = (side(s.src, s.sport), side(s.dst, s.dport));
         writeln!(
             out,
             "policy out id {} priority {:#010x}  {src} → {dst}{upper}  {action}",
@@ -217,7 +199,7 @@ fn text(out: &mut Out, explanation: &Explanation<'_>, engine: &Engine, path_mtu:
                     n => format!("newest of {n}"),
                 };
                 let left = left(sa).map_or(String::new(), |left| format!(", {} left", duration(left)));
-                let dying = if sa.dying { ", dying" } else { "" };
+                let dying = if sa.state == State::Dying { ", dying" } else { "" };
                 writeln!(out, "  spi {:#010x}  {}  ({which}{dying}{left})", said.spi, algorithms(sa))?;
             }
             (chosen, _) => {

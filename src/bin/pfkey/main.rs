@@ -38,7 +38,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use pfkey_rs::wire::{MessageType, PolicyDirection, Profile, SaType};
+use pfkey_rs::wire::{MessageType, PolicyDirection, SaType};
 
 use channel::Channel;
 use failure::Failure;
@@ -76,13 +76,6 @@ enum Direction {
     In,
     Out,
     Fwd,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Dialect {
-    Linux,
-    Klips,
-    Rfc2367,
 }
 
 #[derive(Subcommand)]
@@ -172,7 +165,7 @@ enum Command {
     Types {
         /// Whose numbers
         #[arg(long, default_value = "linux")]
-        profile: Dialect,
+        profile: types::Dialect,
         /// KLIPS's beside them (beside Linux's, for klips)
         #[arg(long)]
         diff: bool,
@@ -284,14 +277,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Explain { words, file, mtu } => {
             explain::explain(view, &explain::Options { words: &words, file: file.as_deref(), mtu })
         }
-        Command::Types { profile, diff } => {
-            let profile = match profile {
-                Dialect::Linux => Profile::Linux,
-                Dialect::Klips => Profile::Klips,
-                Dialect::Rfc2367 => Profile::Rfc2367,
-            };
-            if diff { types::diff(view, profile) } else { types::types(view, profile) }
-        }
+        Command::Types { profile, diff: true } => types::diff(view, profile),
+        Command::Types { profile, diff: false } => types::types(view, profile),
         Command::Algorithms => algorithms::algorithms(view),
         Command::Doctor => doctor::doctor(view),
         Command::Completion { shell } => {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use pfkey_rs::klips::{self, MSG_PARSERS};
+use pfkey_rs::wire::message_type::MESSAGES;
 use pfkey_rs::wire::{CompressionAlgorithm, ExtensionType, IdentityType, MessageType, Profile, SaFlags};
 
 use crate::failure::Failure;
@@ -11,35 +12,6 @@ use crate::output::{Out, Record, Value, View, show};
 
 /// RFC 2367's last message and extension, up to which the dialects agree.
 const LAST_SHARED: (u8, u16) = (12, 17);
-
-/// The handlers of Linux's af_key by message number (`pfkey_funcs[]`); without one, EOPNOTSUPP.
-const LINUX_HANDLERS: [Option<&str>; 25] = [
-    Some("pfkey_reserved"),
-    Some("pfkey_getspi"),
-    Some("pfkey_add"),
-    Some("pfkey_add"),
-    Some("pfkey_delete"),
-    Some("pfkey_get"),
-    Some("pfkey_acquire"),
-    Some("pfkey_register"),
-    None,
-    Some("pfkey_flush"),
-    Some("pfkey_dump"),
-    Some("pfkey_promisc"),
-    None,
-    Some("pfkey_spdadd"),
-    Some("pfkey_spdadd"),
-    Some("pfkey_spddelete"),
-    Some("pfkey_spdget"),
-    None,
-    Some("pfkey_spddump"),
-    Some("pfkey_spdflush"),
-    Some("pfkey_spdadd"),
-    None,
-    Some("pfkey_spdget"),
-    None,
-    Some("pfkey_migrate"),
-];
 
 /// KLIPS's flags of an SA (Openswan's `pfkeyv2.h`).
 const KLIPS_FLAGS: [(u32, &str); 4] = [(1, "PFS"), (2, "REPLACEFLOW"), (4, "CLEARFLOW"), (8, "INFLOW")];
@@ -106,22 +78,43 @@ impl Kind {
     }
 }
 
+/// A dialect of PF_KEY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Dialect {
+    Linux,
+    Klips,
+    Rfc2367,
+}
+
+impl Dialect {
+    /// Its numbers and sizes.
+    const fn profile(self) -> Profile {
+        match self {
+            Self::Linux | Self::Rfc2367 => Profile::Linux,
+            Self::Klips => Profile::Klips,
+        }
+    }
+}
+
 /// All numbers of a dialect.
-fn numbers(profile: Profile) -> Vec<Number> {
-    let klips = profile == Profile::Klips;
+fn numbers(dialect: Dialect) -> Vec<Number> {
+    let (profile, klips) = (dialect.profile(), dialect == Dialect::Klips);
     let mut list = Vec::new();
     for number in 1..=profile.max_message_type() {
         let (message, index) = (MessageType(number), usize::from(number));
-        let (name, handler) = match profile {
-            Profile::Klips => (
+        let (name, handler) = match dialect {
+            Dialect::Klips => (
                 klips::number::message_name(message),
                 MSG_PARSERS.get(index).copied().flatten().map(|parser| parser.name),
             ),
-            Profile::Linux => (message.name(), LINUX_HANDLERS.get(index).copied().flatten()),
-            Profile::Rfc2367 => (message.name(), None),
+            Dialect::Linux => {
+                (message.name(), MESSAGES.iter().find(|row| row.msg_type == message).and_then(|row| row.handler))
+            }
+            Dialect::Rfc2367 => (message.name(), None),
         };
         let Some(name) = name else { continue };
-        let (direction, meaning) = meaning::message(profile, name).unwrap_or_default();
+        let (direction, meaning) =
+            meaning::message(dialect, name).map_or(("", ""), |(direction, meaning)| (direction.name(), meaning));
         let plain = Number::new(Kind::Message, number.into(), name, number <= LAST_SHARED.0);
         list.push(Number { direction, meaning, handler, ..plain });
     }
@@ -164,8 +157,8 @@ fn text(text: &str) -> Value {
 }
 
 /// Shows the tables of a dialect.
-pub fn types(view: View, profile: Profile) -> Result<(), Failure> {
-    let records: Vec<Record> = numbers(profile)
+pub fn types(view: View, dialect: Dialect) -> Result<(), Failure> {
+    let records: Vec<Record> = numbers(dialect)
         .into_iter()
         .map(|number| {
             let mut record = vec![
@@ -190,15 +183,15 @@ pub fn types(view: View, profile: Profile) -> Result<(), Failure> {
 
 /// Shows KLIPS's tables beside those of a dialect on Linux's numbers (beside Linux's, if it is KLIPS): what a number
 /// means to each, what a message is handled by (`pfkey_funcs[]`, `msg_parsers[]`), and whether they agree.
-pub fn diff(view: View, profile: Profile) -> Result<(), Failure> {
-    let (first, names) = match profile {
-        Profile::Rfc2367 => (Profile::Rfc2367, ["rfc2367", "rfc2367_bytes", "rfc2367_handler"]),
-        Profile::Linux | Profile::Klips => (Profile::Linux, ["linux", "linux_bytes", "linux_handler"]),
+pub fn diff(view: View, dialect: Dialect) -> Result<(), Failure> {
+    let (first, names) = match dialect {
+        Dialect::Rfc2367 => (Dialect::Rfc2367, ["rfc2367", "rfc2367_bytes", "rfc2367_handler"]),
+        Dialect::Linux | Dialect::Klips => (Dialect::Linux, ["linux", "linux_bytes", "linux_handler"]),
     };
     let names = [names, ["klips", "klips_bytes", "klips_handler"]];
     let mut rows: BTreeMap<(Kind, u32), [Option<Number>; 2]> = BTreeMap::new();
-    for (side, profile) in [first, Profile::Klips].into_iter().enumerate() {
-        for number in numbers(profile) {
+    for (side, dialect) in [first, Dialect::Klips].into_iter().enumerate() {
+        for number in numbers(dialect) {
             rows.entry((number.kind, number.number)).or_default()[side] = Some(number);
         }
     }
@@ -231,24 +224,24 @@ pub fn diff(view: View, profile: Profile) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
-    fn name(profile: Profile, kind: Kind, number: u32) -> Option<&'static str> {
-        numbers(profile).into_iter().find(|n| n.kind == kind && n.number == number).map(|n| n.name)
+    fn name(dialect: Dialect, kind: Kind, number: u32) -> Option<&'static str> {
+        numbers(dialect).into_iter().find(|n| n.kind == kind && n.number == number).map(|n| n.name)
     }
 
     #[test]
     fn every_number_of_a_dialect_has_a_name_and_a_meaning() {
-        for profile in [Profile::Linux, Profile::Rfc2367, Profile::Klips] {
-            let all = numbers(profile);
+        for dialect in [Dialect::Linux, Dialect::Rfc2367, Dialect::Klips] {
+            let (all, profile) = (numbers(dialect), dialect.profile());
             let count = |kind| all.iter().filter(|n| n.kind == kind && !n.meaning.is_empty()).count();
-            assert_eq!(count(Kind::Message), usize::from(profile.max_message_type()), "{profile:?} messages");
-            assert_eq!(count(Kind::Extension), usize::from(profile.max_extension_type()), "{profile:?} extensions");
+            assert_eq!(count(Kind::Message), usize::from(profile.max_message_type()), "{dialect:?} messages");
+            assert_eq!(count(Kind::Extension), usize::from(profile.max_extension_type()), "{dialect:?} extensions");
         }
     }
 
     #[test]
     fn the_dialects_part_where_their_headers_do() {
         // linux/pfkeyv2.h and Openswan's pfkeyv2.h.
-        let both = |kind, number| (name(Profile::Linux, kind, number), name(Profile::Klips, kind, number));
+        let both = |kind, number| (name(Dialect::Linux, kind, number), name(Dialect::Klips, kind, number));
         assert_eq!(both(Kind::Message, 14), (Some("X_SPDADD"), Some("X_ADDFLOW")));
         assert_eq!(both(Kind::Extension, 26), (Some("X_FILTER"), Some("X_PROTOCOL")));
         assert_eq!(both(Kind::Extension, 30), (None, Some("X_NAT_T_OA")));

@@ -28,19 +28,19 @@ use std::rc::Rc;
 
 use nix::sys::signal::SigSet;
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
-use pfkey_rs::engine::Engine;
+use pfkey_rs::engine::{Dialect, Engine, LINUX, RFC2367};
 use pfkey_rs::keyd::log::log;
-use pfkey_rs::keyd::{Hub, Service, limits};
+use pfkey_rs::keyd::{Hub, Service, Sources, limits};
 use pfkey_rs::klips;
 use pfkey_rs::socket::inherited;
-use pfkey_rs::wire::Profile;
+use pfkey_rs::wire::Extras;
 use pfkey_rs::xfrm::XfrmEngine;
 
 use guardian::{Gate, Guardian};
 use link::Link;
 use memory::Memory;
 use notes::{Notes, WORDS};
-use options::{Asked, Clients, EngineKind, Options};
+use options::{Asked, Clients, EngineKind, Options, Profile};
 use record::Recorded;
 
 fn main() -> ExitCode {
@@ -153,12 +153,16 @@ fn guard(options: &Options, status: &Status, gate: Option<(Gate, Link)>, client:
             engine.set_local(local_addresses());
             start.with_memory(klips::Hub::new(engine))
         }
-        (EngineKind::Embedded, profile) => {
-            let mut engine = Engine::new(profile);
-            engine.set_extras(options.extras);
-            start.with_memory(Hub::new(engine, profile))
-        }
+        (EngineKind::Embedded, Profile::Linux) => start.with_memory(hub(&LINUX, options.extras)),
+        (EngineKind::Embedded, Profile::Rfc2367) => start.with_memory(hub(&RFC2367, options.extras)),
     }
+}
+
+/// An embedded engine, behind a hub.
+fn hub(dialect: &'static Dialect, extras: Extras) -> Hub<Engine> {
+    let mut engine = Engine::new(dialect);
+    engine.set_extras(extras);
+    Hub::new(engine)
 }
 
 /// A guardian about to start its first worker.
@@ -179,9 +183,9 @@ impl Start<'_> {
             close_others(&link, &status);
             let engine = match XfrmEngine::new() {
                 Ok(engine) => engine,
-                Err(errno) => return no_engine(&status, errno as i32),
+                Err(errno) => return no_engine(&status, errno.to_raw()),
             };
-            let mut hub = Hub::new(engine, Profile::Linux);
+            let mut hub = Hub::new(engine);
             hub.engine_mut().set_extras(extras);
             let notes = Notes { link: Rc::new(link), memory: Rc::clone(&memory) };
             worker::serve(hub, notes, |errno| report(status.borrow_mut().take(), errno))
@@ -189,7 +193,7 @@ impl Start<'_> {
     }
 
     /// The SAs and policies are the worker's own, and recorded.
-    fn with_memory(self, service: impl Service) -> io::Result<bool> {
+    fn with_memory(self, service: impl Service + Sources) -> io::Result<bool> {
         let memory = Rc::new(Memory::new(WORDS, record::BYTES)?);
         let status = Rc::clone(self.status);
         // Taken in the worker's process only: this one keeps it as it was in the beginning.

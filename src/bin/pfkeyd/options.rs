@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use pfkey_rs::wire::{Extras, Profile};
+use pfkey_rs::wire::Extras;
 
 pub const USAGE: &str = "\
 usage: pfkeyd [options] --listen PATH
@@ -37,6 +37,14 @@ argument that it does not understand; 126 or 127 if COMMAND cannot be executed o
 pub enum EngineKind {
     Embedded,
     Xfrm,
+}
+
+/// Whose PF_KEY an embedded engine speaks.
+#[derive(Clone, Copy)]
+pub enum Profile {
+    Linux,
+    Rfc2367,
+    Klips,
 }
 
 /// Whom it serves.
@@ -97,10 +105,10 @@ pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Asked, Str
             _ => return Err(format!("unknown argument {name:?}")),
         }
     }
-    if engine == EngineKind::Xfrm && profile != Profile::Linux {
+    if engine == EngineKind::Xfrm && !matches!(profile, Profile::Linux) {
         return Err("--profile is for the embedded engine".into());
     }
-    if profile == Profile::Klips && !extras.is_none() {
+    if matches!(profile, Profile::Klips) && !extras.is_none() {
         return Err("--algorithms is not for --profile klips, whose algorithms are KLIPS's".into());
     }
     let (one, more) = (clients.pop(), !clients.is_empty());

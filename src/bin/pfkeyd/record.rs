@@ -11,8 +11,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pfkey_rs::keyd::log::log;
-use pfkey_rs::keyd::{Service, SessionId, SessionState, SessionStatistics, Sink, Time};
-use pfkey_rs::wire::{HEADER_LEN, Header, MessageType};
+use pfkey_rs::keyd::{Service, SessionId, SessionState, SessionStatistics, Sink, Sources, Time};
+use pfkey_rs::wire::{HEADER_LEN, Header, MessageType, WireError};
 
 use super::child::{close_all_but, fork_with};
 use super::link::{Heard, Kind, Link};
@@ -96,7 +96,7 @@ fn only_asks(bytes: &[u8]) -> bool {
     })
 }
 
-impl<S: Service> Recorded<S> {
+impl<S: Service + Sources> Recorded<S> {
     /// Records from where the record's memory stands; what is in it is done again first.
     pub fn new(service: S, link: Rc<Link>, memory: Rc<Memory>) -> Self {
         let mut recorded = Self { service, link, memory, generation: 0, end: 0 };
@@ -235,7 +235,13 @@ impl<S: Service> Recorded<S> {
     }
 }
 
-impl<S: Service> Service for &mut Recorded<S> {
+impl<S: Sources> Sources for &mut Recorded<S> {
+    fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
+        self.service.event_sources()
+    }
+}
+
+impl<S: Service + Sources> Service for &mut Recorded<S> {
     fn open(&mut self) -> SessionId {
         let state = self.append(What::Open, SessionId(0), Duration::ZERO, &[]);
         let id = self.service.open();
@@ -262,7 +268,7 @@ impl<S: Service> Service for &mut Recorded<S> {
         self.commit(state);
     }
 
-    fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> bool {
+    fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> Result<(), WireError> {
         if only_asks(bytes) {
             return self.service.receive(id, bytes, now, sink);
         }
@@ -302,12 +308,12 @@ impl<S: Service> Service for &mut Recorded<S> {
         self.service.advance(now, sink);
     }
 
-    fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
-        self.service.event_sources()
-    }
-
     fn event(&mut self, now: Time, sink: &mut impl Sink) {
         self.service.event(now, sink);
+    }
+
+    fn statistics(&self, id: SessionId) -> Option<SessionStatistics> {
+        self.service.statistics(id)
     }
 
     fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)> {

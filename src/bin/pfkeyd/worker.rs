@@ -1,15 +1,15 @@
 //! The worker: serves the clients that the guardian holds.
 
-use pfkey_rs::keyd::Service;
 use pfkey_rs::keyd::log::log;
 use pfkey_rs::keyd::server::Server;
+use pfkey_rs::keyd::{Service, Sources};
 
 use super::link::Kind;
 use super::notes::Notes;
 
 /// Serves until the guardian has ended and nobody is left. `ready` hears 0 when it can, or the errno that keeps it from
 /// serving. Gives the process's exit status.
-pub fn serve<S: Service>(service: S, notes: Notes, ready: impl FnOnce(i32) -> bool) -> u8 {
+pub fn serve<S: Service + Sources>(service: S, notes: Notes, ready: impl FnOnce(i32) -> bool) -> u8 {
     let link = std::rc::Rc::clone(&notes.link);
     let mut server = match Server::with_keeper(service, notes) {
         Ok(server) => server,

@@ -1,24 +1,21 @@
 //! What a packet goes through: SA after SA, and the route behind them (`xfrm_bundle_create`).
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use nix::errno::Errno;
 
 use super::mtu::Transform;
 use super::path::{Path, Routes};
 use super::template::Link;
-use crate::afkey::sa::Said;
+use crate::afkey::sa::SaId;
 use crate::engine::Engine;
-use crate::wire::PolicyMode;
+use crate::wire::{Errno, IpsecProtocol, Mode};
 
 /// One SA of a bundle.
 #[derive(Clone, Copy, Debug)]
 pub struct Node {
     /// The SA.
-    pub said: Said,
+    pub id: SaId,
     /// The mode in which it is applied.
-    pub mode: PolicyMode,
+    pub mode: Mode,
     /// The route that the packet would take before this SA.
     pub route: Path,
     /// What the SA does to a packet's length.
@@ -51,12 +48,12 @@ impl Bundle {
             let sa = engine.sadb().get(link.index).ok_or(Errno::EINVAL)?;
             let transform = Transform::of(sa, engine.extras());
             let route = path;
-            let mode = PolicyMode(sa.mode);
-            if mode != PolicyMode::TRANSPORT {
-                path = routes.route(sa.said.v6, Some(&sa.saddr), &sa.said.daddr)?;
+            let mode = sa.mode;
+            if mode != Mode::TRANSPORT {
+                path = routes.route(Some(sa.ends.src()), sa.ends.dst())?;
             }
             nodes.push(Node {
-                said: sa.said,
+                id: sa.id(),
                 mode,
                 route,
                 transform,
@@ -127,7 +124,7 @@ impl Bundle {
     /// Whether it begins with a tunnel (`DST_XFRM_TUNNEL`).
     #[must_use]
     pub fn is_tunnel(&self) -> bool {
-        self.nodes.first().is_some_and(|node| node.mode == PolicyMode::TUNNEL)
+        self.nodes.first().is_some_and(|node| node.mode == Mode::TUNNEL)
     }
 
     /// Whether its SAs still are the ones that a look-up would find (`xfrm_bundle_ok`).
@@ -141,25 +138,23 @@ impl Bundle {
 impl fmt::Display for Bundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (depth, node) in self.nodes.iter().enumerate() {
-            let Node { said, mode, header_len, trailer_len, mtu, .. } = node;
-            let protocol = match said.proto {
-                50 => "esp",
-                51 => "ah",
-                108 => "ipcomp",
+            let Node { id, mode, header_len, trailer_len, mtu, .. } = node;
+            let protocol = match id.proto {
+                IpsecProtocol::ESP => "esp",
+                IpsecProtocol::AH => "ah",
+                IpsecProtocol::IPCOMP => "ipcomp",
                 _ => "sa",
             };
             let mode = match *mode {
-                PolicyMode::TUNNEL => "tunnel",
-                PolicyMode::BEET => "beet",
+                Mode::TUNNEL => "tunnel",
+                Mode::BEET => "beet",
                 _ => "transport",
             };
-            let [a, b, c, d, ..] = said.daddr;
-            let to: IpAddr = if said.v6 { Ipv6Addr::from(said.daddr).into() } else { Ipv4Addr::new(a, b, c, d).into() };
             let indent = if depth == 0 { String::new() } else { format!("{}└─ ", "   ".repeat(depth - 1)) };
             writeln!(
                 f,
-                "{indent}{protocol}/{mode} to {to} spi {:#010x} header {header_len} trailer {trailer_len} mtu {mtu}",
-                said.spi
+                "{indent}{protocol}/{mode} to {} spi {:#010x} header {header_len} trailer {trailer_len} mtu {mtu}",
+                id.dst, id.spi
             )?;
         }
         let indent = "   ".repeat(self.nodes.len().saturating_sub(1));

@@ -2,12 +2,12 @@
 //! asked for an SA, nothing is counted.
 
 use super::mtu::{Transform, chain_mtu};
-use super::template::Ends;
+use super::template::key;
 use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
-use crate::afkey::sa::{Sa, Said, State};
+use crate::afkey::sa::{Sa, SaId, State};
 use crate::engine::sadb::AcquireKey;
 use crate::engine::{Engine, Flow};
-use crate::wire::PolicyDirection;
+use crate::wire::{Ends, PolicyDirection};
 
 /// Why a template has no SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,16 +31,12 @@ pub enum Lack {
 pub struct Step {
     /// What is asked.
     pub template: Template,
-    /// Where from: the tunnel's source, or the packet's.
-    pub saddr: [u8; 16],
-    /// Where to.
-    pub daddr: [u8; 16],
-    /// Whether these are IPv6.
-    pub v6: bool,
+    /// The tunnel's ends, or the packet's.
+    pub ends: Ends,
     /// How many SAs would do.
     pub candidates: usize,
     /// The one that is taken: not dying before dying, then the newest.
-    pub chosen: Result<Said, Lack>,
+    pub chosen: Result<SaId, Lack>,
 }
 
 /// What becomes of the packet.
@@ -77,7 +73,7 @@ impl Engine {
     /// Takes over an SA as it is; for an engine that is a copy of another.
     pub fn know_sa(&mut self, sa: Sa) {
         self.counts.allocated += 1;
-        self.sadb.insert(sa, None);
+        self.sadb.insert_copy(sa);
     }
 
     /// Takes over a policy as it is. Of equal priority the one that is taken over first is the stronger.
@@ -89,7 +85,7 @@ impl Engine {
     /// neither sub policies nor a default of blocking.
     #[must_use]
     pub fn explain(&self, flow: &Flow, path_mtu: u32) -> Explanation<'_> {
-        let policy = self.spd.lookup(PolicyDirection::OUTBOUND.0, flow);
+        let policy = self.spd.lookup(PolicyDirection::OUTBOUND, flow);
         let mut explanation =
             Explanation { policy, steps: Vec::new(), verdict: Verdict::Pass, mtu: path_mtu, overhead: (0, 0) };
         let Some(policy) = policy else { return explanation };
@@ -102,13 +98,13 @@ impl Engine {
             return explanation;
         }
         let mut chain = Vec::new();
-        let mut ends = Ends::of(flow);
+        let mut from = flow.ends;
         for template in &policy.templates {
-            let key = ends.key(template);
+            let key = key(from, template);
             let step = self.step(template, &key, flow);
-            if let Some(sa) = step.chosen.ok().and_then(|said| self.sadb.get(self.sadb.find(&said)?)) {
+            if let Some(sa) = step.chosen.ok().and_then(|id| self.sadb.get(self.sadb.find(&id)?)) {
                 chain.push(Transform::of(sa, self.extras()));
-                ends.reached(&key);
+                from = key.ends;
             }
             let missing = step.chosen.is_err() && !template.optional;
             explanation.steps.push(step);
@@ -128,12 +124,12 @@ impl Engine {
 
     fn step(&self, template: &Template, key: &AcquireKey, flow: &Flow) -> Step {
         let lack = || {
-            let any = |state| self.candidates(key).any(|(_, sa)| sa.state == state);
-            if any(State::Acquire) {
+            let any = |is: fn(State) -> bool| self.candidates(key).any(|(_, sa)| is(sa.state));
+            if any(|state| state == State::Larval) {
                 Lack::Acquiring
-            } else if any(State::Error) {
+            } else if any(|state| state == State::Refused) {
                 Lack::GivenUp
-            } else if any(State::Valid) {
+            } else if any(State::is_valid) {
                 Lack::Selector
             } else {
                 Lack::None
@@ -141,11 +137,9 @@ impl Engine {
         };
         Step {
             template: *template,
-            saddr: key.saddr,
-            daddr: key.daddr,
-            v6: key.v6,
+            ends: key.ends,
             candidates: self.usable(key, flow).count(),
-            chosen: self.best(key, flow).map(|(_, sa)| sa.said).ok_or_else(lack),
+            chosen: self.best(key, flow).map(|(_, sa)| sa.id()).ok_or_else(lack),
         }
     }
 }

@@ -4,18 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
-
 use super::bundle::Bundle;
 use super::flow_cache::{CacheStatistics, FlowCache, Found};
 use super::held::Held;
 use super::path::{Path, Routes};
 use super::statistics::{Counter, Statistics};
-use super::template::{Settled, Taken, Wanted, selector_covers};
+use super::template::{Settled, Taken, Wanted};
 use crate::afkey::policy::Policy;
-use crate::afkey::sa::{Said, State};
+use crate::afkey::sa::SaId;
 use crate::engine::{Engine, Flow};
 use crate::keyd::{Context, KeyEngine as _, Time};
+use crate::wire::Errno;
 
 /// A packet that is to go out.
 #[derive(Clone, Copy, Debug)]
@@ -138,7 +137,7 @@ impl Resolver {
         routes: &dyn Routes,
         cx: &mut Context<'_>,
     ) -> Result<Outcome, Errno> {
-        let path = routes.route(flow.v6, Some(&flow.saddr), &flow.daddr)?;
+        let path = routes.route(Some(flow.ends.src()), flow.ends.dst())?;
         if flow.proto == 0 {
             return Ok(Outcome::Pass(path));
         }
@@ -178,7 +177,7 @@ impl Resolver {
         cx: &mut Context<'_>,
     ) -> Result<Outcome, Errno> {
         engine.advance(cx);
-        if let Some(policy) = packet.socket.filter(|policy| selector_covers(&policy.selector, packet.flow)) {
+        if let Some(policy) = packet.socket.filter(|policy| policy.selector.covers(packet.flow)) {
             let settled = engine.settle(&[policy], packet.flow, Some(routes));
             let decision = self.decide(engine, Taken::by(&[policy]), settled, packet, routes, cx)?.0;
             // What a socket asks for itself and lacks is an error, not a black hole.
@@ -306,10 +305,10 @@ impl Resolver {
     ///
     /// # Errors
     /// EINVAL: the SA is gone, or this packet finds it over a hard limit. The packet is to be dropped.
-    pub fn output(&mut self, engine: &mut Engine, said: &Said, bytes: u64, cx: &mut Context<'_>) -> Result<(), Errno> {
+    pub fn output(&mut self, engine: &mut Engine, id: &SaId, bytes: u64, cx: &mut Context<'_>) -> Result<(), Errno> {
         let sadb = engine.sadb();
-        let valid = sadb.find(said).and_then(|index| sadb.get(index)).is_some_and(|sa| sa.state == State::Valid);
-        engine.count_traffic(said, 1, bytes, cx).map_err(|_| {
+        let valid = sadb.find(id).and_then(|index| sadb.get(index)).is_some_and(|sa| sa.state.is_valid());
+        engine.count_traffic(id, 1, bytes, cx).map_err(|_| {
             self.statistics.count(if valid { Counter::OutStateExpired } else { Counter::OutStateInvalid });
             Errno::EINVAL
         })
@@ -345,7 +344,7 @@ impl Resolver {
         routes: &dyn Routes,
         cx: &mut Context<'_>,
     ) -> Result<Outcome, Errno> {
-        let path = routes.route(flow.v6, Some(&flow.saddr), &flow.daddr)?;
+        let path = routes.route(Some(flow.ends.src()), flow.ends.dst())?;
         self.lookup(engine, &Packet { flow, path, socket: None, queue, icmp: false }, routes, cx)
     }
 }

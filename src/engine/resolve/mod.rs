@@ -18,17 +18,17 @@
 //!
 //! use pfkey_rs::engine::resolve::lookup::{Outcome, Resolver};
 //! use pfkey_rs::engine::resolve::path::Path;
-//! use pfkey_rs::engine::{Engine, Flow};
-//! use pfkey_rs::keyd::{Hub, Queues};
-//! use pfkey_rs::wire::Profile;
+//! use pfkey_rs::engine::{Engine, Flow, LINUX};
+//! use pfkey_rs::keyd::{Hub, Queues, Service as _};
+//! use pfkey_rs::wire::Ends;
 //!
-//! let mut hub = Hub::new(Engine::new(Profile::Linux), Profile::Linux);
+//! let mut hub = Hub::new(Engine::new(&LINUX));
 //! let (mut queues, mut resolver) = (Queues::new(), Resolver::default());
-//! let v4 = |a, b, c, d| [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-//! let flow = Flow { v6: false, saddr: v4(10, 0, 1, 7), daddr: v4(10, 0, 2, 9), proto: 6, sport: 4000, dport: 443 };
+//! let ends = Ends::new([10, 0, 1, 7].into(), [10, 0, 2, 9].into()).unwrap();
+//! let flow = Flow { ends, proto: 6, sport: 4000, dport: 443 };
 //! // A host with one route.
 //! let route =
-//!     Path { v6: false, device: 2, mtu: 1500, saddr: flow.saddr, gateway: None, loopback: false, untransformed: false };
+//!     Path { device: 2, mtu: 1500, source: ends.src(), gateway: None, loopback: false, untransformed: false };
 //! let now = Duration::from_secs(1_700_000_000);
 //! let outcome = hub.with_engine(now, None, &mut queues, |engine, cx| {
 //!     resolver.route_output(engine, &flow, None, &route, cx)

@@ -2,7 +2,8 @@
 //! (`esp_init_state`, `ah_init_state`, `ipcomp4_init_state`, `xfrm_state_mtu`, `xfrm_init_pmtu`).
 
 use crate::afkey::sa::Sa;
-use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, PolicyMode};
+use crate::wire::algorithm::{AEAD, AUTH, ENCRYPT, by_id};
+use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, IpsecProtocol, Mode};
 
 /// Bytes of an IPv4 header without options.
 const IPV4_HEADER: u32 = 20;
@@ -21,7 +22,7 @@ pub struct Transform {
     /// 50 ESP, 51 AH, 108 IPComp, 4 or 41 plain encapsulation.
     pub protocol: u8,
     /// How much of the packet is wrapped.
-    pub mode: PolicyMode,
+    pub mode: Mode,
     /// Whether the outer header is IPv6.
     pub outer_v6: bool,
     /// Whether the packet inside is IPv6 (differs from `outer_v6` only in tunnel and BEET mode).
@@ -38,77 +39,45 @@ pub struct Transform {
 
 /// IV and block length in bytes of a cipher that PF_KEY can name; `None` for an unknown one.
 #[must_use]
-pub const fn cipher_lengths(algorithm: EncryptAlgorithm) -> Option<(u32, u32)> {
-    Some(match algorithm {
-        EncryptAlgorithm::NONE | EncryptAlgorithm::NULL => (0, 1),
-        EncryptAlgorithm::DESCBC
-        | EncryptAlgorithm::A3DESCBC
-        | EncryptAlgorithm::X_CASTCBC
-        | EncryptAlgorithm::X_BLOWFISHCBC => (8, 8),
-        EncryptAlgorithm::X_AESCBC
-        | EncryptAlgorithm::X_CAMELLIACBC
-        | EncryptAlgorithm::X_SERPENTCBC
-        | EncryptAlgorithm::X_TWOFISHCBC
-        | EncryptAlgorithm::X_SM4CBC => (16, 16),
-        EncryptAlgorithm::X_AESCTR
-        | EncryptAlgorithm::X_AES_CCM_ICV8
-        | EncryptAlgorithm::X_AES_CCM_ICV12
-        | EncryptAlgorithm::X_AES_CCM_ICV16
-        | EncryptAlgorithm::X_AES_GCM_ICV8
-        | EncryptAlgorithm::X_AES_GCM_ICV12
-        | EncryptAlgorithm::X_AES_GCM_ICV16
-        | EncryptAlgorithm::X_NULL_AES_GMAC
-        | EncryptAlgorithm::X_CHACHA20_POLY1305 => (8, 1),
-        _ => return None,
-    })
+pub fn cipher_lengths(algorithm: EncryptAlgorithm) -> Option<(u32, u32)> {
+    if algorithm == EncryptAlgorithm::NONE {
+        return Some((0, 1));
+    }
+    let row = by_id(ENCRYPT, algorithm.0).or_else(|| by_id(AEAD, algorithm.0))?;
+    Some((row.iv.into(), row.block.into()))
 }
 
 /// Bytes of ICV that AF_KEY gives an authentication algorithm; `None` for an unknown one.
 #[must_use]
-pub const fn icv_length(algorithm: AuthAlgorithm) -> Option<u32> {
-    Some(match algorithm {
-        AuthAlgorithm::NONE | AuthAlgorithm::X_NULL => 0,
-        AuthAlgorithm::MD5HMAC
-        | AuthAlgorithm::SHA1HMAC
-        | AuthAlgorithm::X_SHA2_256HMAC
-        | AuthAlgorithm::X_RIPEMD160HMAC
-        | AuthAlgorithm::X_AES_XCBC_MAC => 12,
-        AuthAlgorithm::X_SHA2_384HMAC => 24,
-        AuthAlgorithm::X_SHA2_512HMAC | AuthAlgorithm::X_SM3_256HMAC => 32,
-        _ => return None,
-    })
+pub fn icv_length(algorithm: AuthAlgorithm) -> Option<u32> {
+    if algorithm == AuthAlgorithm::NONE {
+        return Some(0);
+    }
+    by_id(AUTH, algorithm.0).map(|row| row.icv.into())
 }
 
 /// Bytes of ICV of a combined cipher; 0 for any other.
 #[must_use]
-pub const fn aead_icv_length(algorithm: EncryptAlgorithm) -> u32 {
-    match algorithm {
-        EncryptAlgorithm::X_AES_CCM_ICV8 | EncryptAlgorithm::X_AES_GCM_ICV8 => 8,
-        EncryptAlgorithm::X_AES_CCM_ICV12 | EncryptAlgorithm::X_AES_GCM_ICV12 => 12,
-        EncryptAlgorithm::X_AES_CCM_ICV16
-        | EncryptAlgorithm::X_AES_GCM_ICV16
-        | EncryptAlgorithm::X_NULL_AES_GMAC
-        | EncryptAlgorithm::X_CHACHA20_POLY1305 => 16,
-        _ => 0,
-    }
+pub fn aead_icv_length(algorithm: EncryptAlgorithm) -> u32 {
+    by_id(AEAD, algorithm.0).map_or(0, |row| row.icv.into())
 }
 
 impl Transform {
     /// What an SA does to the packets inside. An algorithm that is not known counts nothing.
     #[must_use]
     pub fn of(sa: &Sa, extras: Extras) -> Self {
-        let (encrypt, auth) = (EncryptAlgorithm(sa.encrypt), AuthAlgorithm(sa.auth));
-        let (iv_len, block_len) = if sa.said.proto == 50 { cipher_lengths(encrypt).unwrap_or((0, 1)) } else { (0, 1) };
-        let icv_len = match (aead_icv_length(encrypt), auth) {
+        let is_esp = sa.proto == IpsecProtocol::ESP;
+        let (iv_len, block_len) = if is_esp { cipher_lengths(sa.encrypt).unwrap_or((0, 1)) } else { (0, 1) };
+        let icv_len = match (aead_icv_length(sa.encrypt), sa.auth) {
             (0, AuthAlgorithm::X_SHA2_256HMAC) if extras.sha256_128 => 16,
             (0, auth) => icv_length(auth).unwrap_or(0),
             (aead, _) => aead,
         };
         Self {
-            protocol: sa.said.proto,
-            mode: PolicyMode(sa.mode),
-            outer_v6: sa.said.v6,
-            inner_v6: sa.inner_v6(),
+            protocol: sa.proto.0,
+            mode: sa.mode,
+            outer_v6: sa.ends.is_ipv6(),
+            inner_v6: sa.is_inner_ipv6(),
             udp_encap: sa.encap.is_some(),
             iv_len,
             block_len,
@@ -128,10 +97,10 @@ impl Transform {
     /// `x->props.header_len`: bytes put in front.
     #[must_use]
     pub fn header_len(&self) -> u32 {
-        let tunnel = matches!(self.mode, PolicyMode::TUNNEL);
+        let tunnel = matches!(self.mode, Mode::TUNNEL);
         let wrap = match (self.protocol, self.mode) {
             // esp_init_state and esp6_init_state: BEET adds a pseudo header for inner IPv4.
-            (50, PolicyMode::BEET) => match (self.outer_v6, self.inner_v6) {
+            (50, Mode::BEET) => match (self.outer_v6, self.inner_v6) {
                 (false, false) => 8,
                 (true, false) => 8 + (IPV6_HEADER - IPV4_HEADER),
                 (_, true) => 0,
@@ -175,7 +144,7 @@ impl Transform {
             return len.saturating_add(self.header_len());
         }
         // The IP header in front of a transport or BEET packet is not part of the payload.
-        let kept = if matches!(self.mode, PolicyMode::TUNNEL) { 0 } else { self.outer_header().min(len) };
+        let kept = if matches!(self.mode, Mode::TUNNEL) { 0 } else { self.outer_header().min(len) };
         // Behind the payload come the length of the padding and the next header.
         let padded = (len - kept).saturating_add(2).checked_next_multiple_of(self.esp_align());
         padded.unwrap_or(u32::MAX).saturating_add(kept + self.header_len() + self.icv_len)
@@ -188,7 +157,7 @@ impl Transform {
             return mtu.saturating_sub(self.header_len()).max(1);
         }
         let adjust = match self.mode {
-            PolicyMode::TUNNEL => 0,
+            Mode::TUNNEL => 0,
             // The IP header in front of a transport or BEET packet is not part of the payload.
             _ => self.outer_header(),
         };
@@ -212,7 +181,7 @@ mod tests {
         let (iv_len, block_len) = cipher_lengths(cipher).unwrap();
         Transform {
             protocol: 50,
-            mode: PolicyMode::TRANSPORT,
+            mode: Mode::TRANSPORT,
             outer_v6: false,
             inner_v6: false,
             udp_encap: false,
@@ -241,7 +210,7 @@ mod tests {
             ("null sha1", vec![esp(E::NULL, A::SHA1HMAC)], 1478),
             ("des", vec![esp(E::DESCBC, A::NONE)], 1482),
             ("3des sha1 in udp", vec![Transform { udp_encap: true, ..des3 }], 1458),
-            ("3des sha1 tunnel", vec![Transform { mode: PolicyMode::TUNNEL, ..des3 }], 1446),
+            ("3des sha1 tunnel", vec![Transform { mode: Mode::TUNNEL, ..des3 }], 1446),
             ("ah sha1", vec![ah(A::SHA1HMAC)], 1476),
             ("ah sha256", vec![ah(A::X_SHA2_256HMAC)], 1476),
             ("3des sha1, ah sha1", vec![des3, ah(A::SHA1HMAC)], 1442),
@@ -256,7 +225,7 @@ mod tests {
     fn no_length_overflows() {
         let des3 = esp(EncryptAlgorithm::A3DESCBC, AuthAlgorithm::SHA1HMAC);
         for len in [0, 1, 19, 20, u32::MAX - 8, u32::MAX] {
-            for mode in [PolicyMode::TRANSPORT, PolicyMode::TUNNEL] {
+            for mode in [Mode::TRANSPORT, Mode::TUNNEL] {
                 let sa = Transform { mode, ..des3 };
                 assert!(sa.output_len(len) >= len && sa.mtu(len) <= len.max(1), "{len}");
             }

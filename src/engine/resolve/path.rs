@@ -1,22 +1,21 @@
 //! The routes that a resolution starts from and asks for; whoever drives the engine knows them.
 
-use nix::errno::Errno;
+use std::net::IpAddr;
 
-use crate::afkey::sa::Address;
+use crate::wire::Errno;
+use crate::wire::address::in_family_of;
 
 /// Where packets go without SAs: an ordinary route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
-    /// IPv6.
-    pub v6: bool,
     /// The device's number; 0 = none, and nothing can be sent.
     pub device: u32,
     /// Bytes that fit, IP header included.
     pub mtu: u32,
-    /// The address that this host has on it, network byte order.
-    pub saddr: Address,
+    /// The address that this host has on it.
+    pub source: IpAddr,
     /// The next hop; `None` = the destination itself.
-    pub gateway: Option<Address>,
+    pub gateway: Option<IpAddr>,
     /// The device is a loopback: a default of blocking does not hold there.
     pub loopback: bool,
     /// Policies do not apply to packets on it (`DST_NOXFRM`, `disable_xfrm`).
@@ -29,7 +28,7 @@ pub trait Routes {
     ///
     /// # Errors
     /// What the sender is told: ENETUNREACH, EHOSTUNREACH, EACCES …
-    fn route(&self, v6: bool, saddr: Option<&Address>, daddr: &Address) -> Result<Path, Errno>;
+    fn route(&self, src: Option<IpAddr>, dst: IpAddr) -> Result<Path, Errno>;
 
     /// A number that grows whenever a route or its MTU changes: what was resolved before is not used any more.
     fn generation(&self) -> u64 {
@@ -39,7 +38,7 @@ pub trait Routes {
 
 /// One path for every packet.
 impl Routes for Path {
-    fn route(&self, v6: bool, _: Option<&Address>, _: &Address) -> Result<Path, Errno> {
-        Ok(Self { v6, ..*self })
+    fn route(&self, _: Option<IpAddr>, dst: IpAddr) -> Result<Path, Errno> {
+        Ok(Self { source: in_family_of(self.source, dst), ..*self })
     }
 }

@@ -13,58 +13,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 
-/// The part of a selector that the index looks at. A prefix may have host bits set: they are ignored here, as in
-/// matching, though they tell policies apart in the SPD.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Pattern {
-    /// IPv6, or IPv4 (whose addresses stand in the first four bytes).
-    pub v6: bool,
-    /// Source prefix, network byte order.
-    pub saddr: [u8; 16],
-    /// Destination prefix, network byte order.
-    pub daddr: [u8; 16],
-    /// Source prefix length in bits.
-    pub splen: u8,
-    /// Destination prefix length in bits.
-    pub dplen: u8,
-    /// Upper-layer protocol, 0 = any.
-    pub proto: u8,
-    /// Source port in host byte order, 0 = any.
-    pub sport: u16,
-    /// Destination port in host byte order, 0 = any.
-    pub dport: u16,
-}
-
-/// What a packet shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FlowKey {
-    /// IPv6, or IPv4 (whose addresses stand in the first four bytes).
-    pub v6: bool,
-    /// Source address, network byte order.
-    pub saddr: [u8; 16],
-    /// Destination address, network byte order.
-    pub daddr: [u8; 16],
-    /// Upper-layer protocol.
-    pub proto: u8,
-    /// Source port in host byte order (for ICMP the type).
-    pub sport: u16,
-    /// Destination port in host byte order (for ICMP the code).
-    pub dport: u16,
-}
-
-impl Pattern {
-    /// Whether the pattern covers a flow; what the index computes, said directly.
-    #[must_use]
-    pub fn matches(&self, flow: &FlowKey) -> bool {
-        self.v6 == flow.v6
-            && (self.proto == 0 || self.proto == flow.proto)
-            && (self.sport == 0 || self.sport == flow.sport)
-            && (self.dport == 0 || self.dport == flow.dport)
-            && u128::of(&self.saddr).masked(self.splen) == u128::of(&flow.saddr).masked(self.splen)
-            && u128::of(&self.daddr).masked(self.dplen) == u128::of(&flow.daddr).masked(self.dplen)
-    }
-}
+use crate::afkey::sa::{Flow, Selector};
+use crate::wire::address::width;
+use crate::wire::{Ends, Prefix};
 
 /// How strong a policy is: priority, then age (a number that grows with each insertion). Smaller is stronger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,7 +50,8 @@ trait Bits: Copy + Default + Eq + Hash + fmt::Debug {
     /// Its width in bits.
     const WIDTH: u8;
 
-    fn of(address: &[u8; 16]) -> Self;
+    /// Those of an address of the family; none of another's.
+    fn of(address: IpAddr) -> Self;
 
     /// The first `plen` bits, the rest zero.
     fn masked(self, plen: u8) -> Self;
@@ -106,8 +60,11 @@ trait Bits: Copy + Default + Eq + Hash + fmt::Debug {
 impl Bits for u32 {
     const WIDTH: u8 = 32;
 
-    fn of([a, b, c, d, ..]: &[u8; 16]) -> Self {
-        Self::from_be_bytes([*a, *b, *c, *d])
+    fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => v4.to_bits(),
+            IpAddr::V6(_) => 0,
+        }
     }
 
     fn masked(self, plen: u8) -> Self {
@@ -122,8 +79,11 @@ impl Bits for u32 {
 impl Bits for u128 {
     const WIDTH: u8 = 128;
 
-    fn of(address: &[u8; 16]) -> Self {
-        Self::from_be_bytes(*address)
+    fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V6(v6) => v6.to_bits(),
+            IpAddr::V4(_) => 0,
+        }
     }
 
     fn masked(self, plen: u8) -> Self {
@@ -154,22 +114,22 @@ impl Shape {
         Self { splen, dplen, proto: upper & 1 != 0, sport: upper & 2 != 0, dport: upper & 4 != 0 }
     }
 
-    fn of(pattern: &Pattern) -> Self {
+    fn of(selector: &Selector) -> Self {
         Self {
-            splen: pattern.splen,
-            dplen: pattern.dplen,
-            proto: pattern.proto != 0,
-            sport: pattern.sport != 0,
-            dport: pattern.dport != 0,
+            splen: selector.src.len,
+            dplen: selector.dst.len,
+            proto: selector.proto != 0,
+            sport: selector.sport != 0,
+            dport: selector.dport != 0,
         }
     }
 
-    fn apply<A: Bits>(self, flow: &FlowKey) -> Masked<A> {
+    fn apply<A: Bits>(self, flow: &Flow) -> Masked<A> {
         let (sport, dport) = (if self.sport { flow.sport } else { 0 }, if self.dport { flow.dport } else { 0 });
         let proto = if self.proto { flow.proto } else { 0 };
         Masked {
-            saddr: A::of(&flow.saddr).masked(self.splen),
-            daddr: A::of(&flow.daddr).masked(self.dplen),
+            saddr: A::of(flow.ends.src()).masked(self.splen),
+            daddr: A::of(flow.ends.dst()).masked(self.dplen),
             upper: u64::from(proto) << 32 | u64::from(sport) << 16 | u64::from(dport),
         }
     }
@@ -217,14 +177,14 @@ struct Tuple<A> {
 /// Which prefix lengths occur on one side, and for which prefixes.
 #[derive(Debug)]
 struct Side<A> {
-    prefixes: HashMap<(A, u8), Prefix, RandomState>,
+    prefixes: HashMap<(A, u8), OnPrefix, RandomState>,
     /// Number of distinct prefixes of each length.
     lengths: [u32; 129],
 }
 
 /// The policies with a prefix on one side.
 #[derive(Clone, Copy, Debug)]
-struct Prefix {
+struct OnPrefix {
     policies: u32,
     /// None of them is stronger. It may be too strong after a removal, which costs time and no more.
     bound: Rank,
@@ -239,11 +199,11 @@ impl<A> Default for Side<A> {
 }
 
 impl<A: Bits> Side<A> {
-    fn add(&mut self, addr: &[u8; 16], plen: u8, rank: Rank, shape: Shape) {
+    fn add(&mut self, addr: IpAddr, plen: u8, rank: Rank, shape: Shape) {
         let lengths = &mut self.lengths;
         let prefix = self.prefixes.entry((A::of(addr).masked(plen), plen)).or_insert_with(|| {
             lengths[usize::from(plen.min(128))] += 1;
-            Prefix { policies: 0, bound: rank, strongest: shape }
+            OnPrefix { policies: 0, bound: rank, strongest: shape }
         });
         prefix.policies += 1;
         if rank < prefix.bound {
@@ -251,7 +211,7 @@ impl<A: Bits> Side<A> {
         }
     }
 
-    fn remove(&mut self, addr: &[u8; 16], plen: u8) {
+    fn remove(&mut self, addr: IpAddr, plen: u8) {
         let key = (A::of(addr).masked(plen), plen);
         if let Some(prefix) = self.prefixes.get_mut(&key) {
             prefix.policies -= 1;
@@ -263,7 +223,7 @@ impl<A: Bits> Side<A> {
     }
 
     /// The prefixes of an address, by their length.
-    fn matching(&self, addr: &[u8; 16]) -> Vec<(u8, Prefix)> {
+    fn matching(&self, addr: IpAddr) -> Vec<(u8, OnPrefix)> {
         let occurs = |plen: &u8| self.lengths[usize::from((*plen).min(128))] != 0;
         let addr = A::of(addr);
         let prefix = |plen| Some((plen, *self.prefixes.get(&(addr.masked(plen), plen))?));
@@ -314,34 +274,35 @@ impl PolicyIndex {
 
     /// Adds a policy. `rank.position` must be unique in the index. A prefix length beyond the address's width is
     /// taken as the width.
-    pub fn insert(&mut self, pattern: &Pattern, rank: Rank, policy: u32) {
-        let pattern = clamp(pattern);
-        if pattern.v6 {
-            self.v6.insert(&pattern, rank, policy);
+    pub fn insert(&mut self, selector: &Selector, rank: Rank, policy: u32) {
+        let selector = clamp(selector);
+        if selector.is_ipv6() {
+            self.v6.insert(&selector, rank, policy);
         } else {
-            self.v4.insert(&pattern, rank, policy);
+            self.v4.insert(&selector, rank, policy);
         }
         self.len += 1;
     }
 
-    /// Removes a policy that was inserted with exactly these. Gives whether it was there.
-    pub fn remove(&mut self, pattern: &Pattern, rank: Rank) -> bool {
-        let pattern = clamp(pattern);
-        let removed = if pattern.v6 { self.v6.remove(&pattern, rank) } else { self.v4.remove(&pattern, rank) };
+    /// Removes a policy that was inserted with exactly these. Returns whether it was there.
+    pub fn remove(&mut self, selector: &Selector, rank: Rank) -> bool {
+        let selector = clamp(selector);
+        let removed =
+            if selector.is_ipv6() { self.v6.remove(&selector, rank) } else { self.v4.remove(&selector, rank) };
         self.len -= usize::from(removed);
         removed
     }
 
     /// The strongest policy that covers a flow.
     #[must_use]
-    pub fn lookup(&self, flow: &FlowKey) -> Option<(Rank, u32)> {
+    pub fn lookup(&self, flow: &Flow) -> Option<(Rank, u32)> {
         self.lookup_where(flow, |_| true)
     }
 
     /// The strongest policy that covers a flow and that `accept` takes; for what the index does not look at
     /// (interface, mark, security context).
-    pub fn lookup_where(&self, flow: &FlowKey, accept: impl FnMut(u32) -> bool) -> Option<(Rank, u32)> {
-        if flow.v6 { self.v6.lookup(flow, accept) } else { self.v4.lookup(flow, accept) }
+    pub fn lookup_where(&self, flow: &Flow, accept: impl FnMut(u32) -> bool) -> Option<(Rank, u32)> {
+        if flow.ends.is_ipv6() { self.v6.lookup(flow, accept) } else { self.v4.lookup(flow, accept) }
     }
 }
 
@@ -351,27 +312,27 @@ fn is_beaten(best: Option<Ranked>, bound: Rank) -> bool {
 }
 
 impl<A: Bits> Family<A> {
-    fn insert(&mut self, pattern: &Pattern, rank: Rank, policy: u32) {
-        let shape = Shape::of(pattern);
+    fn insert(&mut self, selector: &Selector, rank: Rank, policy: u32) {
+        let shape = Shape::of(selector);
         *self.uppers.entry((shape.splen, shape.dplen)).or_insert(0) |= 1 << shape.upper();
         let tuple = self.tuples.entry(shape).or_default();
         let before = tuple.ranks.first().copied();
         tuple
             .policies
-            .entry(shape.apply(&as_flow(pattern)))
+            .entry(shape.apply(&as_flow(selector)))
             .and_modify(|same| same.insert((rank, policy)))
             .or_insert_with(|| Same { strongest: (rank, policy), others: Vec::new() });
         tuple.ranks.insert(rank);
         let after = tuple.ranks.first().copied();
         self.reorder(shape, before, after);
-        self.src.add(&pattern.saddr, pattern.splen, rank, shape);
-        self.dst.add(&pattern.daddr, pattern.dplen, rank, shape);
+        self.src.add(selector.src.address, selector.src.len, rank, shape);
+        self.dst.add(selector.dst.address, selector.dst.len, rank, shape);
     }
 
-    fn remove(&mut self, pattern: &Pattern, rank: Rank) -> bool {
-        let shape = Shape::of(pattern);
+    fn remove(&mut self, selector: &Selector, rank: Rank) -> bool {
+        let shape = Shape::of(selector);
         let Some(tuple) = self.tuples.get_mut(&shape) else { return false };
-        let key = shape.apply(&as_flow(pattern));
+        let key = shape.apply(&as_flow(selector));
         let Some(same) = tuple.policies.get_mut(&key) else { return false };
         if same.others.is_empty() {
             if same.strongest.0 != rank {
@@ -394,12 +355,12 @@ impl<A: Bits> Family<A> {
             }
         }
         self.reorder(shape, before, after);
-        self.src.remove(&pattern.saddr, pattern.splen);
-        self.dst.remove(&pattern.daddr, pattern.dplen);
+        self.src.remove(selector.src.address, selector.src.len);
+        self.dst.remove(selector.dst.address, selector.dst.len);
         true
     }
 
-    fn lookup(&self, flow: &FlowKey, mut accept: impl FnMut(u32) -> bool) -> Option<Ranked> {
+    fn lookup(&self, flow: &Flow, mut accept: impl FnMut(u32) -> bool) -> Option<Ranked> {
         let mut best: Option<Ranked> = None;
         // Asking the sides first pays only where there are many tuples.
         if self.order.len() <= 8 {
@@ -411,7 +372,7 @@ impl<A: Bits> Family<A> {
             }
             return best;
         }
-        let mut dst = self.dst.matching(&flow.daddr);
+        let mut dst = self.dst.matching(flow.ends.dst());
         let mut src = None;
         // The strongest first: most often it is the one, and nothing else has to be looked at.
         if let Some(first) = (0..dst.len()).min_by_key(|&at| dst[at].1.bound) {
@@ -425,7 +386,7 @@ impl<A: Bits> Family<A> {
             if best.is_some_and(|(rank, _)| rank <= to.bound) {
                 continue;
             }
-            for &(splen, from) in src.get_or_insert_with(|| self.src.matching(&flow.saddr)).iter() {
+            for &(splen, from) in src.get_or_insert_with(|| self.src.matching(flow.ends.src())).iter() {
                 if is_beaten(best, from.bound) {
                     continue;
                 }
@@ -439,7 +400,7 @@ impl<A: Bits> Family<A> {
     }
 
     /// Looks for a flow's policy in one tuple, and takes it for the best if it is.
-    fn probe(&self, shape: Shape, flow: &FlowKey, accept: &mut impl FnMut(u32) -> bool, best: &mut Option<Ranked>) {
+    fn probe(&self, shape: Shape, flow: &Flow, accept: &mut impl FnMut(u32) -> bool, best: &mut Option<Ranked>) {
         let Some(same) = self.tuples.get(&shape).and_then(|tuple| tuple.policies.get(&shape.apply(flow))) else {
             return;
         };
@@ -462,20 +423,15 @@ impl<A: Bits> Family<A> {
     }
 }
 
-fn clamp(pattern: &Pattern) -> Pattern {
-    let width = if pattern.v6 { 128 } else { 32 };
-    Pattern { splen: pattern.splen.min(width), dplen: pattern.dplen.min(width), ..*pattern }
+fn clamp(selector: &Selector) -> Selector {
+    let clamp = |prefix: Prefix| Prefix { len: prefix.len.min(width(prefix.address)), ..prefix };
+    Selector { src: clamp(selector.src), dst: clamp(selector.dst), ..*selector }
 }
 
-fn as_flow(pattern: &Pattern) -> FlowKey {
-    FlowKey {
-        v6: pattern.v6,
-        saddr: pattern.saddr,
-        daddr: pattern.daddr,
-        proto: pattern.proto,
-        sport: pattern.sport,
-        dport: pattern.dport,
-    }
+/// The first packet that a selector covers.
+fn as_flow(selector: &Selector) -> Flow {
+    let Selector { src, dst, proto, sport, dport } = *selector;
+    Flow { ends: Ends::in_family_of_dst(src.address, dst.address), proto, sport, dport }
 }
 
 #[cfg(test)]
@@ -493,24 +449,23 @@ mod tests {
             (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % n
         }
 
-        fn addr(&mut self, v6: bool) -> [u8; 16] {
-            let mut addr = [0; 16];
-            let len = if v6 { 16 } else { 4 };
-            for byte in &mut addr[..len] {
-                *byte = self.below(3) as u8;
-            }
-            addr
+        fn addr(&mut self, v6: bool) -> IpAddr {
+            let mut bytes = [0; 16];
+            bytes.fill_with(|| self.below(3) as u8);
+            let [a, b, c, d, ..] = bytes;
+            if v6 { bytes.into() } else { [a, b, c, d].into() }
         }
 
-        fn pattern(&mut self) -> Pattern {
+        fn prefix(&mut self, v6: bool) -> Prefix {
+            let address = self.addr(v6);
+            Prefix { address, len: self.below(u64::from(width(address)) + 1) as u8 }
+        }
+
+        fn selector(&mut self) -> Selector {
             let v6 = self.below(4) == 0;
-            let width = if v6 { 128 } else { 32 };
-            Pattern {
-                v6,
-                saddr: self.addr(v6),
-                daddr: self.addr(v6),
-                splen: self.below(width + 1) as u8,
-                dplen: self.below(width + 1) as u8,
+            Selector {
+                src: self.prefix(v6),
+                dst: self.prefix(v6),
                 proto: [0, 0, 6, 17][self.below(4) as usize],
                 sport: [0, 0, 0, 500][self.below(4) as usize],
                 dport: [0, 0, 53, 443][self.below(4) as usize],
@@ -518,32 +473,35 @@ mod tests {
         }
     }
 
+    /// What the index computes, said directly.
+    fn matches(selector: &Selector, flow: &Flow) -> bool {
+        selector.is_ipv6() == flow.ends.is_ipv6() && selector.covers(flow)
+    }
+
     #[test]
     fn agrees_with_a_linear_scan_through_inserts_and_removals() {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         let mut index = PolicyIndex::new();
-        let mut list: Vec<(Pattern, Rank, u32)> = Vec::new();
+        let mut list: Vec<(Selector, Rank, u32)> = Vec::new();
         for step in 0..4000_u32 {
             if random.below(3) == 0 && !list.is_empty() {
-                let (pattern, rank, _) = list.swap_remove(random.below(list.len() as u64) as usize);
-                assert!(index.remove(&pattern, rank));
-                assert!(!index.remove(&pattern, rank));
+                let (selector, rank, _) = list.swap_remove(random.below(list.len() as u64) as usize);
+                assert!(index.remove(&selector, rank));
+                assert!(!index.remove(&selector, rank));
             } else {
-                let pattern = random.pattern();
+                let selector = random.selector();
                 let rank = Rank { priority: random.below(5) as u32, position: u64::from(step) };
-                index.insert(&pattern, rank, step);
-                list.push((pattern, rank, step));
+                index.insert(&selector, rank, step);
+                list.push((selector, rank, step));
             }
             let v6 = random.below(4) == 0;
-            let flow = FlowKey {
-                v6,
-                saddr: random.addr(v6),
-                daddr: random.addr(v6),
+            let flow = Flow {
+                ends: Ends::new(random.addr(v6), random.addr(v6)).unwrap(),
                 proto: [6, 17, 1][random.below(3) as usize],
                 sport: [500, 9][random.below(2) as usize],
                 dport: [53, 443, 9][random.below(3) as usize],
             };
-            let expected = list.iter().filter(|(p, ..)| p.matches(&flow)).map(|&(_, r, id)| (r, id)).min();
+            let expected = list.iter().filter(|(s, ..)| matches(s, &flow)).map(|&(_, r, id)| (r, id)).min();
             assert_eq!(index.lookup(&flow), expected, "step {step}");
             assert_eq!(index.len(), list.len());
         }
@@ -552,12 +510,12 @@ mod tests {
     #[test]
     fn equal_priorities_are_decided_by_age_not_by_length_of_prefix() {
         let mut index = PolicyIndex::new();
-        let wide =
-            Pattern { v6: false, saddr: [0; 16], daddr: [0; 16], splen: 0, dplen: 0, proto: 0, sport: 0, dport: 0 };
-        let narrow = Pattern { splen: 32, dplen: 32, ..wide };
+        let nowhere: IpAddr = [0, 0, 0, 0].into();
+        let wide = Selector::any(nowhere);
+        let narrow = Selector::between(Ends::unspecified(nowhere));
         index.insert(&wide, Rank { priority: 1, position: 1 }, 10);
         index.insert(&narrow, Rank { priority: 1, position: 2 }, 20);
-        let flow = FlowKey { v6: false, saddr: [0; 16], daddr: [0; 16], proto: 6, sport: 1, dport: 2 };
+        let flow = Flow { ends: Ends::unspecified(nowhere), proto: 6, sport: 1, dport: 2 };
         assert_eq!(index.lookup(&flow).map(|f| f.1), Some(10));
         assert_eq!(index.lookup_where(&flow, |p| p != 10).map(|f| f.1), Some(20));
     }

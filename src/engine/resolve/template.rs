@@ -1,18 +1,15 @@
 //! Which SA each template of a policy gets (`xfrm_tmpl_resolve_one`, `xfrm_state_find`).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use nix::errno::Errno;
-
 use super::path::Routes;
+use crate::afkey::message::write_host;
 use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
-use crate::afkey::sa::{Address, Context as SecurityContext, Sa, Said, Selector, State};
+use crate::afkey::sa::{Context as SecurityContext, Sa, SaId, Selector, State};
 use crate::engine::sadb::{AcquireKey, Change, Route};
-use crate::engine::{Engine, Flow, prefix_equal};
+use crate::engine::{Engine, Flow};
 use crate::keyd::{Context, Time};
 use crate::wire::layout::SadbXPolicy;
 use crate::wire::{
-    ExtensionType as Ext, Header, MessageType, PolicyDirection, PolicyMode, PolicyType, Profile, SaType, SockaddrBytes,
+    Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol, MessageType, Mode, PolicyDirection, PolicyType, SaType,
     Writer,
 };
 
@@ -20,9 +17,9 @@ use crate::wire::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
     /// The SA.
-    pub said: Said,
+    pub id: SaId,
     /// The mode in which it is applied.
-    pub mode: u8,
+    pub mode: Mode,
     /// Where it lives in the SADB.
     pub(super) index: u32,
     /// What must not have changed for it to stay the right one.
@@ -32,9 +29,9 @@ pub struct Link {
 /// An SA that was not found, so that key managers may be asked.
 #[derive(Clone, Debug)]
 pub(in crate::engine) struct Wanted {
-    key: AcquireKey,
+    pub(in crate::engine) key: AcquireKey,
     /// Of the policy that wants it.
-    id: u32,
+    policy: u32,
     priority: u32,
     context: Option<SecurityContext>,
 }
@@ -90,7 +87,7 @@ impl Engine {
     /// Gives `judge` the outbound policies that take a packet (`xfrm_expand_policies`): at most a sub policy and, if that
     /// allows the packet, a main one.
     pub(in crate::engine) fn policies_for<R>(&self, flow: &Flow, judge: impl FnOnce(&[&Policy]) -> R) -> R {
-        let out = PolicyDirection::OUTBOUND.0;
+        let out = PolicyDirection::OUTBOUND;
         let sub = if self.sub_policies.is_empty() { None } else { self.sub_policies.lookup(out, flow) };
         let main = if sub.is_some_and(|sub| sub.block) { None } else { self.spd.lookup(out, flow) };
         match (sub, main) {
@@ -102,7 +99,7 @@ impl Engine {
 
     /// Whether any policy is for packets that go out.
     pub(super) fn has_outbound(&self) -> bool {
-        self.spd.has(PolicyDirection::OUTBOUND.0) || self.sub_policies.has(PolicyDirection::OUTBOUND.0)
+        self.spd.has(PolicyDirection::OUTBOUND) || self.sub_policies.has(PolicyDirection::OUTBOUND)
     }
 
     /// Changes whenever a policy does.
@@ -159,18 +156,18 @@ impl Engine {
             if found.links.len() + policy.templates.len() >= MAX_TEMPLATES {
                 return Err(Errno::ENOBUFS);
             }
-            let mut ends = Ends::of(flow);
+            let mut from = flow.ends;
             for template in &policy.templates {
-                let key = ends.key_by(template, routes)?;
-                let change = self.sadb.change(&key.daddr, key.reqid);
+                let key = key_by(from, template, routes)?;
+                let change = self.sadb.change(key.ends.dst(), key.reqid);
                 match self.best(&key, flow) {
                     Some((index, sa)) => {
-                        found.links.push(Link { said: sa.said, mode: template.mode, index, change });
-                        ends.reached(&key);
+                        found.links.push(Link { id: sa.id(), mode: template.mode, index, change });
+                        from = key.ends;
                     }
                     None => {
-                        let (id, priority) = (policy.id, policy.priority);
-                        found.wanted.push(Wanted { key, id, priority, context: policy.context.clone() });
+                        let context = policy.context.clone();
+                        found.wanted.push(Wanted { key, policy: policy.id, priority: policy.priority, context });
                         if !template.optional {
                             found.missing = true;
                             return Ok(found);
@@ -180,10 +177,10 @@ impl Engine {
             }
         }
         // `xfrm_state_sort`: only where a sub policy and a main policy both ask, and only for IPv6.
-        if flow.v6 && policies.len() > 1 {
-            found.links.sort_by_key(|link| match (PolicyMode(link.mode), link.said.proto) {
-                (PolicyMode::TRANSPORT, 51) => 3,
-                (PolicyMode::TRANSPORT, _) => 1,
+        if flow.ends.is_ipv6() && policies.len() > 1 {
+            found.links.sort_by_key(|link| match (link.mode, link.id.proto) {
+                (Mode::TRANSPORT, IpsecProtocol::AH) => 3,
+                (Mode::TRANSPORT, _) => 1,
                 _ => 4,
             });
         }
@@ -193,12 +190,12 @@ impl Engine {
     /// The SAs that fit a template, newest first, whatever their state: those of its source, then, unless one
     /// is on its way, those of any.
     pub(super) fn candidates(&self, key: &AcquireKey) -> impl Iterator<Item = (u32, &Sa)> {
-        let route = Route { daddr: key.daddr, saddr: key.saddr, reqid: key.reqid, v6: key.v6 };
+        let route = Route { ends: key.ends, reqid: key.reqid };
         let fits = {
             let key = *key;
-            move |(_, sa): &(u32, &Sa)| sa.said.proto == key.proto && sa.mode == key.mode
+            move |(_, sa): &(u32, &Sa)| (sa.proto, sa.mode) == (key.proto, key.mode)
         };
-        let any_source = Route { saddr: [0; 16], ..route };
+        let any_source = Route { ends: Ends::to(key.ends.dst()), ..route };
         let acquire = *key;
         let second = std::iter::once_with(move || {
             (any_source != route && !self.sadb.is_acquiring(&acquire)).then(|| self.sadb.on_route(any_source))
@@ -209,7 +206,7 @@ impl Engine {
     /// Those among them that a packet can take.
     pub(super) fn usable(&self, key: &AcquireKey, flow: &Flow) -> impl Iterator<Item = (u32, &Sa)> {
         let flow = *flow;
-        self.candidates(key).filter(move |(_, sa)| sa.state == State::Valid && takes(sa, &flow))
+        self.candidates(key).filter(move |(_, sa)| sa.state.is_valid() && sa.takes(&flow))
     }
 
     /// The SA for a template (`xfrm_state_look_at`): not dying before dying, then the newest.
@@ -218,8 +215,8 @@ impl Engine {
         for (index, sa) in self.usable(key, flow) {
             // They come newest first, and those of any source last.
             match best {
-                Some((_, found)) if found.saddr != sa.saddr => break,
-                _ if !sa.dying => return Some((index, sa)),
+                Some((_, found)) if found.ends != sa.ends => break,
+                _ if sa.state == State::Mature => return Some((index, sa)),
                 None => best = Some((index, sa)),
                 Some(_) => {}
             }
@@ -229,136 +226,79 @@ impl Engine {
 
     /// Makes a larval and asks the key managers, unless that was done already.
     fn acquire(&mut self, wanted: &Wanted, flow: &Flow, cx: &mut Context<'_>) {
-        let Wanted { key, id, priority, context } = wanted;
-        let any_source = AcquireKey { saddr: [0; 16], ..*key };
+        let Wanted { key, context, .. } = wanted;
+        let any_source = AcquireKey { ends: Ends::to(key.ends.dst()), ..*key };
         if self.sadb.is_acquiring(key) || self.sadb.is_acquiring(&any_source) || !cx.registered {
             return;
         }
         // A larval that a key manager gave up stops its own flow until it dies.
-        let failed = |(_, sa): (u32, &Sa)| sa.state == State::Error && takes(sa, flow);
+        let failed = |(_, sa): (u32, &Sa)| sa.state == State::Refused && sa.takes(flow);
         if self.candidates(key).any(failed) {
             return;
         }
         let now = cx.now.as_secs();
-        let said = Said { daddr: key.daddr, spi: 0, proto: key.proto, v6: key.v6 };
-        let mut larval = Sa::larval(said, key.saddr, key.mode, key.reqid, now, self.acq_expires);
-        larval.selector = exact_selector(flow);
+        let mut larval = Sa::larval(key.ends, 0, key.proto, key.mode, key.reqid, now, self.acq_expires);
+        larval.selector = Some(Selector::exactly(flow));
         larval.context.clone_from(context);
         self.acquire_seq = self.acquire_seq.wrapping_add(1).max(1);
         larval.seq = self.acquire_seq;
-        let timer = larval.next_check(now);
         let satype = SaType::from_protocol(key.proto);
         let header = Header::new(MessageType::ACQUIRE, satype, larval.seq, 0);
-        let ext = SadbXPolicy {
-            policy_type: PolicyType::IPSEC.0.into(),
-            dir: PolicyDirection::OUTBOUND.0,
-            id: (*id).into(),
-            priority: (*priority).into(),
-            ..Default::default()
-        };
-        let profile = self.profile;
-        let audience = self.listeners(MessageType::ACQUIRE, satype);
-        let taken = self.send(cx, audience, |_, buffer| {
-            if profile == Profile::Rfc2367 {
-                return Self::rfc_write_acquire(buffer, header, key, flow);
-            }
-            let mut writer = Writer::new(buffer, header, profile);
-            for (ext, addr) in [(Ext::ADDRESS_SRC, key.saddr), (Ext::ADDRESS_DST, key.daddr)] {
-                host_address(&mut writer, ext, &addr, key.v6);
-            }
-            writer.policy(ext, &[]);
-            // Policies made through PF_KEY name no algorithms, so Linux proposes none; IPComp gets no proposal.
-            if satype != SaType::X_IPCOMP {
-                writer.proposal(32, &[]);
-            }
-            if let Some(context) = &larval.context {
-                writer.sec_ctx(SecurityContext::DOI, SecurityContext::ALG, &context.text);
-            }
-            writer.finish()
-        });
+        let audience = (self.dialect.sessions.listeners)(MessageType::ACQUIRE, satype);
+        let taken = cx.offer(audience, header, |writer| (self.dialect.write_acquire)(writer, wanted, flow));
         if taken.is_ok_and(|takers| takers > 0) {
             self.counts.allocated += 1;
-            self.sadb.insert(larval, timer);
+            self.sadb.insert(larval, now);
         }
     }
 }
 
-/// Between which addresses the next template of a policy wants its SA.
-pub(super) struct Ends {
-    saddr: Address,
-    daddr: Address,
-    v6: bool,
-}
-
-impl Ends {
-    /// Those of the packet.
-    pub(super) const fn of(flow: &Flow) -> Self {
-        Self { saddr: flow.saddr, daddr: flow.daddr, v6: flow.v6 }
+/// What Linux's ACQUIRE says behind its header.
+pub(in crate::engine) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, _: &Flow) {
+    let Wanted { key, policy, priority, context } = wanted;
+    write_host(writer, Ext::ADDRESS_SRC, key.ends.src());
+    write_host(writer, Ext::ADDRESS_DST, key.ends.dst());
+    let policy = SadbXPolicy {
+        policy_type: PolicyType::IPSEC.0.into(),
+        dir: PolicyDirection::OUTBOUND.0,
+        id: (*policy).into(),
+        priority: (*priority).into(),
+        ..Default::default()
+    };
+    writer.policy(policy, &[]);
+    // Policies made through PF_KEY name no algorithms, so Linux proposes none; IPComp gets no proposal.
+    if SaType::from_protocol(key.proto) != SaType::X_IPCOMP {
+        writer.proposal(32, &[]);
     }
-
-    /// What the next template wants. A tunnel leads elsewhere; one without a source starts where the packet is.
-    pub(super) fn key(&self, template: &Template) -> AcquireKey {
-        let Self { mut saddr, mut daddr, mut v6 } = *self;
-        if PolicyMode(template.mode) != PolicyMode::TRANSPORT {
-            (daddr, v6) = (template.daddr, template.v6);
-            if template.saddr != [0; 16] {
-                saddr = template.saddr;
-            }
-        }
-        AcquireKey { daddr, saddr, proto: template.proto, v6, mode: template.mode, reqid: template.reqid }
-    }
-
-    /// The same where routes are known: a tunnel without a source starts where the route to its other end does.
-    ///
-    /// # Errors
-    /// EHOSTUNREACH: there is no such route (`xfrm4_get_saddr`).
-    fn key_by(&self, template: &Template, routes: Option<&dyn Routes>) -> Result<AcquireKey, Errno> {
-        let mut key = self.key(template);
-        let without_source = PolicyMode(template.mode) != PolicyMode::TRANSPORT && template.saddr == [0; 16];
-        if let Some(routes) = routes.filter(|_| without_source) {
-            key.saddr = routes.route(key.v6, None, &key.daddr).map_err(|_| Errno::EHOSTUNREACH)?.saddr;
-        }
-        Ok(key)
-    }
-
-    /// The template has an SA: the next one starts from its ends.
-    pub(super) const fn reached(&mut self, key: &AcquireKey) {
-        (self.saddr, self.daddr, self.v6) = (key.saddr, key.daddr, key.v6);
+    if let Some(context) = context {
+        writer.sec_ctx(SecurityContext::DOI, SecurityContext::ALG, &context.text);
     }
 }
 
-/// An address of an outer header: full prefix, no port.
-pub(in crate::engine) fn host_address(writer: &mut Writer<'_>, ext: Ext, addr: &Address, v6: bool) {
-    let [a, b, c, d, ..] = *addr;
-    let (ip, width): (IpAddr, u8) =
-        if v6 { (Ipv6Addr::from(*addr).into(), 128) } else { (Ipv4Addr::new(a, b, c, d).into(), 32) };
-    writer.address(ext, 0, width, SockaddrBytes::new(ip, 0).as_bytes());
+/// What a template wants whose packets come from between these ends. A tunnel leads elsewhere; one without a source starts
+/// where the packet is.
+pub(super) fn key(from: Ends, template: &Template) -> AcquireKey {
+    let Template { proto, mode, reqid, ends: tunnel, .. } = *template;
+    let ends = if mode == Mode::TRANSPORT {
+        from
+    } else if tunnel.src().is_unspecified() {
+        Ends::in_family_of_dst(from.src(), tunnel.dst())
+    } else {
+        tunnel
+    };
+    AcquireKey { ends, proto, mode, reqid }
 }
 
-/// Whether an SA's selector takes a packet. One that names no family is for the SA's own.
-fn takes(sa: &Sa, flow: &Flow) -> bool {
-    sa.inner_v6() == flow.v6 && selector_covers(&sa.selector, flow)
-}
-
-/// `xfrm_selector_match`, of a selector for the packet's family.
-pub(super) fn selector_covers(s: &Selector, flow: &Flow) -> bool {
-    prefix_equal(&s.saddr, &flow.saddr, s.splen)
-        && prefix_equal(&s.daddr, &flow.daddr, s.dplen)
-        && (s.proto == 0 || s.proto == flow.proto)
-        && (s.sport == 0 || s.sport == flow.sport)
-        && (s.dport == 0 || s.dport == flow.dport)
-}
-
-fn exact_selector(flow: &Flow) -> Selector {
-    let width = if flow.v6 { 128 } else { 32 };
-    Selector {
-        saddr: flow.saddr,
-        daddr: flow.daddr,
-        splen: width,
-        dplen: width,
-        proto: flow.proto,
-        sport: flow.sport,
-        dport: flow.dport,
-        v6: Some(flow.v6),
+/// The same where routes are known: a tunnel without a source starts where the route to its other end does.
+///
+/// # Errors
+/// EHOSTUNREACH: there is no such route (`xfrm4_get_saddr`).
+fn key_by(from: Ends, template: &Template, routes: Option<&dyn Routes>) -> Result<AcquireKey, Errno> {
+    let mut key = key(from, template);
+    let without_source = template.mode != Mode::TRANSPORT && template.ends.src().is_unspecified();
+    if let Some(routes) = routes.filter(|_| without_source) {
+        let route = routes.route(None, key.ends.dst()).map_err(|_| Errno::EHOSTUNREACH)?;
+        key.ends = Ends::in_family_of_dst(route.source, key.ends.dst());
     }
+    Ok(key)
 }

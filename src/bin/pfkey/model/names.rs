@@ -2,130 +2,42 @@
 
 use std::sync::OnceLock;
 
-use pfkey_rs::wire::{AuthAlgorithm as A, CompressionAlgorithm as C, EncryptAlgorithm as E, SaType};
+use pfkey_rs::wire::SaType;
+use pfkey_rs::wire::algorithm::{self, Algorithm, Keys};
 
-/// Lengths of key that an algorithm takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bits {
-    /// These.
-    OneOf(&'static [u16]),
-    /// From, to, in steps of 8.
-    Range(u16, u16),
-}
+/// Algorithms that one option of setkey's names.
+pub type Tables = &'static [&'static [Algorithm]];
 
-impl Bits {
-    /// Whether a key of this length is one.
-    pub fn contains(self, bits: usize) -> bool {
-        match self {
-            Self::OneOf(lengths) => lengths.iter().any(|&n| usize::from(n) == bits),
-            Self::Range(min, max) => (usize::from(min)..=usize::from(max)).contains(&bits),
-        }
-    }
-}
-
-impl std::fmt::Display for Bits {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::OneOf(lengths) => {
-                let words: Vec<_> = lengths.iter().map(ToString::to_string).collect();
-                write!(f, "{} bits", words.join(" or "))
-            }
-            Self::Range(min, max) => write!(f, "{min} to {max} bits"),
-        }
-    }
-}
-
-/// An algorithm: its name in files, its number, its keys.
-#[derive(Clone, Copy, Debug)]
-pub struct Algorithm {
-    /// Name.
-    pub name: &'static str,
-    /// Number.
-    pub id: u8,
-    /// Key lengths.
-    pub bits: Bits,
-}
-
-const fn algorithm(name: &'static str, id: u8, bits: Bits) -> Algorithm {
-    Algorithm { name, id, bits }
-}
-
-/// No key at all.
-pub const NO_KEY: Bits = Bits::OneOf(&[0]);
-/// AES and its like.
-const AES: Bits = Bits::OneOf(&[128, 192, 256]);
-/// AES with a salt of 32 bits behind the key (RFC 3686, RFC 4106, RFC 4543).
-const AES_SALT_32: Bits = Bits::OneOf(&[160, 224, 288]);
-/// AES with a salt of 24 bits behind the key (RFC 4309).
-const AES_SALT_24: Bits = Bits::OneOf(&[152, 216, 280]);
-
-/// Authentication; of several names of a number the first is the one that is shown.
-pub const AUTH: &[Algorithm] = &[
-    algorithm("hmac-md5", A::MD5HMAC.0, Bits::OneOf(&[128])),
-    algorithm("hmac-sha1", A::SHA1HMAC.0, Bits::OneOf(&[160])),
-    algorithm("hmac-sha256", A::X_SHA2_256HMAC.0, Bits::OneOf(&[256])),
-    algorithm("hmac-sha2-256", A::X_SHA2_256HMAC.0, Bits::OneOf(&[256])),
-    algorithm("hmac-sha384", A::X_SHA2_384HMAC.0, Bits::OneOf(&[384])),
-    algorithm("hmac-sha2-384", A::X_SHA2_384HMAC.0, Bits::OneOf(&[384])),
-    algorithm("hmac-sha512", A::X_SHA2_512HMAC.0, Bits::OneOf(&[512])),
-    algorithm("hmac-sha2-512", A::X_SHA2_512HMAC.0, Bits::OneOf(&[512])),
-    algorithm("hmac-ripemd160", A::X_RIPEMD160HMAC.0, Bits::OneOf(&[160])),
-    algorithm("aes-xcbc-mac", A::X_AES_XCBC_MAC.0, Bits::OneOf(&[128])),
-    algorithm("hmac-sm3", A::X_SM3_256HMAC.0, Bits::OneOf(&[256])),
-    // KAME's numbers, which no Linux knows.
-    algorithm("keyed-md5", 249, Bits::OneOf(&[128])),
-    algorithm("keyed-sha1", 250, Bits::OneOf(&[160])),
-    algorithm("null", A::X_NULL.0, NO_KEY),
-];
-
+/// Authentication.
+pub const AUTH: Tables = &[algorithm::AUTH, algorithm::KAME_AUTH];
 /// Encryption.
-pub const ENCRYPT: &[Algorithm] = &[
-    algorithm("des-cbc", E::DESCBC.0, Bits::OneOf(&[64])),
-    algorithm("des-deriv", E::DESCBC.0, Bits::OneOf(&[64])),
-    algorithm("des-32iv", E::DESCBC.0, Bits::OneOf(&[64])),
-    algorithm("3des-cbc", E::A3DESCBC.0, Bits::OneOf(&[192])),
-    algorithm("cast128-cbc", E::X_CASTCBC.0, Bits::Range(40, 128)),
-    algorithm("blowfish-cbc", E::X_BLOWFISHCBC.0, Bits::Range(32, 448)),
-    algorithm("null", E::NULL.0, NO_KEY),
-    algorithm("simple", E::NULL.0, NO_KEY),
-    algorithm("aes-cbc", E::X_AESCBC.0, AES),
-    algorithm("rijndael-cbc", E::X_AESCBC.0, AES),
-    algorithm("aes-ctr", E::X_AESCTR.0, AES_SALT_32),
-    algorithm("aes-ccm-8", E::X_AES_CCM_ICV8.0, AES_SALT_24),
-    algorithm("aes-ccm-12", E::X_AES_CCM_ICV12.0, AES_SALT_24),
-    algorithm("aes-ccm-16", E::X_AES_CCM_ICV16.0, AES_SALT_24),
-    algorithm("aes-gcm-8", E::X_AES_GCM_ICV8.0, AES_SALT_32),
-    algorithm("aes-gcm-12", E::X_AES_GCM_ICV12.0, AES_SALT_32),
-    algorithm("aes-gcm-16", E::X_AES_GCM_ICV16.0, AES_SALT_32),
-    algorithm("camellia-cbc", E::X_CAMELLIACBC.0, AES),
-    algorithm("aes-gmac", E::X_NULL_AES_GMAC.0, AES_SALT_32),
-    algorithm("chacha20-poly1305", E::X_CHACHA20_POLY1305.0, Bits::OneOf(&[288])),
-    algorithm("sm4-cbc", E::X_SM4CBC.0, Bits::OneOf(&[128])),
-    algorithm("serpent-cbc", E::X_SERPENTCBC.0, Bits::Range(0, 256)),
-    algorithm("twofish-cbc", E::X_TWOFISHCBC.0, AES),
-];
-
+pub const ENCRYPT: Tables = &[algorithm::ENCRYPT, algorithm::AEAD];
 /// Compression; it takes no key.
-pub const COMPRESS: &[Algorithm] = &[
-    algorithm("oui", C::OUI.0, NO_KEY),
-    algorithm("deflate", C::DEFLATE.0, NO_KEY),
-    algorithm("lzs", C::LZS.0, NO_KEY),
-    algorithm("lzjh", C::LZJH.0, NO_KEY),
-];
+pub const COMPRESS: Tables = &[algorithm::OTHER_COMPRESS, algorithm::COMPRESS];
 
-/// The algorithm of a name.
-pub fn find(table: &'static [Algorithm], name: &str) -> Option<&'static Algorithm> {
-    table.iter().find(|a| a.name == name)
+/// Every algorithm of tables.
+pub fn all(tables: Tables) -> impl Iterator<Item = &'static Algorithm> {
+    tables.iter().copied().flatten()
+}
+
+/// Whether an algorithm takes a key.
+pub fn takes_key(algorithm: &Algorithm) -> bool {
+    algorithm.keys != Keys::OneOf(&[0])
+}
+
+/// The algorithm of a name, and that name.
+pub fn find(tables: Tables, name: &str) -> Option<(&'static str, &'static Algorithm)> {
+    all(tables).find_map(|algorithm| Some((*algorithm.names.iter().find(|one| **one == name)?, algorithm)))
 }
 
 /// The name of a number.
-pub fn name_of(table: &'static [Algorithm], id: u8) -> Option<&'static str> {
-    table.iter().find(|a| a.id == id).map(|a| a.name)
+pub fn name_of(tables: Tables, id: u8) -> Option<&'static str> {
+    all(tables).find(|algorithm| algorithm.id == id)?.names.first().copied()
 }
 
 /// The name of a number, or the number.
-pub fn shown(table: &'static [Algorithm], id: u8) -> String {
-    name_of(table, id).map_or_else(|| id.to_string(), str::to_owned)
+pub fn shown(tables: Tables, id: u8) -> String {
+    name_of(tables, id).map_or_else(|| id.to_string(), str::to_owned)
 }
 
 /// Security protocols: name, SA type.
@@ -266,24 +178,11 @@ mod tests {
 
     #[test]
     fn the_nearest_name() {
-        let names = || AUTH.iter().map(|a| a.name);
+        let names = || all(AUTH).flat_map(|algorithm| algorithm.names.iter().copied());
         assert_eq!(nearest("hmac-sha265", names()), Some("hmac-sha256"));
         assert_eq!(nearest("hmac_sha1", names()), Some("hmac-sha1"));
         assert_eq!(nearest("frobnicate", names()), None);
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(distance("", "abc"), 3);
-    }
-
-    #[test]
-    fn every_number_of_the_wire_has_a_name_here() {
-        for id in A::ALL.iter().filter(|a| **a != A::NONE) {
-            assert!(name_of(AUTH, id.0).is_some(), "{id:?}");
-        }
-        for id in E::ALL.iter().filter(|e| **e != E::NONE) {
-            assert!(name_of(ENCRYPT, id.0).is_some(), "{id:?}");
-        }
-        for id in C::ALL.iter().filter(|c| **c != C::NONE) {
-            assert!(name_of(COMPRESS, id.0).is_some(), "{id:?}");
-        }
     }
 }

@@ -8,7 +8,7 @@ use pfkey_rs::policy::{AH, ESP, IPCOMP, PolicySpec, RequestSpec};
 use pfkey_rs::wire::layout::SadbLifetime;
 use pfkey_rs::wire::sockaddr::sockaddr_len;
 use pfkey_rs::wire::{
-    ExtensionType as Ext, Header, Message, MessageType, PolicyDirection, PolicyLevel, PolicyMode, PolicyType, Profile,
+    ExtensionType as Ext, Header, Message, MessageType, Mode, PolicyDirection, PolicyLevel, PolicyType, Profile,
     Requests, SaType, Sockaddr, Writer,
 };
 
@@ -223,7 +223,7 @@ impl PolicyEntry {
     pub fn command(&self, with_forward: bool) -> Result<(String, Option<&'static str>), &'static str> {
         let policy = &self.policy;
         let spec = &policy.spec;
-        if spec.requests.iter().any(|r| r.mode == PolicyMode::BEET) {
+        if spec.requests.iter().any(|r| r.mode == Mode::BEET) {
             return Err("a BEET request, which the policy language cannot name");
         }
         let context = policy.context.as_ref().map(|c| c.words().ok_or("a label that the file language cannot hold"));
@@ -263,7 +263,7 @@ fn request(fixed: pfkey_rs::wire::layout::SadbXIpsecrequest, body: &[u8]) -> Opt
     };
     Some(RequestSpec {
         protocol: u8::try_from(fixed.proto.get()).ok()?,
-        mode: PolicyMode(fixed.mode),
+        mode: Mode(fixed.mode),
         level: PolicyLevel(fixed.level),
         reqid: fixed.reqid.get(),
         addresses,

@@ -3,11 +3,12 @@
 use zeroize::Zeroizing;
 
 use pfkey_rs::wire::SaType;
+use pfkey_rs::wire::algorithm::{Algorithm, Keys};
 
 use super::Complaint;
 use super::lexer::Kind;
 use super::parse::{Parser, Protocol, Result, same_family};
-use crate::model::names::{self, Algorithm};
+use crate::model::names::{self, Tables, takes_key};
 use crate::model::sa::{CYCLIC_SEQ, FLAGS, Key, Sa};
 use crate::model::width;
 
@@ -147,9 +148,9 @@ impl Parser<'_> {
                 }
                 "-ctx" => sa.context = Some(self.context()?),
                 "-E" => {
-                    let algorithm = self.algorithm("encryption algorithm", names::ENCRYPT)?;
+                    let (name, algorithm) = self.algorithm("encryption algorithm", names::ENCRYPT)?;
                     sa.encrypt = algorithm.id;
-                    match algorithm.name {
+                    match name {
                         "des-deriv" => sa.flags |= DERIVED,
                         "des-32iv" => sa.flags |= IV_4_BYTES,
                         "simple" => self.warn(token.at, "'simple' is an old name of 'null'"),
@@ -157,8 +158,8 @@ impl Parser<'_> {
                     }
                     let at = self.peek()?.at;
                     let key = if takes_key(algorithm) { self.key()? } else { Key::default() };
-                    if takes_key(algorithm) && !algorithm.bits.contains(key.len() * 8) {
-                        return Err(wrong_key(algorithm, &key, at));
+                    if takes_key(algorithm) && !algorithm.keys.contains(key.len() * 8) {
+                        return Err(wrong_key(name, algorithm.keys, &key, at));
                     }
                     sa.encrypt_key = Some(key);
                 }
@@ -166,23 +167,23 @@ impl Parser<'_> {
                     if self.peek()?.is("tcp-md5") {
                         return self.expected("an algorithm that Linux has");
                     }
-                    let algorithm = self.algorithm("authentication algorithm", names::AUTH)?;
+                    let (name, algorithm) = self.algorithm("authentication algorithm", names::AUTH)?;
                     sa.auth = algorithm.id;
                     if takes_key(algorithm) {
                         let at = self.peek()?.at;
                         let key = self.key()?;
-                        if !algorithm.bits.contains(key.len() * 8) {
+                        if !algorithm.keys.contains(key.len() * 8) {
                             // HMAC takes keys of any length (RFC 2104); only the standard's lengths interoperate.
-                            if algorithm.name == "aes-xcbc-mac" {
-                                return Err(wrong_key(algorithm, &key, at));
+                            if name == "aes-xcbc-mac" {
+                                return Err(wrong_key(name, algorithm.keys, &key, at));
                             }
-                            self.warnings.push(wrong_key(algorithm, &key, at));
+                            self.warnings.push(wrong_key(name, algorithm.keys, &key, at));
                         }
                         sa.auth_key = Some(key);
                     }
                 }
                 "-C" => {
-                    sa.encrypt = self.algorithm("compression algorithm", names::COMPRESS)?.id;
+                    sa.encrypt = self.algorithm("compression algorithm", names::COMPRESS)?.1.id;
                     sa.encrypt_key = None;
                     if protocol.satype != SaType::X_IPCOMP {
                         return Err(Complaint { at: token.at, text: "-C goes with ipcomp only".to_owned() });
@@ -206,14 +207,14 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn algorithm(&mut self, what: &str, table: &'static [Algorithm]) -> Result<&'static Algorithm> {
+    fn algorithm(&mut self, what: &str, tables: Tables) -> Result<(&'static str, &'static Algorithm)> {
         let token = self.peek()?;
-        match names::find(table, &token.text()).filter(|_| token.kind == Kind::Word) {
-            Some(algorithm) => {
+        match names::find(tables, &token.text()).filter(|_| token.kind == Kind::Word) {
+            Some(found) => {
                 self.take()?;
-                Ok(algorithm)
+                Ok(found)
             }
-            None => self.unknown(what, table.iter().map(|a| a.name)),
+            None => self.unknown(what, names::all(tables).flat_map(|algorithm| algorithm.names.iter().copied())),
         }
     }
 
@@ -254,12 +255,8 @@ impl Parser<'_> {
     }
 }
 
-fn takes_key(algorithm: &Algorithm) -> bool {
-    algorithm.bits != names::NO_KEY
-}
-
-fn wrong_key(algorithm: &Algorithm, key: &Key, at: usize) -> Complaint {
-    let text = format!("{} takes a key of {}; this one has {}", algorithm.name, algorithm.bits, key.len() * 8);
+fn wrong_key(name: &str, keys: Keys, key: &Key, at: usize) -> Complaint {
+    let text = format!("{name} takes a key of {keys}; this one has {}", key.len() * 8);
     Complaint { at, text }
 }
 

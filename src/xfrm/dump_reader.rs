@@ -9,7 +9,7 @@ use super::netlink::{Netlink, RECEIVE_BUFFER};
 use crate::keyd::Errno;
 
 /// A dump between its request and its end. What was received may hold keys, and is wiped in the end.
-pub struct Parts {
+pub struct DumpReader {
     netlink: Netlink,
     /// `nlmsg_seq` of the request, which all of its answers have.
     seq: u32,
@@ -21,7 +21,7 @@ pub struct Parts {
     ended: bool,
 }
 
-impl Parts {
+impl DumpReader {
     /// Sends the request of a dump.
     ///
     /// # Errors

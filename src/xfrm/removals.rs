@@ -4,21 +4,21 @@
 
 use std::collections::HashMap;
 
-use crate::afkey::sa::Said;
+use crate::afkey::sa::SaId;
+use crate::wire::IpsecProtocol;
 
 /// Removals since the first of the running dumps began, numbered from 1.
 #[derive(Debug, Default)]
-pub struct Gone {
+pub struct Removals {
     dumps: usize,
     number: u64,
-    sas: HashMap<Said, u64, foldhash::fast::RandomState>,
-    /// By protocol; 255 stands for AH, ESP and IPComp.
-    flushed: HashMap<u8, u64>,
+    sas: HashMap<SaId, u64, foldhash::fast::RandomState>,
+    flushed: HashMap<IpsecProtocol, u64>,
     policies: HashMap<u32, u64, foldhash::fast::RandomState>,
     policies_flushed: u64,
 }
 
-impl Gone {
+impl Removals {
     /// A dump begins; gives its place among the removals.
     pub fn begin(&mut self) -> u64 {
         self.dumps += 1;
@@ -40,37 +40,37 @@ impl Gone {
     }
 
     /// An SA was removed, or another took its place.
-    pub fn sa(&mut self, said: &Said) {
+    pub fn note_sa(&mut self, id: &SaId) {
         if let Some(number) = self.next() {
-            self.sas.insert(*said, number);
+            self.sas.insert(*id, number);
         }
     }
 
     /// All SAs of a protocol were removed.
-    pub fn sas(&mut self, proto: u8) {
+    pub fn note_flush(&mut self, proto: IpsecProtocol) {
         if let Some(number) = self.next() {
             self.flushed.insert(proto, number);
         }
     }
 
     /// A policy was removed, or another took its number.
-    pub fn policy(&mut self, id: u32) {
+    pub fn note_policy(&mut self, id: u32) {
         if let Some(number) = self.next() {
             self.policies.insert(id, number);
         }
     }
 
     /// All policies were removed.
-    pub fn policies(&mut self) {
+    pub fn note_policy_flush(&mut self) {
         if let Some(number) = self.next() {
             self.policies_flushed = number;
         }
     }
 
     /// Whether an SA that a dump met was removed since it began. SAs added since are not met.
-    pub fn has_sa(&self, since: u64, said: &Said) -> bool {
+    pub fn has_sa(&self, since: u64, id: &SaId) -> bool {
         let after = |number: Option<&u64>| number.is_some_and(|n| *n > since);
-        after(self.sas.get(said)) || after(self.flushed.get(&said.proto)) || after(self.flushed.get(&255))
+        after(self.sas.get(id)) || after(self.flushed.get(&id.proto)) || after(self.flushed.get(&IpsecProtocol::ANY))
     }
 
     /// Whether a policy that a dump met was removed since it began.
@@ -85,21 +85,21 @@ mod tests {
 
     #[test]
     fn a_removal_concerns_the_dumps_that_began_before_it() {
-        let said = Said { daddr: [1; 16], spi: 1, proto: 50, v6: false };
-        let mut gone = Gone::default();
-        gone.sa(&said);
-        let first = gone.begin();
-        assert!(!gone.has_sa(first, &said));
-        gone.sa(&said);
-        let second = gone.begin();
-        assert!(gone.has_sa(first, &said) && !gone.has_sa(second, &said));
-        gone.sas(255);
-        assert!(gone.has_sa(second, &said));
-        gone.policy(9);
-        assert!(gone.has_policy(second, 9) && !gone.has_policy(second, 8));
-        gone.end();
-        gone.end();
-        let third = gone.begin();
-        assert!(!gone.has_sa(third, &said) && !gone.has_policy(third, 9));
+        let id = SaId { dst: [10, 0, 0, 1].into(), spi: 1, proto: IpsecProtocol::ESP };
+        let mut removals = Removals::default();
+        removals.note_sa(&id);
+        let first = removals.begin();
+        assert!(!removals.has_sa(first, &id));
+        removals.note_sa(&id);
+        let second = removals.begin();
+        assert!(removals.has_sa(first, &id) && !removals.has_sa(second, &id));
+        removals.note_flush(IpsecProtocol::ANY);
+        assert!(removals.has_sa(second, &id));
+        removals.note_policy(9);
+        assert!(removals.has_policy(second, 9) && !removals.has_policy(second, 8));
+        removals.end();
+        removals.end();
+        let third = removals.begin();
+        assert!(!removals.has_sa(third, &id) && !removals.has_policy(third, 9));
     }
 }

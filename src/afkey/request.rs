@@ -1,0 +1,174 @@
+//! What a request asks, with the checks that Linux's af_key makes before it acts, in af_key's order.
+
+use super::migrate::{Migration, read_migration};
+use super::policy::{Policy, parse_requests};
+use super::read::{Judge, ends, is_of_socket, limits, mode, sa, sa_id, selector};
+use super::sa::{Context, Sa, SaId, Selector};
+use crate::wire::{
+    Ends, Errno, ExtensionType as Ext, IpsecProtocol, Message, MessageType, Mode, PolicyDirection, PolicyType,
+};
+
+/// A request. Each key engine matches all of them: a new kind has to be thought of in each.
+#[derive(Debug)]
+pub enum Request {
+    /// GETSPI.
+    GetSpi(GetSpi),
+    /// ADD.
+    Add(Sa),
+    /// UPDATE.
+    Update(Sa),
+    /// DELETE.
+    Delete(SaId),
+    /// GET.
+    Get(SaId),
+    /// ACQUIRE: a key manager gave up the larval of this sequence number; `None` = it says nothing.
+    GiveUp(Option<u32>),
+    /// FLUSH.
+    Flush(IpsecProtocol),
+    /// X_SPDADD, X_SPDSETIDX.
+    PolicyAdd(Policy),
+    /// X_SPDUPDATE: adds the policy, in the place of one of the same selector if there is one.
+    PolicyUpdate(Policy),
+    /// X_SPDDELETE.
+    PolicyDelete(PolicyName),
+    /// X_SPDDELETE2.
+    PolicyDeleteById(u32),
+    /// X_SPDGET.
+    PolicyGet(u32),
+    /// X_SPDFLUSH.
+    PolicyFlush,
+    /// X_MIGRATE.
+    Migrate(Migration),
+}
+
+/// Whether messages of a type change SAs or policies and do nothing else, so that several can travel together.
+#[must_use]
+pub const fn is_change(msg_type: MessageType) -> bool {
+    matches!(
+        msg_type,
+        MessageType::ADD
+            | MessageType::UPDATE
+            | MessageType::DELETE
+            | MessageType::X_SPDADD
+            | MessageType::X_SPDUPDATE
+            | MessageType::X_SPDDELETE
+            | MessageType::X_SPDDELETE2
+    )
+}
+
+/// What a GETSPI asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct GetSpi {
+    /// Source and destination.
+    pub ends: Ends,
+    /// Protocol.
+    pub proto: IpsecProtocol,
+    /// Mode.
+    pub mode: Mode,
+    /// Request id.
+    pub reqid: u32,
+    /// The SPIs to choose from, in host byte order, both ends included. Not checked: af_key looks at them when the larval is
+    /// there already, which stays.
+    pub range: (u32, u32),
+}
+
+/// What a policy is found by.
+#[derive(Clone, Debug)]
+pub struct PolicyName {
+    /// In, out or forwarded.
+    pub dir: PolicyDirection,
+    /// Which packets.
+    pub selector: Selector,
+    /// Its security label.
+    pub context: Option<Context>,
+}
+
+impl Request {
+    /// Reads a request. `now` is Unix time in seconds.
+    ///
+    /// # Errors
+    /// Those of the error report; EOPNOTSUPP for a message that is none.
+    pub fn read(message: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Self, Errno> {
+        Ok(match message.header().msg_type {
+            MessageType::GETSPI => Self::GetSpi(GetSpi::read(message)?),
+            MessageType::ADD => Self::Add(sa(message, now, judge)?),
+            MessageType::UPDATE => Self::Update(sa(message, now, judge)?),
+            MessageType::DELETE => Self::Delete(sa_id(message)?),
+            MessageType::GET => Self::Get(sa_id(message)?),
+            MessageType::ACQUIRE => Self::GiveUp(given_up(message)?),
+            MessageType::FLUSH => Self::Flush(message.header().satype.protocol().ok_or(Errno::EINVAL)?),
+            MessageType::X_SPDADD | MessageType::X_SPDSETIDX => Self::PolicyAdd(policy(message, judge)?),
+            MessageType::X_SPDUPDATE => Self::PolicyUpdate(policy(message, judge)?),
+            MessageType::X_SPDDELETE => Self::PolicyDelete(PolicyName::read(message, judge)?),
+            MessageType::X_SPDDELETE2 => Self::PolicyDeleteById(policy_id(message)?),
+            MessageType::X_SPDGET => Self::PolicyGet(policy_id(message)?),
+            MessageType::X_SPDFLUSH => Self::PolicyFlush,
+            MessageType::X_MIGRATE => Self::Migrate(read_migration(message)?),
+            _ => return Err(Errno::EOPNOTSUPP),
+        })
+    }
+}
+
+impl GetSpi {
+    /// `pfkey_getspi`, up to the larval.
+    fn read(message: &Message<'_>) -> Result<Self, Errno> {
+        let ends = ends(message)?;
+        let proto = message.header().satype.protocol().ok_or(Errno::EINVAL)?;
+        let (mode, reqid) = mode(message)?;
+        let range = message.spirange().map_or((0x100, 0x0fff_ffff), |r| (r.min.get(), r.max.get()));
+        Ok(Self { ends, proto, mode, reqid, range })
+    }
+}
+
+/// `pfkey_acquire`.
+fn given_up(message: &Message<'_>) -> Result<Option<u32>, Errno> {
+    let header = message.header();
+    match header.len {
+        2 => Ok(Some(header.seq).filter(|seq| *seq != 0 && header.errno != 0)),
+        _ => Err(Errno::EOPNOTSUPP),
+    }
+}
+
+/// The policy of an SPDADD, SPDUPDATE or SPDSETIDX (`pfkey_spdadd`). It has neither an id nor a time.
+fn policy(message: &Message<'_>, judge: &mut impl Judge) -> Result<Policy, Errno> {
+    let selector = selector(message)?;
+    let (ext, requests) = message.policy().ok_or(Errno::EINVAL)?;
+    let (policy_type, dir) = (PolicyType(ext.policy_type.get()), PolicyDirection(ext.dir));
+    if policy_type > PolicyType::IPSEC || !dir.is_in_spd() {
+        return Err(Errno::EINVAL);
+    }
+    let context = judge.context(message)?;
+    let nowhere = Ends::unspecified(selector.src.address);
+    let templates = match policy_type {
+        PolicyType::IPSEC => parse_requests(requests, dir, nowhere, || judge.new_reqid())?,
+        _ => Vec::new(),
+    };
+    Ok(Policy {
+        dir,
+        priority: ext.priority.get(),
+        block: policy_type == PolicyType::DISCARD,
+        context,
+        templates,
+        hard: limits(message.lifetime(Ext::LIFETIME_HARD)),
+        soft: limits(message.lifetime(Ext::LIFETIME_SOFT)),
+        ..Policy::of(selector)
+    })
+}
+
+impl PolicyName {
+    /// `pfkey_spddelete`.
+    fn read(message: &Message<'_>, judge: &mut impl Judge) -> Result<Self, Errno> {
+        let selector = selector(message)?;
+        let dir = PolicyDirection(message.policy().ok_or(Errno::EINVAL)?.0.dir);
+        if !dir.is_in_spd() {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Self { dir, selector, context: judge.context(message)? })
+    }
+}
+
+/// The policy that an SPDGET or SPDDELETE2 is about (`pfkey_spdget`); a socket's is none.
+fn policy_id(message: &Message<'_>) -> Result<u32, Errno> {
+    let id = message.policy().ok_or(Errno::EINVAL)?.0.id.get();
+    if is_of_socket(id) { Err(Errno::EINVAL) } else { Ok(id) }
+}

@@ -1,0 +1,162 @@
+//! How messages leave an engine: what it is called with, who receives what it writes, and the one buffer in which messages are
+//! built.
+
+use zerocopy::IntoBytes as _;
+use zeroize::Zeroize;
+
+use super::{Errno, Time};
+use crate::wire::{Header, Profile, SaType, Writer};
+
+/// Bytes that hold any message of an engine: an SA with two keys of 8191 bytes and a label of 4096 is the largest.
+const BUFFER_LEN: usize = 22 * 1024;
+
+/// Who receives a message, besides promiscuous sessions, which get one extra copy of everything
+/// (af_key's `pfkey_broadcast`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Every session, the requester included (`BROADCAST_ALL`).
+    All,
+    /// The requester only (`BROADCAST_ONE`).
+    One,
+    /// Every session that registered for any SA type (`BROADCAST_REGISTERED`).
+    Registered,
+    /// Every session that registered for this SA type (RFC 2367).
+    RegisteredFor(SaType),
+    /// Nobody but promiscuous sessions (`BROADCAST_PROMISC_ONLY`).
+    Promiscuous,
+}
+
+/// Where an engine's messages go while it handles one request or event.
+pub trait Outbox {
+    /// Hands a complete message to its audience. Returns the number of sessions that took it.
+    fn deliver(&mut self, audience: Audience, message: &[u8]) -> usize;
+}
+
+/// Room for one message at a time. It may hold keys, and is wiped after each: by words, an eighth of the stores.
+#[derive(Debug)]
+pub struct MessageBuffer(Box<[u64]>);
+
+impl Default for MessageBuffer {
+    fn default() -> Self {
+        Self(vec![0; BUFFER_LEN / 8].into())
+    }
+}
+
+impl MessageBuffer {
+    /// Lends a writer for a message with this header, and the message to `take`.
+    ///
+    /// # Errors
+    /// ENOBUFS: the message is too long.
+    pub fn write<R>(
+        &mut self,
+        header: Header,
+        write: impl FnOnce(&mut Writer<'_>),
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, Errno> {
+        let mut writer = Writer::new(self.0.as_mut_bytes(), header, Profile::Linux);
+        write(&mut writer);
+        let (taken, len) = match writer.finish() {
+            Ok(message) => (Ok(take(message)), message.len()),
+            Err(_) => (Err(Errno::ENOBUFS), BUFFER_LEN),
+        };
+        if let Some(used) = self.0.get_mut(..len / 8) {
+            used.zeroize();
+        }
+        taken
+    }
+}
+
+/// What an engine is called with.
+pub struct Context<'a> {
+    /// The time.
+    pub now: Time,
+    /// Whether a session is registered, so that an ACQUIRE would find a listener.
+    pub registered: bool,
+    /// Where messages go.
+    pub out: &'a mut dyn Outbox,
+    /// Where they are built.
+    pub buffer: &'a mut MessageBuffer,
+}
+
+impl Context<'_> {
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// ENOBUFS: it is too long.
+    pub fn send(&mut self, to: Audience, header: Header, write: impl FnOnce(&mut Writer<'_>)) -> Result<(), Errno> {
+        self.offer(to, header, write).map(drop)
+    }
+
+    /// Sends a message and returns the number of sessions that took it.
+    ///
+    /// # Errors
+    /// ENOBUFS: it is too long.
+    pub fn offer(&mut self, to: Audience, header: Header, write: impl FnOnce(&mut Writer<'_>)) -> Result<usize, Errno> {
+        let Self { out, buffer, .. } = self;
+        buffer.write(header, write, |message| out.deliver(to, message))
+    }
+
+    /// Sends a message that is a header only.
+    pub fn send_header(&mut self, to: Audience, header: Header) {
+        // A header always fits.
+        let _ = self.send(to, header, |_| ());
+    }
+
+    /// Sends the error report of a request, as Linux's `pfkey_error` does: its header with an errno.
+    pub fn report(&mut self, request: Header, errno: Errno) {
+        self.send_header(Audience::One, request.error_report(errno.to_wire()));
+    }
+}
+
+/// The next message of a dump.
+pub struct DumpMessage<'a> {
+    buffer: &'a mut MessageBuffer,
+    message: &'a mut Vec<u8>,
+}
+
+impl<'a> DumpMessage<'a> {
+    /// A message that is built in `buffer` and takes the place of what is in `message`.
+    pub fn new(buffer: &'a mut MessageBuffer, message: &'a mut Vec<u8>) -> Self {
+        Self { buffer, message }
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// ENOBUFS: it is too long.
+    pub fn write(&mut self, header: Header, write: impl FnOnce(&mut Writer<'_>)) -> Result<(), Errno> {
+        let Self { buffer, message } = self;
+        buffer.write(header, write, |written| replace(message, written))
+    }
+}
+
+/// Overwrites what may hold keys, and leaves nothing of it.
+fn replace(message: &mut Vec<u8>, by: &[u8]) {
+    if message.capacity() < by.len() {
+        // One that grows leaves its old place as it is.
+        message.zeroize();
+        *message = Vec::with_capacity(by.len());
+    }
+    let both = message.len().min(by.len());
+    let (head, rest) = by.split_at(both);
+    if let Some((place, stale)) = message.split_at_mut_checked(both) {
+        place.copy_from_slice(head);
+        stale.zeroize();
+    }
+    message.truncate(both);
+    message.extend_from_slice(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_takes_the_place_of_another() {
+        let mut message = Vec::new();
+        for by in [&b"eight by"[..], b"sixteen bytes ..", b"", b"two", b"sixteen bytes ..", b"eight by"] {
+            replace(&mut message, by);
+            assert_eq!(message, by);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The open sessions of a hub, whatever its dialect, and what was delivered to each.
+
+use std::collections::BTreeMap;
+
+use super::{SessionId, Sink};
+
+/// What was delivered to a session, and what it was refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionStatistics {
+    /// Messages that its queue took.
+    pub delivered: u64,
+    /// Messages that were lost because its queue was full.
+    pub dropped: u64,
+    /// How often its dump went on after it had waited for room, or for others' turns.
+    pub resumed: u64,
+    /// Requests that a limit refused: a second dump at once (EBUSY), one SA or policy too many (ENOBUFS).
+    pub refused: u64,
+}
+
+/// An open session.
+#[derive(Debug)]
+pub(crate) struct Session<X> {
+    /// What its hub keeps of it.
+    pub state: X,
+    pub statistics: SessionStatistics,
+}
+
+impl<X> Session<X> {
+    /// Hands it a message. False: it was lost.
+    pub(crate) fn deliver(&mut self, id: SessionId, message: &[u8], sink: &mut impl Sink) -> bool {
+        let taken = sink.deliver(id, message);
+        self.statistics.delivered += u64::from(taken);
+        self.statistics.dropped += u64::from(!taken);
+        taken
+    }
+}
+
+/// Sessions by id. Ids grow, so that the newest is the last.
+#[derive(Debug)]
+pub(crate) struct Sessions<X> {
+    by_id: BTreeMap<SessionId, Session<X>>,
+    next_id: u32,
+}
+
+impl<X> Default for Sessions<X> {
+    fn default() -> Self {
+        Self { by_id: BTreeMap::new(), next_id: 0 }
+    }
+}
+
+impl<X> Sessions<X> {
+    pub(crate) fn open(&mut self, state: X) -> SessionId {
+        let id = SessionId(self.next_id);
+        self.next_id = self.next_id.wrapping_add(1);
+        self.by_id.insert(id, Session { state, statistics: SessionStatistics::default() });
+        id
+    }
+
+    pub(crate) fn close(&mut self, id: SessionId) -> Option<X> {
+        self.by_id.remove(&id).map(|session| session.state)
+    }
+
+    pub(crate) fn get(&self, id: SessionId) -> Option<&X> {
+        self.by_id.get(&id).map(|session| &session.state)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: SessionId) -> Option<&mut X> {
+        self.by_id.get_mut(&id).map(|session| &mut session.state)
+    }
+
+    /// The oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionId, &X)> {
+        self.by_id.iter().map(|(id, session)| (*id, &session.state))
+    }
+
+    /// The oldest first.
+    pub(crate) fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (SessionId, &mut Session<X>)> {
+        self.by_id.iter_mut().map(|(id, session)| (*id, session))
+    }
+
+    /// Hands a session a message. False: it was lost.
+    pub(crate) fn deliver(&mut self, id: SessionId, message: &[u8], sink: &mut impl Sink) -> bool {
+        self.by_id.get_mut(&id).is_some_and(|session| session.deliver(id, message, sink))
+    }
+
+    /// Counts something of a session.
+    pub(crate) fn count(&mut self, id: SessionId, count: impl FnOnce(&mut SessionStatistics)) {
+        if let Some(session) = self.by_id.get_mut(&id) {
+            count(&mut session.statistics);
+        }
+    }
+
+    pub(crate) fn statistics(&self, id: SessionId) -> Option<SessionStatistics> {
+        self.by_id.get(&id).map(|session| session.statistics)
+    }
+
+    /// The oldest first.
+    pub(crate) fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)> {
+        self.by_id.iter().map(|(id, session)| (*id, session.statistics)).collect()
+    }
+}

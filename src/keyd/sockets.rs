@@ -1,0 +1,135 @@
+//! Who receives what: the PF_KEY sockets of a hub, with what they registered for (af_key's `pfkey_broadcast`).
+
+use zerocopy::IntoBytes as _;
+use zeroize::Zeroizing;
+
+use super::dump::DumpRun;
+use super::sessions::Sessions;
+use super::{Audience, Dialect, Outbox, PromiscuousCopy, SessionId, Sink};
+use crate::wire::{Header, MessageType, SaType};
+
+/// An open PF_KEY socket.
+pub(super) struct Socket<D> {
+    /// Bit n: registered for SA type n.
+    pub registered: u16,
+    pub promiscuous: bool,
+    /// `sadb_msg_pid` of what it sent last.
+    pub pid: u32,
+    pub dump: Option<Box<DumpRun<D>>>,
+}
+
+/// The open PF_KEY sockets.
+pub(super) struct Sockets<D> {
+    pub sessions: Sessions<Socket<D>>,
+    pub dialect: &'static Dialect,
+    /// How many are registered.
+    registered: usize,
+    /// How many are promiscuous; if none is, an answer to one concerns no other.
+    promiscuous: usize,
+}
+
+/// The bit of a registration.
+pub(super) fn registration(satype: SaType) -> u16 {
+    if satype == SaType::UNSPEC { 0 } else { 1_u16.checked_shl(satype.0.into()).unwrap_or(0) }
+}
+
+impl<D> Sockets<D> {
+    pub(super) fn new(dialect: &'static Dialect) -> Self {
+        Self { sessions: Sessions::default(), dialect, registered: 0, promiscuous: 0 }
+    }
+
+    pub(super) fn open(&mut self) -> SessionId {
+        self.sessions.open(Socket { registered: 0, promiscuous: false, pid: 0, dump: None })
+    }
+
+    pub(super) fn close(&mut self, id: SessionId) -> Option<Socket<D>> {
+        let socket = self.sessions.close(id)?;
+        self.registered -= usize::from(socket.registered != 0);
+        self.promiscuous -= usize::from(socket.promiscuous);
+        Some(socket)
+    }
+
+    /// Whether any is registered.
+    pub(super) const fn is_registered(&self) -> bool {
+        self.registered != 0
+    }
+
+    /// Adds to what a socket is registered for.
+    pub(super) fn register(&mut self, id: SessionId, bits: u16) {
+        let Some(socket) = self.sessions.get_mut(id) else { return };
+        self.registered += usize::from(socket.registered == 0 && bits != 0);
+        socket.registered |= bits;
+    }
+
+    pub(super) fn set_promiscuous(&mut self, id: SessionId, promiscuous: bool) {
+        let Some(socket) = self.sessions.get_mut(id) else { return };
+        self.promiscuous -= usize::from(socket.promiscuous);
+        self.promiscuous += usize::from(promiscuous);
+        socket.promiscuous = promiscuous;
+    }
+
+    /// Hands messages to the sockets, on behalf of one of them or of nobody.
+    pub(super) const fn delivery<'a, S>(
+        &'a mut self,
+        requester: Option<SessionId>,
+        sink: &'a mut S,
+    ) -> Delivery<'a, D, S> {
+        Delivery { sockets: self, requester, sink }
+    }
+}
+
+/// Hands messages to their audience.
+pub(super) struct Delivery<'a, D, S> {
+    pub sockets: &'a mut Sockets<D>,
+    requester: Option<SessionId>,
+    pub sink: &'a mut S,
+}
+
+impl<D, S: Sink> Delivery<'_, D, S> {
+    /// `pfkey_broadcast`: promiscuous copies and everyone in the audience but `one`, newest session first; `one`
+    /// last. Returns the number of sessions that took the message.
+    pub(super) fn broadcast(&mut self, audience: Audience, one: Option<SessionId>, message: &[u8]) -> usize {
+        let Sockets { sessions, dialect, promiscuous, .. } = &mut *self.sockets;
+        let anybody = *promiscuous != 0;
+        let wraps = anybody && dialect.promiscuous_copy == PromiscuousCopy::Wrapped;
+        let wrapped = if wraps { wrap(message) } else { None };
+        let copy = wrapped.as_ref().map_or(message, |wrapped| wrapped.as_slice());
+        let nobody_else = matches!(audience, Audience::One | Audience::Promiscuous) && !anybody;
+        let others = if nobody_else { None } else { Some(sessions.iter_mut().rev()) };
+        let mut takers = 0;
+        for (id, session) in others.into_iter().flatten() {
+            if session.state.promiscuous {
+                session.deliver(id, copy, self.sink);
+            }
+            let registered = session.state.registered;
+            let hears = match audience {
+                Audience::All => true,
+                Audience::Registered => registered != 0,
+                Audience::RegisteredFor(satype) => registered & registration(satype) != 0,
+                Audience::One | Audience::Promiscuous => false,
+            };
+            if hears && one != Some(id) {
+                takers += usize::from(session.deliver(id, message, self.sink));
+            }
+        }
+        if let Some(id) = one {
+            takers += usize::from(sessions.deliver(id, message, self.sink));
+        }
+        takers
+    }
+}
+
+impl<D, S: Sink> Outbox for Delivery<'_, D, S> {
+    fn deliver(&mut self, audience: Audience, message: &[u8]) -> usize {
+        let one = if audience == Audience::One { self.requester } else { None };
+        self.broadcast(audience, one, message)
+    }
+}
+
+/// A message behind a PROMISC header.
+fn wrap(message: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let inner = Header::read(message)?;
+    let len = u16::try_from(2 + message.len() / 8).ok()?;
+    let header = Header { len, ..Header::new(MessageType::X_PROMISC, inner.satype, 0, inner.pid) };
+    Some(Zeroizing::new([header.to_layout().as_bytes(), message].concat()))
+}

@@ -1,0 +1,221 @@
+//! The kernel's events, applied to what the engine remembers and told as af_key's notifications.
+#![forbid(unsafe_code)]
+
+use super::event::{Event, Mapping, Origin};
+use super::{EVENT_BUFFER, XfrmEngine};
+use crate::afkey::message::{Shown, write_host, write_policy, write_sa};
+use crate::afkey::migrate::{Migration, migration_header, write_migration};
+use crate::afkey::policy::Policy;
+use crate::afkey::sa::{Sa, State};
+use crate::keyd::{Audience, Context, Errno};
+use crate::wire::layout::SadbSa;
+use crate::wire::{ExtensionType as Ext, Header, MessageType, SaType};
+
+/// More events than the socket can hold: it is charged 768 bytes at least for each, and Linux doubles its size.
+const MOST_EVENTS: usize = 2 * EVENT_BUFFER / 512;
+
+/// The header of a notification.
+const fn notice(origin: Origin, msg_type: MessageType, satype: SaType) -> Header {
+    Header::new(msg_type, satype, origin.seq, origin.pid)
+}
+
+fn spd_notice(origin: Origin, msg_type: MessageType, references: u16) -> Header {
+    Header { reserved: references, ..notice(origin, msg_type, SaType::UNSPEC) }
+}
+
+impl XfrmEngine {
+    /// Takes all events that wait.
+    pub(super) fn take_events(&mut self, cx: &mut Context<'_>) {
+        self.take_events_until(None, cx);
+    }
+
+    /// Takes events up to one with this origin; without it, or if there is none, all that wait.
+    pub(super) fn take_events_until(&mut self, last: Option<Origin>, cx: &mut Context<'_>) {
+        let (mut lost, mut taken) = (false, 0);
+        loop {
+            let extras = self.extras;
+            let told = self.inbox.next(|received| (Origin::of(received), Event::decode(received, extras)));
+            taken += 1;
+            match told {
+                Ok(Some((origin, event))) => {
+                    if let Some(event) = event {
+                        // What does not fit into a message is not told; of an error nobody can be told.
+                        let _ = self.apply(origin, event, cx);
+                    }
+                    if last == Some(origin) {
+                        break;
+                    }
+                }
+                // The kernel had to drop events, and goes on when these are taken.
+                Err(Errno::ENOBUFS) => {
+                    lost = true;
+                    continue;
+                }
+                Err(Errno::EPROTO) => {}
+                Ok(None) | Err(_) => break,
+            }
+            // What comes faster than it is taken must not hold a request back: what waited when this began was told.
+            if taken > MOST_EVENTS && self.inbox.is_empty() {
+                break;
+            }
+        }
+        if lost {
+            self.overruns += 1;
+            self.reqids.forget();
+            self.behind = self.complete;
+        }
+        // If that fails, EXPIREs of SAs that are not known lack their algorithms until it does not.
+        if self.behind && self.reconcile().is_ok() {
+            self.behind = false;
+        }
+    }
+
+    /// Applies an event and tells clients of it.
+    pub(super) fn apply(&mut self, origin: Origin, event: Event, cx: &mut Context<'_>) -> Result<(), Errno> {
+        match event {
+            Event::SaAdded(sa) => self.sa_added(origin, sa, cx),
+            Event::SaUpdated(sa) => self.sa_updated(origin, sa, cx),
+            Event::SaDeleted(sa) => self.sa_deleted(origin, sa, cx),
+            Event::SasFlushed(proto) => {
+                self.shadow.flush(proto);
+                self.removals.note_flush(proto);
+                let header = notice(origin, MessageType::FLUSH, SaType::from_protocol(proto));
+                cx.send_header(Audience::All, header);
+                Ok(())
+            }
+            Event::SaExpired { sa, hard } => self.sa_expired(sa, hard, cx),
+            Event::SaWanted(acquire) => self.sa_wanted(&acquire, cx),
+            Event::MappingChanged(mapping) => self.mapping_changed(&mapping, cx),
+            Event::PolicyAdded(policy) => self.policy_added(spd_notice(origin, MessageType::X_SPDADD, 3), policy, cx),
+            Event::PolicyUpdated(policy) => {
+                self.policy_added(spd_notice(origin, MessageType::X_SPDUPDATE, 3), policy, cx)
+            }
+            Event::PolicyDeleted { policy, by_id } => self.policy_deleted(origin, policy, by_id, cx),
+            Event::PolicyExpired { id, hard } => {
+                // af_key does not tell of it.
+                if hard {
+                    self.shadow.take_label(id);
+                    self.removals.note_policy(id);
+                }
+                Ok(())
+            }
+            Event::PoliciesFlushed => {
+                self.shadow.flush_policies();
+                self.removals.note_policy_flush();
+                cx.send_header(Audience::All, notice(origin, MessageType::X_SPDFLUSH, SaType::UNSPEC));
+                Ok(())
+            }
+            Event::Migrated(migration) => self.migrated(&migration, cx),
+            Event::Unshowable(reqids) => {
+                reqids.into_iter().for_each(|reqid| self.reqids.saw(reqid));
+                Ok(())
+            }
+        }
+    }
+
+    fn sa_added(&mut self, origin: Origin, mut sa: Sa, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.reqids.saw(sa.reqid);
+        let unused = self.changes.told(origin, &sa.id()).and_then(|own| own.unused);
+        self.shadow.add(&sa, unused);
+        self.shadow.complete(&mut sa, cx.now);
+        cx.send(Audience::All, notice(origin, MessageType::ADD, sa.satype()), |writer| {
+            write_sa(writer, &sa, Shown::Whole)
+        })
+    }
+
+    fn sa_updated(&mut self, origin: Origin, mut sa: Sa, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.reqids.saw(sa.reqid);
+        let own = self.changes.told(origin, &sa.id());
+        let mature = own.as_ref().map_or_else(|| self.shadow.has(&sa.id()), |own| own.mature);
+        if mature {
+            // What is told is the request, which was thrown away.
+            self.shadow.update(&sa);
+            if own.is_none() {
+                // The kernel looked at the limits before it told of them: an EXPIRE may have come for the new ones.
+                self.shadow.set_dying(&sa.id(), None);
+            }
+            sa.state = State::Dead;
+            if let Some(unused) = own.and_then(|own| own.unused) {
+                unused.show(&mut sa);
+            }
+        } else {
+            self.removals.note_sa(&sa.id());
+            self.shadow.add(&sa, own.and_then(|own| own.unused));
+            self.shadow.complete(&mut sa, cx.now);
+        }
+        cx.send(Audience::All, notice(origin, MessageType::UPDATE, sa.satype()), |writer| {
+            write_sa(writer, &sa, Shown::Whole)
+        })
+    }
+
+    fn sa_deleted(&mut self, origin: Origin, mut sa: Sa, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.shadow.complete(&mut sa, cx.now);
+        self.shadow.remove(&sa.id());
+        self.removals.note_sa(&sa.id());
+        sa.state = State::Dead;
+        cx.send(Audience::All, notice(origin, MessageType::DELETE, sa.satype()), |writer| {
+            write_sa(writer, &sa, Shown::Whole)
+        })
+    }
+
+    fn sa_expired(&mut self, mut sa: Sa, hard: bool, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.shadow.complete_expired(&mut sa);
+        if hard {
+            self.shadow.remove(&sa.id());
+            self.removals.note_sa(&sa.id());
+            self.shadow.larval_gone(sa.seq);
+            sa.state = State::Dead;
+        } else {
+            self.shadow.set_dying(&sa.id(), Some(true));
+            sa.state = State::Dying;
+        }
+        let header = Header::new(MessageType::EXPIRE, sa.satype(), 0, 0);
+        cx.send(Audience::Registered, header, |writer| write_sa(writer, &sa, Shown::Expiry(hard)))
+    }
+
+    fn policy_added(&mut self, header: Header, mut policy: Policy, cx: &mut Context<'_>) -> Result<(), Errno> {
+        policy.templates.iter().for_each(|template| self.reqids.saw(template.reqid));
+        self.shadow.policy_inserted(policy.id, cx.now);
+        // An update takes over the number, not the place.
+        self.removals.note_policy(policy.id);
+        if self.labelled {
+            policy.context = self.ask_policy(policy.id).ok().and_then(|told| told.context);
+            self.shadow.set_label(policy.id, policy.context.clone());
+        }
+        cx.send(Audience::All, header, |writer| write_policy(writer, &policy))
+    }
+
+    fn policy_deleted(
+        &mut self,
+        origin: Origin,
+        mut policy: Policy,
+        by_id: bool,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Errno> {
+        policy.context = self.shadow.take_label(policy.id);
+        self.removals.note_policy(policy.id);
+        let msg_type = if by_id { MessageType::X_SPDDELETE2 } else { MessageType::X_SPDDELETE };
+        cx.send(Audience::All, spd_notice(origin, msg_type, 1), |writer| write_policy(writer, &policy))
+    }
+
+    fn migrated(&mut self, migration: &Migration, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.reqids.forget();
+        // SAs have other names now, and which ones is not told.
+        if self.complete {
+            let _ = self.reconcile();
+        }
+        cx.send(Audience::All, migration_header(migration), |writer| write_migration(writer, migration))
+    }
+
+    /// `pfkey_send_new_mapping`.
+    fn mapping_changed(&mut self, mapping: &Mapping, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let header = Header::new(MessageType::X_NAT_T_NEW_MAPPING, SaType::ESP, self.stored_seq(&mapping.id), 0);
+        cx.send(Audience::Registered, header, |writer| {
+            writer.sa(SadbSa { spi: mapping.id.spi.into(), ..Default::default() });
+            write_host(writer, Ext::ADDRESS_SRC, mapping.moved.src());
+            writer.nat_t_port(Ext::X_NAT_T_SPORT, mapping.old_port);
+            write_host(writer, Ext::ADDRESS_DST, mapping.moved.dst());
+            writer.nat_t_port(Ext::X_NAT_T_DPORT, mapping.new_port);
+        })
+    }
+}

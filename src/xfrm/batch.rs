@@ -1,0 +1,44 @@
+//! Several changes at once: many messages for the kernel with one system call, answered as if each had come alone.
+#![forbid(unsafe_code)]
+
+use super::XfrmEngine;
+use super::attribute::{ACK, REQUEST};
+use super::change::is_one_change;
+use crate::afkey::request::Request;
+use crate::keyd::Context;
+use crate::wire::Message;
+
+/// Changes that travel together at most.
+const CHANGES: usize = 64;
+/// Bytes after which no more are added.
+pub(super) const BYTES: usize = 96 * 1024;
+
+impl XfrmEngine {
+    /// `KeyEngine::request_all`.
+    pub(super) fn apply_batch(&mut self, requests: &[Message<'_>], cx: &mut Context<'_>) {
+        for message in requests {
+            let header = message.header();
+            let written = match Request::read(message, cx.now.as_secs(), self) {
+                Ok(request) if !is_one_change(header.msg_type) => {
+                    // What asks before it changes has to see what was changed before.
+                    self.settle_changes(cx);
+                    if let Err(errno) = self.handle(message, request, cx) {
+                        cx.report(header, errno);
+                    }
+                    continue;
+                }
+                Ok(request) => self.write_change(message, &request, REQUEST | ACK, cx.now),
+                Err(errno) => Err(errno),
+            };
+            if written.is_ok() {
+                self.gathered.append(&mut self.writer);
+            }
+            self.writer.clear();
+            self.changes.push(header, written);
+            if self.changes.len() == CHANGES || self.gathered.bytes().len() > BYTES {
+                self.settle_changes(cx);
+            }
+        }
+        self.settle_changes(cx);
+    }
+}

@@ -1,0 +1,159 @@
+//! Changes: what a request asks of the kernel, from the message that is written for it to the notification that it causes.
+#![forbid(unsafe_code)]
+
+use super::XfrmEngine;
+use super::attribute::REQUEST;
+use super::event::Origin;
+use super::shadow::Unused;
+use crate::afkey::request::{Request, is_change};
+use crate::afkey::sa::SaId;
+use crate::keyd::{Context, Errno, Time};
+use crate::wire::{Header, Message, MessageType};
+
+/// Of a change to an SA, what its notification does not say.
+pub struct OwnChange {
+    /// The SA.
+    pub id: SaId,
+    /// An UPDATE found it in use, and changes its limits only.
+    pub mature: bool,
+    /// What XFRM has no use for.
+    pub unused: Option<Box<Unused>>,
+}
+
+/// How far a change is.
+enum State {
+    /// A message is written for it.
+    Written,
+    /// Its message was not written, or the kernel refused it. No notification of it will come.
+    Refused(Errno),
+    /// The kernel made it, and its notification waits.
+    Made,
+    /// Its notification was told. Only changes to SAs are followed so far.
+    Told,
+}
+
+/// A change.
+struct Change {
+    /// The header of its request.
+    header: Header,
+    sa: Option<OwnChange>,
+    state: State,
+}
+
+/// The changes that are under way: one, or those that travel together.
+#[derive(Default)]
+pub struct Changes(Vec<Change>);
+
+impl Changes {
+    /// Adds one that was written, or why it was not.
+    pub fn push(&mut self, header: Header, written: Result<Option<OwnChange>, Errno>) {
+        let (sa, state) = match written {
+            Ok(sa) => (sa, State::Written),
+            Err(errno) => (None, State::Refused(errno)),
+        };
+        self.0.push(Change { header, sa, state });
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes what a change of ours left for its notification, which is told now.
+    pub fn told(&mut self, origin: Origin, id: &SaId) -> Option<OwnChange> {
+        let own = |change: &&mut Change| {
+            let Change { header, sa, state } = change;
+            matches!(state, State::Made)
+                && (header.seq, header.pid) == (origin.seq, origin.pid)
+                && sa.as_ref().is_some_and(|sa| sa.id == *id)
+        };
+        let change = self.0.iter_mut().find(own)?;
+        change.state = State::Told;
+        change.sa.take()
+    }
+}
+
+/// Whether requests of a type become one change of the kernel's, without a question before it, so that it can travel with
+/// others.
+pub fn is_one_change(msg_type: MessageType) -> bool {
+    is_change(msg_type) && msg_type != MessageType::UPDATE
+}
+
+impl XfrmEngine {
+    /// Writes the change that a request asks for; no message is written if it fails.
+    pub(super) fn write_change(
+        &mut self,
+        message: &Message<'_>,
+        request: &Request,
+        flags: u16,
+        now: Time,
+    ) -> Result<Option<OwnChange>, Errno> {
+        let header = message.header();
+        match request {
+            Request::Add(sa) => return self.write_add(message, sa, flags).map(Some),
+            Request::Update(sa) => return self.write_update(message, sa, flags, now).map(Some),
+            Request::Delete(id) => self.write_delete(header, id, flags)?,
+            Request::PolicyAdd(policy) => self.write_spd_add(message, policy, false, flags),
+            Request::PolicyUpdate(policy) => self.write_spd_add(message, policy, true, flags),
+            Request::PolicyDelete(name) => self.write_spd_delete(message, name, flags),
+            Request::PolicyDeleteById(id) => self.write_spd_delete_by_id(header, *id, flags)?,
+            // No change.
+            _ => return Err(Errno::EOPNOTSUPP),
+        }
+        Ok(None)
+    }
+
+    /// Makes one change and tells of events, its own among them. The kernel tells every listener of a change before `send`
+    /// returns, this engine too. An event does not say that the change succeeded: another engine's may have the same sequence
+    /// number and process id. An error says that it did not.
+    pub(super) fn change(
+        &mut self,
+        message: &Message<'_>,
+        request: &Request,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Errno> {
+        let own = self.write_change(message, request, REQUEST, cx.now)?;
+        self.requests.change(&mut self.writer)?;
+        self.changes.push(message.header(), Ok(own));
+        self.made(0);
+        self.take_events(cx);
+        self.changes.0.clear();
+        Ok(())
+    }
+
+    /// Sends what was gathered, and tells what came of each change in order.
+    pub(super) fn settle_changes(&mut self, cx: &mut Context<'_>) {
+        let outcomes = match self.gathered.bytes() {
+            [] => Ok(Vec::new()),
+            _ => self.requests.change_all(&mut self.gathered),
+        };
+        let failed = outcomes.as_ref().err().copied().unwrap_or(Errno::ENOBUFS);
+        let mut outcomes = outcomes.unwrap_or_default().into_iter();
+        for n in 0..self.changes.len() {
+            let Some(Change { header, state, .. }) = self.changes.0.get_mut(n) else { break };
+            if matches!(state, State::Written) {
+                if let Err(errno) = outcomes.next().unwrap_or(Err(failed)) {
+                    *state = State::Refused(errno);
+                }
+            }
+            let header = *header;
+            if let State::Refused(errno) = *state {
+                cx.report(header, errno);
+            } else {
+                self.made(n);
+                self.take_events_until(Some(Origin { seq: header.seq, pid: header.pid }), cx);
+            }
+        }
+        self.take_events(cx);
+        self.changes.0.clear();
+    }
+
+    /// The kernel made a change, whose notification is on its way.
+    fn made(&mut self, n: usize) {
+        let Some(change) = self.changes.0.get_mut(n) else { return };
+        change.state = State::Made;
+        if let Some(own) = change.sa.as_ref().filter(|own| own.mature) {
+            // New limits: the SA is as young as ever, unless the kernel finds one of them reached and says so.
+            self.shadow.set_dying(&own.id, Some(false));
+        }
+    }
+}
