@@ -143,6 +143,7 @@ mod tests {
         worker.say(Kind::Serving, 1, None, false).unwrap();
         drop(guardian);
         assert!(matches!(worker.hear(false), Ok(Some(Heard { kind: Kind::Client, value: 3, fd: Some(_) }))));
-        assert!(matches!(worker.hear(false), Ok(None)));
+        // Waits: a process that another test forked may have a copy for a moment.
+        assert!(matches!(worker.hear(true), Ok(None)));
     }
 }

@@ -327,9 +327,8 @@ impl<S: Service + Sources> Service for &mut Recorded<S> {
 
 #[cfg(test)]
 mod tests {
-    use pfkey_rs::engine::Engine;
+    use pfkey_rs::engine::{Engine, LINUX};
     use pfkey_rs::keyd::Hub;
-    use pfkey_rs::wire::Profile;
 
     use super::*;
     use crate::notes::WORDS;
@@ -338,7 +337,7 @@ mod tests {
     fn keys_in_the_record_are_wiped_when_it_begins_anew() {
         let memory = Rc::new(Memory::new(WORDS, BYTES).unwrap());
         let (guardian, link) = Link::pair().unwrap();
-        let hub = Hub::new(Engine::new(Profile::Linux), Profile::Linux);
+        let hub = Hub::new(Engine::new(&LINUX));
         let mut recorded = Recorded::new(hub, Rc::new(link), Rc::clone(&memory));
         let mut service = &mut recorded;
         let id = service.open();
