@@ -1,15 +1,17 @@
 //! One security association of the embedded engine.
 
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
+use crate::wire::address::hash_address;
 use crate::wire::{
     AuthAlgorithm, EncryptAlgorithm, Ends, Errno, IpsecProtocol, Message, Mode, Prefix, SaState, SaType,
 };
 
 /// What names an SA: the source address is no part of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SaId {
     /// Destination address.
     pub dst: IpAddr,
@@ -17,6 +19,14 @@ pub struct SaId {
     pub spi: u32,
     /// AH, ESP, IPComp, or any for a larval of no protocol.
     pub proto: IpsecProtocol,
+}
+
+impl Hash for SaId {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_address(self.dst, state);
+        state.write_u64(u64::from(self.spi) << 8 | u64::from(self.proto.0));
+    }
 }
 
 /// The states of an SA: the kernel's (`XFRM_STATE_*`), of which it has one for mature and dying.
