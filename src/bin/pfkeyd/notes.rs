@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
+use nix::errno::Errno;
 use pfkey_rs::keyd::keeper::{Keeper, Slot, Unfinished, Word};
 use pfkey_rs::keyd::log::log;
 use pfkey_rs::keyd::{SessionId, SessionState, limits};
@@ -38,6 +39,12 @@ pub struct Notes {
     pub memory: Rc<Memory>,
 }
 
+/// The guardian lives, and the two would wait for each other in vain. It starts another worker.
+fn give_up(what: &str, errno: Errno) -> ! {
+    log(&format!("pfkeyd: the worker cannot {what} its guardian: {errno}"));
+    std::process::exit(1)
+}
+
 fn place(slot: Slot) -> Option<usize> {
     ((slot as usize) < SLOTS).then(|| FIRST_SLOT + SLOT * slot as usize)
 }
@@ -58,13 +65,9 @@ impl Keeper for Notes {
             }
             Ok(Some(Heard { kind: Kind::Statistics, .. })) => Word::Statistics,
             Ok(Some(Heard { kind: Kind::Standby, .. })) => Word::Checkpoint,
-            Ok(Some(_)) | Err(nix::errno::Errno::EAGAIN) => Word::Nothing,
+            Ok(Some(_)) | Err(Errno::EAGAIN) => Word::Nothing,
             Ok(None) => Word::Ended,
-            Err(errno) => {
-                // The guardian lives, and would be waited for in vain. It starts another worker.
-                log(&format!("pfkeyd: the worker cannot hear its guardian: {errno}"));
-                std::process::exit(1);
-            }
+            Err(errno) => give_up("hear", errno),
         }
     }
 
@@ -100,8 +103,11 @@ impl Keeper for Notes {
         for word in 0..SLOT {
             self.memory.set_word(at + word, 0);
         }
-        // Not heard: then there is no guardian who would need the slot.
-        let _ = self.link.say(Kind::Released, slot, None, true);
+        match self.link.say(Kind::Released, slot, None, true) {
+            // Without a guardian nobody needs the slot.
+            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => {}
+            Err(errno) => give_up("tell", errno),
+        }
     }
 
     fn begin(&mut self, slot: Slot, sent: u64, done: usize) {
