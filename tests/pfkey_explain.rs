@@ -18,6 +18,7 @@ spdadd 10.0.1.0/24 10.0.4.0/24 any -P out none;
 spdadd 10.0.0.1 10.0.0.2[80] tcp -P out ipsec ah/transport//require;
 spdadd 10.0.0.1 10.0.0.2 udp -P out ipsec esp/transport//use ah/transport//require;
 spdadd 10.0.0.1 10.0.0.3 any -P out ipsec esp/transport//require;
+spdadd 10.0.0.1 10.0.0.4 any -P out ipsec esp/transport//unique;
 ";
 
 fn run(arguments: &[&str]) -> Output {
@@ -48,6 +49,11 @@ fn what_becomes_of_packets() {
             "└─ route  mtu 1500 → 1446 for the packet, overhead 50..57 bytes",
             "goes out through these SAs",
         ]
+    );
+    assert_eq!(
+        explained(file, &["10.0.0.1", "10.0.0.4"])[0],
+        "10.0.0.1/32 → 10.0.0.4/32  ipsec",
+        "level unique, with a reqid of the engine's own choice"
     );
     assert_eq!(
         explained(file, &["10.0.1.7 → 10.0.2.9 tcp dport 443"]),

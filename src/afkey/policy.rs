@@ -1,4 +1,4 @@
-//! One policy of the embedded engine.
+//! One policy, as key engines have it.
 
 use std::net::IpAddr;
 
@@ -78,7 +78,10 @@ impl Policy {
         if is_of_socket(id) {
             return None;
         }
-        let templates = parse_requests(requests, dir, Ends::unspecified(selector.src.address), || None).ok()?;
+        // What is there already was made by a key engine, whose reqids no request may choose, or by others, who may leave
+        // out a tunnel on the way out: read as if on the way in.
+        let nowhere = Ends::unspecified(selector.src.address);
+        let templates = parse_requests(requests, PolicyDirection::INBOUND, nowhere, Some).ok()?;
         let usage = usage(message.lifetime(Ext::LIFETIME_CURRENT));
         Some(Self {
             id,
@@ -112,7 +115,7 @@ impl Policy {
             return Err(Errno::EINVAL);
         }
         let templates = match policy_type {
-            PolicyType::IPSEC => parse_requests(requests, dir, Ends::unspecified(like), || None)?,
+            PolicyType::IPSEC => parse_requests(requests, dir, Ends::unspecified(like), |_| None)?,
             _ => Vec::new(),
         };
         let block = policy_type == PolicyType::DISCARD;

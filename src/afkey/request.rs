@@ -140,7 +140,7 @@ fn policy(message: &Message<'_>, judge: &mut impl Judge) -> Result<Policy, Errno
     let context = judge.context(message)?;
     let nowhere = Ends::unspecified(selector.src.address);
     let templates = match policy_type {
-        PolicyType::IPSEC => parse_requests(requests, dir, nowhere, || judge.new_reqid())?,
+        PolicyType::IPSEC => parse_requests(requests, dir, nowhere, |_| judge.new_reqid())?,
         _ => Vec::new(),
     };
     Ok(Policy {

@@ -1,4 +1,4 @@
-//! One security association of the embedded engine.
+//! One security association, as key engines have it.
 
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;

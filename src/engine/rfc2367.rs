@@ -23,6 +23,9 @@ const FIRST_SPI: u32 = 256;
 /// What an SA carries for its key managers only, returned as it came.
 const CARRIED: [Ext; 4] = [Ext::IDENTITY_SRC, Ext::IDENTITY_DST, Ext::SENSITIVITY, Ext::X_KMPRIVATE];
 
+/// Bytes of it: with the longest keys there is room for them in a message. RFC 2367 has no limit.
+const MAX_CARRIED: usize = 4096;
+
 /// One address extension. Ports and a protocol belong together, and to ACQUIRE alone.
 fn end(message: &Message<'_>, ext: Ext) -> Result<Prefix, Errno> {
     let (fixed, sockaddr) = message.address(ext).ok_or(Errno::EINVAL)?;
@@ -257,6 +260,10 @@ impl Engine {
             sa.selector = Some(Selector::from(end(request, Ext::ADDRESS_PROXY)?));
         }
         sa.carried = CARRIED.iter().filter_map(|&e| request.extension(e)).flat_map(|e| e.bytes).copied().collect();
+        // What cannot be shown must not be kept: a dump would end there.
+        if sa.carried.len() > MAX_CARRIED {
+            return Err(Errno::ENOBUFS);
+        }
         sa.seq = header.seq;
         Ok(sa)
     }

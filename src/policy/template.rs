@@ -38,12 +38,13 @@ pub fn ends(bytes: &[u8]) -> Result<Ends, Errno> {
 }
 
 /// Reads the requests of a policy of type IPSEC (`parse_ipsecrequests`). In transport mode a template has no ends but the
-/// family of `nowhere`. `new_reqid` gives a number of its own to a request of level unique without one.
+/// family of `nowhere`. `new_reqid` gives a number of its own to a request of
+/// level unique that has none, or one beyond those that a request may choose.
 pub fn parse_requests(
     bytes: &[u8],
     dir: PolicyDirection,
     nowhere: Ends,
-    mut new_reqid: impl FnMut() -> Option<u32>,
+    mut new_reqid: impl FnMut(u32) -> Option<u32>,
 ) -> Result<Vec<Template>, Errno> {
     let mut templates = Vec::new();
     let mut requests = Requests::new(bytes);
@@ -62,7 +63,7 @@ fn parse_request(
     body: &[u8],
     dir: PolicyDirection,
     nowhere: Ends,
-    new_reqid: &mut impl FnMut() -> Option<u32>,
+    new_reqid: &mut impl FnMut(u32) -> Option<u32>,
 ) -> Result<Template, Errno> {
     let mode = Mode(request.mode);
     if mode == Mode::ANY {
@@ -92,7 +93,7 @@ fn parse_request(
         PolicyLevel::UNIQUE => {
             template.reqid = match request.reqid.get() {
                 given @ 1..=MANUAL_REQID_MAX => given,
-                _ => new_reqid().ok_or(Errno::ENOBUFS)?,
+                given => new_reqid(given).ok_or(Errno::ENOBUFS)?,
             };
         }
         _ => {}

@@ -104,7 +104,7 @@ pub(super) fn look_up() -> Result<(Program, bool), OpenError> {
             None => Err(no_pfkeyd(Some(path.path()), None)),
         };
     }
-    installed_or_beside(INSTALLED).map(|program| (program, false))
+    installed_or_beside(INSTALLED, own_object).map(|program| (program, false))
 }
 
 /// Whether the environment names one, which `path` becomes.
@@ -112,7 +112,11 @@ fn name_in_environment(path: &mut PathBuffer) -> bool {
     sys::with_secure_env(c"PFKEYD", |value| value.is_some_and(|value| path.set(&[value])))
 }
 
-fn installed_or_beside(installed: Option<&str>) -> Result<Program, OpenError> {
+/// `library` says what file this code is in.
+fn installed_or_beside(
+    installed: Option<&str>,
+    library: impl FnOnce(&mut PathBuffer) -> bool,
+) -> Result<Program, OpenError> {
     let mut path = PathBuffer::new();
     if installed.is_some_and(|installed| path.set(&[installed.as_bytes()])) {
         if let Some(fd) = open(AT_FDCWD, path.path(), false)? {
@@ -120,7 +124,7 @@ fn installed_or_beside(installed: Option<&str>) -> Result<Program, OpenError> {
         }
     }
     let mut object = PathBuffer::new();
-    if sys::is_at_secure() || !own_object(&mut object) {
+    if sys::is_at_secure() || !library(&mut object) {
         return Err(no_pfkeyd(installed.map(Path::new), None));
     }
     for (above, name) in BESIDE {
@@ -269,23 +273,18 @@ mod tests {
     #[test]
     fn an_installed_pfkeyd_comes_before_one_beside_the_library() {
         let directory = std::env::temp_dir().join(format!("pfkey-place-{}", std::process::id()));
-        std::fs::create_dir(&directory).unwrap();
-        let installed = directory.join("pfkeyd");
+        let lib = directory.join("lib");
+        std::fs::create_dir_all(&lib).unwrap();
+        let (installed, beside) = (directory.join("installed"), lib.join("pfkeyd"));
+        std::fs::copy("/bin/true", &beside).unwrap();
+        let library = |object: &mut PathBuffer| object.set(&[lib.join("library.so").as_os_str().as_bytes()]);
+        let found = |installed| installed_or_beside(installed, library).unwrap().path.path().to_owned();
         let name = installed.to_str().unwrap();
-        // This program stands for the library, and a copy of it for a pfkeyd beside it.
-        let this = std::env::current_exe().unwrap();
-        let beside = this.with_file_name("pfkeyd");
-        let _ = std::fs::hard_link(&this, &beside);
-        if !fstat(File::open(this.parent().unwrap()).unwrap()).is_ok_and(|stat| is_ours(&stat, true)) {
-            return println!("skipped: the tree is another user's");
-        }
-        let found = |installed| installed_or_beside(installed).unwrap().path.path().to_owned();
         assert_eq!(found(None), beside);
         assert_eq!(found(Some(name)), beside, "nothing is installed yet");
-        std::fs::copy(&this, &installed).unwrap();
+        std::fs::copy("/bin/true", &installed).unwrap();
         assert_eq!(found(Some(name)), installed);
         std::fs::remove_dir_all(directory).unwrap();
-        std::fs::remove_file(beside).unwrap();
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub(super) fn program(named: Option<&PathBuffer>) -> Option<Program> {
     if named.is_some() != known.named || named.is_some_and(|named| named.path() != known.path.path()) {
         return None;
     }
+    // Looked at before it is duplicated: closing a copy of another file gives up the program's POSIX locks on that file.
+    (sys::file_behind(known.fd)? == known.file).then_some(())?;
     let fd = sys::duplicate(known.fd).ok()?;
     let found = fstat(&fd).ok()?;
     ((found.st_dev, found.st_ino) == known.file).then(|| Program { fd, path: known.path.clone() })

@@ -31,6 +31,14 @@ pub(crate) fn own(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// Device and inode of whatever has this number.
+pub(super) fn file_behind(fd: RawFd) -> Option<(u64, u64)> {
+    // SAFETY: stat is plain data, valid when zeroed.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: a live buffer; a number that is not open gives EBADF.
+    (unsafe { libc::fstat(fd, &raw mut stat) } == 0).then_some((stat.st_dev, stat.st_ino))
+}
+
 /// A copy of whatever has this number, at the lowest that is free; closed over the next exec.
 ///
 /// # Errors

@@ -56,6 +56,7 @@ impl XfrmEngine {
             }
             // What comes faster than it is taken must not hold a request back: what waited when this began was told.
             if taken > MOST_EVENTS && self.inbox.is_empty() {
+                self.inbox.look_again();
                 break;
             }
         }

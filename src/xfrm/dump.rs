@@ -34,11 +34,9 @@ pub struct XfrmDump {
 
 impl XfrmEngine {
     fn open_dump(&mut self, listed: Listed) -> Result<XfrmDump, Errno> {
-        let netlink = match self.spare.take() {
-            Some(netlink) => netlink,
-            None => Netlink::open()?,
-        };
-        let reader = DumpReader::start(netlink, self.writer.bytes());
+        let netlink = self.spare.take().map_or_else(Netlink::open, Ok);
+        let reader = netlink.and_then(|netlink| DumpReader::start(netlink, self.writer.bytes()));
+        // Whatever became of it: the next request must not follow it.
         self.writer.clear();
         Ok(XfrmDump { reader: reader?, listed, since: self.removals.begin() })
     }

@@ -55,6 +55,11 @@ impl Inbox {
         self.waiting.is_empty()
     }
 
+    /// There may be more than was there when it was looked at last.
+    pub const fn look_again(&mut self) {
+        self.drained = false;
+    }
+
     /// Decodes the next event and wipes it; `None` if there is none.
     ///
     /// # Errors

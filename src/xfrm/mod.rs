@@ -227,8 +227,9 @@ impl KeyEngine for XfrmEngine {
         }
         events.join(Group::Acquire)?;
         events.join(Group::Mapping)?;
-        if !self.complete {
-            self.reconcile()?;
+        // If that fails it is done with the next events; the registration stays.
+        if !self.complete && self.reconcile().is_err() {
+            self.behind = true;
         }
         Ok(())
     }

@@ -260,6 +260,16 @@ fn c103_what_is_private_to_key_managers_comes_back() {
 }
 
 #[test]
+fn more_that_is_private_than_a_message_holds_is_refused_and_nothing_is_kept() {
+    let mut w = World::new(1);
+    let words = 3000_u16;
+    let mut private = vec![0; usize::from(words) * 8];
+    private[..4].copy_from_slice(&[words.to_ne_bytes(), 17_u16.to_ne_bytes()].concat());
+    assert_eq!(w.errno(&ah().raw(private)), libc::ENOBUFS);
+    assert_eq!(w.errno(&named(M::GET)), ESRCH);
+}
+
+#[test]
 fn c106_equal_numbers_of_two_sockets_do_not_mix() {
     let mut w = World::new(2);
     w.done(&ah());

@@ -199,7 +199,7 @@ fn translate(bytes: &[u8], v6: bool, policy: &mut SocketPolicy) -> Result<usize,
     if kind == PolicyType::IPSEC {
         let requests = len.checked_sub(POLICY_LEN).and_then(|n| behind.get(..n)).ok_or(Errno::EINVAL)?;
         let nowhere: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-        let parsed = parse_requests(requests, PolicyDirection(dir), Ends::unspecified(nowhere), new_reqid);
+        let parsed = parse_requests(requests, PolicyDirection(dir), Ends::unspecified(nowhere), |_| new_reqid());
         let parsed = parsed.map_err(|errno| Errno::from_raw(errno.to_raw()))?;
         for (to, from) in policy.templates.iter_mut().zip(&parsed) {
             write_template(from, to);

@@ -11,12 +11,14 @@ pub fn fork_with(child: impl FnOnce() -> u8) -> io::Result<Pid> {
     // SAFETY: this program has one thread.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => {
-            let status = child();
-            // SAFETY: no pointers. Nothing that the parent prepared for its own end is run or written twice.
-            unsafe { libc::_exit(status.into()) }
-        }
+        ForkResult::Child => end(child()),
     }
+}
+
+/// Ends a forked process: nothing that its parent prepared for its own end is run or written twice.
+pub fn end(status: u8) -> ! {
+    // SAFETY: no pointers.
+    unsafe { libc::_exit(status.into()) }
 }
 
 /// The ends of this process's children interest nobody.

@@ -58,8 +58,10 @@ pub struct Guardian<W: FnMut(Link) -> u8> {
     memory: Rc<Memory>,
     /// Clients that fit.
     room: usize,
-    /// The last client was refused, or could not be let in; it was said.
+    /// The last client was refused.
     full: bool,
+    /// The last client could not be let in: descriptors or memory ran out.
+    short: bool,
     /// Nobody is let in until then, because descriptors ran out.
     closed_until: Option<Instant>,
 }
@@ -91,6 +93,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             memory,
             room: limits::clients(),
             full: false,
+            short: false,
             closed_until: None,
         };
         if let Some(client) = first {
@@ -224,7 +227,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
             Err(errno) => {
                 // Out of descriptors or memory. The listener would stay readable: look away for a while.
-                if !std::mem::replace(&mut self.full, true) {
+                if !std::mem::replace(&mut self.short, true) {
                     log(&format!("pfkeyd: accept: {errno}"));
                 }
                 self.closed_until = Some(Instant::now() + Duration::from_millis(100));
@@ -241,7 +244,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             self.memory.set_word(REFUSED, self.memory.word(REFUSED) + 1);
             return limits::refuse(client.as_fd());
         }
-        self.full = false;
+        (self.full, self.short) = (false, false);
         if free == self.clients.len() {
             self.clients.push(None);
         }

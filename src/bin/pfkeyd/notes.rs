@@ -10,6 +10,7 @@ use pfkey_rs::keyd::{SessionId, SessionState, limits};
 use pfkey_rs::wire::Header;
 use zerocopy::IntoBytes;
 
+use super::child::end;
 use super::link::{Heard, Kind, Link, SHORTAGE};
 use super::memory::Memory;
 
@@ -42,11 +43,21 @@ pub struct Notes {
 /// The guardian lives, and the two would wait for each other in vain. It starts another worker.
 fn give_up(what: &str, errno: Errno) -> ! {
     log(&format!("pfkeyd: the worker cannot {what} its guardian: {errno}"));
-    std::process::exit(1)
+    end(1)
 }
 
 fn place(slot: Slot) -> Option<usize> {
     ((slot as usize) < SLOTS).then(|| FIRST_SLOT + SLOT * slot as usize)
+}
+
+impl Notes {
+    /// Tells the guardian, if there is one: without it nobody needs to know.
+    fn tell(&self, kind: Kind, slot: Slot) {
+        match self.link.say(kind, slot, None, true) {
+            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => {}
+            Err(errno) => give_up("tell", errno),
+        }
+    }
 }
 
 impl Keeper for Notes {
@@ -60,7 +71,7 @@ impl Keeper for Notes {
             Ok(Some(Heard { kind: Kind::Client, value, fd: None })) => {
                 // There was no number for it. The guardian still has it.
                 std::thread::sleep(SHORTAGE);
-                let _ = self.link.say(Kind::Client, value, None, true);
+                self.tell(Kind::Client, value);
                 Word::Nothing
             }
             Ok(Some(Heard { kind: Kind::Statistics, .. })) => Word::Statistics,
@@ -103,11 +114,7 @@ impl Keeper for Notes {
         for word in 0..SLOT {
             self.memory.set_word(at + word, 0);
         }
-        match self.link.say(Kind::Released, slot, None, true) {
-            // Without a guardian nobody needs the slot.
-            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => {}
-            Err(errno) => give_up("tell", errno),
-        }
+        self.tell(Kind::Released, slot);
     }
 
     fn begin(&mut self, slot: Slot, sent: u64, done: usize) {

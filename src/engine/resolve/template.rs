@@ -266,8 +266,8 @@ pub(in crate::engine) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted,
         ..Default::default()
     };
     writer.policy(policy, &[]);
-    // Policies made through PF_KEY name no algorithms, so Linux proposes none; IPComp gets no proposal.
-    if SaType::from_protocol(key.proto) != SaType::X_IPCOMP {
+    // Policies made through PF_KEY name no algorithms, so Linux proposes none; what is neither AH nor ESP gets no proposal.
+    if matches!(key.proto, IpsecProtocol::AH | IpsecProtocol::ESP) {
         writer.proposal(32, &[]);
     }
     if let Some(context) = context {
