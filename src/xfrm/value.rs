@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::attribute::{Attributes, Writer};
 use super::layout::{INFINITE, LifetimeConfig, LifetimeCurrent, Selector as XfrmSelector, UserSecCtx, attribute};
 use crate::afkey::sa::{Limits, Selector, Usage};
-use crate::wire::address::{family, from_xfrm, to_xfrm};
+use crate::wire::address::{family, from_xfrm, to_xfrm, width};
 use crate::wire::{Ends, Message, Mode, Prefix};
 
 /// `XFRM_MODE_*` of a mode, where any was made transport.
@@ -98,9 +98,11 @@ pub fn selector_from_xfrm(selector: &XfrmSelector) -> Option<Selector> {
 /// A selector taken for one of a family, whatever its own.
 pub fn selector_in_family(selector: &XfrmSelector, family: u16) -> Option<Selector> {
     let ends = ends_from_xfrm(&selector.saddr, &selector.daddr, family)?;
+    // Longer than an address the kernel has none (verify_newpolicy_info), and PF_KEY cannot say it.
+    let prefix = |address, len: u8| Prefix { address, len: len.min(width(address)) };
     Some(Selector {
-        src: Prefix { address: ends.src(), len: selector.prefixlen_s },
-        dst: Prefix { address: ends.dst(), len: selector.prefixlen_d },
+        src: prefix(ends.src(), selector.prefixlen_s),
+        dst: prefix(ends.dst(), selector.prefixlen_d),
         proto: selector.proto,
         sport: selector.sport.get(),
         dport: selector.dport.get(),
