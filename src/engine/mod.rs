@@ -52,7 +52,7 @@ use std::net::IpAddr;
 
 use crate::afkey::request::Request;
 pub use crate::afkey::{message, policy, sa};
-use crate::keyd::{self, Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
+use crate::keyd::{self, Context, DumpMessage, DumpStep, Errno, KeyEngine, Sources, Supported, Time};
 use crate::random::{self, Random};
 use crate::wire::address::{family, to_xfrm};
 use crate::wire::layout::SadbXFilter;
@@ -209,6 +209,8 @@ impl Engine {
         }
     }
 }
+
+impl Sources for Engine {}
 
 impl KeyEngine for Engine {
     type Dump = EngineDump;

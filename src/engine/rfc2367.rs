@@ -176,15 +176,9 @@ impl Engine {
         if request.has(Ext::LIFETIME_CURRENT) {
             return Err(Errno::EINVAL);
         }
-        let sa = self.rfc_counted_sa(request, cx.now.as_secs())?;
-        if self.sadb.find(&sa.id()).is_some() {
-            return Err(Errno::EEXIST);
-        }
-        let larval = self.answered_by(&sa);
-        let index = self.sadb.insert(sa, cx.now.as_secs());
-        if let Some(larval) = larval {
-            self.sadb.remove(larval);
-        }
+        let now = cx.now.as_secs();
+        let sa = self.rfc_counted_sa(request, now)?;
+        let index = self.insert_new(sa, now)?;
         self.show(index, reply(request.header()), Audience::All, Shown::Reply, cx)
     }
 

@@ -2,7 +2,7 @@
 
 use super::message::Shown;
 use super::sa::{Context as SecurityContext, Sa, SaId, State};
-use super::sadb::AcquireKey;
+use super::sadb::{AcquireKey, Index};
 use super::spd::Spd;
 use super::{Engine, SaCounts, algorithm};
 use crate::afkey::read::{Judge, answer};
@@ -109,16 +109,21 @@ impl Engine {
     pub(super) fn add(&mut self, header: Header, sa: Sa, cx: &mut Context<'_>) -> Result<(), Errno> {
         init_state(&sa)?;
         let notice = answer(header, MessageType::ADD, sa.satype());
+        let index = self.insert_new(sa, cx.now.as_secs())?;
+        self.show(index, notice, Audience::All, Shown::Whole, cx)
+    }
+
+    /// Adds an SA that is not there yet. The larval that it answers goes without a message.
+    pub(super) fn insert_new(&mut self, sa: Sa, now: u64) -> Result<Index, Errno> {
         if self.sadb.find(&sa.id()).is_some() {
             return Err(Errno::EEXIST);
         }
         let larval = self.answered_by(&sa);
-        let index = self.sadb.insert(sa, cx.now.as_secs());
-        // The larval that this SA answers goes without a message.
+        let index = self.sadb.insert(sa, now);
         if let Some(larval) = larval {
             self.sadb.remove(larval);
         }
-        self.show(index, notice, Audience::All, Shown::Whole, cx)
+        Ok(index)
     }
 
     /// `pfkey_add` of an UPDATE.

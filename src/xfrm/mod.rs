@@ -39,7 +39,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use crate::afkey::policy::Policy;
 use crate::afkey::request::Request;
 use crate::afkey::sa::SaId;
-use crate::keyd::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
+use crate::keyd::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Sources, Supported, Time};
 use crate::wire::{Extras, Message};
 use attribute::Writer;
 use change::{Changes, is_one_change};
@@ -117,11 +117,6 @@ impl XfrmEngine {
         }
     }
 
-    /// What becomes readable when the kernel has news, which [`KeyEngine::event`] takes.
-    pub(crate) fn event_source(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.inbox.as_fd())
-    }
-
     /// Sets what is offered beyond AF_KEY.
     pub const fn set_extras(&mut self, extras: Extras) {
         self.extras = extras;
@@ -183,6 +178,12 @@ impl XfrmEngine {
             self.take_events(cx);
         }
         outcome
+    }
+}
+
+impl Sources for XfrmEngine {
+    fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.inbox.as_fd()]
     }
 }
 

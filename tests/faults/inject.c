@@ -9,9 +9,10 @@
  *     starts); without it only calls of the others (the client, and what it forks)
  * -t  seconds after which everything is killed, 10 if not given
  *
- * Processes are named by descent: 0 is the command, 0.1 its second child. Others, whose parent has ended, are 1, 2, … in the
- * order in which they begin to count, marks or not. The command's exit status is passed on (128 + n after signal n). 124: it was still running when its time was over. 123: it ended, but a process
- * that it left behind did not end in as many seconds again. 122: the call never came. 125: the tool itself failed.
+ * Processes are named by descent: 0.1 is the second child of 0. The others, whose parent does not count or has ended, are 0, 1,
+ * 2, … in the order in which they begin to count, marks or not. The command's exit status is passed on (128 + n after
+ * signal n). 124: it was still running when its time was over. 123: it ended, but a process that it left behind did not end in
+ * as many seconds again. 122: the call never came. 125: the tool itself failed.
  *
  * A filter sends the calls of the table below to this process (SECCOMP_RET_USER_NOTIF), which lets them go on or
  * answers in the kernel's place; forks and executed programs inherit it. Root is not needed.
