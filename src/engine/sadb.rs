@@ -1,166 +1,28 @@
-//! The SADB: SAs by name, by the addresses that they connect, by what a larval is looked for, and in the order of
-//! dumps.
+//! The SADB. It keeps its own indexes, timers and counters of changes: an SA changes through [`Sadb::edit`] only.
 //!
-//! An SA lives in one slot while it lives. The indexes hold slot numbers only and read the keys from the slots, so that
-//! a million SAs cost a few bytes each beside themselves.
+//! An SA is found by its name, on the route that it serves, as a larval, and in the order of dumps.
+
+mod changes;
+mod index;
+mod slots;
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 
-use hashbrown::HashTable;
-
-use super::sa::{Sa, SaId, State};
+use super::sa::{Sa, SaId};
 use super::spi_set::SpiSet;
 use super::timer_wheel::TimerWheel;
-use crate::wire::{Ends, IpsecProtocol, Mode};
+use changes::Changes;
+use index::{Indexes, Keys};
+use slots::{Links, NONE, Slot, Slots};
+
+pub use changes::Change;
+pub use index::{AcquireKey, Route};
+pub use slots::Index;
 
 type Hasher = foldhash::quality::RandomState;
 
-/// Where an SA lives while it lives.
-pub type Index = u32;
-
-const NONE: Index = Index::MAX;
-
-/// What a larval is found by (`__find_acq_core`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct AcquireKey {
-    /// Source and destination.
-    pub ends: Ends,
-    /// Protocol.
-    pub proto: IpsecProtocol,
-    /// Mode.
-    pub mode: Mode,
-    /// Request id.
-    pub reqid: u32,
-}
-
-impl AcquireKey {
-    /// The key of an SA.
-    #[must_use]
-    pub const fn of(sa: &Sa) -> Self {
-        Self { ends: sa.ends, proto: sa.proto, mode: sa.mode, reqid: sa.reqid }
-    }
-}
-
-/// The larvals of one key.
-#[derive(Default)]
-struct Larvals {
-    /// How many there are; while there is one, nobody else is asked for an SA.
-    count: u32,
-    /// The one without an SPI.
-    waiting: Option<Index>,
-}
-
-/// What SAs a template chooses from (the kernel's `bydst`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Route {
-    /// Source and destination.
-    pub ends: Ends,
-    /// Request id.
-    pub reqid: u32,
-}
-
-impl Route {
-    const fn of(sa: &Sa) -> Self {
-        Self { ends: sa.ends, reqid: sa.reqid }
-    }
-}
-
-/// What an SA stands under in the indexes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
-    id: SaId,
-    route: Route,
-    acquire: AcquireKey,
-    seq: u32,
-    is_larval: bool,
-    add_time: u64,
-}
-
-impl Place {
-    fn of(sa: &Sa) -> Self {
-        Self {
-            id: sa.id(),
-            route: Route::of(sa),
-            acquire: AcquireKey::of(sa),
-            seq: sa.seq,
-            is_larval: sa.state == State::Larval,
-            add_time: sa.usage.add_time,
-        }
-    }
-}
-
-/// Whether a template would still get the SA that it got: see [`Sadb::change`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
-    bucket: usize,
-    count: u32,
-}
-
-/// How many destinations are told apart when changes are counted. Two that fall together only cost a look-up.
-const CHANGE_BUCKETS: usize = 4096;
-
-/// Neighbours in a list; `NONE` = no more.
-#[derive(Clone, Copy)]
-struct Links {
-    newer: Index,
-    older: Index,
-}
-
-struct Slot {
-    sa: Sa,
-    /// All SAs.
-    all: Links,
-    /// Those of the same route.
-    route: Links,
-}
-
-/// Slots in pieces that never move: growing copies nothing and wastes at most a piece.
-#[derive(Default)]
-struct Slots {
-    pieces: Vec<Vec<Option<Slot>>>,
-    free: Vec<Index>,
-    used: usize,
-}
-
-impl Slots {
-    const PIECE: usize = 256;
-
-    fn get(&self, index: Index) -> Option<&Slot> {
-        let index = index as usize;
-        self.pieces.get(index / Self::PIECE)?.get(index % Self::PIECE)?.as_ref()
-    }
-
-    fn get_mut(&mut self, index: Index) -> Option<&mut Slot> {
-        let index = index as usize;
-        self.pieces.get_mut(index / Self::PIECE)?.get_mut(index % Self::PIECE)?.as_mut()
-    }
-
-    fn insert(&mut self, slot: Slot) -> Index {
-        self.used += 1;
-        if let Some(index) = self.free.pop() {
-            self.pieces[index as usize / Self::PIECE][index as usize % Self::PIECE] = Some(slot);
-            return index;
-        }
-        if self.pieces.last().is_none_or(|piece| piece.len() == Self::PIECE) {
-            self.pieces.push(Vec::with_capacity(Self::PIECE));
-        }
-        let piece = self.pieces.len() - 1;
-        self.pieces[piece].push(Some(slot));
-        (piece * Self::PIECE + self.pieces[piece].len() - 1) as Index
-    }
-
-    fn remove(&mut self, index: Index) -> Option<Slot> {
-        let place = index as usize;
-        let slot = self.pieces.get_mut(place / Self::PIECE)?.get_mut(place % Self::PIECE)?.take()?;
-        self.used -= 1;
-        self.free.push(index);
-        Some(slot)
-    }
-}
-
-/// Where a dump stands: before the SA that comes next.
+/// A dump's place in the list of SAs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Walker(u32);
 
@@ -168,18 +30,10 @@ pub struct Walker(u32);
 pub struct Sadb {
     slots: Slots,
     newest: Index,
-    hasher: Hasher,
-    by_id: HashTable<Index>,
-    /// The newest of each route.
-    by_route: HashTable<Index>,
-    /// SPIs by protocol, whatever the addresses.
-    spis: SpiSet,
-    larvals: HashMap<AcquireKey, Larvals, Hasher>,
-    by_seq: HashMap<u32, Vec<Index>, Hasher>,
+    indexes: Indexes,
     timers: TimerWheel,
-    /// How often SAs changed, by destination and reqid (the kernel's `genid`, without a field in each SA).
-    changes: Box<[u32]>,
-    /// What each parked dump looks at next.
+    changes: Changes,
+    /// The SA that each dump shows next.
     walkers: HashMap<u32, Index>,
     next_walker: u32,
     inserted: u64,
@@ -190,14 +44,9 @@ impl Default for Sadb {
         Self {
             slots: Slots::default(),
             newest: NONE,
-            hasher: Hasher::default(),
-            by_id: HashTable::new(),
-            by_route: HashTable::new(),
-            spis: SpiSet::default(),
-            larvals: HashMap::default(),
-            by_seq: HashMap::default(),
+            indexes: Indexes::default(),
             timers: TimerWheel::default(),
-            changes: vec![0; CHANGE_BUCKETS].into(),
+            changes: Changes::default(),
             walkers: HashMap::new(),
             next_walker: 0,
             inserted: 0,
@@ -205,20 +54,11 @@ impl Default for Sadb {
     }
 }
 
-/// A key that is read from the slots. A slot that is indexed is in use; if it were not, it would match nothing.
-fn key_of<K>(slots: &Slots, index: Index, key: impl Fn(&Sa) -> K) -> Option<K> {
-    slots.get(index).map(|slot| key(&slot.sa))
-}
-
-fn hash_of<K: Hash>(hasher: &Hasher, slots: &Slots, index: Index, key: impl Fn(&Sa) -> K) -> u64 {
-    key_of(slots, index, key).map_or(0, |key| hasher.hash_one(key))
-}
-
 impl Sadb {
     /// Number of SAs, larvals included.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.slots.used
+        self.slots.used()
     }
 
     /// Whether there is no SA.
@@ -239,24 +79,25 @@ impl Sadb {
         self.slots.get(index).map(|slot| &slot.sa)
     }
 
-    /// Changes an SA, whatever of it. Its indexes and its timer follow, and who remembers a choice among SAs looks again.
-    /// `now` is Unix time in seconds.
+    /// Changes any field of an SA. Its indexes and its timer follow, and choices among SAs that were remembered are made
+    /// again. `now` is Unix time in seconds.
     pub fn edit<R>(&mut self, index: Index, now: u64, change: impl FnOnce(&mut Sa) -> R) -> Option<R> {
         let slot = self.slots.get_mut(index)?;
-        let before = Place::of(&slot.sa);
+        let before = Keys::of(&slot.sa);
         let done = change(&mut slot.sa);
-        let (after, timer) = (Place::of(&slot.sa), slot.sa.next_check(now));
+        let (after, timer) = (Keys::of(&slot.sa), slot.sa.next_check(now));
         if after == before {
             self.note_change(&after.route);
         } else {
             self.unindex(index, &before);
-            self.index(index);
+            self.index(index, &after);
         }
         self.timers.set(index, timer);
         Some(done)
     }
 
-    /// An SA meets a packet at `now`, Unix time in seconds: limits may count from its first use. A choice stays a choice.
+    /// An SA is used for a packet at `now`, Unix time in seconds: limits may count from its first use. Choices that were
+    /// remembered stay valid.
     pub fn touch(&mut self, index: Index, now: u64) {
         let Some(slot) = self.slots.get_mut(index).filter(|slot| slot.sa.usage.use_time == 0) else { return };
         slot.sa.usage.use_time = now;
@@ -275,61 +116,64 @@ impl Sadb {
     /// An SA by its name. SAs without an SPI have none.
     #[must_use]
     pub fn find(&self, id: &SaId) -> Option<Index> {
-        let hash = self.hasher.hash_one(id);
-        self.by_id.find(hash, |&i| key_of(&self.slots, i, Sa::id) == Some(*id)).copied()
+        self.indexes.find(&self.slots, id)
     }
 
     /// The SPIs that are in use.
     #[must_use]
     pub const fn spis(&self) -> &SpiSet {
-        &self.spis
+        &self.indexes.spis
     }
 
-    /// How the SAs to a destination with a reqid are now. What a template got stays right while they
-    /// [are unchanged](Sadb::is_unchanged).
+    /// The present state of the SAs to a destination with a reqid. What a template chose stays right while it
+    /// [is unchanged](Sadb::is_unchanged).
     #[must_use]
     pub fn change(&self, dst: IpAddr, reqid: u32) -> Change {
-        let bucket = self.hasher.hash_one((dst, reqid)) as usize % CHANGE_BUCKETS;
-        Change { bucket, count: self.changes.get(bucket).copied().unwrap_or(0) }
+        self.changes.now(dst, reqid)
     }
 
-    /// Whether no SA came, went or began to die there since.
+    /// Whether no SA was added, changed or removed there since.
     #[must_use]
-    pub fn is_unchanged(&self, change: &Change) -> bool {
-        self.changes.get(change.bucket) == Some(&change.count)
+    pub fn is_unchanged(&self, since: &Change) -> bool {
+        self.changes.is_unchanged(since)
     }
 
-    /// An SA of a route came, went or changed.
+    /// An SA of a route was added, changed or removed.
     fn note_change(&mut self, route: &Route) {
-        let Change { bucket, count } = self.change(route.ends.dst(), route.reqid);
-        if let Some(changes) = self.changes.get_mut(bucket) {
-            *changes = count.wrapping_add(1);
-        }
+        self.changes.note(route.ends.dst(), route.reqid);
+    }
+
+    fn index(&mut self, index: Index, keys: &Keys) {
+        self.note_change(&keys.route);
+        self.indexes.add(&mut self.slots, index, keys);
+    }
+
+    fn unindex(&mut self, index: Index, keys: &Keys) {
+        self.note_change(&keys.route);
+        self.indexes.remove(&mut self.slots, index, keys);
     }
 
     /// A larval that waits for an SPI (`__find_acq_core`).
     #[must_use]
     pub fn find_larval(&self, key: &AcquireKey) -> Option<Index> {
-        self.larvals.get(key)?.waiting
+        self.indexes.find_larval(key)
     }
 
-    /// Whether there is a larval, with an SPI or without, so that key managers know already.
+    /// Whether there is a larval, with an SPI or without, so that key managers have been asked.
     #[must_use]
     pub fn is_acquiring(&self, key: &AcquireKey) -> bool {
-        self.larvals.contains_key(key)
+        self.indexes.is_acquiring(key)
     }
 
     /// A larval by its sequence number (`__xfrm_find_acq_byseq`).
     #[must_use]
     pub fn find_by_seq(&self, seq: u32) -> Option<Index> {
-        self.by_seq.get(&seq)?.last().copied()
+        self.indexes.find_by_seq(seq)
     }
 
-    /// The SAs of a route: those added in the latest second first, and of one second the one that came last.
+    /// The SAs of a route: those added in the latest second first, and within a second the last one first.
     pub fn on_route(&self, route: Route) -> impl Iterator<Item = (Index, &Sa)> {
-        let hash = self.hasher.hash_one(route);
-        let mut next =
-            self.by_route.find(hash, |&i| key_of(&self.slots, i, Route::of) == Some(route)).copied().unwrap_or(NONE);
+        let mut next = self.indexes.first_on_route(&self.slots, &route).unwrap_or(NONE);
         std::iter::from_fn(move || {
             let slot = self.slots.get(next)?;
             let index = std::mem::replace(&mut next, slot.route.older);
@@ -345,24 +189,24 @@ impl Sadb {
         index
     }
 
-    /// Adds an SA of another engine's as the newest. It ends when that one says so: it has no timer here.
+    /// Adds a copy of another engine's SA as the newest. That engine ends it: it has no timer here.
     pub fn insert_copy(&mut self, sa: Sa) -> Index {
+        let (keys, older) = (Keys::of(&sa), self.newest);
         let nowhere = Links { newer: NONE, older: NONE };
-        let older = self.newest;
         let index = self.slots.insert(Slot { sa, all: Links { newer: NONE, older }, route: nowhere });
         if let Some(before) = self.slots.get_mut(older) {
             before.all.newer = index;
         }
         self.newest = index;
         self.inserted += 1;
-        self.index(index);
+        self.index(index, &keys);
         index
     }
 
-    /// Removes an SA. Dumps that stood before it stand before the next one.
+    /// Removes an SA. Dumps that would show it next go on with the one after it.
     pub fn remove(&mut self, index: Index) -> Option<Sa> {
-        let place = Place::of(self.get(index)?);
-        self.unindex(index, &place);
+        let keys = Keys::of(self.get(index)?);
+        self.unindex(index, &keys);
         let slot = self.slots.remove(index)?;
         self.timers.set(index, None);
         match self.slots.get_mut(slot.all.newer) {
@@ -380,25 +224,25 @@ impl Sadb {
         Some(slot.sa)
     }
 
-    /// Sets the timer of an SA, whose own went off, for the limit that comes next after `now`, Unix time in seconds.
+    /// Sets the timer of an SA whose timer went off to its next limit after `now`, Unix time in seconds.
     pub fn rearm(&mut self, index: Index, now: u64) {
         if let Some(slot) = self.slots.get(index) {
             self.timers.set(index, slot.sa.next_check(now));
         }
     }
 
-    /// When timers are to be looked at next, Unix time in seconds.
+    /// When [`Sadb::pop_timer`] is due next, Unix time in seconds.
     #[must_use]
     pub fn next_timer(&self) -> Option<u64> {
         self.timers.next()
     }
 
-    /// Takes one timer that is due at `now`.
+    /// Removes one timer that is due at `now`, and returns its SA.
     pub fn pop_timer(&mut self, now: u64) -> Option<Index> {
         self.timers.pop(now)
     }
 
-    /// The SAs, newest first, with what `keep` says yes to.
+    /// The SAs that `keep` accepts, newest first.
     #[must_use]
     pub fn select(&self, keep: impl Fn(&Sa) -> bool) -> Vec<Index> {
         let mut found = Vec::new();
@@ -412,7 +256,7 @@ impl Sadb {
         found
     }
 
-    /// Parks a dump before the newest SA.
+    /// Starts a dump at the newest SA.
     pub fn start_walk(&mut self) -> Walker {
         let id = self.next_walker;
         self.next_walker = self.next_walker.wrapping_add(1);
@@ -420,7 +264,7 @@ impl Sadb {
         Walker(id)
     }
 
-    /// The next SA of a dump that `keep` says yes to; the dump then stands behind it.
+    /// The next SA of a dump that `keep` accepts.
     pub fn walk(&mut self, walker: Walker, keep: impl Fn(&Sa) -> bool) -> Option<Index> {
         let next = self.walkers.get_mut(&walker.0)?;
         while let Some(slot) = self.slots.get(*next) {
@@ -432,105 +276,17 @@ impl Sadb {
         None
     }
 
-    /// Forgets a dump.
+    /// Ends a dump.
     pub fn end_walk(&mut self, walker: Walker) {
         self.walkers.remove(&walker.0);
-    }
-
-    fn index(&mut self, index: Index) {
-        let Some(place) = self.get(index).map(Place::of) else { return };
-        self.note_change(&place.route);
-        let Self { slots, hasher, by_id, by_route, .. } = self;
-        let Place { id, route, acquire, seq, is_larval, add_time } = place;
-        if id.spi != 0 {
-            by_id.insert_unique(hasher.hash_one(id), index, |&i| hash_of(hasher, slots, i, Sa::id));
-            self.spis.insert(id.spi, id.proto.0);
-        }
-        let hash = hasher.hash_one(route);
-        // Sorted by the time of adding, so that the first that will do is the one to take. That of a new SA is the latest;
-        // one that takes another's place may be older than those that came meanwhile.
-        let (mut newer, mut older) = (NONE, NONE);
-        match by_route.find_mut(hash, |&i| key_of(slots, i, Route::of) == Some(route)) {
-            Some(head) => {
-                older = *head;
-                while let Some(slot) = slots.get(older).filter(|slot| slot.sa.usage.add_time > add_time) {
-                    (newer, older) = (older, slot.route.older);
-                }
-                if newer == NONE {
-                    *head = index;
-                }
-            }
-            None => {
-                by_route.insert_unique(hash, index, |&i| hash_of(hasher, slots, i, Route::of));
-            }
-        }
-        if let Some(slot) = slots.get_mut(index) {
-            slot.route = Links { newer, older };
-        }
-        if let Some(slot) = slots.get_mut(newer) {
-            slot.route.older = index;
-        }
-        if let Some(slot) = slots.get_mut(older) {
-            slot.route.newer = index;
-        }
-        if is_larval {
-            let larvals = self.larvals.entry(acquire).or_default();
-            larvals.count += 1;
-            if id.spi == 0 {
-                larvals.waiting = Some(index);
-            }
-            if seq != 0 {
-                self.by_seq.entry(seq).or_default().push(index);
-            }
-        }
-    }
-
-    /// Takes an SA out of the indexes, where it stands under what it was.
-    fn unindex(&mut self, index: Index, place: &Place) {
-        self.note_change(&place.route);
-        let Self { slots, hasher, by_id, by_route, .. } = self;
-        let Some(links) = slots.get(index).map(|slot| slot.route) else { return };
-        let Place { id, route, acquire, seq, is_larval, .. } = *place;
-        if id.spi != 0 {
-            if let Ok(entry) = by_id.find_entry(hasher.hash_one(id), |&i| i == index) {
-                entry.remove();
-            }
-            self.spis.remove(id.spi, id.proto.0);
-        }
-        if links.newer == NONE {
-            match by_route.find_entry(hasher.hash_one(route), |&i| i == index) {
-                Ok(head) if links.older == NONE => drop(head.remove()),
-                Ok(mut head) => *head.get_mut() = links.older,
-                Err(_) => {}
-            }
-        }
-        if let Some(newer) = slots.get_mut(links.newer) {
-            newer.route.older = links.older;
-        }
-        if let Some(older) = slots.get_mut(links.older) {
-            older.route.newer = links.newer;
-        }
-        if is_larval {
-            if let Some(larvals) = self.larvals.get_mut(&acquire) {
-                larvals.count -= 1;
-                larvals.waiting = larvals.waiting.filter(|&waiting| waiting != index);
-                if larvals.count == 0 {
-                    self.larvals.remove(&acquire);
-                }
-            }
-            if let Some(list) = self.by_seq.get_mut(&seq) {
-                list.retain(|&i| i != index);
-                if list.is_empty() {
-                    self.by_seq.remove(&seq);
-                }
-            }
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::sa::State;
+    use crate::wire::{Ends, IpsecProtocol, Mode};
 
     fn ends() -> Ends {
         Ends::new([10, 0, 0, 2].into(), [10, 0, 0, 1].into()).unwrap()
@@ -575,8 +331,7 @@ mod tests {
         assert!(sadb.spis().contains(77, 50));
         sadb.remove(index);
         assert!(sadb.is_empty() && !sadb.spis().contains(77, 50) && sadb.find_by_seq(9).is_none());
-        assert!(sadb.larvals.is_empty() && sadb.by_seq.is_empty() && sadb.next_timer().is_none());
-        assert!(sadb.by_id.is_empty() && sadb.by_route.is_empty() && sadb.spis.is_empty());
+        assert!(sadb.indexes.is_empty() && sadb.next_timer().is_none());
     }
 
     #[test]
@@ -600,31 +355,31 @@ mod tests {
         let (first, second) = (sadb.insert(sa(1), 0), sadb.insert(sa(2), 0));
         let (dst, route) = (ends().dst(), Route::of(&sa(1)));
         let spis = |sadb: &Sadb, route| sadb.on_route(route).map(|(_, sa)| sa.spi).collect::<Vec<_>>();
-        // Another reqid: another route, and both are told.
+        // Another reqid is another route: both change.
         let (old, new) = (sadb.change(dst, 0), sadb.change(dst, 9));
         sadb.edit(first, 0, |sa| (sa.reqid, sa.spi) = (9, 3));
         assert!(!sadb.is_unchanged(&old) && !sadb.is_unchanged(&new));
         assert_eq!((spis(&sadb, route), spis(&sadb, Route { reqid: 9, ..route })), (vec![2], vec![3]));
         assert_eq!(sadb.find(&sa(3).id()), Some(first));
         assert_eq!(sadb.find(&sa(1).id()), None);
-        // Older than it was: behind those that are not.
+        // A route is sorted by the time of adding.
         sadb.edit(first, 0, |sa| (sa.reqid, sa.usage.add_time) = (0, 7));
         assert_eq!(spis(&sadb, route), [3, 2]);
         sadb.edit(second, 0, |sa| sa.usage.add_time = 8);
         assert_eq!(spis(&sadb, route), [2, 3]);
-        // What no index shows: a limit, and the beginning of its end.
+        // Limits and state are in no index.
         let same = sadb.change(dst, 0);
         sadb.edit(second, 8, |sa| (sa.soft.add_seconds, sa.state) = (5, State::Mature));
         assert_eq!((sadb.next_timer(), sadb.is_unchanged(&same)), (Some(13), false));
         sadb.edit(second, 13, |sa| sa.state = State::Dying);
         assert_eq!(sadb.next_timer(), None);
-        // A larval that was given up is none any more.
+        // A refused larval is a larval no longer.
         let key = AcquireKey::of(&larval(4));
         let larval = sadb.insert(larval(4), 0);
         assert!(sadb.is_acquiring(&key));
         sadb.edit(larval, 0, |sa| sa.state = State::Refused);
         assert_eq!((sadb.is_acquiring(&key), sadb.find_by_seq(9), sadb.next_timer()), (false, None, Some(30)));
-        // A packet is no change.
+        // Traffic is no change.
         let same = sadb.change(dst, 0);
         sadb.edit(second, 8, |sa| sa.hard.use_seconds = 4);
         let after = sadb.change(dst, 0);

@@ -16,6 +16,8 @@ mod errno;
 mod error;
 pub mod extension;
 pub mod extras;
+mod header;
+mod ipsecrequest;
 pub mod layout;
 mod message;
 pub mod message_type;
@@ -30,7 +32,9 @@ pub use errno::Errno;
 pub use error::{Rule, WireError};
 pub use extension::ExtensionType;
 pub use extras::Extras;
-pub use message::{Extension, Header, Message, Requests};
+pub use header::Header;
+pub use ipsecrequest::Requests;
+pub use message::{Extension, Message};
 pub use message_type::MessageType;
 pub use number::{
     IdentityType, IpsecProtocol, Mode, PolicyDirection, PolicyLevel, PolicyType, SaFlags, SaState, SaType,

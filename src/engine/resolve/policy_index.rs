@@ -10,14 +10,16 @@
 //! A policy is stronger when its priority value is smaller; among equals the one inserted earlier wins
 //! (`xfrm_policy_lookup_bytype`).
 
+mod prefixes;
+mod tuple;
+
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::net::IpAddr;
 
 use crate::afkey::sa::{Flow, Selector};
+use crate::wire::Prefix;
 use crate::wire::address::width;
-use crate::wire::{Ends, Prefix};
+use prefixes::Side;
+use tuple::{Bits, Same, Shape, Tuple, as_flow};
 
 /// How strong a policy is: priority, then age (a number that grows with each insertion). Smaller is stronger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,210 +30,10 @@ pub struct Rank {
     pub position: u64,
 }
 
-/// The bits that a tuple leaves open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Shape {
-    splen: u8,
-    dplen: u8,
-    proto: bool,
-    sport: bool,
-    dport: bool,
-}
-
-/// One number is hashed faster than five.
-impl Hash for Shape {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u32(u32::from_ne_bytes([self.splen, self.dplen, self.upper(), 0]));
-    }
-}
-
-/// An address of one of the families. Tables of IPv4 have a quarter of the size, which is most of what a look-up costs.
-trait Bits: Copy + Default + Eq + Hash + fmt::Debug {
-    /// Its width in bits.
-    const WIDTH: u8;
-
-    /// Those of an address of the family; none of another's.
-    fn of(address: IpAddr) -> Self;
-
-    /// The first `plen` bits, the rest zero.
-    fn masked(self, plen: u8) -> Self;
-}
-
-impl Bits for u32 {
-    const WIDTH: u8 = 32;
-
-    fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(v4) => v4.to_bits(),
-            IpAddr::V6(_) => 0,
-        }
-    }
-
-    fn masked(self, plen: u8) -> Self {
-        match plen {
-            0 => 0,
-            1..=31 => self & Self::MAX << (32 - plen),
-            _ => self,
-        }
-    }
-}
-
-impl Bits for u128 {
-    const WIDTH: u8 = 128;
-
-    fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V6(v6) => v6.to_bits(),
-            IpAddr::V4(_) => 0,
-        }
-    }
-
-    fn masked(self, plen: u8) -> Self {
-        match plen {
-            0 => 0,
-            1..=127 => self & Self::MAX << (128 - plen),
-            _ => self,
-        }
-    }
-}
-
-/// What a tuple looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Masked<A> {
-    saddr: A,
-    daddr: A,
-    /// Protocol and ports.
-    upper: u64,
-}
-
-impl Shape {
-    /// Which of protocol and ports it looks at, as a number below 8.
-    fn upper(self) -> u8 {
-        u8::from(self.proto) | u8::from(self.sport) << 1 | u8::from(self.dport) << 2
-    }
-
-    fn with_upper(splen: u8, dplen: u8, upper: u8) -> Self {
-        Self { splen, dplen, proto: upper & 1 != 0, sport: upper & 2 != 0, dport: upper & 4 != 0 }
-    }
-
-    fn of(selector: &Selector) -> Self {
-        Self {
-            splen: selector.src.len,
-            dplen: selector.dst.len,
-            proto: selector.proto != 0,
-            sport: selector.sport != 0,
-            dport: selector.dport != 0,
-        }
-    }
-
-    fn apply<A: Bits>(self, flow: &Flow) -> Masked<A> {
-        let (sport, dport) = (if self.sport { flow.sport } else { 0 }, if self.dport { flow.dport } else { 0 });
-        let proto = if self.proto { flow.proto } else { 0 };
-        Masked {
-            saddr: A::of(flow.ends.src()).masked(self.splen),
-            daddr: A::of(flow.ends.dst()).masked(self.dplen),
-            upper: u64::from(proto) << 32 | u64::from(sport) << 16 | u64::from(dport),
-        }
-    }
-}
-
 type RandomState = foldhash::quality::RandomState;
 
-/// A policy: its strength, and what the caller knows it by.
+/// A policy: its strength, and the caller's number of it.
 type Ranked = (Rank, u32);
-
-/// Policies with the same masked selector; they differ in host bits. Most often there is one.
-#[derive(Debug)]
-struct Same {
-    strongest: Ranked,
-    /// The others, strongest first.
-    others: Vec<Ranked>,
-}
-
-impl Same {
-    fn insert(&mut self, new: Ranked) {
-        let new = if new < self.strongest { std::mem::replace(&mut self.strongest, new) } else { new };
-        let at = self.others.partition_point(|other| *other < new);
-        self.others.insert(at, new);
-    }
-
-    /// Whether it was there; it must not be the only one.
-    fn remove(&mut self, rank: Rank) -> bool {
-        let others = &mut self.others;
-        if self.strongest.0 == rank {
-            self.strongest = others.remove(0);
-            return true;
-        }
-        others.binary_search_by(|(other, _)| other.cmp(&rank)).map(|at| others.remove(at)).is_ok()
-    }
-}
-
-/// Policies that leave the same bits open.
-#[derive(Debug, Default)]
-struct Tuple<A> {
-    policies: HashMap<Masked<A>, Same, RandomState>,
-    /// Every rank in the tuple; the first bounds what the tuple can hold.
-    ranks: BTreeSet<Rank>,
-}
-
-/// Which prefix lengths occur on one side, and for which prefixes.
-#[derive(Debug)]
-struct Side<A> {
-    prefixes: HashMap<(A, u8), OnPrefix, RandomState>,
-    /// Number of distinct prefixes of each length.
-    lengths: [u32; 129],
-}
-
-/// The policies with a prefix on one side.
-#[derive(Clone, Copy, Debug)]
-struct OnPrefix {
-    policies: u32,
-    /// None of them is stronger. It may be too strong after a removal, which costs time and no more.
-    bound: Rank,
-    /// Where one of that strength is, or was.
-    strongest: Shape,
-}
-
-impl<A> Default for Side<A> {
-    fn default() -> Self {
-        Self { prefixes: HashMap::default(), lengths: [0; 129] }
-    }
-}
-
-impl<A: Bits> Side<A> {
-    fn add(&mut self, addr: IpAddr, plen: u8, rank: Rank, shape: Shape) {
-        let lengths = &mut self.lengths;
-        let prefix = self.prefixes.entry((A::of(addr).masked(plen), plen)).or_insert_with(|| {
-            lengths[usize::from(plen.min(128))] += 1;
-            OnPrefix { policies: 0, bound: rank, strongest: shape }
-        });
-        prefix.policies += 1;
-        if rank < prefix.bound {
-            (prefix.bound, prefix.strongest) = (rank, shape);
-        }
-    }
-
-    fn remove(&mut self, addr: IpAddr, plen: u8) {
-        let key = (A::of(addr).masked(plen), plen);
-        if let Some(prefix) = self.prefixes.get_mut(&key) {
-            prefix.policies -= 1;
-            if prefix.policies == 0 {
-                self.prefixes.remove(&key);
-                self.lengths[usize::from(plen.min(128))] -= 1;
-            }
-        }
-    }
-
-    /// The prefixes of an address, by their length.
-    fn matching(&self, addr: IpAddr) -> Vec<(u8, OnPrefix)> {
-        let occurs = |plen: &u8| self.lengths[usize::from((*plen).min(128))] != 0;
-        let addr = A::of(addr);
-        let prefix = |plen| Some((plen, *self.prefixes.get(&(addr.masked(plen), plen))?));
-        let mut found = Vec::with_capacity(usize::from(A::WIDTH) / 2);
-        found.extend((0..=A::WIDTH).filter(occurs).filter_map(prefix));
-        found
-    }
-}
 
 /// The policies of one family.
 #[derive(Debug, Default)]
@@ -245,7 +47,7 @@ struct Family<A> {
     dst: Side<A>,
 }
 
-/// An index over the policies of one direction. `u32` is whatever the caller knows a policy by.
+/// An index over the policies of one direction. `u32` is the caller's number of a policy.
 #[derive(Debug, Default)]
 pub struct PolicyIndex {
     v4: Family<u32>,
@@ -299,14 +101,14 @@ impl PolicyIndex {
         self.lookup_where(flow, |_| true)
     }
 
-    /// The strongest policy that covers a flow and that `accept` takes; for what the index does not look at
-    /// (interface, mark, security context).
+    /// The strongest policy that covers a flow and that `accept` accepts. `accept` checks what is not indexed (interface,
+    /// mark, security context).
     pub fn lookup_where(&self, flow: &Flow, accept: impl FnMut(u32) -> bool) -> Option<(Rank, u32)> {
         if flow.ends.is_ipv6() { self.v6.lookup(flow, accept) } else { self.v4.lookup(flow, accept) }
     }
 }
 
-/// Whether what was found is stronger than anything of this bound.
+/// Whether the best policy so far is stronger than any that this bound allows.
 fn is_beaten(best: Option<Ranked>, bound: Rank) -> bool {
     best.is_some_and(|(rank, _)| rank < bound)
 }
@@ -399,7 +201,7 @@ impl<A: Bits> Family<A> {
         best
     }
 
-    /// Looks for a flow's policy in one tuple, and takes it for the best if it is.
+    /// Looks a flow up in one tuple. A policy that is stronger than the best so far takes its place.
     fn probe(&self, shape: Shape, flow: &Flow, accept: &mut impl FnMut(u32) -> bool, best: &mut Option<Ranked>) {
         let Some(same) = self.tuples.get(&shape).and_then(|tuple| tuple.policies.get(&shape.apply(flow))) else {
             return;
@@ -428,15 +230,12 @@ fn clamp(selector: &Selector) -> Selector {
     Selector { src: clamp(selector.src), dst: clamp(selector.dst), ..*selector }
 }
 
-/// The first packet that a selector covers.
-fn as_flow(selector: &Selector) -> Flow {
-    let Selector { src, dst, proto, sport, dport } = *selector;
-    Flow { ends: Ends::in_family_of_dst(src.address, dst.address), proto, sport, dport }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
+    use crate::wire::Ends;
 
     /// A small generator, so that a failure repeats (xorshift64*).
     struct Random(u64);
@@ -473,7 +272,7 @@ mod tests {
         }
     }
 
-    /// What the index computes, said directly.
+    /// The index's specification.
     fn matches(selector: &Selector, flow: &Flow) -> bool {
         selector.is_ipv6() == flow.ends.is_ipv6() && selector.covers(flow)
     }

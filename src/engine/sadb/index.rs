@@ -1,0 +1,235 @@
+//! The indexes of the SADB. They hold slot numbers only and read the keys from the slots, so that a million SAs cost a
+//! few bytes each beside themselves.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash};
+
+use hashbrown::HashTable;
+
+use super::Hasher;
+use super::slots::{Index, Links, NONE, Slots};
+use crate::engine::sa::{Sa, SaId, State};
+use crate::engine::spi_set::SpiSet;
+use crate::wire::{Ends, IpsecProtocol, Mode};
+
+/// What a larval is found by (`__find_acq_core`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AcquireKey {
+    /// Source and destination.
+    pub ends: Ends,
+    /// Protocol.
+    pub proto: IpsecProtocol,
+    /// Mode.
+    pub mode: Mode,
+    /// Request id.
+    pub reqid: u32,
+}
+
+impl AcquireKey {
+    /// The key of an SA.
+    #[must_use]
+    pub const fn of(sa: &Sa) -> Self {
+        Self { ends: sa.ends, proto: sa.proto, mode: sa.mode, reqid: sa.reqid }
+    }
+}
+
+/// The larvals of one key.
+#[derive(Default)]
+struct Larvals {
+    /// How many there are. While there is one, no other SA is acquired.
+    count: u32,
+    /// The one without an SPI.
+    waiting: Option<Index>,
+}
+
+/// The SAs that a template chooses from (the kernel's `bydst`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Route {
+    /// Source and destination.
+    pub ends: Ends,
+    /// Request id.
+    pub reqid: u32,
+}
+
+impl Route {
+    pub(super) const fn of(sa: &Sa) -> Self {
+        Self { ends: sa.ends, reqid: sa.reqid }
+    }
+}
+
+/// Everything that an SA is indexed by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Keys {
+    id: SaId,
+    pub route: Route,
+    acquire: AcquireKey,
+    seq: u32,
+    is_larval: bool,
+    add_time: u64,
+}
+
+impl Keys {
+    pub fn of(sa: &Sa) -> Self {
+        Self {
+            id: sa.id(),
+            route: Route::of(sa),
+            acquire: AcquireKey::of(sa),
+            seq: sa.seq,
+            is_larval: sa.state == State::Larval,
+            add_time: sa.usage.add_time,
+        }
+    }
+}
+
+/// The indexes. The slots are passed to each function that reads keys from them.
+#[derive(Default)]
+pub(super) struct Indexes {
+    hasher: Hasher,
+    by_id: HashTable<Index>,
+    /// The newest SA of each route.
+    by_route: HashTable<Index>,
+    /// SPIs by protocol, whatever the addresses.
+    pub spis: SpiSet,
+    larvals: HashMap<AcquireKey, Larvals, Hasher>,
+    by_seq: HashMap<u32, Vec<Index>, Hasher>,
+}
+
+/// A key that is read from the slots. A slot that is indexed is in use; if it were not, it would match nothing.
+fn key_of<K>(slots: &Slots, index: Index, key: impl Fn(&Sa) -> K) -> Option<K> {
+    slots.get(index).map(|slot| key(&slot.sa))
+}
+
+fn hash_of<K: Hash>(hasher: &Hasher, slots: &Slots, index: Index, key: impl Fn(&Sa) -> K) -> u64 {
+    key_of(slots, index, key).map_or(0, |key| hasher.hash_one(key))
+}
+
+impl Indexes {
+    pub fn find(&self, slots: &Slots, id: &SaId) -> Option<Index> {
+        let hash = self.hasher.hash_one(id);
+        self.by_id.find(hash, |&i| key_of(slots, i, Sa::id) == Some(*id)).copied()
+    }
+
+    /// The larval without an SPI.
+    pub fn find_larval(&self, key: &AcquireKey) -> Option<Index> {
+        self.larvals.get(key)?.waiting
+    }
+
+    pub fn is_acquiring(&self, key: &AcquireKey) -> bool {
+        self.larvals.contains_key(key)
+    }
+
+    /// The larval with a sequence number that came last.
+    pub fn find_by_seq(&self, seq: u32) -> Option<Index> {
+        self.by_seq.get(&seq)?.last().copied()
+    }
+
+    /// The first SA of a route; [`Links`] lead to the others.
+    pub fn first_on_route(&self, slots: &Slots, route: &Route) -> Option<Index> {
+        let hash = self.hasher.hash_one(route);
+        self.by_route.find(hash, |&i| key_of(slots, i, Route::of) == Some(*route)).copied()
+    }
+
+    /// Adds an SA to the indexes.
+    pub fn add(&mut self, slots: &mut Slots, index: Index, keys: &Keys) {
+        let Self { hasher, by_id, .. } = self;
+        let Keys { id, acquire, seq, is_larval, .. } = *keys;
+        if id.spi != 0 {
+            by_id.insert_unique(hasher.hash_one(id), index, |&i| hash_of(hasher, slots, i, Sa::id));
+            self.spis.insert(id.spi, id.proto.0);
+        }
+        self.add_to_route(slots, index, keys);
+        if is_larval {
+            let larvals = self.larvals.entry(acquire).or_default();
+            larvals.count += 1;
+            if id.spi == 0 {
+                larvals.waiting = Some(index);
+            }
+            if seq != 0 {
+                self.by_seq.entry(seq).or_default().push(index);
+            }
+        }
+    }
+
+    /// Removes an SA from the indexes. `keys` are those that it was added with.
+    pub fn remove(&mut self, slots: &mut Slots, index: Index, keys: &Keys) {
+        let Self { hasher, by_id, .. } = self;
+        let Keys { id, acquire, seq, is_larval, .. } = *keys;
+        if id.spi != 0 {
+            if let Ok(entry) = by_id.find_entry(hasher.hash_one(id), |&i| i == index) {
+                entry.remove();
+            }
+            self.spis.remove(id.spi, id.proto.0);
+        }
+        self.remove_from_route(slots, index, &keys.route);
+        if is_larval {
+            if let Some(larvals) = self.larvals.get_mut(&acquire) {
+                larvals.count -= 1;
+                larvals.waiting = larvals.waiting.filter(|&waiting| waiting != index);
+                if larvals.count == 0 {
+                    self.larvals.remove(&acquire);
+                }
+            }
+            if let Some(list) = self.by_seq.get_mut(&seq) {
+                list.retain(|&i| i != index);
+                if list.is_empty() {
+                    self.by_seq.remove(&seq);
+                }
+            }
+        }
+    }
+
+    /// A route's list is sorted by the time of adding, the latest first, because a template takes the first SA that fits.
+    /// A new SA is the latest. An SA that moves to this route may be older than others there.
+    fn add_to_route(&mut self, slots: &mut Slots, index: Index, keys: &Keys) {
+        let Self { hasher, by_route, .. } = self;
+        let Keys { route, add_time, .. } = *keys;
+        let hash = hasher.hash_one(route);
+        let (mut newer, mut older) = (NONE, NONE);
+        match by_route.find_mut(hash, |&i| key_of(slots, i, Route::of) == Some(route)) {
+            Some(head) => {
+                older = *head;
+                while let Some(slot) = slots.get(older).filter(|slot| slot.sa.usage.add_time > add_time) {
+                    (newer, older) = (older, slot.route.older);
+                }
+                if newer == NONE {
+                    *head = index;
+                }
+            }
+            None => {
+                by_route.insert_unique(hash, index, |&i| hash_of(hasher, slots, i, Route::of));
+            }
+        }
+        if let Some(slot) = slots.get_mut(index) {
+            slot.route = Links { newer, older };
+        }
+        if let Some(slot) = slots.get_mut(newer) {
+            slot.route.older = index;
+        }
+        if let Some(slot) = slots.get_mut(older) {
+            slot.route.newer = index;
+        }
+    }
+
+    fn remove_from_route(&mut self, slots: &mut Slots, index: Index, route: &Route) {
+        let Some(links) = slots.get(index).map(|slot| slot.route) else { return };
+        if links.newer == NONE {
+            match self.by_route.find_entry(self.hasher.hash_one(route), |&i| i == index) {
+                Ok(head) if links.older == NONE => drop(head.remove()),
+                Ok(mut head) => *head.get_mut() = links.older,
+                Err(_) => {}
+            }
+        }
+        if let Some(newer) = slots.get_mut(links.newer) {
+            newer.route.older = links.older;
+        }
+        if let Some(older) = slots.get_mut(links.older) {
+            older.route.newer = links.newer;
+        }
+    }
+
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        let tables = self.by_id.is_empty() && self.by_route.is_empty() && self.spis.is_empty();
+        tables && self.larvals.is_empty() && self.by_seq.is_empty()
+    }
+}
