@@ -5,7 +5,7 @@
 
 use std::ffi::CStr;
 
-use crate::wire::align::AlignError;
+use crate::align::AlignError;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $value:literal, $text:literal;)*) => {

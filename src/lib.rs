@@ -4,9 +4,10 @@
 //!
 //! | room | what it does |
 //! |---|---|
-//! | [`wire`] | PF_KEYv2 messages as bytes: numbers, layouts, a validated view, a writer |
+//! | [`wire`] | PF_KEYv2 messages as bytes: numbers, layouts, a validated view, a writer (the crate `pfkey-wire`) |
 //! | [`policy`] | policy specifications: text ⇄ typed ⇄ `sadb_x_policy` bytes |
 //! | [`request`] | what a key manager asks for, typed, and as messages |
+//! | [`align`] | libipsec's own checks of messages |
 //! | [`print`] | messages as people read them |
 //! | [`socket`] | opening a PF_KEY descriptor and moving messages over it |
 //! | [`afkey`] | what af_key makes of requests, and how it shows SAs and policies; shared by the engines |
@@ -20,6 +21,7 @@
 #![deny(unsafe_code)]
 
 pub mod afkey;
+pub mod align;
 pub mod batch;
 pub mod capi;
 pub mod engine;
@@ -32,5 +34,6 @@ pub mod print;
 mod random;
 pub mod request;
 pub mod socket;
-pub mod wire;
 pub mod xfrm;
+
+pub use pfkey_wire as wire;

@@ -2,9 +2,10 @@
 //! did, with the clock at 1700003600 and TZ=UTC.
 #![forbid(unsafe_code)]
 
+use pfkey_rs::align;
 use pfkey_rs::error::Code;
 use pfkey_rs::print::{self, Ending, SocketPolicyFilter, Utc};
-use pfkey_rs::wire::{Header, align};
+use pfkey_rs::wire::Header;
 use serde_json::Value;
 
 const UTC: Utc = Utc { now: 1_700_003_600 };

@@ -5,14 +5,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use pfkey_rs::align;
 use pfkey_rs::engine::{Engine, LINUX, RFC2367};
 use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
 use pfkey_rs::klips;
 use pfkey_rs::policy::{self, PolicySpec, RequestSpec};
 use pfkey_rs::print::{self, SocketPolicyFilter, Style, Utc};
-use pfkey_rs::wire::{
-    ExtensionType, Message, Mode, PolicyDirection, PolicyLevel, PolicyType, Profile, Requests, align,
-};
+use pfkey_rs::wire::{ExtensionType, Message, Mode, PolicyDirection, PolicyLevel, PolicyType, Profile, Requests};
 use proptest::prelude::*;
 
 const UTC: Utc = Utc { now: 1_700_003_600 };

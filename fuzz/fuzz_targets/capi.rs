@@ -13,7 +13,8 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 use pfkey_fuzz::drawn_message;
 use pfkey_fuzz::splitmix::Random;
 use pfkey_rs::capi::*;
-use pfkey_rs::wire::{Header, Profile, align};
+use pfkey_rs::align;
+use pfkey_rs::wire::{Header, Profile};
 
 unsafe extern "C" {
     fn pfkey_print_sadb_msg(msg: *const sadb_msg, len: usize, as_printed: c_int) -> c_int;

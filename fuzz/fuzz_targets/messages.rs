@@ -12,7 +12,8 @@ use pfkey_rs::klips::parse;
 use pfkey_rs::klips::table::Direction;
 use pfkey_rs::policy;
 use pfkey_rs::print::{self, SocketPolicyFilter, Style, Utc};
-use pfkey_rs::wire::{Errno, ExtensionType, HEADER_LEN, Header, Message, Profile, Requests, Writer, align, several};
+use pfkey_rs::align;
+use pfkey_rs::wire::{Errno, ExtensionType, HEADER_LEN, Header, Message, Profile, Requests, Writer, several};
 
 /// An engine that has every algorithm.
 struct Everything;

@@ -11,5 +11,4 @@ pub mod policy;
 #[allow(unused_imports, dead_code)]
 #[path = "../../src/socket/mod.rs"]
 pub mod socket;
-#[path = "../../src/wire/mod.rs"]
-pub mod wire;
+pub use pfkey_wire as wire;

@@ -5,8 +5,9 @@ use std::ptr;
 
 use super::guard::guard;
 use super::{argument, sadb_msg};
+use crate::align;
 use crate::error::Code;
-use crate::wire::{ExtensionType, HEADER_LEN, Header, align};
+use crate::wire::{ExtensionType, HEADER_LEN, Header};
 
 /// Finds the extensions of a message: `mhp[n]` points at the extension of type n, or is NULL; `mhp[0]` at the
 /// header. `mhp` has SADB_EXT_MAX + 1 = 27 elements.

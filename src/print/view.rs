@@ -4,11 +4,12 @@ use core::fmt;
 
 use zerocopy::FromBytes;
 
+use crate::align;
 use crate::error::Code;
 use crate::policy::address::{HostText, host_text};
 use crate::wire::layout::{SadbAddress, SadbExt, SadbKey, SadbLifetime, SadbXSecCtx};
 use crate::wire::sockaddr::Sockaddr;
-use crate::wire::{ExtensionType, Header, align};
+use crate::wire::{ExtensionType, Header};
 
 use super::text::{Out, put};
 use super::{Environment, Short};

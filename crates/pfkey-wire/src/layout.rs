@@ -12,6 +12,8 @@ pub type Be16 = zerocopy::byteorder::U16<NetworkEndian>;
 /// 32 bits in network byte order.
 pub type Be32 = zerocopy::byteorder::U32<NetworkEndian>;
 
+#[doc(hidden)]
+#[macro_export]
 macro_rules! layouts {
     ($($(#[$doc:meta])* $name:ident: $size:literal { $($(#[$fdoc:meta])* $field:ident: $ty:ty,)* })*) => {
         $(
@@ -26,8 +28,7 @@ macro_rules! layouts {
 }
 
 /// For the structures of another dialect.
-#[allow(unused_imports, reason = "the preload object has this file, but no other dialect")]
-pub(crate) use layouts;
+pub use crate::layouts;
 
 layouts! {
     /// `struct sadb_msg`: the base header.

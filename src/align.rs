@@ -3,9 +3,9 @@
 
 use zerocopy::FromBytes;
 
-use super::layout::{SadbAddress, SadbExt};
-use super::sockaddr::{self, Sockaddr};
-use super::{ExtensionType, HEADER_LEN, Header, MessageType, PF_KEY_V2, SaType};
+use crate::wire::layout::{SadbAddress, SadbExt};
+use crate::wire::sockaddr::{self, Sockaddr};
+use crate::wire::{ExtensionType, HEADER_LEN, Header, MessageType, PF_KEY_V2, SaType};
 
 /// Slots of `pfkey_align`'s result: `SADB_EXT_MAX + 1`.
 pub const SLOTS: usize = 27;

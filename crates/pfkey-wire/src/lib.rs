@@ -1,9 +1,8 @@
 //! PF_KEYv2 as bytes (RFC 2367, `linux/pfkeyv2.h`): no I/O, no allocation, no `unsafe`.
 //!
 //! [`Message`] is a validated, borrowed view of a received message: any byte string gives a view or a
-//! [`WireError`] that names the offset and the rule, never a panic. [`Writer`] builds a message in the caller's
-//! buffer. Two sets of checks exist and are kept apart: the kernel's ([`Message::parse`]) and libipsec's
-//! `pfkey_align`/`pfkey_check` ([`align`]).
+//! [`WireError`] that names the offset and the rule, never a panic; the checks are the kernel's.
+//! [`Writer`] builds a message in the caller's buffer.
 //!
 //! Byte order: every field is in host order, except the SPI of an SA extension, the NAT-T ports, and everything
 //! inside a `sockaddr`.
@@ -11,7 +10,6 @@
 
 pub mod address;
 pub mod algorithm;
-pub mod align;
 mod errno;
 mod error;
 pub mod extension;
