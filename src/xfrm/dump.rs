@@ -24,11 +24,22 @@ enum Listed {
     Policies,
 }
 
+/// What became of one message of the kernel's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It is the next message of the dump.
+    Written,
+    /// What it shows was removed after the kernel wrote it.
+    Removed,
+    /// PF_KEY cannot show it, or it is not whole.
+    Unshowable,
+}
+
 /// A running dump.
 pub struct XfrmDump {
     reader: DumpReader,
     listed: Listed,
-    /// When it began, as [`super::removals::Removals`] counts.
+    /// The number of the last removal before it began, see [`super::removals::Removals`].
     since: u64,
 }
 
@@ -36,7 +47,7 @@ impl XfrmEngine {
     fn open_dump(&mut self, listed: Listed) -> Result<XfrmDump, Errno> {
         let netlink = self.spare.take().map_or_else(Netlink::open, Ok);
         let reader = netlink.and_then(|netlink| DumpReader::start(netlink, self.writer.bytes()));
-        // Whatever became of it: the next request must not follow it.
+        // Also where the dump could not begin: the next message would be sent together with this one.
         self.writer.clear();
         Ok(XfrmDump { reader: reader?, listed, since: self.removals.begin() })
     }
@@ -83,11 +94,11 @@ impl XfrmEngine {
                 Listed::Sas => dump.reader.next(|received| self.append_sa(since, received, now, message)),
                 Listed::Policies => dump.reader.next(|received| self.append_policy(since, received, now, message)),
             };
-            match step? {
+            match step?.transpose()? {
                 None => return Ok(DumpStep::End),
-                Some(Some(())) => return Ok(DumpStep::Entry),
-                // Gone, or not for PF_KEY: AF_KEY ends a dump at something that it cannot show.
-                Some(None) => {}
+                Some(Outcome::Written) => return Ok(DumpStep::Entry),
+                // AF_KEY ends a dump at what it cannot show.
+                Some(Outcome::Removed | Outcome::Unshowable) => {}
             }
         }
     }
@@ -98,12 +109,16 @@ impl XfrmEngine {
         received: &Received<'_>,
         now: Time,
         message: &mut DumpMessage<'_>,
-    ) -> Option<()> {
-        let (info, attributes) = received.fixed::<UsersaInfo>()?;
-        let mut sa = sa::read(&info, attributes, self.extras).filter(|sa| !self.removals.has_sa(since, &sa.id()))?;
+    ) -> Result<Outcome, Errno> {
+        let read = |(info, attributes)| sa::read(&info, attributes, self.extras);
+        let Some(mut sa) = received.fixed::<UsersaInfo>().and_then(read) else { return Ok(Outcome::Unshowable) };
+        if self.removals.has_sa(since, &sa.id()) {
+            return Ok(Outcome::Removed);
+        }
         self.shadow.complete(&mut sa, now);
         let header = Header::new(MessageType::DUMP, sa.satype(), 0, 0);
-        message.write(header, |writer| write_sa(writer, &sa, Shown::Whole)).ok()
+        message.write(header, |writer| write_sa(writer, &sa, Shown::Whole))?;
+        Ok(Outcome::Written)
     }
 
     fn append_policy(
@@ -112,23 +127,27 @@ impl XfrmEngine {
         received: &Received<'_>,
         now: Time,
         message: &mut DumpMessage<'_>,
-    ) -> Option<()> {
-        let (info, attributes) = received.fixed::<UserpolicyInfo>()?;
-        let policy = policy::read(&info, attributes).filter(|policy| !self.removals.has_policy(since, policy.id))?;
+    ) -> Result<Outcome, Errno> {
+        let read = |(info, attributes)| policy::read(&info, attributes);
+        let Some(policy) = received.fixed::<UserpolicyInfo>().and_then(read) else { return Ok(Outcome::Unshowable) };
+        if self.removals.has_policy(since, policy.id) {
+            return Ok(Outcome::Removed);
+        }
         let reserved = self.references(&policy, now);
         let header = Header { reserved, ..Header::new(MessageType::X_SPDDUMP, SaType::UNSPEC, 0, 0) };
-        message.write(header, |writer| write_policy(writer, &policy)).ok()
+        message.write(header, |writer| write_policy(writer, &policy))?;
+        Ok(Outcome::Written)
     }
 
     /// Reads a message as a part of each dump.
     #[cfg(fuzzing)]
     pub(super) fn read_dumped(&mut self, received: &Received<'_>, cx: &mut Context<'_>) {
         let mut out = Vec::new();
-        self.append_sa(0, received, cx.now, &mut DumpMessage::new(cx.buffer, &mut out));
-        self.append_policy(0, received, cx.now, &mut DumpMessage::new(cx.buffer, &mut out));
+        let _ = self.append_sa(0, received, cx.now, &mut DumpMessage::new(cx.buffer, &mut out));
+        let _ = self.append_policy(0, received, cx.now, &mut DumpMessage::new(cx.buffer, &mut out));
     }
 
-    /// Keeps the socket of a dump that came to its end for the next one.
+    /// Keeps the socket of a dump that was read to its end for the next dump.
     pub(super) fn end_dump(&mut self, dump: XfrmDump) {
         self.removals.end();
         if self.spare.is_none() {
@@ -136,12 +155,8 @@ impl XfrmEngine {
         }
     }
 
-    /// Hands everything that a dump lists to `take`.
-    fn walk(
-        &mut self,
-        mut dump: XfrmDump,
-        mut take: impl FnMut(&mut Self, &Received<'_>) -> Option<()>,
-    ) -> Result<(), Errno> {
+    /// Passes every message of a dump to `take`.
+    fn walk(&mut self, mut dump: XfrmDump, mut take: impl FnMut(&mut Self, &Received<'_>)) -> Result<(), Errno> {
         let outcome = loop {
             match dump.reader.next(|received| take(self, received)) {
                 Ok(Some(_)) => {}
@@ -158,15 +173,15 @@ impl XfrmEngine {
         let mut taken = Taken::default();
         let policies = self.open_policy_dump()?;
         self.walk(policies, |_, received| {
-            let (_, attributes) = received.fixed::<UserpolicyInfo>()?;
-            taken.extend(policy::templates(attributes).map(|template| template.reqid.get()));
-            Some(())
+            if let Some((_, attributes)) = received.fixed::<UserpolicyInfo>() {
+                taken.extend(policy::templates(attributes).map(|template| template.reqid.get()));
+            }
         })?;
         let sas = self.open_sa_dump(IpsecProtocol::ANY, None)?;
         self.walk(sas, |_, received| {
-            let (info, _) = received.fixed::<UsersaInfo>()?;
-            taken.insert(info.reqid.get());
-            Some(())
+            if let Some((info, _)) = received.fixed::<UsersaInfo>() {
+                taken.insert(info.reqid.get());
+            }
         })?;
         Ok(taken)
     }
@@ -176,10 +191,10 @@ impl XfrmEngine {
         let dump = self.open_sa_dump(IpsecProtocol::ANY, None)?;
         let mut before = self.shadow.start_over();
         let outcome = self.walk(dump, |engine, received| {
-            let (info, attributes) = received.fixed::<UsersaInfo>()?;
-            let sa = sa::read(&info, attributes, engine.extras)?;
-            engine.shadow.carry_over(&mut before, &sa);
-            Some(())
+            let read = |(info, attributes)| sa::read(&info, attributes, engine.extras);
+            if let Some(sa) = received.fixed::<UsersaInfo>().and_then(read) {
+                engine.shadow.carry_over(&mut before, &sa);
+            }
         });
         match outcome {
             Ok(()) => self.complete = true,

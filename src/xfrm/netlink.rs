@@ -1,4 +1,4 @@
-//! A NETLINK_XFRM socket (`linux/netlink.h`): the only system calls of this room.
+//! A NETLINK_XFRM socket (`linux/netlink.h`): the only system calls of this module.
 #![allow(unsafe_code)]
 
 use std::io::IoSliceMut;
@@ -33,7 +33,7 @@ pub enum Group {
     Mapping = 8,
 }
 
-fn told(errno: System) -> Errno {
+fn from_system(errno: System) -> Errno {
     Errno::from_raw(errno as i32)
 }
 
@@ -72,9 +72,9 @@ impl Netlink {
         let raw = unsafe { libc::socket(libc::AF_NETLINK, kind, PROTOCOL) };
         let raw = System::result(raw).map_err(|errno| match errno {
             System::EPROTONOSUPPORT => Errno::EAFNOSUPPORT,
-            other => told(other),
+            other => from_system(other),
         })?;
-        // SAFETY: socket just gave it, nobody else owns it.
+        // SAFETY: socket just returned it, nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
         let netlink = Self {
             fd,
@@ -82,16 +82,20 @@ impl Netlink {
             failing: std::cell::Cell::default(),
         };
         // A socket without a name has the number of the kernel, to whom multicasts do not go.
-        bind(netlink.fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(told)?;
+        bind(netlink.fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(from_system)?;
         // Without it an error's acknowledgement repeats the request, keys included. Missing before Linux 4.2.
         let _ = netlink.option(libc::NETLINK_CAP_ACK, 1);
         Ok(netlink)
     }
 
     /// A descriptor in the place of a socket.
-    #[cfg(fuzzing)]
-    pub const fn over(fd: OwnedFd) -> Self {
-        Self { fd }
+    #[cfg(any(test, fuzzing))]
+    pub fn over(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            #[cfg(test)]
+            failing: std::cell::Cell::default(),
+        }
     }
 
     /// Sets the bytes that may wait to be received, as far as that is allowed.
@@ -106,10 +110,10 @@ impl Netlink {
         // SAFETY: the pointer is that of a live integer of the length that is passed.
         let status =
             unsafe { libc::setsockopt(self.fd.as_raw_fd(), libc::SOL_NETLINK, name, (&raw const value).cast(), len) };
-        System::result(status).map(|_| ()).map_err(told)
+        System::result(status).map(|_| ()).map_err(from_system)
     }
 
-    /// Begins to hear a group.
+    /// Joins a group.
     ///
     /// # Errors
     /// EPERM without CAP_NET_ADMIN.
@@ -117,7 +121,7 @@ impl Netlink {
         self.option(libc::NETLINK_ADD_MEMBERSHIP, group as libc::c_int)
     }
 
-    /// Stops hearing a group.
+    /// Leaves a group.
     pub fn leave(&self, group: Group) {
         let _ = self.option(libc::NETLINK_DROP_MEMBERSHIP, group as libc::c_int);
     }
@@ -130,12 +134,12 @@ impl Netlink {
         loop {
             match send(self.fd.as_raw_fd(), messages, MsgFlags::empty()) {
                 Err(System::EINTR) => {}
-                other => return other.map(|_| ()).map_err(told),
+                other => return other.map(|_| ()).map_err(from_system),
             }
         }
     }
 
-    /// A failure that a test wants, as often as it wants it.
+    /// The failure that a test asked for.
     #[cfg(test)]
     fn injected(&self) -> Result<(), Errno> {
         match self.failing.get() {
@@ -171,7 +175,7 @@ impl Netlink {
                 Ok(whole.map(Acknowledgement::read).collect())
             }
             Err(System::EAGAIN) => Ok(Vec::new()),
-            Err(errno) => Err(told(errno)),
+            Err(errno) => Err(from_system(errno)),
         }
     }
 
@@ -186,17 +190,17 @@ impl Netlink {
         match recvmmsg(self.fd.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
             Ok(results) => Ok(results
                 .map(|one| Datagram {
-                    // Only the kernel is heard.
+                    // Other senders than the kernel are ignored.
                     len: if one.address.is_some_and(|from| from.pid() == 0) { one.bytes } else { 0 },
                     truncated: one.flags.contains(MsgFlags::MSG_TRUNC),
                 })
                 .collect()),
             Err(System::EAGAIN | System::EINTR) => Ok(Vec::new()),
-            Err(errno) => Err(told(errno)),
+            Err(errno) => Err(from_system(errno)),
         }
     }
 
-    /// Receives what waits into the buffer; `None` = nothing does. Only the kernel is heard.
+    /// Receives the next datagram of the kernel's into the buffer; `None` if none waits.
     ///
     /// # Errors
     /// ENOBUFS once after messages were lost.
@@ -207,7 +211,7 @@ impl Netlink {
                 Ok((len, from)) if from.is_some_and(|from| from.pid() == 0) => return Ok(buffer.get_mut(..len)),
                 Ok(_) | Err(System::EINTR) => {}
                 Err(System::EAGAIN) => return Ok(None),
-                Err(errno) => return Err(told(errno)),
+                Err(errno) => return Err(from_system(errno)),
             }
         }
     }

@@ -6,6 +6,7 @@ use nix::sched::{CloneFlags, unshare};
 use zerocopy::IntoBytes as _;
 
 use super::XfrmEngine;
+use super::netlink::Netlink;
 use super::reqid::Reqids;
 use crate::keyd::{Errno, Hub, Queues, Service as _, SessionId};
 use crate::wire::layout::{SadbXIpsecrequest, SadbXPolicy};
@@ -49,7 +50,7 @@ impl World {
         self.hub.engine_mut().requests.netlink.failing.set((times, Some(errno)));
     }
 
-    /// What is heard of a request.
+    /// Sends a request and returns what the session receives.
     fn ask(&mut self, msg_type: M, seq: u32, write: impl FnOnce(&mut Writer<'_>)) -> Vec<Vec<u8>> {
         let mut buffer = [0; 512];
         let mut writer = Writer::new(&mut buffer, Header::new(msg_type, SaType::ESP, seq, PID), Profile::Linux);
@@ -135,6 +136,22 @@ fn after_a_receive_that_failed_every_question_gets_its_own_answer() {
                 assert_eq!(world.add_policy(n as u8, 2)[2], libc::EEXIST as u8);
             }
         }
+    }
+}
+
+#[test]
+fn a_dump_that_cannot_begin_leaves_no_request_behind() {
+    let Some(mut world) = World::new() else { return };
+    assert_eq!(world.add_policy(0, 2)[2], 0);
+    for dump in [M::DUMP, M::X_SPDDUMP] {
+        // The dump's socket takes no message.
+        let null = std::fs::File::open("/dev/null").unwrap();
+        world.hub.engine_mut().spare = Some(Netlink::over(null.into()));
+        let heard = world.ask(dump, 0, |_| ());
+        assert_eq!(heard.iter().map(|message| message[2]).collect::<Vec<_>>(), [libc::ENOTSOCK as u8]);
+        assert_eq!(world.policy(id(0)), Ok(0), "the next question is answered");
+        let left = world.hub.engine_mut().requests.netlink.receive(&mut [0; 4096]).map(|left| left.is_some());
+        assert_eq!(left, Ok(false), "and nothing else");
     }
 }
 
