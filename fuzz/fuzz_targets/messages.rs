@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use pfkey_rs::afkey::read::Judge;
 use pfkey_rs::afkey::request::Request;
 use pfkey_rs::afkey::sa::{Context, Sa};
-use pfkey_rs::afkey::view::SaView;
+use pfkey_rs::afkey::view::{PolicyView, SaView};
 use pfkey_rs::afkey::{migrate, policy::Policy, read};
 use pfkey_rs::klips::parse;
 use pfkey_rs::klips::table::Direction;
@@ -67,7 +67,7 @@ fn views(bytes: &[u8], profile: Profile) {
             assert!(migrate::read_migration(&again).is_ok(), "{migration:?}");
         })
     });
-    let _ = Policy::of_message(&message).is_some();
+    let _ = PolicyView::of_message(&message).map(|view| Policy::from(&view));
     let _ = SaView::of_message(&message).map(|view| Sa::from(&view));
 }
 

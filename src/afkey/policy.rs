@@ -4,12 +4,10 @@ use std::net::IpAddr;
 
 use zerocopy::FromBytes as _;
 
-use super::read::{is_of_socket, limits, selector};
 use super::sa::{Context, Limits, Selector, Usage, reached_at};
-use super::view::usage;
 pub use crate::policy::template::{MANUAL_REQID_MAX, MAX_TEMPLATES, Template, ends, parse_requests};
 use crate::wire::layout::SadbXPolicy;
-use crate::wire::{Ends, Errno, ExtensionType as Ext, Message, PolicyDirection, PolicyType};
+use crate::wire::{Ends, Errno, PolicyDirection, PolicyType};
 
 /// A policy.
 #[derive(Clone, Debug)]
@@ -67,35 +65,6 @@ impl Policy {
             position: 0,
             inserted: 0,
         }
-    }
-
-    /// The policy of an X_SPDDUMP or X_SPDGET message; `None` for a socket's, which is no entry of the SPD.
-    #[must_use]
-    pub fn of_message(message: &Message<'_>) -> Option<Self> {
-        let selector = selector(message).ok()?;
-        let (ext, requests) = message.policy()?;
-        let (id, dir) = (ext.id.get(), PolicyDirection(ext.dir));
-        if is_of_socket(id) {
-            return None;
-        }
-        // What is there already was made by a key engine, whose reqids no request may choose, or by others, who may leave
-        // out a tunnel on the way out: read as if on the way in.
-        let nowhere = Ends::unspecified(selector.src.address);
-        let templates = parse_requests(requests, PolicyDirection::INBOUND, nowhere, Some).ok()?;
-        let usage = usage(message.lifetime(Ext::LIFETIME_CURRENT));
-        Some(Self {
-            id,
-            dir,
-            priority: ext.priority.get(),
-            block: PolicyType(ext.policy_type.get()) == PolicyType::DISCARD,
-            context: Context::of(message).ok().flatten(),
-            templates,
-            hard: limits(message.lifetime(Ext::LIFETIME_HARD)),
-            soft: limits(message.lifetime(Ext::LIFETIME_SOFT)),
-            usage,
-            inserted: u128::from(usage.add_time) * 1_000_000_000,
-            ..Self::of(selector)
-        })
     }
 
     /// A socket's own policy, as IP_IPSEC_POLICY and IPV6_IPSEC_POLICY take it (`pfkey_compile_policy`): a

@@ -1,17 +1,18 @@
-//! SAs where they lie, in a message or in a netlink buffer, without a copy.
+//! SAs and policies in place, in a message or in a netlink buffer, without a copy.
 
-use super::read::limits;
+use super::policy::{MAX_TEMPLATES, Policy, Template, parse_requests};
+use super::read::{is_of_socket, limits, selector};
 use super::sa::{Context, Encap, Key, Limits, Sa, SaId, Selector, State, Usage};
 use crate::wire::layout::SadbLifetime;
 use crate::wire::{
-    AuthAlgorithm, EncryptAlgorithm, Ends, ExtensionType as Ext, IpsecProtocol, Message, Mode, Prefix, SaState, SaType,
+    AuthAlgorithm, EncryptAlgorithm, Ends, ExtensionType as Ext, IpsecProtocol, Message, Mode, PolicyDirection,
+    PolicyType, Prefix, SaState, SaType,
 };
 
-/// A key where it lies: bits and bytes.
+/// A key in place: bits and bytes.
 pub type KeyView<'a> = (u16, &'a [u8]);
 
-/// An SA as it is told, valid as long as it is looked at. Every SA that is read from a message or from netlink is read as
-/// one of these.
+/// An SA that others report. Every such SA is read as one of these, from a message or from netlink.
 #[derive(Clone, Copy)]
 pub struct SaView<'a> {
     /// Source and destination.
@@ -60,7 +61,7 @@ impl std::fmt::Debug for SaView<'_> {
     }
 }
 
-pub(super) fn usage(current: Option<SadbLifetime>) -> Usage {
+fn usage(current: Option<SadbLifetime>) -> Usage {
     current.map_or_else(Usage::default, |current| Usage {
         packets: current.allocations.get().into(),
         bytes: current.bytes.get(),
@@ -70,7 +71,7 @@ pub(super) fn usage(current: Option<SadbLifetime>) -> Usage {
 }
 
 impl<'a> SaView<'a> {
-    /// One without anything but a name: mature, in transport mode.
+    /// A mature SA in transport mode with nothing but a name.
     #[must_use]
     pub fn new(ends: Ends, spi: u32, proto: IpsecProtocol) -> Self {
         Self {
@@ -164,6 +165,86 @@ impl From<&SaView<'_>> for Sa {
             context: view.label.map(|text| Context { text: text.into() }),
             seq: view.seq,
             ..Self::new(view.ends, view.spi, view.proto, 0)
+        }
+    }
+}
+
+/// The templates of a policy, first to last; `None` after the last.
+pub type Templates = [Option<Template>; MAX_TEMPLATES];
+
+/// A policy that others report. Every such policy is read as one of these, from a message or from netlink.
+#[derive(Clone, Copy, Debug)]
+pub struct PolicyView<'a> {
+    /// `sadb_x_policy_id`.
+    pub id: u32,
+    /// In, out or forwarded.
+    pub dir: PolicyDirection,
+    /// `sadb_x_policy_priority`.
+    pub priority: u32,
+    /// Discard.
+    pub block: bool,
+    /// Takes ICMP errors about packets that it covers as well. A message does not say so.
+    pub icmp: bool,
+    /// Which packets.
+    pub selector: Selector,
+    /// Its security label, the NUL included.
+    pub label: Option<&'a [u8]>,
+    /// The SAs that it needs.
+    pub templates: Templates,
+    /// Hard limits.
+    pub hard: Limits,
+    /// Soft limits.
+    pub soft: Limits,
+    /// When it was added and last used.
+    pub usage: Usage,
+}
+
+impl<'a> PolicyView<'a> {
+    /// The policy of an X_SPDDUMP or X_SPDGET message; `None` for a socket's policy, which is no entry of the SPD.
+    #[must_use]
+    pub fn of_message(message: &Message<'a>) -> Option<Self> {
+        let selector = selector(message).ok()?;
+        let (ext, requests) = message.policy()?;
+        if is_of_socket(ext.id.get()) {
+            return None;
+        }
+        // These are no requests of a client's: a key engine chose reqids that no client may choose, and other programs
+        // add outbound policies with optional tunnels. Inbound policies may have both.
+        let nowhere = Ends::unspecified(selector.src.address);
+        let parsed = parse_requests(requests, PolicyDirection::INBOUND, nowhere, Some).ok()?;
+        let mut templates = Templates::default();
+        templates.iter_mut().zip(parsed).for_each(|(place, template)| *place = Some(template));
+        Some(Self {
+            id: ext.id.get(),
+            dir: PolicyDirection(ext.dir),
+            priority: ext.priority.get(),
+            block: PolicyType(ext.policy_type.get()) == PolicyType::DISCARD,
+            icmp: false,
+            selector,
+            label: message.sec_ctx().map(|(_, text)| text),
+            templates,
+            hard: limits(message.lifetime(Ext::LIFETIME_HARD)),
+            soft: limits(message.lifetime(Ext::LIFETIME_SOFT)),
+            usage: usage(message.lifetime(Ext::LIFETIME_CURRENT)),
+        })
+    }
+}
+
+impl From<&PolicyView<'_>> for Policy {
+    fn from(view: &PolicyView<'_>) -> Self {
+        Self {
+            id: view.id,
+            dir: view.dir,
+            priority: view.priority,
+            block: view.block,
+            icmp: view.icmp,
+            context: view.label.map(|text| Context { text: text.into() }),
+            templates: view.templates.iter().copied().flatten().collect(),
+            hard: view.hard,
+            soft: view.soft,
+            usage: view.usage,
+            inserted: u128::from(view.usage.add_time) * 1_000_000_000,
+            ..Self::of(view.selector)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Policies and their moves between XFRM's structures and [`Policy`] and [`Migration`].
+//! Policies and their moves between XFRM's structures and [`Policy`], [`PolicyView`] and [`Migration`].
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
@@ -13,7 +13,8 @@ use super::value::{
 };
 use crate::afkey::migrate::{Migration, Move};
 use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
-use crate::afkey::sa::{Context, Selector};
+use crate::afkey::sa::Selector;
+use crate::afkey::view::{PolicyView, Templates};
 use crate::wire::address::{family, to_xfrm, unspecified};
 use crate::wire::{IpsecProtocol, Mode, PolicyDirection};
 
@@ -90,7 +91,7 @@ fn template(tmpl: &UserTmpl) -> Option<Template> {
     })
 }
 
-/// Whether what is told is about the SPD's own policies (`XFRM_POLICY_TYPE_MAIN`).
+/// Whether a message is about the SPD's own policies (`XFRM_POLICY_TYPE_MAIN`).
 pub fn is_main(attributes: Attributes<'_>) -> bool {
     attributes.payload(attribute::POLICY_TYPE).and_then(|payload| payload.first()).is_none_or(|t| *t == 0)
 }
@@ -98,27 +99,34 @@ pub fn is_main(attributes: Attributes<'_>) -> bool {
 /// `XFRM_POLICY_ICMP`.
 const ICMP: u8 = 2;
 
-/// A policy as the kernel told it. `None` for one that PF_KEY cannot show.
-pub fn read(info: &UserpolicyInfo, attributes: Attributes<'_>) -> Option<Policy> {
+/// A policy that the kernel reports. `None` for one that PF_KEY cannot show.
+pub fn view<'a>(info: &UserpolicyInfo, attributes: Attributes<'a>) -> Option<PolicyView<'a>> {
     if !is_main(attributes) {
         return None;
     }
     let (hard, soft) = limits_from_xfrm(&info.lft);
-    Some(Policy {
+    let mut list = Templates::default();
+    for (place, tmpl) in list.iter_mut().zip(templates(attributes)) {
+        *place = Some(template(&tmpl)?);
+    }
+    Some(PolicyView {
         id: info.index.get(),
         dir: PolicyDirection(info.dir.checked_add(1)?),
         priority: info.priority.get(),
         block: info.action == BLOCK,
         icmp: info.flags & ICMP != 0,
         selector: selector_from_xfrm(&info.sel)?,
-        context: label(attributes).map(|text| Context { text: text.into() }),
-        templates: templates(attributes).map(|tmpl| template(&tmpl)).collect::<Option<_>>()?,
+        label: label(attributes),
+        templates: list,
         hard,
         soft,
         usage: usage(&info.curlft),
-        position: 0,
-        inserted: 0,
     })
+}
+
+/// [`view`], as a copy.
+pub fn read(info: &UserpolicyInfo, attributes: Attributes<'_>) -> Option<Policy> {
+    view(info, attributes).map(|view| Policy::from(&view))
 }
 
 /// A policy by its selector.
@@ -171,7 +179,7 @@ fn read_move(one: &UserMigrate) -> Option<Move> {
     })
 }
 
-/// A move as the kernel told it: one attribute a pair.
+/// A move that the kernel reports: one attribute a pair.
 pub fn read_migration(id: &UserpolicyId, attributes: Attributes<'_>) -> Option<Migration> {
     if !is_main(attributes) {
         return None;

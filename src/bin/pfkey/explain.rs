@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use pfkey_rs::afkey::policy::Policy;
 use pfkey_rs::afkey::sa::{Sa, State};
-use pfkey_rs::afkey::view::SaView;
+use pfkey_rs::afkey::view::{PolicyView, SaView};
 use pfkey_rs::engine::resolve::explain::{Explanation, Step, Verdict};
 use pfkey_rs::engine::{Engine, Flow, LINUX};
 use pfkey_rs::socket::{Backend, extras};
@@ -57,7 +57,7 @@ pub fn explain(view: View, options: &Options<'_>) -> Result<(), Failure> {
         Ok(())
     })?;
     channel.dump(MessageType::X_SPDDUMP, SaType::UNSPEC, |received| {
-        policies.extend(received.message.as_ref().and_then(Policy::of_message));
+        policies.extend(received.message.as_ref().and_then(PolicyView::of_message).map(|view| Policy::from(&view)));
         Ok(())
     })?;
     // Dumps tell of the newest first.
