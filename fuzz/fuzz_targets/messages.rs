@@ -8,26 +8,29 @@ use pfkey_rs::afkey::request::Request;
 use pfkey_rs::afkey::sa::{Context, Sa};
 use pfkey_rs::afkey::view::{PolicyView, SaView};
 use pfkey_rs::afkey::{migrate, policy::Policy, read};
+use pfkey_rs::align;
 use pfkey_rs::klips::parse;
 use pfkey_rs::klips::table::Direction;
 use pfkey_rs::policy;
 use pfkey_rs::print::{self, SocketPolicyFilter, Style, Utc};
-use pfkey_rs::align;
-use pfkey_rs::wire::{Errno, ExtensionType, HEADER_LEN, Header, Message, Profile, Requests, Writer, several};
+use pfkey_rs::wire::{
+    AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Errno, ExtensionType, HEADER_LEN, Header, Message, Profile,
+    Requests, Writer, several,
+};
 
 /// An engine that has every algorithm.
 struct Everything;
 
 impl Judge for Everything {
-    fn has_auth(&mut self, _: u8) -> bool {
+    fn has_auth(&mut self, _: AuthAlgorithm) -> bool {
         true
     }
 
-    fn has_encrypt(&mut self, _: u8) -> bool {
+    fn has_encrypt(&mut self, _: EncryptAlgorithm) -> bool {
         true
     }
 
-    fn has_compress(&mut self, _: u8) -> bool {
+    fn has_compress(&mut self, _: CompressionAlgorithm) -> bool {
         true
     }
 

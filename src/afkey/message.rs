@@ -70,7 +70,7 @@ pub fn write_sa(writer: &mut Writer<'_>, sa: &Sa, shown: Shown) {
         state: SaState::from(sa.state).0,
         auth: sa.auth.0,
         encrypt: sa.encrypt.0,
-        flags: sa.flags.into(),
+        flags: sa.flags.0.into(),
         ..Default::default()
     });
     if shown != Shown::Expiry(false) {

@@ -10,18 +10,18 @@ use crate::wire::{
 /// Linux's replay window for SAs that come through PF_KEY.
 const MAX_REPLAY: u8 = 32;
 /// `SADB_AALG_MAX`, `SADB_EALG_MAX`, `SADB_X_CALG_MAX`.
-const MAX_AUTH: u8 = AuthAlgorithm::X_NULL.0;
-const MAX_ENCRYPT: u8 = EncryptAlgorithm::X_TWOFISHCBC.0;
-const MAX_COMPRESS: u8 = CompressionAlgorithm::LZJH.0;
+const MAX_AUTH: AuthAlgorithm = AuthAlgorithm::X_NULL;
+const MAX_ENCRYPT: EncryptAlgorithm = EncryptAlgorithm::X_TWOFISHCBC;
+const MAX_COMPRESS: CompressionAlgorithm = CompressionAlgorithm::LZJH;
 
 /// What depends on the engine while a request is read.
 pub trait Judge {
     /// Whether an authentication algorithm can be used (`xfrm_aalg_get_byid`).
-    fn has_auth(&mut self, id: u8) -> bool;
+    fn has_auth(&mut self, id: AuthAlgorithm) -> bool;
     /// Whether an encryption algorithm can be used (`xfrm_ealg_get_byid`).
-    fn has_encrypt(&mut self, id: u8) -> bool;
+    fn has_encrypt(&mut self, id: EncryptAlgorithm) -> bool;
     /// Whether a compression algorithm can be used (`xfrm_calg_get_byid`).
-    fn has_compress(&mut self, id: u8) -> bool;
+    fn has_compress(&mut self, id: CompressionAlgorithm) -> bool;
     /// The security label of a request.
     ///
     /// # Errors
@@ -111,12 +111,15 @@ pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa,
     }
     let proto = header.satype.protocol().ok_or(Errno::EINVAL)?;
     let ipcomp = header.satype == SaType::X_IPCOMP;
-    if ext.auth > MAX_AUTH || ipcomp && ext.encrypt > MAX_COMPRESS || ext.encrypt > MAX_ENCRYPT {
+    // The numbers of encryption and compression share a field.
+    let (auth, encrypt) = (AuthAlgorithm(ext.auth), EncryptAlgorithm(ext.encrypt));
+    let compress = CompressionAlgorithm(ext.encrypt);
+    if auth > MAX_AUTH || ipcomp && compress > MAX_COMPRESS || encrypt > MAX_ENCRYPT {
         return Err(Errno::EINVAL);
     }
     let (auth_key, encrypt_key) = (key(request, Ext::KEY_AUTH), key(request, Ext::KEY_ENCRYPT));
-    if auth_key.as_ref().is_some_and(|k| k.bits == 0) && ext.auth != AuthAlgorithm::X_NULL.0
-        || encrypt_key.as_ref().is_some_and(|k| k.bits == 0) && ext.encrypt != EncryptAlgorithm::NULL.0
+    if auth_key.as_ref().is_some_and(|k| k.bits == 0) && auth != AuthAlgorithm::X_NULL
+        || encrypt_key.as_ref().is_some_and(|k| k.bits == 0) && encrypt != EncryptAlgorithm::NULL
     {
         return Err(Errno::EINVAL);
     }
@@ -124,22 +127,22 @@ pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa,
     let mut sa = Sa::new(ends, ext.spi.get(), proto, now);
     sa.context = judge.context(request)?;
     sa.replay = ext.replay.min(MAX_REPLAY);
-    sa.flags = ext.flags.get() & (SaFlags::NOECN | SaFlags::DECAP_DSCP | SaFlags::NOPMTUDISC);
+    sa.flags = SaFlags(ext.flags.get()).intersection(SaFlags::KEPT);
     sa.hard = limits(hard);
     sa.soft = limits(soft);
-    if ext.auth != 0 {
-        if !judge.has_auth(ext.auth) {
+    if auth != AuthAlgorithm::NONE {
+        if !judge.has_auth(auth) {
             return Err(Errno::ENOSYS);
         }
-        sa.auth = AuthAlgorithm(ext.auth);
+        sa.auth = auth;
         sa.auth_key = auth_key.unwrap_or_default();
     }
-    if ext.encrypt != 0 {
-        let known = if ipcomp { judge.has_compress(ext.encrypt) } else { judge.has_encrypt(ext.encrypt) };
+    if encrypt != EncryptAlgorithm::NONE {
+        let known = if ipcomp { judge.has_compress(compress) } else { judge.has_encrypt(encrypt) };
         if !known {
             return Err(Errno::ENOSYS);
         }
-        sa.encrypt = EncryptAlgorithm(ext.encrypt);
+        sa.encrypt = encrypt;
         if !ipcomp {
             sa.encrypt_key = encrypt_key.unwrap_or_default();
         }

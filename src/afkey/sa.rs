@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::wire::address::hash_address;
 use crate::wire::{
-    AuthAlgorithm, EncryptAlgorithm, Ends, Errno, IpsecProtocol, Message, Mode, Prefix, SaState, SaType,
+    AuthAlgorithm, EncryptAlgorithm, Ends, Errno, IpsecProtocol, Message, Mode, Prefix, SaFlags, SaState, SaType,
 };
 
 /// What names an SA: the source address is no part of it.
@@ -285,8 +285,8 @@ pub struct Sa {
     pub reqid: u32,
     /// Replay window in packets.
     pub replay: u8,
-    /// The flags that Linux keeps.
-    pub flags: u32,
+    /// The flags that are kept.
+    pub flags: SaFlags,
     /// `sadb_sa_auth`.
     pub auth: AuthAlgorithm,
     /// `sadb_sa_encrypt`; of an IPComp SA the number is a [`CompressionAlgorithm`](crate::wire::CompressionAlgorithm)'s.
@@ -345,7 +345,7 @@ impl Sa {
             mode: Mode::TRANSPORT,
             reqid: 0,
             replay: 0,
-            flags: 0,
+            flags: SaFlags::NONE,
             auth: AuthAlgorithm::NONE,
             encrypt: EncryptAlgorithm::NONE,
             auth_key: Key::default(),

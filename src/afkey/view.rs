@@ -6,7 +6,7 @@ use super::sa::{Context, Encap, Key, Limits, Sa, SaId, Selector, State, Usage};
 use crate::wire::layout::SadbLifetime;
 use crate::wire::{
     AuthAlgorithm, EncryptAlgorithm, Ends, ExtensionType as Ext, IpsecProtocol, Message, Mode, PolicyDirection,
-    PolicyType, Prefix, SaState, SaType,
+    PolicyType, Prefix, SaFlags, SaState, SaType,
 };
 
 /// A key in place: bits and bytes.
@@ -32,7 +32,7 @@ pub struct SaView<'a> {
     /// Replay window in packets.
     pub replay: u8,
     /// `sadb_sa_flags`.
-    pub flags: u32,
+    pub flags: SaFlags,
     /// `sadb_x_sa2_reqid`.
     pub reqid: u32,
     /// Authentication key.
@@ -83,7 +83,7 @@ impl<'a> SaView<'a> {
             encrypt: EncryptAlgorithm::NONE,
             mode: Mode::TRANSPORT,
             replay: 0,
-            flags: 0,
+            flags: SaFlags::NONE,
             reqid: 0,
             auth_key: (0, &[]),
             encrypt_key: (0, &[]),
@@ -113,7 +113,7 @@ impl<'a> SaView<'a> {
             encrypt: EncryptAlgorithm(sa.encrypt),
             mode: Mode(sa2.mode),
             replay: sa.replay,
-            flags: sa.flags.get(),
+            flags: SaFlags(sa.flags.get()),
             reqid: sa2.reqid.get(),
             auth_key: message.key(Ext::KEY_AUTH).unwrap_or_default(),
             encrypt_key: message.key(Ext::KEY_ENCRYPT).unwrap_or_default(),

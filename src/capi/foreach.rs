@@ -114,7 +114,7 @@ fn show<R>(sa: &SaView<'_>, callback: impl FnOnce(&pfkey_sa_view) -> R) -> R {
         natt_sport: encap.1,
         natt_dport: encap.2,
         spi: sa.spi.to_be(),
-        flags: sa.flags,
+        flags: sa.flags.0,
         reqid: sa.reqid,
         src: src.0.as_ptr().cast(),
         dst: dst.0.as_ptr().cast(),

@@ -3,6 +3,7 @@
 
 use crate::wire::algorithm::{AEAD, AUTH, Algorithm, COMPRESS, ENCRYPT, by_id};
 use crate::wire::layout::SadbAlg;
+use crate::wire::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm};
 
 fn listed(table: &'static [Algorithm]) -> Vec<SadbAlg> {
     table.iter().filter(|algorithm| algorithm.embedded).map(Algorithm::listed).collect()
@@ -32,36 +33,36 @@ pub fn supported_aead() -> Vec<SadbAlg> {
 
 /// Whether an authentication algorithm exists (`xfrm_aalg_get_byid`).
 #[must_use]
-pub fn has_auth(id: u8) -> bool {
-    embedded(AUTH, id)
+pub fn has_auth(id: AuthAlgorithm) -> bool {
+    embedded(AUTH, id.0)
 }
 
 /// Whether an encryption algorithm exists (`xfrm_ealg_get_byid`); AEADs do not for AF_KEY.
 #[must_use]
-pub fn has_encrypt(id: u8) -> bool {
-    embedded(ENCRYPT, id)
+pub fn has_encrypt(id: EncryptAlgorithm) -> bool {
+    embedded(ENCRYPT, id.0)
 }
 
 /// Whether a number is an AEAD's.
 #[must_use]
-pub fn is_aead(id: u8) -> bool {
-    embedded(AEAD, id)
+pub fn is_aead(id: EncryptAlgorithm) -> bool {
+    embedded(AEAD, id.0)
 }
 
 /// Whether a compression algorithm exists: deflate alone does.
 #[must_use]
-pub fn has_compress(id: u8) -> bool {
-    embedded(COMPRESS, id)
+pub fn has_compress(id: CompressionAlgorithm) -> bool {
+    embedded(COMPRESS, id.0)
 }
 
 /// Whether the hash takes a key of this many bytes.
 #[must_use]
-pub fn accepts_auth_key(id: u8, len: usize) -> bool {
-    by_id(AUTH, id).is_none_or(|algorithm| algorithm.accepts_key(len))
+pub fn accepts_auth_key(id: AuthAlgorithm, len: usize) -> bool {
+    by_id(AUTH, id.0).is_none_or(|algorithm| algorithm.accepts_key(len))
 }
 
 /// Whether the cipher takes a key of this many bytes.
 #[must_use]
-pub fn accepts_encrypt_key(id: u8, len: usize) -> bool {
-    by_id(ENCRYPT, id).or_else(|| by_id(AEAD, id)).is_some_and(|algorithm| algorithm.accepts_key(len))
+pub fn accepts_encrypt_key(id: EncryptAlgorithm, len: usize) -> bool {
+    by_id(ENCRYPT, id.0).or_else(|| by_id(AEAD, id.0)).is_some_and(|algorithm| algorithm.accepts_key(len))
 }

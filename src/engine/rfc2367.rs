@@ -13,8 +13,8 @@ use crate::keyd::{Audience, Context, Errno};
 use crate::wire::address::width;
 use crate::wire::layout::{SadbAlg, SadbComb, SadbSa};
 use crate::wire::{
-    AuthAlgorithm, EncryptAlgorithm, Ends, ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType, Mode,
-    Prefix, SaFlags, SaState, SaType, Writer,
+    AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Ends, ExtensionType as Ext, Header, IpsecProtocol, Message,
+    MessageType, Mode, Prefix, SaFlags, SaState, SaType, Writer,
 };
 
 /// SPIs below are reserved by IANA (section 2.3.1).
@@ -57,7 +57,8 @@ fn key(message: &Message<'_>, ext: Ext, algorithm: Option<SadbAlg>) -> Result<Ke
     };
     let (bits, bytes) = given.ok_or(Errno::EINVAL)?;
     let range = algorithm.minbits.get()..=algorithm.maxbits.get();
-    if !range.contains(&bits) || (ext == Ext::KEY_ENCRYPT && !algorithm::accepts_encrypt_key(algorithm.id, bytes.len()))
+    if !range.contains(&bits)
+        || (ext == Ext::KEY_ENCRYPT && !algorithm::accepts_encrypt_key(EncryptAlgorithm(algorithm.id), bytes.len()))
     {
         return Err(Errno::EINVAL);
     }
@@ -236,9 +237,10 @@ impl Engine {
         let fits = match proto {
             IpsecProtocol::AH => auth.is_some() && ext.encrypt == 0,
             IpsecProtocol::ESP => {
-                encrypt.is_some() && (ext.auth == 0 || auth.is_some() && !algorithm::is_aead(ext.encrypt))
+                encrypt.is_some()
+                    && (ext.auth == 0 || auth.is_some() && !algorithm::is_aead(EncryptAlgorithm(ext.encrypt)))
             }
-            _ => algorithm::has_compress(ext.encrypt) && ext.auth == 0,
+            _ => algorithm::has_compress(CompressionAlgorithm(ext.encrypt)) && ext.auth == 0,
         };
         if !fits {
             return Err(Errno::EINVAL);
@@ -247,7 +249,7 @@ impl Engine {
         sa.auth_key = key(request, Ext::KEY_AUTH, auth)?;
         sa.encrypt_key = key(request, Ext::KEY_ENCRYPT, encrypt.filter(|_| proto == IpsecProtocol::ESP))?;
         sa.replay = ext.replay;
-        sa.flags = ext.flags.get() & SaFlags::PFS;
+        sa.flags = SaFlags(ext.flags.get()).intersection(SaFlags::PFS);
         (sa.hard, sa.soft) = rfc_limits(request);
         (sa.mode, sa.reqid) = mode(request);
         if request.has(Ext::ADDRESS_PROXY) {
@@ -357,7 +359,7 @@ pub(super) fn write_sa(writer: &mut Writer<'_>, sa: &Sa, shown: Shown) {
         state: SaState::from(sa.state).0,
         auth: sa.auth.0,
         encrypt: sa.encrypt.0,
-        flags: sa.flags.into(),
+        flags: sa.flags.0.into(),
         ..name
     };
     writer.sa(if shown == Shown::Name { name } else { whole });

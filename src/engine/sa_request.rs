@@ -8,7 +8,10 @@ use super::{Engine, SaCounts, algorithm};
 use crate::afkey::read::{Judge, answer};
 use crate::afkey::request::GetSpi;
 use crate::keyd::{Audience, Context, Errno};
-use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, Header, IpsecProtocol, Message, MessageType, Mode, SaType};
+use crate::wire::{
+    AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Extras, Header, IpsecProtocol, Message, MessageType, Mode,
+    SaType,
+};
 
 /// `UDP_ENCAP_ESPINUDP`.
 const ENCAP_ESPINUDP: u8 = 2;
@@ -21,15 +24,15 @@ pub(super) struct Own<'e> {
 }
 
 impl Judge for Own<'_> {
-    fn has_auth(&mut self, id: u8) -> bool {
+    fn has_auth(&mut self, id: AuthAlgorithm) -> bool {
         algorithm::has_auth(id)
     }
 
-    fn has_encrypt(&mut self, id: u8) -> bool {
+    fn has_encrypt(&mut self, id: EncryptAlgorithm) -> bool {
         algorithm::has_encrypt(id) || (self.extras.aead && algorithm::is_aead(id))
     }
 
-    fn has_compress(&mut self, id: u8) -> bool {
+    fn has_compress(&mut self, id: CompressionAlgorithm) -> bool {
         algorithm::has_compress(id)
     }
 
@@ -102,7 +105,7 @@ impl Engine {
         let count = u64::from(max - min) + 1;
         let start = min + (self.random.next() % count) as u32;
         let spis = self.sadb.spis();
-        spis.first_free(start, max, proto.0).or_else(|| spis.first_free(min, start, proto.0))
+        spis.first_free(start, max, proto).or_else(|| spis.first_free(min, start, proto))
     }
 
     /// `pfkey_add` of an ADD.
@@ -228,11 +231,11 @@ pub(super) fn init_state(sa: &Sa) -> Result<(), Errno> {
         return Err(Errno::EPROTONOSUPPORT);
     }
     let (has_auth, has_encrypt) = (sa.auth != AuthAlgorithm::NONE, sa.encrypt != EncryptAlgorithm::NONE);
-    let auth_fits = !has_auth || algorithm::accepts_auth_key(sa.auth.0, sa.auth_key.bytes.len());
+    let auth_fits = !has_auth || algorithm::accepts_auth_key(sa.auth, sa.auth_key.bytes.len());
     match sa.proto {
         IpsecProtocol::ESP => {
-            let cipher_fits = has_encrypt && algorithm::accepts_encrypt_key(sa.encrypt.0, sa.encrypt_key.bytes.len());
-            let both = has_auth && algorithm::is_aead(sa.encrypt.0);
+            let cipher_fits = has_encrypt && algorithm::accepts_encrypt_key(sa.encrypt, sa.encrypt_key.bytes.len());
+            let both = has_auth && algorithm::is_aead(sa.encrypt);
             if !cipher_fits || !auth_fits || both || sa.encap.is_some_and(|e| e.encap_type != ENCAP_ESPINUDP) {
                 return Err(Errno::EINVAL);
             }

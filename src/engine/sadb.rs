@@ -328,9 +328,9 @@ mod tests {
         let index = sadb.insert(larval(0), 0);
         assert_eq!(sadb.find_by_seq(9), Some(index));
         sadb.edit(index, 0, |sa| sa.spi = 77);
-        assert!(sadb.spis().contains(77, 50));
+        assert!(sadb.spis().contains(77, IpsecProtocol::ESP));
         sadb.remove(index);
-        assert!(sadb.is_empty() && !sadb.spis().contains(77, 50) && sadb.find_by_seq(9).is_none());
+        assert!(sadb.is_empty() && !sadb.spis().contains(77, IpsecProtocol::ESP) && sadb.find_by_seq(9).is_none());
         assert!(sadb.indexes.is_empty() && sadb.next_timer().is_none());
     }
 

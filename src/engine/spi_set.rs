@@ -1,9 +1,11 @@
-//! Which SPIs are taken, so that a free one in a range is found in a few steps however full the range is.
+//! The SPIs in use: a free one in a range is found in a few steps however full the range is.
 //!
-//! A tree with 64 branches a node, of which only the nodes exist that have something to say: a bit at the lowest level
-//! is a taken SPI, a bit above is a branch without a free SPI.
+//! A tree with 64 branches a node. A bit at the lowest level is an SPI in use, a bit above it is a branch without a free
+//! SPI. Nodes without bits are not stored.
 
 use std::collections::HashMap;
+
+use crate::wire::IpsecProtocol;
 
 type Hasher = foldhash::quality::RandomState;
 
@@ -11,17 +13,17 @@ const BITS: u32 = 6;
 /// 6 × 6 bits hold an SPI.
 const LEVELS: usize = 6;
 
-/// SPIs by protocol, each as often as it was put in.
+/// SPIs by protocol, each as often as it was inserted.
 #[derive(Default)]
 pub struct SpiSet {
     levels: [HashMap<u64, u64, Hasher>; LEVELS],
-    /// How often beyond the first. Linux asks for uniqueness in GETSPI only.
+    /// Further uses of an SPI. Linux wants it to be unique in GETSPI only.
     more: HashMap<u64, u32, Hasher>,
 }
 
-/// Protocol above, SPI below: the branches of the protocols meet nowhere.
-fn place(spi: u32, proto: u8) -> u64 {
-    u64::from(proto) << (BITS * LEVELS as u32) | u64::from(spi)
+/// The protocol's bits above the SPI's: protocols share no branch.
+fn place(spi: u32, proto: IpsecProtocol) -> u64 {
+    u64::from(proto.0) << (BITS * LEVELS as u32) | u64::from(spi)
 }
 
 fn split(place: u64) -> (u64, u64) {
@@ -29,15 +31,15 @@ fn split(place: u64) -> (u64, u64) {
 }
 
 impl SpiSet {
-    /// Whether an SPI is taken.
+    /// Whether an SPI is in use.
     #[must_use]
-    pub fn contains(&self, spi: u32, proto: u8) -> bool {
+    pub fn contains(&self, spi: u32, proto: IpsecProtocol) -> bool {
         let (node, bit) = split(place(spi, proto));
         self.levels[0].get(&node).is_some_and(|bits| bits & bit != 0)
     }
 
-    /// Takes an SPI once more.
-    pub fn insert(&mut self, spi: u32, proto: u8) {
+    /// Adds a use of an SPI.
+    pub fn insert(&mut self, spi: u32, proto: IpsecProtocol) {
         if self.contains(spi, proto) {
             *self.more.entry(place(spi, proto)).or_insert(0) += 1;
             return;
@@ -54,8 +56,8 @@ impl SpiSet {
         }
     }
 
-    /// Gives an SPI back once.
-    pub fn remove(&mut self, spi: u32, proto: u8) {
+    /// Removes a use of an SPI.
+    pub fn remove(&mut self, spi: u32, proto: IpsecProtocol) {
         let mut place = place(spi, proto);
         if let Some(more) = self.more.get_mut(&place) {
             *more -= 1;
@@ -81,10 +83,10 @@ impl SpiSet {
 
     /// The first free SPI in a range.
     #[must_use]
-    pub fn first_free(&self, from: u32, to: u32, proto: u8) -> Option<u32> {
+    pub fn first_free(&self, from: u32, to: u32, proto: IpsecProtocol) -> Option<u32> {
         let mut at = place(from, proto);
         let mut level = 0;
-        // Up, while nothing is free at or behind the place.
+        // Up, while nothing is free from this place on.
         loop {
             let (node, bit) = split(at);
             let bits = self.levels.get(level)?.get(&node).copied().unwrap_or(0);
@@ -105,7 +107,7 @@ impl SpiSet {
         (at <= place(to, proto)).then_some(at as u32)
     }
 
-    /// Whether nothing is taken.
+    /// Whether no SPI is in use.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.levels.iter().all(HashMap::is_empty) && self.more.is_empty()
@@ -116,30 +118,34 @@ impl SpiSet {
 mod tests {
     use super::*;
 
+    const AH: IpsecProtocol = IpsecProtocol::AH;
+    const ANY: IpsecProtocol = IpsecProtocol::ANY;
+    const ESP: IpsecProtocol = IpsecProtocol::ESP;
+
     #[test]
     fn a_full_range_has_no_free_spi_and_a_hole_is_found() {
         let mut set = SpiSet::default();
         for spi in 0x100..0x12345 {
-            assert_eq!(set.first_free(0x100, 0x12344, 50), Some(spi));
-            set.insert(spi, 50);
+            assert_eq!(set.first_free(0x100, 0x12344, ESP), Some(spi));
+            set.insert(spi, ESP);
         }
-        assert_eq!(set.first_free(0x100, 0x12344, 50), None);
-        assert_eq!(set.first_free(0x100, u32::MAX, 50), Some(0x12345));
-        assert_eq!(set.first_free(0x100, 0x12344, 51), Some(0x100));
-        set.remove(0x7777, 50);
-        assert_eq!(set.first_free(0x100, 0x12344, 50), Some(0x7777));
-        assert_eq!(set.first_free(0x7778, 0x12344, 50), None);
+        assert_eq!(set.first_free(0x100, 0x12344, ESP), None);
+        assert_eq!(set.first_free(0x100, u32::MAX, ESP), Some(0x12345));
+        assert_eq!(set.first_free(0x100, 0x12344, AH), Some(0x100));
+        set.remove(0x7777, ESP);
+        assert_eq!(set.first_free(0x100, 0x12344, ESP), Some(0x7777));
+        assert_eq!(set.first_free(0x7778, 0x12344, ESP), None);
     }
 
     #[test]
     fn an_spi_is_taken_until_its_last_sa_goes() {
         let mut set = SpiSet::default();
-        set.insert(u32::MAX, 255);
-        set.insert(u32::MAX, 255);
-        set.remove(u32::MAX, 255);
-        assert!(set.contains(u32::MAX, 255));
-        assert_eq!(set.first_free(u32::MAX, u32::MAX, 255), None);
-        set.remove(u32::MAX, 255);
+        set.insert(u32::MAX, ANY);
+        set.insert(u32::MAX, ANY);
+        set.remove(u32::MAX, ANY);
+        assert!(set.contains(u32::MAX, ANY));
+        assert_eq!(set.first_free(u32::MAX, u32::MAX, ANY), None);
+        set.remove(u32::MAX, ANY);
         assert!(set.is_empty());
     }
 }

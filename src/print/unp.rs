@@ -139,7 +139,7 @@ fn put_sa(out: &mut Out<'_, '_>, sa: SadbSa, style: Style) {
     put!(out, " SA: SPI={spi} Replay Window={} State={}\n", sa.replay, state(sa.state));
     put!(out, "  Authentication Algorithm: {}\n", auth(sa.auth));
     put!(out, "  Encryption Algorithm: {}\n", encrypt(sa.encrypt));
-    if sa.flags.get() & SaFlags::PFS != 0 {
+    if SaFlags(sa.flags.get()).contains(SaFlags::PFS) {
         put!(out, "  Perfect Forward Secrecy\n");
     }
 }

@@ -8,9 +8,9 @@ use super::algorithm::{Kind, write_probe};
 use crate::afkey::read::Judge;
 use crate::afkey::sa::Context as SecurityContext;
 use crate::keyd::{Errno, Supported};
-use crate::wire::Message;
 use crate::wire::algorithm::Algorithm;
 use crate::wire::layout::SadbAlg;
+use crate::wire::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Message};
 
 /// Algorithms that were there when they were asked for.
 #[derive(Debug, Default)]
@@ -67,16 +67,16 @@ impl XfrmEngine {
 }
 
 impl Judge for XfrmEngine {
-    fn has_auth(&mut self, id: u8) -> bool {
-        self.has(Kind::Auth, id)
+    fn has_auth(&mut self, id: AuthAlgorithm) -> bool {
+        self.has(Kind::Auth, id.0)
     }
 
-    fn has_encrypt(&mut self, id: u8) -> bool {
-        self.has(Kind::Encrypt, id) || (self.extras.aead && self.has(Kind::Aead, id))
+    fn has_encrypt(&mut self, id: EncryptAlgorithm) -> bool {
+        self.has(Kind::Encrypt, id.0) || (self.extras.aead && self.has(Kind::Aead, id.0))
     }
 
-    fn has_compress(&mut self, id: u8) -> bool {
-        self.has(Kind::Compress, id)
+    fn has_compress(&mut self, id: CompressionAlgorithm) -> bool {
+        self.has(Kind::Compress, id.0)
     }
 
     fn new_reqid(&mut self) -> Option<u32> {

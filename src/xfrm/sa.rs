@@ -18,7 +18,7 @@ use crate::wire::algorithm::Algorithm;
 use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, IpsecProtocol, Message, SaFlags};
 
 /// `XFRM_STATE_*` flags that PF_KEY has names for.
-const FLAGS: [(u8, u32); 3] = [(1, SaFlags::NOECN), (2, SaFlags::DECAP_DSCP), (4, SaFlags::NOPMTUDISC)];
+const FLAGS: [(u8, SaFlags); 3] = [(1, SaFlags::NOECN), (2, SaFlags::DECAP_DSCP), (4, SaFlags::NOPMTUDISC)];
 
 /// A name as DELSA and GETSA want it.
 pub fn usersa_id(id: &SaId) -> UsersaId {
@@ -32,13 +32,16 @@ pub fn usersa_id(id: &SaId) -> UsersaId {
 }
 
 /// `sadb_sa_flags` of `XFRM_STATE_*`.
-pub fn flags_from_xfrm(flags: u8) -> u32 {
-    FLAGS.iter().filter(|(bit, _)| flags & bit != 0).fold(0, |all, (_, flag)| all | flag)
+fn flags_from_xfrm(flags: u8) -> SaFlags {
+    FLAGS.iter().filter(|(bit, _)| flags & bit != 0).fold(SaFlags::NONE, |all, (_, flag)| all.union(*flag))
+}
+
+fn flags_to_xfrm(flags: SaFlags) -> u8 {
+    FLAGS.iter().filter(|(_, flag)| flags.contains(*flag)).fold(0, |all, (bit, _)| all | bit)
 }
 
 /// What an SA is beside its attributes.
 pub fn usersa_info(sa: &Sa) -> UsersaInfo {
-    let flags = FLAGS.iter().filter(|(_, flag)| sa.flags & flag != 0).fold(0, |flags, (bit, _)| flags | bit);
     UsersaInfo {
         sel: sa.selector.as_ref().map(selector_to_xfrm).unwrap_or_default(),
         id: Id { daddr: to_xfrm(sa.ends.dst()), spi: sa.spi.into(), proto: sa.proto.0, ..Default::default() },
@@ -49,7 +52,7 @@ pub fn usersa_info(sa: &Sa) -> UsersaInfo {
         family: family(sa.ends.dst()).into(),
         mode: mode_to_xfrm(sa.mode),
         replay_window: sa.replay,
-        flags,
+        flags: flags_to_xfrm(sa.flags),
         ..Default::default()
     }
 }
@@ -247,7 +250,7 @@ mod tests {
             add(SaType::ESP, SadbSa { encrypt: 11, ..Default::default() }, v4, |r| {
                 r.key(Ext::KEY_ENCRYPT, 0, &[]).nat_t(2, 4500, 4501);
             }),
-            add(SaType::ESP, SadbSa { encrypt: 3, flags: SaFlags::NOECN.into(), ..Default::default() }, v4, |r| {
+            add(SaType::ESP, SadbSa { encrypt: 3, flags: SaFlags::NOECN.0.into(), ..Default::default() }, v4, |r| {
                 r.key(Ext::KEY_ENCRYPT, 192, &[3; 24]);
                 let proxy = SockaddrBytes::new("10.0.0.0".parse().unwrap(), 0);
                 r.address(Ext::ADDRESS_PROXY, 0, 8, proxy.as_bytes());

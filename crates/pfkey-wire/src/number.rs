@@ -209,16 +209,45 @@ numbers! {
     }
 }
 
-/// `sadb_sa_flags`.
-pub struct SaFlags;
+/// `sadb_sa_flags`, a set.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct SaFlags(pub u32);
 
 impl SaFlags {
+    /// The empty set.
+    pub const NONE: Self = Self(0);
     /// Perfect forward secrecy.
-    pub const PFS: u32 = 1;
+    pub const PFS: Self = Self(1);
     /// Do not clear DF on tunnel packets for path MTU discovery.
-    pub const NOPMTUDISC: u32 = 0x2000_0000;
+    pub const NOPMTUDISC: Self = Self(0x2000_0000);
     /// Copy the DSCP from the outer header when decapsulating.
-    pub const DECAP_DSCP: u32 = 0x4000_0000;
+    pub const DECAP_DSCP: Self = Self(0x4000_0000);
     /// No ECN.
-    pub const NOECN: u32 = 0x8000_0000;
+    pub const NOECN: Self = Self(0x8000_0000);
+    /// The flags that Linux keeps.
+    pub const KEPT: Self = Self(Self::NOPMTUDISC.0 | Self::DECAP_DSCP.0 | Self::NOECN.0);
+
+    /// Whether it has every flag of another set.
+    #[must_use]
+    pub const fn contains(self, flags: Self) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+
+    /// The flags that are in both sets.
+    #[must_use]
+    pub const fn intersection(self, flags: Self) -> Self {
+        Self(self.0 & flags.0)
+    }
+
+    /// The flags that are in either set.
+    #[must_use]
+    pub const fn union(self, flags: Self) -> Self {
+        Self(self.0 | flags.0)
+    }
+}
+
+impl core::fmt::Debug for SaFlags {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "SaFlags({:#x})", self.0)
+    }
 }

@@ -20,10 +20,10 @@ const KLIPS_TRANSFORMS: [(u32, &str); 4] =
     [(1, "IPv4_in_IPv4"), (2, "IPv6_in_IPv4"), (3, "IPv4_in_IPv6"), (4, "IPv6_in_IPv6")];
 /// Linux's flags.
 const LINUX_FLAGS: [(u32, &str); 4] = [
-    (SaFlags::PFS, "PFS"),
-    (SaFlags::NOPMTUDISC, "NOPMTUDISC"),
-    (SaFlags::DECAP_DSCP, "DECAP_DSCP"),
-    (SaFlags::NOECN, "NOECN"),
+    (SaFlags::PFS.0, "PFS"),
+    (SaFlags::NOPMTUDISC.0, "NOPMTUDISC"),
+    (SaFlags::DECAP_DSCP.0, "DECAP_DSCP"),
+    (SaFlags::NOECN.0, "NOECN"),
 ];
 
 /// One number of a dialect.
@@ -131,7 +131,7 @@ fn numbers(dialect: Dialect) -> Vec<Number> {
         list.push(Number { meaning, ..Number::new(Kind::SaType, number.into(), name, rfc) });
     }
     let flags = if klips { KLIPS_FLAGS } else { LINUX_FLAGS };
-    list.extend(flags.map(|(number, name)| Number::new(Kind::Flag, number, name, number == SaFlags::PFS)));
+    list.extend(flags.map(|(number, name)| Number::new(Kind::Flag, number, name, number == SaFlags::PFS.0)));
     for algorithm in CompressionAlgorithm::ALL {
         list.extend(algorithm.name().map(|name| Number::new(Kind::Compression, algorithm.0.into(), name, false)));
     }

@@ -135,7 +135,7 @@ impl Indexes {
         let Keys { id, acquire, seq, is_larval, .. } = *keys;
         if id.spi != 0 {
             by_id.insert_unique(hasher.hash_one(id), index, |&i| hash_of(hasher, slots, i, Sa::id));
-            self.spis.insert(id.spi, id.proto.0);
+            self.spis.insert(id.spi, id.proto);
         }
         self.add_to_route(slots, index, keys);
         if is_larval {
@@ -158,7 +158,7 @@ impl Indexes {
             if let Ok(entry) = by_id.find_entry(hasher.hash_one(id), |&i| i == index) {
                 entry.remove();
             }
-            self.spis.remove(id.spi, id.proto.0);
+            self.spis.remove(id.spi, id.proto);
         }
         self.remove_from_route(slots, index, &keys.route);
         if is_larval {

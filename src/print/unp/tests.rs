@@ -20,7 +20,7 @@ fn listed(message: &[u8], style: Style) -> String {
 #[test]
 fn an_sa_is_listed_as_in_the_book() {
     let message = message(|writer| {
-        let sa = SadbSa { spi: 0x9876.into(), state: 1, auth: 2, flags: SaFlags::PFS.into(), ..Default::default() };
+        let sa = SadbSa { spi: 0x9876.into(), state: 1, auth: 2, flags: SaFlags::PFS.0.into(), ..Default::default() };
         let lifetime = SadbLifetime { addtime: 1_700_000_000.into(), bytes: 36.into(), ..Default::default() };
         let hard = SadbLifetime { addtime: 3600.into(), usetime: 60.into(), ..Default::default() };
         let address = |text: &str, port| SockaddrBytes::new(text.parse().unwrap(), port);

@@ -25,12 +25,12 @@ pub const FLAGS: &[(&str, u32)] = &[
     ("zero-pad", 0x200),
     ("random-pad", 0x100),
     ("seq-pad", 0),
-    ("nopmtudisc", SaFlags::NOPMTUDISC),
-    ("decap-dscp", SaFlags::DECAP_DSCP),
-    ("noecn", SaFlags::NOECN),
+    ("nopmtudisc", SaFlags::NOPMTUDISC.0),
+    ("decap-dscp", SaFlags::DECAP_DSCP.0),
+    ("noecn", SaFlags::NOECN.0),
 ];
 /// The flags that Linux keeps.
-pub const KEPT_FLAGS: u32 = SaFlags::NOPMTUDISC | SaFlags::DECAP_DSCP | SaFlags::NOECN;
+pub const KEPT_FLAGS: u32 = SaFlags::KEPT.0;
 
 /// UDP encapsulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
