@@ -9,8 +9,8 @@ use std::time::Duration;
 use pfkey_rs::afkey::policy::{Policy, Template};
 use pfkey_rs::afkey::sa::{Key, Sa, Selector, State};
 use pfkey_rs::engine::resolve::bundle::Bundle;
-use pfkey_rs::engine::resolve::held::Held;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
+use pfkey_rs::engine::resolve::packet_queue::PacketQueue;
 use pfkey_rs::engine::resolve::path::{Path, Routes};
 use pfkey_rs::engine::resolve::statistics::Counter;
 use pfkey_rs::engine::{Engine, Flow, LINUX, RFC2367};
@@ -134,7 +134,7 @@ impl World {
         }
     }
 
-    fn retry(&mut self, held: &mut Held<u32>) -> Vec<(u32, Result<(), Errno>)> {
+    fn retry(&mut self, held: &mut PacketQueue<u32>) -> Vec<(u32, Result<(), Errno>)> {
         let Self { engine, resolver, routes, now, buffer } = self;
         let mut cx = Context { now: *now, registered: false, out: &mut Nobody, buffer };
         let mut sent = Vec::new();
@@ -319,7 +319,7 @@ fn an_update_that_revives_a_dying_sa_ends_what_was_remembered() {
 fn held_packets_are_tried_again_after_twice_the_time_and_given_up_in_the_end() {
     let mut world = World::with(policy(false, vec![template(ESP, TRANSPORT)]));
     world.resolver.set_larval_drop(false);
-    let mut held = Held::default();
+    let mut held = PacketQueue::default();
     for packet in 0..2 {
         assert_eq!(held.hold(9, flow(), packet, world.now), Ok(()));
     }
@@ -342,7 +342,7 @@ fn held_packets_are_tried_again_after_twice_the_time_and_given_up_in_the_end() {
 #[test]
 fn held_packets_go_with_their_policy() {
     let mut world = World::with(policy(false, vec![template(ESP, TRANSPORT)]));
-    let mut held = Held::default();
+    let mut held = PacketQueue::default();
     assert_eq!(held.hold(9, flow(), 1, world.now), Ok(()));
     world.engine = World::with(policy(true, Vec::new())).engine;
     world.now = held.next_retry().expect("a packet waits");

@@ -10,7 +10,7 @@ use pfkey_fuzz::splitmix::Random;
 use pfkey_fuzz::{drawn_message, told};
 use pfkey_rs::afkey::sa::SaId;
 use pfkey_rs::engine::resolve::explain::Verdict;
-use pfkey_rs::engine::resolve::held::Held;
+use pfkey_rs::engine::resolve::packet_queue::PacketQueue;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use pfkey_rs::engine::resolve::path::Path;
 use pfkey_rs::engine::{Engine, Flow, LINUX, RFC2367};
@@ -26,7 +26,7 @@ struct World {
     now: Time,
     /// One remembers what it found, the other looks each time.
     resolvers: [Resolver; 2],
-    held: Held<u8>,
+    held: PacketQueue<u8>,
     /// Something else than requests was sent, so that sessions may hear anything.
     promiscuous: bool,
 }
@@ -77,7 +77,7 @@ impl World {
         let mut hub = Hub::new(engine);
         let ids = (0..3).map(|_| hub.open()).collect();
         let queues = if flags & 32 == 0 { Queues::new() } else { Queues::with_limit(4096) };
-        Self { hub, queues, ids, now: START, resolvers, held: Held::default(), promiscuous: false }
+        Self { hub, queues, ids, now: START, resolvers, held: PacketQueue::default(), promiscuous: false }
     }
 
     /// What waits for a session is a message of its dialect.

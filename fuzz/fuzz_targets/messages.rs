@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use pfkey_rs::afkey::read::Judge;
 use pfkey_rs::afkey::request::Request;
-use pfkey_rs::afkey::sa::{Context, Sa};
+use pfkey_rs::afkey::sa::{Sa, SecurityLabel};
 use pfkey_rs::afkey::view::{PolicyView, SaView};
 use pfkey_rs::afkey::{migrate, policy::Policy, read};
 use pfkey_rs::align;
@@ -34,8 +34,8 @@ impl Judge for Everything {
         true
     }
 
-    fn context(&mut self, request: &Message<'_>) -> Result<Option<Context>, Errno> {
-        Context::of(request)
+    fn label(&mut self, request: &Message<'_>) -> Result<Option<SecurityLabel>, Errno> {
+        SecurityLabel::of(request)
     }
 
     fn new_reqid(&mut self) -> Option<u32> {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use zerocopy::IntoBytes;
 
 use super::policy::{Policy, Template};
-use super::sa::{Context, Limits, Sa, Selector, Usage};
+use super::sa::{Limits, Sa, SecurityLabel, Selector, Usage};
 use crate::wire::address::in_family_of;
 use crate::wire::layout::{SadbLifetime, SadbSa, SadbXIpsecrequest, SadbXPolicy};
 use crate::wire::{
@@ -47,23 +47,33 @@ pub(crate) fn usage(usage: &Usage) -> SadbLifetime {
     }
 }
 
-/// What of an SA a message shows.
+/// The parts of an SA that a message includes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub enum Part {
     /// Everything.
     Whole,
     /// Everything but keys.
     WithoutKeys,
-    /// An EXPIRE: no keys, and only the hard (`true`) or the soft limit.
-    Expiry(bool),
+    /// An EXPIRE for a hard limit: no keys, and the hard limit only.
+    Hard,
+    /// An EXPIRE for a soft limit: no keys, and the soft limit only.
+    Soft,
     /// The answer to an ADD or UPDATE, without keys, counters and proxy (profile rfc2367 only).
     Reply,
-    /// What names it: the SPI and the addresses (profile rfc2367 only).
+    /// Its name: the SPI and the addresses (profile rfc2367 only).
     Name,
 }
 
+impl Part {
+    /// The part that an EXPIRE includes.
+    #[must_use]
+    pub const fn expired(hard: bool) -> Self {
+        if hard { Self::Hard } else { Self::Soft }
+    }
+}
+
 /// Writes an SA behind a header.
-pub fn write_sa(writer: &mut Writer<'_>, sa: &Sa, shown: Shown) {
+pub fn write_sa(writer: &mut Writer<'_>, sa: &Sa, part: Part) {
     writer.sa(SadbSa {
         spi: sa.spi.into(),
         replay: sa.replay,
@@ -73,10 +83,10 @@ pub fn write_sa(writer: &mut Writer<'_>, sa: &Sa, shown: Shown) {
         flags: sa.flags.0.into(),
         ..Default::default()
     });
-    if shown != Shown::Expiry(false) {
+    if part != Part::Soft {
         writer.lifetime(Ext::LIFETIME_HARD, limits(&sa.hard));
     }
-    if shown != Shown::Expiry(true) {
+    if part != Part::Hard {
         writer.lifetime(Ext::LIFETIME_SOFT, limits(&sa.soft));
     }
     writer.lifetime(Ext::LIFETIME_CURRENT, usage(&sa.usage));
@@ -86,7 +96,7 @@ pub fn write_sa(writer: &mut Writer<'_>, sa: &Sa, shown: Shown) {
     if src.address != sa.ends.src() {
         write_prefix(writer, Ext::ADDRESS_PROXY, proto_from_selector(proto), src, sport);
     }
-    if shown == Shown::Whole {
+    if part == Part::Whole {
         for (ext, key) in [(Ext::KEY_AUTH, &sa.auth_key), (Ext::KEY_ENCRYPT, &sa.encrypt_key)] {
             if key.bits != 0 {
                 writer.key(ext, key.bits, &key.bytes);
@@ -97,8 +107,8 @@ pub fn write_sa(writer: &mut Writer<'_>, sa: &Sa, shown: Shown) {
     if let Some(encap) = sa.encap {
         writer.nat_t(encap.encap_type, encap.sport, encap.dport);
     }
-    if let Some(context) = &sa.context {
-        writer.sec_ctx(Context::DOI, Context::ALG, &context.text);
+    if let Some(label) = &sa.label {
+        writer.sec_ctx(SecurityLabel::DOI, SecurityLabel::ALG, &label.text);
     }
 }
 
@@ -135,8 +145,8 @@ pub fn write_policy(writer: &mut Writer<'_>, policy: &Policy) {
         },
         requests.get(..used).unwrap_or_default(),
     );
-    if let Some(context) = &policy.context {
-        writer.sec_ctx(Context::DOI, Context::ALG, &context.text);
+    if let Some(label) = &policy.label {
+        writer.sec_ctx(SecurityLabel::DOI, SecurityLabel::ALG, &label.text);
     }
 }
 

@@ -57,7 +57,7 @@ fn read_moves(bytes: &[u8]) -> Result<Vec<Move>, Errno> {
     if moves.is_empty() || !requests.rest().is_empty() { Err(Errno::EINVAL) } else { Ok(moves) }
 }
 
-/// What an X_MIGRATE asks, or tells.
+/// An X_MIGRATE, as a request or a notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
     /// `sadb_x_policy_dir`; any is let through by this reading.

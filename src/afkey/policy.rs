@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use zerocopy::FromBytes as _;
 
-use super::sa::{Context, Limits, Selector, Usage, reached_at};
+use super::sa::{Limits, SecurityLabel, Selector, Usage, reached_at};
 pub use crate::policy::template::{MANUAL_REQID_MAX, MAX_TEMPLATES, Template, ends, parse_requests};
 use crate::wire::layout::SadbXPolicy;
 use crate::wire::{Ends, Errno, PolicyDirection, PolicyType};
@@ -20,13 +20,13 @@ pub struct Policy {
     pub priority: u32,
     /// Discard.
     pub block: bool,
-    /// Takes ICMP errors about packets that it covers as well (`XFRM_POLICY_ICMP`); PF_KEY cannot say so.
+    /// Covers ICMP errors about packets that it covers as well (`XFRM_POLICY_ICMP`). PF_KEY's messages do not contain it.
     pub icmp: bool,
     /// Which packets; addresses as given, host bits included.
     pub selector: Selector,
     /// Its security label.
-    pub context: Option<Context>,
-    /// What SAs they need.
+    pub label: Option<SecurityLabel>,
+    /// The SAs that its packets need.
     pub templates: Vec<Template>,
     /// Hard limits; only the times count.
     pub hard: Limits,
@@ -57,7 +57,7 @@ impl Policy {
             block: false,
             icmp: false,
             selector,
-            context: None,
+            label: None,
             templates: Vec::new(),
             hard: Limits::NONE,
             soft: Limits::NONE,
@@ -71,8 +71,7 @@ impl Policy {
     /// `sadb_x_policy` with its requests. It takes every packet of its socket, which is of an address's family.
     ///
     /// # Errors
-    /// EINVAL, or what [`parse_requests`] says. A request of level unique gets no reqid of its own; it has to have one
-    /// (ENOBUFS).
+    /// EINVAL, or those of [`parse_requests`]. ENOBUFS for a request of level unique without a reqid.
     pub fn of_socket(bytes: &[u8], like: IpAddr) -> Result<Self, Errno> {
         let (fixed, behind) = SadbXPolicy::read_from_prefix(bytes).map_err(|_| Errno::EINVAL)?;
         let len = (usize::from(fixed.len.get()) * 8).checked_sub(size_of::<SadbXPolicy>()).ok_or(Errno::EINVAL)?;

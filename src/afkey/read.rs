@@ -1,6 +1,6 @@
-//! What requests are made of: SAs, names, selectors, with af_key's checks in af_key's order.
+//! The parts of requests: SAs, names, selectors, with af_key's checks in af_key's order.
 
-use super::sa::{Context, Encap, Key, Limits, Sa, SaId, Selector};
+use super::sa::{Encap, Key, Limits, Sa, SaId, SecurityLabel, Selector};
 use crate::wire::layout::{SadbLifetime, SadbSa};
 use crate::wire::{
     AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol,
@@ -14,7 +14,7 @@ const MAX_AUTH: AuthAlgorithm = AuthAlgorithm::X_NULL;
 const MAX_ENCRYPT: EncryptAlgorithm = EncryptAlgorithm::X_TWOFISHCBC;
 const MAX_COMPRESS: CompressionAlgorithm = CompressionAlgorithm::LZJH;
 
-/// What depends on the engine while a request is read.
+/// The decisions of an engine that reading a request needs.
 pub trait Judge {
     /// Whether an authentication algorithm can be used (`xfrm_aalg_get_byid`).
     fn has_auth(&mut self, id: AuthAlgorithm) -> bool;
@@ -26,13 +26,13 @@ pub trait Judge {
     ///
     /// # Errors
     /// That of the security module.
-    fn context(&mut self, request: &Message<'_>) -> Result<Option<Context>, Errno>;
+    fn label(&mut self, request: &Message<'_>) -> Result<Option<SecurityLabel>, Errno>;
     /// A reqid of its own for a template of level unique (`gen_reqid`).
     fn new_reqid(&mut self) -> Option<u32>;
     /// The request is an ADD or UPDATE (`pfkey_msg2xfrm_state`).
     fn requested(&mut self) {}
     /// The request has what an SA needs, so that Linux allocates one (`xfrm_state_alloc`). Algorithms, mode and label are
-    /// looked at afterwards.
+    /// checked afterwards.
     fn allocated(&mut self) {}
 }
 
@@ -125,7 +125,7 @@ pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa,
     }
     judge.allocated();
     let mut sa = Sa::new(ends, ext.spi.get(), proto, now);
-    sa.context = judge.context(request)?;
+    sa.label = judge.label(request)?;
     sa.replay = ext.replay.min(MAX_REPLAY);
     sa.flags = SaFlags(ext.flags.get()).intersection(SaFlags::KEPT);
     sa.hard = limits(hard);
@@ -166,7 +166,7 @@ pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa,
 /// The name of the SA that a DELETE or GET is about (`pfkey_xfrm_state_lookup`).
 ///
 /// # Errors
-/// EINVAL where it is not said, ESRCH for an SA type that has no SAs.
+/// EINVAL where it is missing, ESRCH for an SA type that has no SAs.
 pub fn sa_id(request: &Message<'_>) -> Result<SaId, Errno> {
     let ext = request.sa().ok_or(Errno::EINVAL)?;
     let dst = ends(request)?.dst();

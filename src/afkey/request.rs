@@ -3,12 +3,12 @@
 use super::migrate::{Migration, read_migration};
 use super::policy::{Policy, parse_requests};
 use super::read::{Judge, ends, is_of_socket, limits, mode, sa, sa_id, selector};
-use super::sa::{Context, Sa, SaId, Selector};
+use super::sa::{Sa, SaId, SecurityLabel, Selector};
 use crate::wire::{
     Ends, Errno, ExtensionType as Ext, IpsecProtocol, Message, MessageType, Mode, PolicyDirection, PolicyType,
 };
 
-/// A request. Each key engine matches all of them: a new kind has to be thought of in each.
+/// A request. Every key engine matches all of them, so that a new one is a compile error in each.
 #[derive(Debug)]
 pub enum Request {
     /// GETSPI.
@@ -21,7 +21,7 @@ pub enum Request {
     Delete(SaId),
     /// GET.
     Get(SaId),
-    /// ACQUIRE: a key manager gave up the larval of this sequence number; `None` = it says nothing.
+    /// ACQUIRE: a key manager gave up the larval of this sequence number; `None` = of none.
     GiveUp(Option<u32>),
     /// FLUSH.
     Flush(IpsecProtocol),
@@ -41,7 +41,7 @@ pub enum Request {
     Migrate(Migration),
 }
 
-/// Whether messages of a type change SAs or policies and do nothing else, so that several can travel together.
+/// Whether messages of a type only change SAs or policies, and can be part of a batch.
 #[must_use]
 pub const fn is_change(msg_type: MessageType) -> bool {
     matches!(
@@ -72,7 +72,7 @@ pub struct GetSpi {
     pub range: (u32, u32),
 }
 
-/// What a policy is found by.
+/// The name of a policy.
 #[derive(Clone, Debug)]
 pub struct PolicyName {
     /// In, out or forwarded.
@@ -80,7 +80,7 @@ pub struct PolicyName {
     /// Which packets.
     pub selector: Selector,
     /// Its security label.
-    pub context: Option<Context>,
+    pub label: Option<SecurityLabel>,
 }
 
 impl Request {
@@ -137,7 +137,7 @@ fn policy(message: &Message<'_>, judge: &mut impl Judge) -> Result<Policy, Errno
     if policy_type > PolicyType::IPSEC || !dir.is_in_spd() {
         return Err(Errno::EINVAL);
     }
-    let context = judge.context(message)?;
+    let label = judge.label(message)?;
     let nowhere = Ends::unspecified(selector.src.address);
     let templates = match policy_type {
         PolicyType::IPSEC => parse_requests(requests, dir, nowhere, |_| judge.new_reqid())?,
@@ -147,7 +147,7 @@ fn policy(message: &Message<'_>, judge: &mut impl Judge) -> Result<Policy, Errno
         dir,
         priority: ext.priority.get(),
         block: policy_type == PolicyType::DISCARD,
-        context,
+        label,
         templates,
         hard: limits(message.lifetime(Ext::LIFETIME_HARD)),
         soft: limits(message.lifetime(Ext::LIFETIME_SOFT)),
@@ -163,7 +163,7 @@ impl PolicyName {
         if !dir.is_in_spd() {
             return Err(Errno::EINVAL);
         }
-        Ok(Self { dir, selector, context: judge.context(message)? })
+        Ok(Self { dir, selector, label: judge.label(message)? })
     }
 }
 

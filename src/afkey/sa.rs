@@ -10,7 +10,7 @@ use crate::wire::{
     AuthAlgorithm, EncryptAlgorithm, Ends, Errno, IpsecProtocol, Message, Mode, Prefix, SaFlags, SaState, SaType,
 };
 
-/// What names an SA: the source address is no part of it.
+/// The name of an SA. The source address is no part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SaId {
     /// Destination address.
@@ -40,8 +40,6 @@ pub enum State {
     Mature,
     /// In use, past a soft limit.
     Dying,
-    /// Over a hard limit, about to be removed.
-    Expired,
     /// Removed.
     Dead,
 }
@@ -60,7 +58,7 @@ impl From<State> for SaState {
             State::Larval => Self::LARVAL,
             State::Mature => Self::MATURE,
             State::Dying => Self::DYING,
-            State::Refused | State::Expired | State::Dead => Self::DEAD,
+            State::Refused | State::Dead => Self::DEAD,
         }
     }
 }
@@ -76,7 +74,7 @@ impl From<SaState> for State {
     }
 }
 
-/// Where an SA ends; 0 = no limit.
+/// Limits of an SA or a policy; 0 = no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Packets.
@@ -94,15 +92,15 @@ impl Limits {
     pub const NONE: Self = Self { packets: 0, bytes: 0, add_seconds: 0, use_seconds: 0 };
 }
 
-/// Seconds until a limit of so many that counts from `start` is reached; 0 or less: it is. The kernel's arithmetic
-/// (`xfrm_timer_handler`): a sum without a sign, taken for a number with one, so that 2^63 seconds and more are over at
+/// Seconds until a limit that counts from `start` is reached; 0 or less if it is reached. As in the kernel
+/// (`xfrm_timer_handler`), the unsigned sum is taken as a signed number: limits of 2^63 seconds and more are reached at
 /// once.
 #[must_use]
 pub const fn seconds_left(limit: u64, start: u64, now: u64) -> i64 {
     limit.wrapping_add(start).wrapping_sub(now) as i64
 }
 
-/// When a limit is reached that a timer looks at from `first` on: Unix time in seconds.
+/// When a limit is reached, but not before `first`: Unix time in seconds.
 #[must_use]
 pub const fn reached_at(limit: u64, start: u64, first: u64) -> u64 {
     let left = seconds_left(limit, start, first);
@@ -126,8 +124,7 @@ impl Usage {
     /// Nothing, and no time.
     pub const NONE: Self = Self { packets: 0, bytes: 0, add_time: 0, use_time: 0 };
 
-    /// Whether a limit of time is reached at `now`, Unix time in seconds. What is not used is looked at as if it were from now
-    /// on.
+    /// Whether a limit of time is reached at `now`, Unix time in seconds. The first use of an unused SA counts as now.
     #[must_use]
     pub const fn is_over(&self, limits: &Limits, now: u64) -> bool {
         let used = if self.use_time != 0 { self.use_time } else { now };
@@ -136,7 +133,7 @@ impl Usage {
     }
 }
 
-/// What a packet shows of itself.
+/// The fields of a packet that selectors look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Flow {
     /// Source and destination.
@@ -149,7 +146,8 @@ pub struct Flow {
     pub dport: u16,
 }
 
-/// Which packets a policy or an SA takes. Host bits of its prefixes stay as they were given: they tell selectors apart.
+/// The packets that a policy or an SA covers. Host bits of its prefixes are kept: selectors that differ in them are
+/// different.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Selector {
     /// Source prefix.
@@ -195,7 +193,7 @@ impl Selector {
         self.src.address.is_ipv6()
     }
 
-    /// `xfrm_selector_match`, but for the family, of which empty prefixes do not care.
+    /// `xfrm_selector_match`, without the check of the family: empty prefixes cover addresses of both.
     #[must_use]
     pub const fn covers(&self, flow: &Flow) -> bool {
         self.src.covers(flow.ends.src())
@@ -217,14 +215,14 @@ pub struct Encap {
     pub dport: u16,
 }
 
-/// A security label of SELinux, as a Linux without a loaded policy takes it: the text is not judged.
+/// A security label of SELinux. As in Linux without a loaded policy, any text is valid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Context {
+pub struct SecurityLabel {
     /// The text with the NUL that `selinux_xfrm_alloc_user` puts behind it.
     pub text: Box<[u8]>,
 }
 
-impl Context {
+impl SecurityLabel {
     /// `XFRM_SC_DOI_LSM`.
     pub const DOI: u8 = 1;
     /// `XFRM_SC_ALG_SELINUX`.
@@ -301,14 +299,14 @@ pub struct Sa {
     pub soft: Limits,
     /// Use so far.
     pub usage: Usage,
-    /// Which packets it takes; `None` = not said: every packet of its own family.
+    /// The packets that it covers; `None` = every packet of its own family.
     pub selector: Option<Selector>,
     /// UDP encapsulation.
     pub encap: Option<Encap>,
-    /// Extensions that the engine keeps for key managers and gives back as they came (profile rfc2367).
+    /// Extensions that the engine keeps for key managers and returns unchanged (profile rfc2367).
     pub carried: Box<[u8]>,
     /// Its security label.
-    pub context: Option<Context>,
+    pub label: Option<SecurityLabel>,
     /// The sequence number that ties it to an ACQUIRE or a request.
     pub seq: u32,
 }
@@ -356,7 +354,7 @@ impl Sa {
             selector: None,
             encap: None,
             carried: Box::default(),
-            context: None,
+            label: None,
             seq: 0,
         }
     }

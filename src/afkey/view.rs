@@ -2,7 +2,7 @@
 
 use super::policy::{MAX_TEMPLATES, Policy, Template, parse_requests};
 use super::read::{is_of_socket, limits, selector};
-use super::sa::{Context, Encap, Key, Limits, Sa, SaId, Selector, State, Usage};
+use super::sa::{Encap, Key, Limits, Sa, SaId, SecurityLabel, Selector, State, Usage};
 use crate::wire::layout::SadbLifetime;
 use crate::wire::{
     AuthAlgorithm, EncryptAlgorithm, Ends, ExtensionType as Ext, IpsecProtocol, Message, Mode, PolicyDirection,
@@ -45,7 +45,7 @@ pub struct SaView<'a> {
     pub soft: Limits,
     /// Use so far.
     pub usage: Usage,
-    /// Which packets it takes. A message shows its source only.
+    /// The packets that it covers. A message shows its source only.
     pub selector: Option<Selector>,
     /// UDP encapsulation.
     pub encap: Option<Encap>,
@@ -162,7 +162,7 @@ impl From<&SaView<'_>> for Sa {
             usage: view.usage,
             selector: view.selector,
             encap: view.encap,
-            context: view.label.map(|text| Context { text: text.into() }),
+            label: view.label.map(|text| SecurityLabel { text: text.into() }),
             seq: view.seq,
             ..Self::new(view.ends, view.spi, view.proto, 0)
         }
@@ -238,7 +238,7 @@ impl From<&PolicyView<'_>> for Policy {
             priority: view.priority,
             block: view.block,
             icmp: view.icmp,
-            context: view.label.map(|text| Context { text: text.into() }),
+            label: view.label.map(|text| SecurityLabel { text: text.into() }),
             templates: view.templates.iter().copied().flatten().collect(),
             hard: view.hard,
             soft: view.soft,

@@ -1,7 +1,7 @@
 //! What Linux's af_key and RFC 2367 do differently with SAs. What they do differently with sessions is in
 //! [`crate::keyd::Dialect`].
 
-use super::message::{self, Shown};
+use super::message::{self, Part};
 use super::resolve::template::{self, Wanted};
 use super::sa::Sa;
 use super::{Engine, Flow, rfc2367};
@@ -15,7 +15,7 @@ pub struct Dialect {
     /// Handles a request.
     pub(super) request: fn(&mut Engine, &Message<'_>, &mut Context<'_>) -> Result<(), Errno>,
     /// Writes an SA behind a message's header.
-    pub(super) write_sa: fn(&mut Writer<'_>, &Sa, Shown),
+    pub(super) write_sa: fn(&mut Writer<'_>, &Sa, Part),
     /// Writes what an ACQUIRE says behind its header: what is wanted, and for which packet.
     pub(super) write_acquire: fn(&mut Writer<'_>, &Wanted, &Flow),
 }

@@ -1,13 +1,13 @@
 //! The end of SAs: by time (`xfrm_timer_handler`) and by volume (`xfrm_state_check_expire`).
 
 use super::Engine;
-use super::message::Shown;
+use super::message::Part;
 use super::sa::{Sa, State, reached_at, seconds_left};
 use crate::keyd::Context;
 use crate::wire::{Header, MessageType};
 
-/// Timers that run at a time: a million SAs may end in the same second, and requests that come meanwhile wait no longer than
-/// for so many. The engine's deadline stays in the past until all have run.
+/// The most timers that run at a time. A million SAs may end in the same second, and requests must not wait for all of them.
+/// The engine's deadline stays in the past until all have run.
 const TIMERS: usize = 256;
 
 impl Sa {
@@ -18,7 +18,7 @@ impl Sa {
         let first = now.saturating_add(1);
         let from_add = |limit: u64| (limit != 0).then(|| reached_at(limit, self.usage.add_time, first));
         let from_use = |limit: u64| match self.usage.use_time {
-            // What is not used is looked at as if it were from now on.
+            // The first use of an unused SA counts as now.
             0 => (seconds_left(limit, first, first) < 0).then_some(first),
             start => (limit != 0).then(|| reached_at(limit, start, first)),
         };
@@ -44,7 +44,7 @@ impl Engine {
     fn check_time(&mut self, index: u32, cx: &mut Context<'_>) {
         let now = cx.now.as_secs();
         let Some(sa) = self.sadb.get(index) else { return };
-        if sa.state == State::Expired || sa.usage.is_over(&sa.hard, now) {
+        if sa.usage.is_over(&sa.hard, now) {
             return self.expire_hard(index, cx);
         }
         if sa.state != State::Dying && sa.usage.is_over(&sa.soft, now) {
@@ -53,7 +53,7 @@ impl Engine {
         self.sadb.rearm(index, now);
     }
 
-    /// Bytes and packets, tested before a packet is counted.
+    /// Checks the limits of bytes and packets, before a packet is counted.
     pub(super) fn check_volume(&mut self, index: u32, cx: &mut Context<'_>) -> bool {
         let Some(sa) = self.sadb.get(index) else { return false };
         let over = |used: u64, limit: u64| limit != 0 && used >= limit;
@@ -75,7 +75,7 @@ impl Engine {
         self.expire_message(&sa, false, cx);
     }
 
-    /// EXPIRE, hard: the SA is gone. There is no DELETE message.
+    /// EXPIRE, hard: removes the SA. There is no DELETE message.
     fn expire_hard(&mut self, index: u32, cx: &mut Context<'_>) {
         let Some(mut sa) = self.sadb.remove(index) else { return };
         sa.state = State::Dead;
@@ -86,6 +86,6 @@ impl Engine {
         let header = Header::new(MessageType::EXPIRE, sa.satype(), 0, 0);
         // A message that cannot be built is lost, as in the kernel.
         let audience = (self.dialect.sessions.listeners)(MessageType::EXPIRE, sa.satype());
-        let _ = cx.send(audience, header, |writer| self.write_sa(writer, sa, Shown::Expiry(hard)));
+        let _ = cx.send(audience, header, |writer| self.write_sa(writer, sa, Part::expired(hard)));
     }
 }

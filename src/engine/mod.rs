@@ -59,7 +59,7 @@ use crate::wire::layout::SadbXFilter;
 use crate::wire::sockaddr::{AF_INET, AF_INET6};
 use crate::wire::{Extras, Header, IpsecProtocol, Message, MessageType, Prefix, Writer};
 use sa::Sa;
-use sa_request::Own;
+use sa_request::EngineJudge;
 use sadb::{Sadb, Walker};
 use spd::Spd;
 
@@ -174,13 +174,13 @@ impl Engine {
         &mut self.sub_policies
     }
 
-    fn write_sa(&self, writer: &mut Writer<'_>, sa: &Sa, shown: message::Shown) {
-        (self.dialect.write_sa)(writer, sa, shown);
+    fn write_sa(&self, writer: &mut Writer<'_>, sa: &Sa, part: message::Part) {
+        (self.dialect.write_sa)(writer, sa, part);
     }
 
     /// af_key's requests.
     fn linux_request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let mut judge = Own { extras: self.extras, spd: &mut self.spd, counts: &mut self.counts };
+        let mut judge = EngineJudge { extras: self.extras, spd: &mut self.spd, counts: &mut self.counts };
         let (header, now) = (request.header(), cx.now.as_secs());
         match Request::read(request, now, &mut judge)? {
             Request::GetSpi(wanted) => self.getspi(header, &wanted, cx),
@@ -251,7 +251,7 @@ impl KeyEngine for Engine {
                     return Ok(DumpStep::End);
                 };
                 let header = Header::new(MessageType::DUMP, sa.satype(), 0, 0);
-                message.write(header, |writer| self.write_sa(writer, sa, message::Shown::Whole))?;
+                message.write(header, |writer| self.write_sa(writer, sa, message::Part::Whole))?;
             }
             Dumped::Policies { position } => {
                 let Some(policy) = self.spd.below(*position) else { return Ok(DumpStep::End) };

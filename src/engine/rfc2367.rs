@@ -3,7 +3,7 @@
 
 use zerocopy::FromZeros as _;
 
-use super::message::{Shown, limits, usage, write_host, write_prefix};
+use super::message::{Part, limits, usage, write_host, write_prefix};
 use super::resolve::template::Wanted;
 use super::sa::{Flow, Key, Limits, Sa, SaId, Selector, State};
 use super::sadb::Index;
@@ -116,11 +116,11 @@ impl Engine {
             MessageType::DELETE => {
                 let index = self.rfc_named(request)?;
                 let sa = self.sadb.remove(index).ok_or(Errno::ESRCH)?;
-                cx.send(Audience::All, reply(header), |writer| self.write_sa(writer, &sa, Shown::Name))
+                cx.send(Audience::All, reply(header), |writer| self.write_sa(writer, &sa, Part::Name))
             }
             MessageType::GET => {
                 let index = self.rfc_named(request)?;
-                self.show(index, reply(header), Audience::One, Shown::Whole, cx)
+                self.show(index, reply(header), Audience::One, Part::Whole, cx)
             }
             MessageType::ACQUIRE => self.rfc_acquire(request, cx),
             MessageType::X_PCHANGE => {
@@ -165,7 +165,7 @@ impl Engine {
                 self.sadb.insert(larval, now)
             }
         };
-        self.show(index, reply(header), Audience::All, Shown::Name, cx)
+        self.show(index, reply(header), Audience::All, Part::Name, cx)
     }
 
     fn is_larval_for(&self, index: Index, ends: &Ends, proto: IpsecProtocol) -> bool {
@@ -180,7 +180,7 @@ impl Engine {
         let now = cx.now.as_secs();
         let sa = self.rfc_counted_sa(request, now)?;
         let index = self.insert_new(sa, now)?;
-        self.show(index, reply(request.header()), Audience::All, Shown::Reply, cx)
+        self.show(index, reply(request.header()), Audience::All, Part::Reply, cx)
     }
 
     /// Section 3.1.2: completes a larval; of an SA in use only the lifetimes change.
@@ -210,7 +210,7 @@ impl Engine {
             }
             _ => return Err(Errno::EINVAL),
         };
-        self.show(index, reply(request.header()), Audience::All, Shown::Reply, cx)
+        self.show(index, reply(request.header()), Audience::All, Part::Reply, cx)
     }
 
     fn rfc_counted_sa(&mut self, request: &Message<'_>, now: u64) -> Result<Sa, Errno> {
@@ -352,7 +352,7 @@ pub(super) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, flow: &Flo
 }
 
 /// An SA as RFC 2367 shows it: extensions in the order of their numbers, and only those that say something.
-pub(super) fn write_sa(writer: &mut Writer<'_>, sa: &Sa, shown: Shown) {
+pub(super) fn write_sa(writer: &mut Writer<'_>, sa: &Sa, part: Part) {
     let name = SadbSa { spi: sa.spi.into(), ..Default::default() };
     let whole = SadbSa {
         replay: sa.replay,
@@ -362,21 +362,21 @@ pub(super) fn write_sa(writer: &mut Writer<'_>, sa: &Sa, shown: Shown) {
         flags: sa.flags.0.into(),
         ..name
     };
-    writer.sa(if shown == Shown::Name { name } else { whole });
-    if matches!(shown, Shown::Whole | Shown::WithoutKeys | Shown::Expiry(_)) {
+    writer.sa(if part == Part::Name { name } else { whole });
+    if matches!(part, Part::Whole | Part::WithoutKeys | Part::Hard | Part::Soft) {
         writer.lifetime(Ext::LIFETIME_CURRENT, usage(&sa.usage));
     }
     let limited = |l: &Limits| *l != Limits::default();
-    if match shown {
-        Shown::Name => false,
-        Shown::Expiry(hard) => hard,
+    if match part {
+        Part::Name | Part::Soft => false,
+        Part::Hard => true,
         _ => limited(&sa.hard),
     } {
         writer.lifetime(Ext::LIFETIME_HARD, limits(&sa.hard));
     }
-    if match shown {
-        Shown::Name => false,
-        Shown::Expiry(hard) => !hard,
+    if match part {
+        Part::Name | Part::Hard => false,
+        Part::Soft => true,
         _ => limited(&sa.soft),
     } {
         writer.lifetime(Ext::LIFETIME_SOFT, limits(&sa.soft));
@@ -384,17 +384,17 @@ pub(super) fn write_sa(writer: &mut Writer<'_>, sa: &Sa, shown: Shown) {
     write_host(writer, Ext::ADDRESS_SRC, sa.ends.src());
     write_host(writer, Ext::ADDRESS_DST, sa.ends.dst());
     let proxy = sa.selector.filter(|_| !matches!(sa.state, State::Larval | State::Refused));
-    if let Some(s) = proxy.filter(|_| matches!(shown, Shown::Whole | Shown::WithoutKeys | Shown::Expiry(_))) {
+    if let Some(s) = proxy.filter(|_| matches!(part, Part::Whole | Part::WithoutKeys | Part::Hard | Part::Soft)) {
         write_prefix(writer, Ext::ADDRESS_PROXY, 0, s.src, 0);
     }
-    if shown == Shown::Whole {
+    if part == Part::Whole {
         for (ext, key) in [(Ext::KEY_AUTH, &sa.auth_key), (Ext::KEY_ENCRYPT, &sa.encrypt_key)] {
             if key.bits != 0 {
                 writer.key(ext, key.bits, &key.bytes);
             }
         }
     }
-    if matches!(shown, Shown::Whole | Shown::WithoutKeys | Shown::Reply) {
+    if matches!(part, Part::Whole | Part::WithoutKeys | Part::Reply) {
         writer.copied(&sa.carried);
         // Ours, beyond the RFC, where they are not what the RFC implies.
         if (sa.mode, sa.reqid) != (Mode::TRANSPORT, 0) {

@@ -1,7 +1,7 @@
 //! Requests about SAs.
 
-use super::message::Shown;
-use super::sa::{Context as SecurityContext, Sa, SaId, State};
+use super::message::Part;
+use super::sa::{Sa, SaId, SecurityLabel, State};
 use super::sadb::{AcquireKey, Index};
 use super::spd::Spd;
 use super::{Engine, SaCounts, algorithm};
@@ -16,14 +16,14 @@ use crate::wire::{
 /// `UDP_ENCAP_ESPINUDP`.
 const ENCAP_ESPINUDP: u8 = 2;
 
-/// What this engine has: its table of algorithms, SELinux without a policy, and the reqids of its SPD.
-pub(super) struct Own<'e> {
+/// How this engine judges requests: by its table of algorithms, as SELinux without a policy, and by the reqids of its SPD.
+pub(super) struct EngineJudge<'e> {
     pub(super) extras: Extras,
     pub(super) spd: &'e mut Spd,
     pub(super) counts: &'e mut SaCounts,
 }
 
-impl Judge for Own<'_> {
+impl Judge for EngineJudge<'_> {
     fn has_auth(&mut self, id: AuthAlgorithm) -> bool {
         algorithm::has_auth(id)
     }
@@ -36,8 +36,8 @@ impl Judge for Own<'_> {
         algorithm::has_compress(id)
     }
 
-    fn context(&mut self, request: &Message<'_>) -> Result<Option<SecurityContext>, Errno> {
-        SecurityContext::of(request)
+    fn label(&mut self, request: &Message<'_>) -> Result<Option<SecurityLabel>, Errno> {
+        SecurityLabel::of(request)
     }
 
     fn new_reqid(&mut self) -> Option<u32> {
@@ -88,7 +88,7 @@ impl Engine {
             self.sadb.edit(index, now, |sa| sa.spi = spi);
         }
         let reply = answer(header, MessageType::GETSPI, SaType::from_protocol(proto));
-        self.show(index, reply, Audience::One, Shown::Whole, cx)
+        self.show(index, reply, Audience::One, Part::Whole, cx)
     }
 
     /// An SPI that no SA of the protocol uses (`xfrm_alloc_spi`). Linux draws with replacement and may miss a free
@@ -113,7 +113,7 @@ impl Engine {
         init_state(&sa)?;
         let notice = answer(header, MessageType::ADD, sa.satype());
         let index = self.insert_new(sa, cx.now.as_secs())?;
-        self.show(index, notice, Audience::All, Shown::Whole, cx)
+        self.show(index, notice, Audience::All, Part::Whole, cx)
     }
 
     /// Adds an SA that is not there yet. The larval that it answers goes without a message.
@@ -139,15 +139,15 @@ impl Engine {
             State::Larval => {
                 self.sadb.remove(index);
                 let index = self.sadb.insert(sa, cx.now.as_secs());
-                self.show(index, notice, Audience::All, Shown::Whole, cx)
+                self.show(index, notice, Audience::All, Part::Whole, cx)
             }
             State::Mature | State::Dying => {
                 self.update_mature(index, &sa, cx)?;
-                // What is reported is the request, which was thrown away.
+                // AF_KEY shows the SA of the request, which it has discarded.
                 sa.state = State::Dead;
-                cx.send(Audience::All, notice, |writer| self.write_sa(writer, &sa, Shown::Whole))
+                cx.send(Audience::All, notice, |writer| self.write_sa(writer, &sa, Part::Whole))
             }
-            State::Refused | State::Expired | State::Dead => Err(Errno::EINVAL),
+            State::Refused | State::Dead => Err(Errno::EINVAL),
         }
     }
 
@@ -164,11 +164,11 @@ impl Engine {
         index: u32,
         header: Header,
         audience: Audience,
-        shown: Shown,
+        part: Part,
         cx: &mut Context<'_>,
     ) -> Result<(), Errno> {
         let sa = self.sadb.get(index).ok_or(Errno::ESRCH)?;
-        cx.send(audience, header, |writer| self.write_sa(writer, sa, shown))
+        cx.send(audience, header, |writer| self.write_sa(writer, sa, part))
     }
 
     /// `xfrm_state_update` of an SA in use: limits, encapsulation ports, and a new life.
@@ -194,13 +194,13 @@ impl Engine {
         let mut sa = self.sadb.remove(index).ok_or(Errno::ESRCH)?;
         sa.state = State::Dead;
         let notice = answer(header, MessageType::DELETE, sa.satype());
-        cx.send(Audience::All, notice, |writer| self.write_sa(writer, &sa, Shown::Whole))
+        cx.send(Audience::All, notice, |writer| self.write_sa(writer, &sa, Part::Whole))
     }
 
     /// `pfkey_get`.
     pub(super) fn get(&mut self, header: Header, id: &SaId, cx: &mut Context<'_>) -> Result<(), Errno> {
         let index = self.sadb.find(id).ok_or(Errno::ESRCH)?;
-        self.show(index, answer(header, MessageType::GET, header.satype), Audience::One, Shown::Whole, cx)
+        self.show(index, answer(header, MessageType::GET, header.satype), Audience::One, Part::Whole, cx)
     }
 
     /// `pfkey_acquire`: a key manager gave up.

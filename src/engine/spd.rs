@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::policy::Policy;
 use super::resolve::policy_index::{PolicyIndex, Rank};
-use super::sa::{Context, Flow, Selector};
+use super::sa::{Flow, SecurityLabel, Selector};
 use crate::wire::PolicyDirection;
 
 type Hasher = foldhash::quality::RandomState;
@@ -12,14 +12,14 @@ type Hasher = foldhash::quality::RandomState;
 /// What tells policies apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Identity {
-    context: Option<Context>,
+    label: Option<SecurityLabel>,
     dir: PolicyDirection,
     selector: Selector,
 }
 
 impl Identity {
     fn of(policy: &Policy) -> Self {
-        Self { context: policy.context.clone(), dir: policy.dir, selector: policy.selector }
+        Self { label: policy.label.clone(), dir: policy.dir, selector: policy.selector }
     }
 }
 
@@ -76,8 +76,8 @@ impl Spd {
 
     /// The id of the policy with this very selector and label.
     #[must_use]
-    pub fn find(&self, dir: PolicyDirection, selector: &Selector, context: Option<&Context>) -> Option<u32> {
-        self.by_identity.get(&Identity { context: context.cloned(), dir, selector: *selector }).copied()
+    pub fn find(&self, dir: PolicyDirection, selector: &Selector, label: Option<&SecurityLabel>) -> Option<u32> {
+        self.by_identity.get(&Identity { label: label.cloned(), dir, selector: *selector }).copied()
     }
 
     /// An id for a new policy of a direction (`xfrm_gen_index`): the kernel's direction in the low bits, a counter

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use super::Engine;
-use super::message::Shown;
+use super::message::Part;
 use super::message::write_host;
-use super::resolve::template::{Settled, Taken};
+use super::resolve::template::{Matched, Resolution};
 use super::sa::{Flow, SaId};
 use crate::keyd::{Audience, Context, KeyEngine as _, MessageBuffer};
 use crate::wire::layout::SadbSa;
@@ -69,18 +69,18 @@ impl Engine {
     /// The policy discards the packet, or asks for more SAs than Linux would apply.
     pub fn outbound(&mut self, flow: &Flow, cx: &mut Context<'_>) -> Result<Outbound, TrafficError> {
         self.advance(cx);
-        let (taken, settled) =
-            self.policies_for(flow, |policies| (Taken::by(policies), self.settle(policies, flow, None)));
-        let (settled, wanted) = settled.map_err(|_| TrafficError::TooManyTemplates)?;
+        let (matched, resolution) =
+            self.policies_for(flow, |policies| (Matched::of(policies), self.resolve(policies, flow, None)));
+        let (resolution, wanted) = resolution.map_err(|_| TrafficError::TooManyTemplates)?;
         self.ask_for(&wanted, flow, cx);
-        if !matches!(settled, Settled::Wait) {
-            self.touch(&taken, cx.now);
+        if !matches!(resolution, Resolution::Wait) {
+            self.touch(&matched, cx.now);
         }
-        match settled {
-            Settled::Clear { .. } => Ok(Outbound::Pass),
-            Settled::Block => Err(TrafficError::Discarded),
-            Settled::Wait => Ok(Outbound::Wait),
-            Settled::Through { links, .. } => {
+        match resolution {
+            Resolution::Pass { .. } => Ok(Outbound::Pass),
+            Resolution::Block => Err(TrafficError::Discarded),
+            Resolution::Wait => Ok(Outbound::Wait),
+            Resolution::Apply { links, .. } => {
                 Ok(Outbound::Apply(links.iter().map(|link| (link.id, link.mode)).collect()))
             }
         }
@@ -117,7 +117,7 @@ impl Engine {
     pub fn describe(&self, id: &SaId) -> Option<Vec<u8>> {
         let sa = self.sadb.get(self.sadb.find(id)?)?;
         let header = Header::new(MessageType::GET, sa.satype(), 0, 0);
-        let write = |writer: &mut Writer<'_>| self.write_sa(writer, sa, Shown::WithoutKeys);
+        let write = |writer: &mut Writer<'_>| self.write_sa(writer, sa, Part::WithoutKeys);
         MessageBuffer::default().write(header, write, <[u8]>::to_vec).ok()
     }
 }

@@ -1,4 +1,4 @@
-//! The system call of this room that nix does not wrap without allocating.
+//! The system call of this module that nix does not wrap without allocating.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char};

@@ -10,7 +10,7 @@ pub const MAX_TEMPLATES: usize = 6;
 /// `IPSEC_MANUAL_REQID_MAX`.
 pub const MANUAL_REQID_MAX: u32 = 0x3fff;
 
-/// What a policy asks of an SA.
+/// What a policy requires of an SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Template {
     /// AH, ESP or IPComp.
@@ -37,9 +37,9 @@ pub fn ends(bytes: &[u8]) -> Result<Ends, Errno> {
     Ends::new(src, dst).ok_or(Errno::EINVAL)
 }
 
-/// Reads the requests of a policy of type IPSEC (`parse_ipsecrequests`). In transport mode a template has no ends but the
-/// family of `nowhere`. `new_reqid` gives a number of its own to a request of
-/// level unique that has none, or one beyond those that a request may choose.
+/// Reads the requests of a policy of type IPSEC (`parse_ipsecrequests`). In transport mode the ends of a template are
+/// `nowhere`. `new_reqid` returns the reqid for a request of level unique that has none, or one that no request may
+/// choose.
 pub fn parse_requests(
     bytes: &[u8],
     dir: PolicyDirection,
@@ -54,7 +54,7 @@ pub fn parse_requests(
         }
         templates.push(parse_request(&request, body, dir, nowhere, &mut new_reqid)?);
     }
-    // Bytes too few for another request are passed over.
+    // Bytes too few for another request are ignored.
     if requests.rest().len() < size_of::<SadbXIpsecrequest>() { Ok(templates) } else { Err(Errno::EINVAL) }
 }
 

@@ -8,7 +8,7 @@ use super::layout::UserAcquire;
 use super::policy::{SHARE_TAG, templates};
 use super::value::{ends_from_xfrm, label};
 use crate::afkey::message::write_host;
-use crate::afkey::sa::Context as SecurityContext;
+use crate::afkey::sa::SecurityLabel;
 use crate::keyd::{Audience, Context, Errno};
 use crate::wire::algorithm::Algorithm;
 use crate::wire::layout::{SadbComb, SadbXPolicy};
@@ -16,7 +16,7 @@ use crate::wire::{
     Ends, ExtensionType as Ext, Header, IpsecProtocol, MessageType, PolicyDirection, PolicyType, SaType,
 };
 
-/// What the kernel says of an SA that it wants.
+/// An SA that the kernel wants.
 #[derive(Debug)]
 pub struct Acquire {
     /// Between whom; their family is that of the template that asks.
@@ -61,7 +61,7 @@ fn larval_ends(acquire: &UserAcquire, attributes: Attributes<'_>) -> Option<(End
 }
 
 impl XfrmEngine {
-    /// Tells registered key managers.
+    /// Sends an ACQUIRE to registered key managers.
     pub(super) fn sa_wanted(&mut self, acquire: &Acquire, cx: &mut Context<'_>) -> Result<(), Errno> {
         let satype = SaType::from_protocol(acquire.proto);
         let header = Header::new(MessageType::ACQUIRE, satype, acquire.seq, 0);
@@ -82,12 +82,12 @@ impl XfrmEngine {
                 writer.proposal(32, &combinations);
             }
             if let Some(text) = &acquire.label {
-                writer.sec_ctx(SecurityContext::DOI, SecurityContext::ALG, text);
+                writer.sec_ctx(SecurityLabel::DOI, SecurityLabel::ALG, text);
             }
         })
     }
 
-    /// What the masks of a template allow (`dump_ah_combs`, `dump_esp_combs`).
+    /// The combinations that the masks of a template allow (`dump_ah_combs`, `dump_esp_combs`).
     fn combinations(&self, satype: SaType, aalgos: u32, ealgos: u32) -> Vec<SadbComb> {
         let allowed = |mask: u32, algorithm: &&Algorithm| algorithm.id < 32 && mask & (1 << algorithm.id) != 0;
         let auth: Vec<_> = self.known(Kind::Auth).filter(|a| allowed(aalgos, a)).collect();

@@ -1,9 +1,9 @@
-//! The kernel's events, applied to what the engine remembers and told as af_key's notifications.
+//! The kernel's events: applied to what the engine remembers, and sent to clients as af_key's notifications.
 #![forbid(unsafe_code)]
 
 use super::event::{Event, Mapping, Origin};
 use super::{EVENT_BUFFER, XfrmEngine};
-use crate::afkey::message::{Shown, write_host, write_policy, write_sa};
+use crate::afkey::message::{Part, write_host, write_policy, write_sa};
 use crate::afkey::migrate::{Migration, migration_header, write_migration};
 use crate::afkey::policy::Policy;
 use crate::afkey::sa::{Sa, State};
@@ -34,19 +34,19 @@ impl XfrmEngine {
         let (mut lost, mut taken) = (false, 0);
         loop {
             let extras = self.extras;
-            let told = self.inbox.next(|received| (Origin::of(received), Event::decode(received, extras)));
+            let next = self.inbox.next(|received| (Origin::of(received), Event::decode(received, extras)));
             taken += 1;
-            match told {
+            match next {
                 Ok(Some((origin, event))) => {
                     if let Some(event) = event {
-                        // What does not fit into a message is not told; of an error nobody can be told.
+                        // It was no request: nobody would receive the error.
                         let _ = self.apply(origin, event, cx);
                     }
                     if last == Some(origin) {
                         break;
                     }
                 }
-                // The kernel had to drop events, and goes on when these are taken.
+                // The kernel dropped events. It continues when these are taken.
                 Err(Errno::ENOBUFS) => {
                     lost = true;
                     continue;
@@ -54,7 +54,8 @@ impl XfrmEngine {
                 Err(Errno::EPROTO) => {}
                 Ok(None) | Err(_) => break,
             }
-            // What comes faster than it is taken must not hold a request back: what waited when this began was told.
+            // Events may come faster than they are taken, and requests must not wait for them. All events that waited when
+            // this began were taken.
             if taken > MOST_EVENTS && self.inbox.is_empty() {
                 self.inbox.look_again();
                 break;
@@ -65,13 +66,13 @@ impl XfrmEngine {
             self.reqids.forget();
             self.behind = self.complete;
         }
-        // If that fails, EXPIREs of SAs that are not known lack their algorithms until it does not.
+        // Until that succeeds, EXPIREs of unknown SAs lack their algorithms.
         if self.behind && self.reconcile().is_ok() {
             self.behind = false;
         }
     }
 
-    /// Applies an event and tells clients of it.
+    /// Applies an event and notifies clients.
     pub(super) fn apply(&mut self, origin: Origin, event: Event, cx: &mut Context<'_>) -> Result<(), Errno> {
         match event {
             Event::SaAdded(sa) => self.sa_added(origin, sa, cx),
@@ -93,7 +94,7 @@ impl XfrmEngine {
             }
             Event::PolicyDeleted { policy, by_id } => self.policy_deleted(origin, policy, by_id, cx),
             Event::PolicyExpired { id, hard } => {
-                // af_key does not tell of it.
+                // af_key sends no message.
                 if hard {
                     self.shadow.take_label(id);
                     self.removals.note_policy(id);
@@ -116,28 +117,28 @@ impl XfrmEngine {
 
     fn sa_added(&mut self, origin: Origin, mut sa: Sa, cx: &mut Context<'_>) -> Result<(), Errno> {
         self.reqids.saw(sa.reqid);
-        let unused = self.changes.told(origin, &sa.id()).and_then(|own| own.unused);
+        let unused = self.changes.notified(origin, &sa.id()).and_then(|own| own.unused);
         self.shadow.add(&sa, unused);
         self.shadow.complete(&mut sa, cx.now);
         cx.send(Audience::All, notice(origin, MessageType::ADD, sa.satype()), |writer| {
-            write_sa(writer, &sa, Shown::Whole)
+            write_sa(writer, &sa, Part::Whole)
         })
     }
 
     fn sa_updated(&mut self, origin: Origin, mut sa: Sa, cx: &mut Context<'_>) -> Result<(), Errno> {
         self.reqids.saw(sa.reqid);
-        let own = self.changes.told(origin, &sa.id());
+        let own = self.changes.notified(origin, &sa.id());
         let mature = own.as_ref().map_or_else(|| self.shadow.has(&sa.id()), |own| own.mature);
         if mature {
-            // What is told is the request, which was thrown away.
+            // AF_KEY shows the SA of the request, which it has discarded.
             self.shadow.update(&sa);
             if own.is_none() {
-                // The kernel looked at the limits before it told of them: an EXPIRE may have come for the new ones.
+                // The kernel checked the new limits before this notification. Their EXPIRE may have come first.
                 self.shadow.set_dying(&sa.id(), None);
             }
             sa.state = State::Dead;
             if let Some(unused) = own.and_then(|own| own.unused) {
-                unused.show(&mut sa);
+                unused.add_to(&mut sa);
             }
         } else {
             self.removals.note_sa(&sa.id());
@@ -145,7 +146,7 @@ impl XfrmEngine {
             self.shadow.complete(&mut sa, cx.now);
         }
         cx.send(Audience::All, notice(origin, MessageType::UPDATE, sa.satype()), |writer| {
-            write_sa(writer, &sa, Shown::Whole)
+            write_sa(writer, &sa, Part::Whole)
         })
     }
 
@@ -155,7 +156,7 @@ impl XfrmEngine {
         self.removals.note_sa(&sa.id());
         sa.state = State::Dead;
         cx.send(Audience::All, notice(origin, MessageType::DELETE, sa.satype()), |writer| {
-            write_sa(writer, &sa, Shown::Whole)
+            write_sa(writer, &sa, Part::Whole)
         })
     }
 
@@ -171,17 +172,17 @@ impl XfrmEngine {
             sa.state = State::Dying;
         }
         let header = Header::new(MessageType::EXPIRE, sa.satype(), 0, 0);
-        cx.send(Audience::Registered, header, |writer| write_sa(writer, &sa, Shown::Expiry(hard)))
+        cx.send(Audience::Registered, header, |writer| write_sa(writer, &sa, Part::expired(hard)))
     }
 
     fn policy_added(&mut self, header: Header, mut policy: Policy, cx: &mut Context<'_>) -> Result<(), Errno> {
         policy.templates.iter().for_each(|template| self.reqids.saw(template.reqid));
         self.shadow.policy_inserted(policy.id, cx.now);
-        // An update takes over the number, not the place.
+        // An update keeps the number, not the position.
         self.removals.note_policy(policy.id);
         if self.labelled {
-            policy.context = self.ask_policy(policy.id).ok().and_then(|told| told.context);
-            self.shadow.set_label(policy.id, policy.context.clone());
+            policy.label = self.ask_policy(policy.id).ok().and_then(|asked| asked.label);
+            self.shadow.set_label(policy.id, policy.label.clone());
         }
         cx.send(Audience::All, header, |writer| write_policy(writer, &policy))
     }
@@ -193,7 +194,7 @@ impl XfrmEngine {
         by_id: bool,
         cx: &mut Context<'_>,
     ) -> Result<(), Errno> {
-        policy.context = self.shadow.take_label(policy.id);
+        policy.label = self.shadow.take_label(policy.id);
         self.removals.note_policy(policy.id);
         let msg_type = if by_id { MessageType::X_SPDDELETE2 } else { MessageType::X_SPDDELETE };
         cx.send(Audience::All, spd_notice(origin, msg_type, 1), |writer| write_policy(writer, &policy))
@@ -201,7 +202,7 @@ impl XfrmEngine {
 
     fn migrated(&mut self, migration: &Migration, cx: &mut Context<'_>) -> Result<(), Errno> {
         self.reqids.forget();
-        // SAs have other names now, and which ones is not told.
+        // SAs have other names now, which the event does not contain.
         if self.complete {
             let _ = self.reconcile();
         }

@@ -8,7 +8,7 @@ use crate::afkey::request::Request;
 use crate::keyd::Context;
 use crate::wire::Message;
 
-/// Changes that travel together at most.
+/// The most changes of a batch.
 const CHANGES: usize = 64;
 /// Bytes after which no more are added.
 pub(super) const BYTES: usize = 96 * 1024;
@@ -20,7 +20,7 @@ impl XfrmEngine {
             let header = message.header();
             let written = match Request::read(message, cx.now.as_secs(), self) {
                 Ok(request) if !is_one_change(header.msg_type) => {
-                    // What asks before it changes has to see what was changed before.
+                    // It asks the kernel before it changes something, and has to see the changes before it.
                     self.settle_changes(cx);
                     if let Err(errno) = self.handle(message, request, cx) {
                         cx.report(header, errno);

@@ -10,26 +10,26 @@ use crate::afkey::sa::SaId;
 use crate::keyd::{Context, Errno, Time};
 use crate::wire::{Header, Message, MessageType};
 
-/// Of a change to an SA, what its notification does not say.
+/// What the notification of an engine's own change to an SA leaves out.
 pub struct OwnChange {
     /// The SA.
     pub id: SaId,
     /// An UPDATE found it in use, and changes its limits only.
     pub mature: bool,
-    /// What XFRM has no use for.
+    /// The algorithm that XFRM has no use for.
     pub unused: Option<Box<Unused>>,
 }
 
-/// How far a change is.
+/// The progress of a change.
 enum State {
-    /// A message is written for it.
+    /// Its message is written.
     Written,
-    /// Its message was not written, or the kernel refused it. No notification of it will come.
+    /// Its message could not be written, or the kernel refused it. There is no notification.
     Refused(Errno),
-    /// The kernel made it, and its notification waits.
+    /// The kernel made it. Its notification is in the inbox.
     Made,
-    /// Its notification was told. Only changes to SAs are followed so far.
-    Told,
+    /// Its notification was applied. Changes to policies stay at [`State::Made`].
+    Notified,
 }
 
 /// A change.
@@ -40,12 +40,12 @@ struct Change {
     state: State,
 }
 
-/// The changes that are under way: one, or those that travel together.
+/// The changes that are under way: one, or those of a batch.
 #[derive(Default)]
 pub struct Changes(Vec<Change>);
 
 impl Changes {
-    /// Adds one that was written, or why it was not.
+    /// Adds a change whose message was written, or the error why it was not.
     pub fn push(&mut self, header: Header, written: Result<Option<OwnChange>, Errno>) {
         let (sa, state) = match written {
             Ok(sa) => (sa, State::Written),
@@ -58,8 +58,8 @@ impl Changes {
         self.0.len()
     }
 
-    /// Takes what a change of ours left for its notification, which is told now.
-    pub fn told(&mut self, origin: Origin, id: &SaId) -> Option<OwnChange> {
+    /// A notification is applied. If it is that of one of these changes, returns what it leaves out.
+    pub fn notified(&mut self, origin: Origin, id: &SaId) -> Option<OwnChange> {
         let own = |change: &&mut Change| {
             let Change { header, sa, state } = change;
             matches!(state, State::Made)
@@ -67,13 +67,13 @@ impl Changes {
                 && sa.as_ref().is_some_and(|sa| sa.id == *id)
         };
         let change = self.0.iter_mut().find(own)?;
-        change.state = State::Told;
+        change.state = State::Notified;
         change.sa.take()
     }
 }
 
-/// Whether requests of a type become one change of the kernel's, without a question before it, so that it can travel with
-/// others.
+/// Whether requests of a type become exactly one message to the kernel, and can be part of a batch. An UPDATE has to ask
+/// for the SA first.
 pub fn is_one_change(msg_type: MessageType) -> bool {
     is_change(msg_type) && msg_type != MessageType::UPDATE
 }
@@ -102,9 +102,9 @@ impl XfrmEngine {
         Ok(None)
     }
 
-    /// Makes one change and tells of events, its own among them. The kernel tells every listener of a change before `send`
-    /// returns, this engine too. An event does not say that the change succeeded: another engine's may have the same sequence
-    /// number and process id. An error says that it did not.
+    /// Makes one change and takes all events, its notification among them. The kernel notifies every listener of a change,
+    /// this engine too, before `send` returns. A notification is no proof of success, because another engine's change may
+    /// have the same sequence number and process id. Only an error shows that the change failed.
     pub(super) fn change(
         &mut self,
         message: &Message<'_>,
@@ -120,7 +120,7 @@ impl XfrmEngine {
         Ok(())
     }
 
-    /// Sends what was gathered, and tells what came of each change in order.
+    /// Sends the changes of a batch, and reports the outcome of each in order.
     pub(super) fn settle_changes(&mut self, cx: &mut Context<'_>) {
         let outcomes = match self.gathered.bytes() {
             [] => Ok(Vec::new()),
@@ -147,12 +147,12 @@ impl XfrmEngine {
         self.changes.0.clear();
     }
 
-    /// The kernel made a change, whose notification is on its way.
+    /// The kernel made the n-th change. Its notification is in the inbox.
     fn made(&mut self, n: usize) {
         let Some(change) = self.changes.0.get_mut(n) else { return };
         change.state = State::Made;
         if let Some(own) = change.sa.as_ref().filter(|own| own.mature) {
-            // New limits: the SA is as young as ever, unless the kernel finds one of them reached and says so.
+            // With new limits an SA is mature again. If one of them is reached already, the kernel sends an EXPIRE.
             self.shadow.set_dying(&own.id, Some(false));
         }
     }

@@ -1,4 +1,4 @@
-//! The kernel's SAs without an engine: for programs that only look.
+//! The kernel's SAs without an engine, for programs that only read.
 #![forbid(unsafe_code)]
 
 use std::ops::ControlFlow;
@@ -29,14 +29,14 @@ pub fn for_each_sa(
     if !same_namespace(socket, netlink.as_fd()) {
         return None;
     }
-    let mut parts = DumpReader::start(netlink, &request(proto)).ok()?;
+    let mut reader = DumpReader::start(netlink, &request(proto)).ok()?;
     loop {
-        let seen = parts.next(|received| {
+        let seen = reader.next(|received| {
             let (info, attributes) = received.fixed::<UsersaInfo>()?;
             view(&info, attributes, how).map(|view| visit(&view))
         });
         match seen {
-            // The right to look is missing.
+            // This program may not read them.
             Err(Errno::EPERM) => return None,
             Err(errno) => return Some(Err(errno)),
             Ok(None | Some(Some(ControlFlow::Break(())))) => return Some(Ok(())),

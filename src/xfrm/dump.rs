@@ -8,9 +8,9 @@ use super::attribute::{DUMP, REQUEST, Received};
 use super::dump_reader::DumpReader;
 use super::layout::{AddressFilter, UserpolicyInfo, UsersaInfo, attribute, message};
 use super::netlink::Netlink;
-use super::reqid::Taken;
+use super::reqid::InUse;
 use super::{policy, sa};
-use crate::afkey::message::{Shown, write_policy, write_sa};
+use crate::afkey::message::{Part, write_policy, write_sa};
 #[cfg(fuzzing)]
 use crate::keyd::Context;
 use crate::keyd::{DumpMessage, DumpStep, Errno, Time};
@@ -117,7 +117,7 @@ impl XfrmEngine {
         }
         self.shadow.complete(&mut sa, now);
         let header = Header::new(MessageType::DUMP, sa.satype(), 0, 0);
-        message.write(header, |writer| write_sa(writer, &sa, Shown::Whole))?;
+        message.write(header, |writer| write_sa(writer, &sa, Part::Whole))?;
         Ok(Outcome::Written)
     }
 
@@ -169,24 +169,24 @@ impl XfrmEngine {
     }
 
     /// The reqids of policies and SAs.
-    pub(super) fn taken_reqids(&mut self) -> Result<Taken, Errno> {
-        let mut taken = Taken::default();
+    pub(super) fn reqids_in_use(&mut self) -> Result<InUse, Errno> {
+        let mut in_use = InUse::default();
         let policies = self.open_policy_dump()?;
         self.walk(policies, |_, received| {
             if let Some((_, attributes)) = received.fixed::<UserpolicyInfo>() {
-                taken.extend(policy::templates(attributes).map(|template| template.reqid.get()));
+                in_use.extend(policy::templates(attributes).map(|template| template.reqid.get()));
             }
         })?;
         let sas = self.open_sa_dump(IpsecProtocol::ANY, None)?;
         self.walk(sas, |_, received| {
             if let Some((info, _)) = received.fixed::<UsersaInfo>() {
-                taken.insert(info.reqid.get());
+                in_use.insert(info.reqid.get());
             }
         })?;
-        Ok(taken)
+        Ok(in_use)
     }
 
-    /// Makes what the engine remembers equal to the kernel's SAs.
+    /// Makes the shadow hold exactly the kernel's SAs.
     pub(super) fn reconcile(&mut self) -> Result<(), Errno> {
         let dump = self.open_sa_dump(IpsecProtocol::ANY, None)?;
         let mut before = self.shadow.start_over();

@@ -11,13 +11,13 @@ use crate::keyd::Errno;
 /// A dump between its request and its end. What was received may hold keys, and is wiped in the end.
 pub struct DumpReader {
     netlink: Netlink,
-    /// `nlmsg_seq` of the request, which all of its answers have.
+    /// `nlmsg_seq` of the request and of all of its answers.
     seq: u32,
     buffer: Zeroizing<Vec<u8>>,
-    /// What of the buffer is filled, and how far it was read.
+    /// How far the buffer is filled, and how far it was read.
     filled: usize,
     read: usize,
-    /// The kernel said that there are no more.
+    /// The kernel reported the end.
     ended: bool,
 }
 
@@ -25,7 +25,7 @@ impl DumpReader {
     /// Sends the request of a dump.
     ///
     /// # Errors
-    /// ENOMEM; that of `send`. What the kernel thinks of the request comes with the first message.
+    /// ENOMEM; that of `send`. The kernel's own error comes with the first message.
     pub fn start(netlink: Netlink, request: &[u8]) -> Result<Self, Errno> {
         let seq = split(request).map_or(0, |(one, _)| one.seq);
         let mut buffer = Zeroizing::new(Vec::new());
@@ -35,7 +35,7 @@ impl DumpReader {
         Ok(Self { netlink, seq, buffer, filled: 0, read: 0, ended: false })
     }
 
-    /// Gives the next message to `take`; `None` at the end.
+    /// Passes the next message to `take`; `None` at the end.
     ///
     /// # Errors
     /// The kernel's.
@@ -72,7 +72,7 @@ impl DumpReader {
         Ok(())
     }
 
-    /// The socket, if the dump came to its end: it can be used again.
+    /// The socket, which can be used again if the dump was read to its end.
     pub fn into_netlink(self) -> Option<Netlink> {
         self.ended.then_some(self.netlink)
     }

@@ -1,4 +1,4 @@
-//! What the kernel tells its listeners, decoded. Nothing is asked and nothing is known here: bytes go in, an [`Event`] comes out.
+//! The kernel's notifications, decoded. No I/O and no state: bytes go in, an [`Event`] comes out.
 #![forbid(unsafe_code)]
 
 use super::acquire::Acquire;
@@ -44,7 +44,7 @@ pub struct Mapping {
     pub new_port: u16,
 }
 
-/// An event that PF_KEY speaks of.
+/// An event that PF_KEY has a message for, or that changes what the engine remembers.
 #[derive(Debug)]
 pub enum Event {
     /// An SA was added.
@@ -55,7 +55,7 @@ pub enum Event {
     SaDeleted(Sa),
     /// All SAs of a protocol were deleted.
     SasFlushed(IpsecProtocol),
-    /// An SA reached a limit. Its attributes are not told.
+    /// An SA reached a limit. The event lacks its attributes.
     SaExpired { sa: Sa, hard: bool },
     /// The kernel wants an SA.
     SaWanted(Acquire),
@@ -73,19 +73,19 @@ pub enum Event {
     PoliciesFlushed,
     /// Policies and their SAs moved.
     Migrated(Migration),
-    /// An SA or a policy came that PF_KEY cannot show. These reqids are in use now.
+    /// An SA or a policy was added that PF_KEY cannot show. These reqids are in use now.
     Unshowable(Vec<u32>),
 }
 
 impl Event {
-    /// Decodes an event; `None` if it is none that PF_KEY speaks of, or not whole.
+    /// Decodes an event; `None` if it is none of these, or not whole.
     pub fn decode(received: &Received<'_>, extras: Extras) -> Option<Self> {
         match received.msg_type {
             message::NEWSA => sa(received, extras, Self::SaAdded),
             message::UPDSA => sa(received, extras, Self::SaUpdated),
             message::DELSA => deleted_sa(received, extras).map(Self::SaDeleted),
             message::FLUSHSA => match received.body.first()? {
-                // Every protocol, as for the kernel (`xfrm_id_proto_match`); `ip xfrm state flush` says it so.
+                // Every protocol, as for the kernel (`xfrm_id_proto_match`); `ip xfrm state flush` sends 0.
                 0 => Some(Self::SasFlushed(IpsecProtocol::ANY)),
                 proto => Some(Self::SasFlushed(IpsecProtocol(*proto))),
             },
@@ -101,7 +101,7 @@ impl Event {
             message::DELPOLICY => {
                 let (id, attributes) = received.fixed::<UserpolicyId>()?;
                 let policy = policy::read(&attributes.read::<UserpolicyInfo>(attribute::POLICY)?, attributes)?;
-                // By number the kernel says the number only, otherwise the selector only.
+                // The kernel sends either the number or the selector.
                 Some(Self::PolicyDeleted { policy, by_id: id.index.get() != 0 })
             }
             message::POLEXPIRE => {
@@ -127,7 +127,7 @@ fn deleted_sa(received: &Received<'_>, extras: Extras) -> Option<Sa> {
     let (id, attributes) = received.fixed::<UsersaId>()?;
     match attributes.read::<UsersaInfo>(attribute::SA) {
         Some(info) => read(&info, attributes, extras),
-        // Before it told more, the kernel told the name only.
+        // Older kernels send the name only.
         None => {
             let ends = ends_from_xfrm(&[0; 16], &id.daddr, id.family.get())?;
             Some(Sa::new(ends, id.spi.get(), IpsecProtocol(id.proto), 0))
@@ -141,7 +141,7 @@ fn policy(received: &Received<'_>, event: fn(Policy) -> Event) -> Option<Event> 
     Some(policy::read(&info, attributes).map_or_else(|| Event::Unshowable(reqids()), event))
 }
 
-/// `pfkey_send_new_mapping` speaks of ESP only.
+/// `pfkey_send_new_mapping` is for ESP only.
 fn mapping(received: &Received<'_>) -> Option<Mapping> {
     let (mapping, _) = received.fixed::<UserMapping>()?;
     let (name, family) = (&mapping.id, mapping.id.family.get());
@@ -162,7 +162,7 @@ mod tests {
     use crate::afkey::sa::{Selector, State};
     use crate::wire::{AuthAlgorithm as A, EncryptAlgorithm as E, Mode, PolicyDirection};
 
-    /// What Linux 7.2 told of commands (`tests/kernel/record-events`): the commands, and the messages.
+    /// The notifications of Linux 7.2 (`tests/kernel/record-events`): the commands that caused them, and the messages.
     fn recorded() -> Vec<(&'static str, Vec<u8>)> {
         let text = include_str!("../../tests/transcripts/7.2/xfrm-events.txt");
         let bytes =

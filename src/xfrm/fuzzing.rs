@@ -1,4 +1,4 @@
-//! For the fuzzers (`fuzz/`): what the kernel says comes from bytes, and no system call reaches a kernel.
+//! For the fuzzers (`fuzz/`): the kernel's messages are any bytes, and no system call reaches a kernel.
 #![forbid(unsafe_code)]
 
 use std::os::fd::OwnedFd;
@@ -21,7 +21,7 @@ pub fn deaf_engine() -> std::io::Result<XfrmEngine> {
     Ok(XfrmEngine::over(null()?, null()?))
 }
 
-/// Tells the engine what a datagram of the kernel's says: as events, as parts of dumps, as answers.
+/// Passes a datagram to the engine as if the kernel had sent it: as events, as parts of dumps, as answers.
 pub fn hear(engine: &mut XfrmEngine, datagram: &[u8], cx: &mut Context<'_>) {
     let mut rest = datagram;
     while let Some((one, next)) = split(rest) {
@@ -44,10 +44,10 @@ pub fn hear(engine: &mut XfrmEngine, datagram: &[u8], cx: &mut Context<'_>) {
             let _ = policy::read_migration(&id, attributes);
         }
     }
-    assert!(Attributes(datagram).count() <= datagram.len() / 4, "every attribute takes room");
+    assert!(Attributes(datagram).count() <= datagram.len() / 4, "every attribute has a header");
 }
 
-/// Decodes every message of a datagram as an event: no engine, no socket. Gives the number of those that PF_KEY speaks of.
+/// Decodes every message of a datagram as an event: no engine, no socket. Returns the number of events.
 #[must_use]
 pub fn decode(datagram: &[u8]) -> usize {
     let (mut rest, mut events) = (datagram, 0);
@@ -60,7 +60,7 @@ pub fn decode(datagram: &[u8]) -> usize {
     events
 }
 
-/// Whether an answer waits on the socket of an engine's requests although none is awaited: the next question would get it.
+/// Whether an answer waits on the socket of an engine's requests after a request: the next question would receive it.
 #[must_use]
 pub fn has_left_over_answer(engine: &mut XfrmEngine) -> bool {
     !matches!(engine.requests.netlink.receive(&mut [0; 4096]), Ok(None))

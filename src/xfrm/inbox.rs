@@ -12,10 +12,11 @@ use crate::keyd::Errno;
 
 /// Events that one system call takes.
 const EVENTS: usize = 16;
-/// An SA's event names its keys up to three times, and each has 8 KiB at most. Pages that no event reached stay unused.
+/// An SA's event contains its keys up to three times, and each has 8 KiB at most. Pages that no event reached take no
+/// memory.
 const EVENT: usize = 32 * 1024;
 
-/// What of a datagram was not looked at yet.
+/// The rest of a datagram that was not decoded yet.
 struct Waiting {
     /// The buffer that holds it.
     buffer: usize,
@@ -23,12 +24,12 @@ struct Waiting {
     len: usize,
 }
 
-/// A socket that hears groups, and what it received that was not looked at.
+/// A socket that joined groups, and the events that it received.
 pub struct Inbox {
     netlink: Netlink,
     buffers: Vec<Box<[u8]>>,
     waiting: VecDeque<Waiting>,
-    /// There was no more when the waiting events were received.
+    /// No more events waited when these were received.
     drained: bool,
     /// An event did not fit.
     truncated: bool,
@@ -50,12 +51,12 @@ impl Inbox {
         &self.netlink
     }
 
-    /// Whether every event that was received was taken.
+    /// Whether all received events were taken.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// There may be more than was there when it was looked at last.
+    /// Receives again before it reports the end.
     pub const fn look_again(&mut self) {
         self.drained = false;
     }

@@ -26,7 +26,7 @@ layouts! {
     Header: 16 { len: U32, msg_type: U16, flags: U16, seq: U32, pid: U32, }
     /// `struct nlattr`.
     AttributeHeader: 4 { len: U16, attr_type: U16, }
-    /// `struct xfrm_selector`. Port masks are 0xffff for a port that is said.
+    /// `struct xfrm_selector`. The mask of a port is 0xffff, or 0 for any port.
     Selector: 56 {
         daddr: Address, saddr: Address, dport: Be16, dport_mask: Be16, sport: Be16, sport_mask: Be16, family: U16,
         prefixlen_d: u8, prefixlen_s: u8, proto: u8, pad: [u8; 3], ifindex: U32, user: U32,

@@ -1,8 +1,8 @@
 //! A key engine over NETLINK_XFRM: PF_KEY on a kernel without AF_KEY. SAs and policies are the kernel's own.
 //!
 //! XFRM copies the sequence number and process id of a netlink request into the notification that the request
-//! causes. Here they are PF_KEY's, so that every listener, also of another process, hears what AF_KEY would say. What
-//! XFRM cannot say is in [`shadow`].
+//! causes. Here they are PF_KEY's, so that every listener, in other processes too, can send AF_KEY's notification. What
+//! XFRM's messages leave out is in [`shadow`].
 #![deny(unsafe_code)]
 
 mod acquire;
@@ -56,23 +56,23 @@ const EVENT_BUFFER: usize = 4 << 20;
 
 /// A key engine over NETLINK_XFRM.
 pub struct XfrmEngine {
-    /// Requests and their answers; hears no group, so that no answer is lost.
+    /// Requests and their answers. It joins no group, so that no answer is lost.
     requests: Requests,
-    /// Hears the groups.
+    /// Notifications: joins the groups.
     inbox: Inbox,
-    /// A dump's socket that is free: the kernel fills large datagrams on one that was used.
+    /// The socket of a dump that ended. On a used socket the kernel sends larger datagrams.
     spare: Option<Netlink>,
     writer: Writer,
-    /// Changes that travel together.
+    /// The messages of a batch.
     gathered: Writer,
     shadow: Shadow,
     removals: Removals,
     /// The shadow holds every SA, not only those that were added while it watched.
     complete: bool,
-    /// Events were lost, and the shadow was not made good.
+    /// Events were lost and the shadow is not yet reconciled.
     behind: bool,
     changes: Changes,
-    /// Security labels were seen: policies' notifications have to be asked for them.
+    /// Security labels were seen. Notifications of policies lack them, so that each policy has to be asked for.
     labelled: bool,
     probed: probe::Probed,
     extras: Extras,
@@ -95,14 +95,14 @@ impl XfrmEngine {
         Ok(Self::over(Netlink::open()?, events))
     }
 
-    /// An engine that asks and hears over these sockets.
+    /// An engine over these sockets.
     fn over(requests: Netlink, events: Netlink) -> Self {
         Self {
             requests: Requests::new(requests),
             inbox: Inbox::new(events),
             spare: None,
             writer: Writer::default(),
-            // Pages that are not written to are not there.
+            // Pages that are never written take no memory.
             gathered: Writer::with_room(2 * batch::BYTES),
             shadow: Shadow::default(),
             removals: Removals::default(),
@@ -122,27 +122,27 @@ impl XfrmEngine {
         self.extras = extras;
     }
 
-    /// How often the kernel dropped events because they were not taken in time. What the engine knows was made good
-    /// each time; clients have missed notifications, as they do on a full AF_KEY socket.
+    /// How often the kernel dropped events because they were not taken in time. The engine reconciled what it knows each
+    /// time; clients missed notifications, as they do on a full AF_KEY socket.
     #[must_use]
     pub const fn overruns(&self) -> u64 {
         self.overruns
     }
 
-    /// Number of SAs that the engine remembers something of.
+    /// Number of SAs in the shadow.
     #[must_use]
     pub fn remembered(&self) -> usize {
         self.shadow.len()
     }
 
-    /// Whether it remembers something of an SA.
+    /// Whether an SA is in the shadow.
     #[must_use]
     pub fn remembers(&self, id: &SaId) -> bool {
         self.shadow.has(id)
     }
 
-    /// The reference count that Linux shows of a policy in a dump: one more while a timer is armed, which it is in the
-    /// first second and for policies that end.
+    /// The reference count of a policy that Linux shows in a dump: one more while its timer is armed, which it is in the
+    /// first second, and for policies with a limit.
     fn references(&self, policy: &Policy, now: Time) -> u16 {
         if policy.ends().is_some() || self.shadow.is_young(policy.id, now) { 2 } else { 1 }
     }
@@ -157,7 +157,7 @@ impl XfrmEngine {
             Request::GetSpi(wanted) => self.getspi(header, &wanted, cx),
             Request::Get(id) => self.get(header, &id, cx),
             Request::GiveUp(seq) => {
-                // XFRM has no way to say so: the larval stays until it dies.
+                // XFRM has no message for it: the larval stays until it expires.
                 seq.into_iter().for_each(|seq| self.shadow.refuse(seq));
                 Ok(())
             }
@@ -173,7 +173,7 @@ impl XfrmEngine {
             | Request::PolicyDelete(_)
             | Request::PolicyDeleteById(_) => self.change(message, &request, cx),
         };
-        // A change that was made told of its own already.
+        // A change that succeeded took the events already.
         if flushes || is_one_change(header.msg_type) && outcome.is_err() {
             self.take_events(cx);
         }
@@ -192,7 +192,7 @@ impl KeyEngine for XfrmEngine {
 
     fn request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let read = Request::read(request, cx.now.as_secs(), self);
-        // What happened before is told before; of a change it is told with the change.
+        // Notifications of earlier events come before the answer. A change takes them itself.
         if read.is_err() || !is_one_change(request.header().msg_type) {
             self.take_events(cx);
         }
@@ -228,7 +228,7 @@ impl KeyEngine for XfrmEngine {
         }
         events.join(Group::Acquire)?;
         events.join(Group::Mapping)?;
-        // If that fails it is done with the next events; the registration stays.
+        // If that fails, it is repeated with the next events. The registration stays.
         if !self.complete && self.reconcile().is_err() {
             self.behind = true;
         }

@@ -1,4 +1,4 @@
-//! Which algorithms this kernel has. XFRM has no list of them; each is asked for.
+//! The algorithms of this kernel. XFRM cannot list them: each is asked for.
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
@@ -6,13 +6,13 @@ use std::collections::HashSet;
 use super::XfrmEngine;
 use super::algorithm::{Kind, write_probe};
 use crate::afkey::read::Judge;
-use crate::afkey::sa::Context as SecurityContext;
+use crate::afkey::sa::SecurityLabel;
 use crate::keyd::{Errno, Supported};
 use crate::wire::algorithm::Algorithm;
 use crate::wire::layout::SadbAlg;
 use crate::wire::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Message};
 
-/// Algorithms that were there when they were asked for.
+/// The algorithms that the kernel had when it was asked.
 #[derive(Debug, Default)]
 pub(super) struct Probed(HashSet<(Kind, u8)>);
 
@@ -26,7 +26,7 @@ impl XfrmEngine {
         for (algorithm, outcome) in algorithms.iter().zip(self.requests.change_all(&mut self.writer)?) {
             match outcome {
                 Err(Errno::ENOSYS) => drop(self.probed.0.remove(&(kind, algorithm.id))),
-                // The mode is what the kernel lacks.
+                // It lacks the mode only.
                 Err(Errno::EPROTONOSUPPORT) => {
                     self.probed.0.insert((kind, algorithm.id));
                     found.push(algorithm);
@@ -38,7 +38,7 @@ impl XfrmEngine {
         Ok(found)
     }
 
-    /// The lists of REGISTER, asked for anew as the kernel does.
+    /// The lists of REGISTER; as in the kernel, each algorithm is looked for again.
     pub(super) fn probe_all(&mut self) -> Result<Supported, Errno> {
         let aead = self.extras.aead;
         let mut list = |kind: Kind| -> Result<Vec<SadbAlg>, Errno> {
@@ -84,7 +84,7 @@ impl Judge for XfrmEngine {
     }
 
     /// The kernel's security module judges it when it gets the SA.
-    fn context(&mut self, _request: &Message<'_>) -> Result<Option<SecurityContext>, Errno> {
+    fn label(&mut self, _request: &Message<'_>) -> Result<Option<SecurityLabel>, Errno> {
         Ok(None)
     }
 }

@@ -1,5 +1,5 @@
-//! What was removed while dumps run. The kernel writes a part of a dump ahead, and AF_KEY does not show what is gone by
-//! the time a message is due.
+//! Removals during dumps. The kernel writes a dump ahead of its reader, so that it may contain SAs and policies that were
+//! removed since. AF_KEY never shows these.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -7,11 +7,14 @@ use std::collections::HashMap;
 use crate::afkey::sa::SaId;
 use crate::wire::IpsecProtocol;
 
-/// Removals since the first of the running dumps began, numbered from 1.
+/// The removals since the first of the running dumps began, numbered from 1.
 #[derive(Debug, Default)]
 pub struct Removals {
+    /// Number of running dumps.
     dumps: usize,
+    /// The number of the last removal.
     number: u64,
+    /// For each of these the number of its last removal.
     sas: HashMap<SaId, u64, foldhash::fast::RandomState>,
     flushed: HashMap<IpsecProtocol, u64>,
     policies: HashMap<u32, u64, foldhash::fast::RandomState>,
@@ -19,13 +22,13 @@ pub struct Removals {
 }
 
 impl Removals {
-    /// A dump begins; gives its place among the removals.
+    /// A dump begins. Returns the number of the last removal before it.
     pub fn begin(&mut self) -> u64 {
         self.dumps += 1;
         self.number
     }
 
-    /// A dump ends. After the last, nothing needs to be remembered.
+    /// A dump ends. Without a dump nothing needs to be remembered.
     pub fn end(&mut self) {
         self.dumps = self.dumps.saturating_sub(1);
         if self.dumps == 0 {
@@ -33,13 +36,13 @@ impl Removals {
         }
     }
 
-    /// The number of a removal, if a dump runs.
+    /// The number of a new removal, if a dump runs.
     fn next(&mut self) -> Option<u64> {
         self.number += 1;
         (self.dumps != 0).then_some(self.number)
     }
 
-    /// An SA was removed, or another took its place.
+    /// An SA was removed or replaced.
     pub fn note_sa(&mut self, id: &SaId) {
         if let Some(number) = self.next() {
             self.sas.insert(*id, number);
@@ -53,7 +56,7 @@ impl Removals {
         }
     }
 
-    /// A policy was removed, or another took its number.
+    /// A policy was removed or replaced.
     pub fn note_policy(&mut self, id: u32) {
         if let Some(number) = self.next() {
             self.policies.insert(id, number);
@@ -67,13 +70,13 @@ impl Removals {
         }
     }
 
-    /// Whether an SA that a dump met was removed since it began. SAs added since are not met.
+    /// Whether an SA in a dump was removed after the removal `since`. SAs that were added later are in no dump that runs.
     pub fn has_sa(&self, since: u64, id: &SaId) -> bool {
         let after = |number: Option<&u64>| number.is_some_and(|n| *n > since);
         after(self.sas.get(id)) || after(self.flushed.get(&id.proto)) || after(self.flushed.get(&IpsecProtocol::ANY))
     }
 
-    /// Whether a policy that a dump met was removed since it began.
+    /// Whether a policy in a dump was removed after the removal `since`.
     pub fn has_policy(&self, since: u64, id: u32) -> bool {
         self.policies_flushed > since || self.policies.get(&id).is_some_and(|n| *n > since)
     }

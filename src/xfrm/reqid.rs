@@ -1,6 +1,6 @@
-//! Numbers for the templates of level unique (af_key's `gen_reqid`). AF_KEY counts for the whole machine and looks at the SPD;
-//! engines of several programs know nothing of each other, and a reqid that an SA still has would lead a new policy's
-//! packets through it. So each counts from a place of its own, and leaves out what policies and SAs have.
+//! Reqids for the templates of level unique (af_key's `gen_reqid`). AF_KEY counts for the whole machine and looks at the SPD.
+//! Engines of several programs do not know of each other, and if an SA still had the reqid of a new policy, the policy's
+//! packets would take that SA. So each engine counts from a random start, and leaves out the reqids of policies and SAs.
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
@@ -9,20 +9,20 @@ use crate::afkey::policy::MANUAL_REQID_MAX;
 
 /// The first number that is not for manual use.
 const FIRST: u32 = MANUAL_REQID_MAX + 1;
-/// Numbers that may be remembered beyond twice those that were in use when the kernel was asked.
+/// Reqids that may be remembered beyond twice those that were in use when the kernel was asked.
 const SPARE: usize = 1 << 16;
 
-/// The numbers that are in use.
-pub(super) type Taken = HashSet<u32>;
+/// The reqids in use.
+pub(super) type InUse = HashSet<u32>;
 
-/// Which numbers are in use, and which come next.
+/// The reqids in use, and the next one.
 pub struct Reqids {
     last: u32,
-    /// What the kernel had when it was asked, and what came since. What went since stays: it only costs a number. `None` = the
-    /// kernel was not asked, or events were lost since.
-    taken: Option<Taken>,
-    /// How many to remember before the kernel is asked again.
-    room: usize,
+    /// Those that were in use when the kernel was asked, and those added since. `None` = the kernel was not asked, or events
+    /// were lost since.
+    in_use: Option<InUse>,
+    /// How many are remembered before the kernel is asked again.
+    most: usize,
 }
 
 impl Default for Reqids {
@@ -33,42 +33,42 @@ impl Default for Reqids {
 }
 
 impl Reqids {
-    /// Numbers that follow on one.
+    /// Reqids above this one.
     pub const fn after(last: u32) -> Self {
-        Self { last, taken: None, room: 0 }
+        Self { last, in_use: None, most: 0 }
     }
 
-    /// Whether it is known what is in use.
+    /// Whether the reqids in use are known.
     pub const fn is_known(&self) -> bool {
-        self.taken.is_some()
+        self.in_use.is_some()
     }
 
-    /// What is in use now.
-    pub fn know(&mut self, taken: Taken) {
-        self.room = 2 * taken.len() + SPARE;
-        self.taken = Some(taken);
+    /// Sets the reqids in use.
+    pub fn know(&mut self, in_use: InUse) {
+        self.most = 2 * in_use.len() + SPARE;
+        self.in_use = Some(in_use);
     }
 
-    /// Something may have come that was not told.
+    /// Events were lost.
     pub fn forget(&mut self) {
-        self.taken = None;
+        self.in_use = None;
     }
 
-    /// A policy or an SA came that has a number.
+    /// A policy or an SA with a reqid was added.
     pub fn saw(&mut self, reqid: u32) {
-        let Some(taken) = self.taken.as_mut().filter(|_| reqid >= FIRST) else { return };
-        taken.insert(reqid);
-        if taken.len() > self.room {
-            self.taken = None;
+        let Some(in_use) = self.in_use.as_mut().filter(|_| reqid >= FIRST) else { return };
+        in_use.insert(reqid);
+        if in_use.len() > self.most {
+            self.in_use = None;
         }
     }
 
-    /// A number that is not known to be in use.
+    /// A reqid that is not known to be in use.
     pub fn next(&mut self) -> Option<u32> {
-        let taken = self.taken.as_ref();
-        for _ in 0..=taken.map_or(0, HashSet::len) {
+        let in_use = self.in_use.as_ref();
+        for _ in 0..=in_use.map_or(0, HashSet::len) {
             self.last = self.last.checked_add(1).unwrap_or(FIRST).max(FIRST);
-            if taken.is_none_or(|taken| !taken.contains(&self.last)) {
+            if in_use.is_none_or(|in_use| !in_use.contains(&self.last)) {
                 return Some(self.last);
             }
         }
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn what_is_remembered_has_an_end() {
         let mut reqids = Reqids::after(0);
-        reqids.know(Taken::default());
+        reqids.know(InUse::default());
         (0..=SPARE as u32).for_each(|n| reqids.saw(n));
         assert!(reqids.is_known(), "those for manual use are not remembered");
         (0..=SPARE as u32).for_each(|n| reqids.saw(FIRST + n));

@@ -1,8 +1,9 @@
-//! What is asked of the kernel, and which answer belongs to which request.
+//! Requests to the kernel, and which answer belongs to which request.
 //!
-//! The kernel answers while `send` runs, on a socket that hears no group. What waits there before a request is therefore of an
-//! older one, whose receive failed, and is thrown away. An acknowledgement names its request by the header that it
-//! repeats; any other answer names it by `nlmsg_seq`, which is unique where no notification has to carry PF_KEY's.
+//! The kernel answers while `send` runs, on a socket that joined no group. What waits there before a request is therefore
+//! the answer to an older one, whose receive failed, and is thrown away. An acknowledgement names its request by the header
+//! that it repeats. Any other answer names it by `nlmsg_seq`, which is unique where no notification has to carry
+//! PF_KEY's.
 #![forbid(unsafe_code)]
 
 use zeroize::{Zeroize, Zeroizing};
@@ -11,7 +12,7 @@ use super::attribute::{Acknowledgement, Name, Received, Writer, split};
 use super::netlink::{Netlink, RECEIVE_BUFFER};
 use crate::keyd::Errno;
 
-/// How often a receive that fails is tried: a socket tells an error once, and what waits there still waits.
+/// How often a receive that fails is tried. A socket reports an error once, and keeps what waits.
 const TRIES: usize = 3;
 
 /// The socket for requests.
@@ -20,11 +21,11 @@ pub struct Requests {
     buffer: Zeroizing<Box<[u8]>>,
     /// The bytes of the buffer that were received last.
     filled: usize,
-    /// What answered the last question.
+    /// The answer to the last question.
     answer: Zeroizing<Vec<u8>>,
     /// The number of the last question.
     number: u32,
-    /// An answer may wait that nobody took.
+    /// An answer may still wait.
     unsettled: bool,
 }
 
@@ -82,8 +83,8 @@ impl Requests {
         Ok(())
     }
 
-    /// Sends changes with `NLM_F_ACK`; gives what came of each, in order. Of several with equal names each is known only
-    /// when all are.
+    /// Sends changes with `NLM_F_ACK`. Returns the outcome of each, in order. The outcomes of changes with equal names are
+    /// known only if all of them were received.
     ///
     /// # Errors
     /// Those of `send`; none was carried out.
@@ -95,23 +96,23 @@ impl Requests {
             rest = next;
         }
         self.send(changes)?;
-        let mut heard: Vec<Acknowledgement> = Vec::with_capacity(names.len());
+        let mut received: Vec<Acknowledgement> = Vec::with_capacity(names.len());
         let mut tries = TRIES;
-        while heard.len() < names.len() && tries > 0 {
-            match self.netlink.acknowledgements(names.len() - heard.len()) {
+        while received.len() < names.len() && tries > 0 {
+            match self.netlink.acknowledgements(names.len() - received.len()) {
                 Ok(waiting) if waiting.is_empty() => break,
-                Ok(waiting) => heard.extend(waiting.into_iter().flatten().filter(|a| names.contains(&a.of))),
+                Ok(waiting) => received.extend(waiting.into_iter().flatten().filter(|a| names.contains(&a.of))),
                 Err(_) => tries -= 1,
             }
         }
         self.unsettled |= tries == 0;
-        if heard.iter().map(|a| a.of).eq(names.iter().copied()) {
-            return Ok(heard.into_iter().map(|a| a.outcome).collect());
+        if received.iter().map(|a| a.of).eq(names.iter().copied()) {
+            return Ok(received.into_iter().map(|a| a.outcome).collect());
         }
         let place = |n: usize| names.iter().take(n).filter(|other| **other == names[n]).count();
         Ok((0..names.len())
             .map(|n| {
-                let mut same = heard.iter().filter(|a| a.of == names[n]);
+                let mut same = received.iter().filter(|a| a.of == names[n]);
                 let all = same.clone().count() == names.iter().filter(|other| **other == names[n]).count();
                 same.nth(place(n)).filter(|_| all).map_or(Err(Errno::ENOBUFS), |a| a.outcome)
             })
@@ -126,7 +127,7 @@ impl Requests {
         self.change_all(change)?.into_iter().next().unwrap_or(Err(Errno::ENOBUFS))
     }
 
-    /// Throws away what waits, sends, and gives the name of the first message.
+    /// Throws away what waits, sends, and returns the name of the first message.
     fn send(&mut self, messages: &mut Writer) -> Result<Name, Errno> {
         self.answer.zeroize();
         let name = split(messages.bytes()).map(|(one, _)| one.name()).unwrap_or_default();
@@ -144,24 +145,24 @@ impl Requests {
         Ok(())
     }
 
-    /// Receives what comes next; false = nothing waits.
+    /// Receives the next datagram; false = none waits.
     fn receive(&mut self) -> Result<bool, Errno> {
-        let mut told = None;
+        let mut error = None;
         for _ in 0..TRIES {
             match self.netlink.receive(&mut self.buffer) {
                 Ok(Some(received)) => {
                     self.filled = received.len();
                     return Ok(true);
                 }
-                Ok(None) => return told.map_or(Ok(false), Err),
-                Err(errno) => told = Some(errno),
+                Ok(None) => return error.map_or(Ok(false), Err),
+                Err(errno) => error = Some(errno),
             }
         }
         self.unsettled = true;
-        Err(told.unwrap_or(Errno::ENOBUFS))
+        Err(error.unwrap_or(Errno::ENOBUFS))
     }
 
-    /// Whether what was received answers a question, and with what. A message is kept.
+    /// The outcome of a question, if what was received answers it. A message is kept.
     fn answered_as(&mut self, name: Name) -> Option<Result<(), Errno>> {
         let received = self.buffer.get(..self.filled).unwrap_or_default();
         let outcome = match Acknowledgement::read(received) {

@@ -20,7 +20,7 @@ use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, IpsecProtocol, Messag
 /// `XFRM_STATE_*` flags that PF_KEY has names for.
 const FLAGS: [(u8, SaFlags); 3] = [(1, SaFlags::NOECN), (2, SaFlags::DECAP_DSCP), (4, SaFlags::NOPMTUDISC)];
 
-/// A name as DELSA and GETSA want it.
+/// The name of an SA in DELSA and GETSA.
 pub fn usersa_id(id: &SaId) -> UsersaId {
     UsersaId {
         daddr: to_xfrm(id.dst),
@@ -40,7 +40,7 @@ fn flags_to_xfrm(flags: SaFlags) -> u8 {
     FLAGS.iter().filter(|(_, flag)| flags.contains(*flag)).fold(0, |all, (bit, _)| all | bit)
 }
 
-/// What an SA is beside its attributes.
+/// The fixed part of an SA.
 pub fn usersa_info(sa: &Sa) -> UsersaInfo {
     UsersaInfo {
         sel: sa.selector.as_ref().map(selector_to_xfrm).unwrap_or_default(),
@@ -126,12 +126,12 @@ fn aead(payload: &[u8]) -> Option<(u8, KeyView<'_>)> {
 pub struct Reading {
     /// AEADs are shown; AF_KEY shows them without number and key.
     pub aeads: bool,
-    /// Whether a mature SA is dying is judged at this time, see [`is_past_soft_limit`]; the kernel does not tell.
+    /// The time at which it is decided whether an SA is dying, see [`is_past_soft_limit`]. The kernel does not report it.
     pub judged_at: Option<Time>,
 }
 
-/// An SA as the kernel told it. `None` for one that PF_KEY cannot show (its mode or family). A larval is one without any
-/// algorithm.
+/// An SA that the kernel reports. `None` for one that PF_KEY cannot show (its mode or family). An SA without any algorithm
+/// is a larval.
 pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> Option<SaView<'a>> {
     let family = info.family.get();
     let ends = ends_from_xfrm(&info.saddr, &info.id.daddr, family)?;
@@ -148,7 +148,7 @@ pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> 
         hard,
         soft,
         usage,
-        // Of no family it is for the SA's own.
+        // A selector without a family is of the SA's family.
         selector: selector_from_xfrm(&info.sel).or_else(|| selector_in_family(&info.sel, family)),
         label: label(attributes),
         seq: info.seq.get(),
@@ -161,7 +161,7 @@ pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> 
                 (view.state, view.auth, view.auth_key) = (grown, AuthAlgorithm(auth), key);
                 continue;
             }
-            // ALG_AUTH says the same.
+            // ALG_AUTH has the same key.
             attribute::ALG_AUTH_TRUNC => {
                 view.state = grown;
                 continue;
@@ -186,7 +186,7 @@ pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> 
     Some(view)
 }
 
-/// [`view`] of what an engine is told, which knows itself which SAs are dying.
+/// [`view`], as a copy for an engine, which keeps track of dying SAs itself.
 pub fn read(info: &UsersaInfo, attributes: Attributes<'_>, extras: Extras) -> Option<Sa> {
     view(info, attributes, Reading { aeads: extras.aead, judged_at: None }).map(|view| Sa::from(&view))
 }
@@ -225,7 +225,7 @@ mod tests {
         request.finish().unwrap().to_vec()
     }
 
-    /// What an engine says to a DUMP.
+    /// What an engine answers to a DUMP.
     fn dumped(hub: &mut Hub<Engine>) -> Vec<Vec<u8>> {
         let (id, mut queues) = (hub.open(), Queues::new());
         let mut buffer = [0; 16];

@@ -7,7 +7,7 @@ use super::change::OwnChange;
 use super::layout::{UsersaInfo, UserspiInfo, message};
 use super::sa::{read, usersa_id, usersa_info, write_attributes};
 use super::shadow::Unused;
-use crate::afkey::message::{Shown, write_sa};
+use crate::afkey::message::{Part, write_sa};
 use crate::afkey::read::answer;
 use crate::afkey::request::GetSpi;
 use crate::afkey::sa::{Sa, SaId};
@@ -50,7 +50,7 @@ impl XfrmEngine {
         }
         let mut larval = Sa::new(ends, 0, proto, 0);
         (larval.mode, larval.reqid) = (mode, reqid);
-        // A larval that was given up is none any more.
+        // A refused larval is a larval no longer.
         larval.seq = if self.shadow.is_refused(header.seq) { 0 } else { header.seq };
         let possible = min <= max && (proto != IpsecProtocol::IPCOMP || max <= MAX_CPI);
         // AF_KEY looks at the range when the larval is there already, which stays. A range of SPI 0 does the same.
@@ -64,7 +64,7 @@ impl XfrmEngine {
         outcome?;
         let sa = self.answered_sa(cx.now).ok_or(Errno::ENOBUFS)?;
         let reply = answer(header, MessageType::GETSPI, SaType::from_protocol(proto));
-        cx.send(Audience::One, reply, |writer| write_sa(writer, &sa, Shown::Whole))
+        cx.send(Audience::One, reply, |writer| write_sa(writer, &sa, Part::Whole))
     }
 
     /// Writes the change that an ADD asks for (`pfkey_add`). The notification comes from the kernel.
@@ -120,7 +120,7 @@ impl XfrmEngine {
         self.ask(id)?;
         let sa = self.answered_sa(cx.now).ok_or(Errno::EINVAL)?;
         let reply = answer(header, MessageType::GET, header.satype);
-        cx.send(Audience::One, reply, |writer| write_sa(writer, &sa, Shown::Whole))
+        cx.send(Audience::One, reply, |writer| write_sa(writer, &sa, Part::Whole))
     }
 
     /// `pfkey_flush`: the answer first; a notification comes from the kernel if something was removed.

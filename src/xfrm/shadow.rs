@@ -1,18 +1,18 @@
-//! What XFRM's messages leave out and AF_KEY's say: remembered for each SA and policy that was seen.
+//! What AF_KEY's messages contain and XFRM's leave out, remembered for each SA and policy.
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::sa::is_past_soft_limit;
-use crate::afkey::sa::{Context, Encap, Key, Sa, SaId, State};
+use crate::afkey::sa::{Encap, Key, Sa, SaId, SecurityLabel, State};
 use crate::keyd::Time;
 use crate::wire::{AuthAlgorithm, EncryptAlgorithm, IpsecProtocol};
 
-/// Larvals whose failure is remembered at most; they live seconds.
+/// Refused larvals that are remembered at most. They live for seconds.
 const REFUSED: usize = 1024;
 
-/// An algorithm that an SA's protocol has no use for: AF_KEY keeps and shows it, XFRM does not take it.
+/// An algorithm that an SA's protocol has no use for. AF_KEY keeps and shows it, XFRM refuses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unused {
     /// `sadb_sa_auth`, or none.
@@ -26,7 +26,7 @@ pub struct Unused {
 }
 
 impl Unused {
-    /// What of an SA is not for XFRM.
+    /// The algorithm of an SA that XFRM would refuse.
     pub fn of(sa: &Sa) -> Option<Box<Self>> {
         match sa.proto {
             IpsecProtocol::AH if sa.encrypt != EncryptAlgorithm::NONE => Some(Box::new(Self {
@@ -45,8 +45,8 @@ impl Unused {
         }
     }
 
-    /// Gives it back.
-    pub fn show(&self, sa: &mut Sa) {
+    /// Adds it to an SA that XFRM reports.
+    pub fn add_to(&self, sa: &mut Sa) {
         if self.auth != AuthAlgorithm::NONE {
             sa.auth = self.auth;
             sa.auth_key = self.auth_key.clone();
@@ -64,9 +64,9 @@ struct Known {
     auth: AuthAlgorithm,
     encrypt: EncryptAlgorithm,
     encap: Option<Encap>,
-    context: Option<Context>,
+    label: Option<SecurityLabel>,
     unused: Option<Box<Unused>>,
-    /// Whether the kernel said that a soft limit was reached; `None` = it may have, before anybody listened.
+    /// Whether the kernel reported that a soft limit was reached; `None` = it may have done so before anybody listened.
     dying: Option<bool>,
 }
 
@@ -80,7 +80,7 @@ pub struct Shadow {
     /// Sequence numbers of larvals that a key manager gave up.
     refused: VecDeque<u32>,
     /// Labels of policies that have one.
-    labels: HashMap<u32, Context>,
+    labels: HashMap<u32, SecurityLabel>,
     /// When policies of the last second were inserted, and their order.
     young: HashMap<u32, Time>,
     order: VecDeque<u32>,
@@ -99,7 +99,7 @@ impl Shadow {
 
     fn remember(&mut self, sa: &Sa, unused: Option<Box<Unused>>, dying: Option<bool>) {
         let known =
-            Known { auth: sa.auth, encrypt: sa.encrypt, encap: sa.encap, context: sa.context.clone(), unused, dying };
+            Known { auth: sa.auth, encrypt: sa.encrypt, encap: sa.encap, label: sa.label.clone(), unused, dying };
         self.sas.insert(sa.id(), known);
     }
 
@@ -115,24 +115,24 @@ impl Shadow {
         self.sas.contains_key(id)
     }
 
-    /// Says whether an SA is past a soft limit, `None` = it is not known.
+    /// Sets whether an SA is past a soft limit; `None` = not known.
     pub fn set_dying(&mut self, id: &SaId, dying: Option<bool>) {
         if let Some(known) = self.sas.get_mut(id) {
             known.dying = dying;
         }
     }
 
-    /// An SA is gone.
+    /// An SA was removed.
     pub fn remove(&mut self, id: &SaId) {
         self.sas.remove(id);
     }
 
-    /// All SAs of a protocol are gone.
+    /// All SAs of a protocol were removed.
     pub fn flush(&mut self, proto: IpsecProtocol) {
         self.sas.retain(|id, _| !proto.includes(id.proto));
     }
 
-    /// Completes an SA that the kernel told whole.
+    /// Completes an SA that the kernel reported with its attributes.
     pub fn complete(&self, sa: &mut Sa, now: Time) {
         if sa.state == State::Larval {
             if self.is_refused(sa.seq) {
@@ -145,26 +145,26 @@ impl Shadow {
             sa.state = State::Dying;
         }
         if let Some(unused) = known.and_then(|k| k.unused.as_ref()) {
-            unused.show(sa);
+            unused.add_to(sa);
         }
     }
 
-    /// Completes an SA that the kernel told without its attributes.
+    /// Completes an SA that the kernel reported without its attributes.
     pub fn complete_expired(&self, sa: &mut Sa) {
         let Some(known) = self.sas.get(&sa.id()) else { return };
         (sa.auth, sa.encrypt, sa.encap) = (known.auth, known.encrypt, known.encap);
-        sa.context.clone_from(&known.context);
+        sa.label.clone_from(&known.label);
         if let Some(unused) = &known.unused {
-            unused.show(sa);
+            unused.add_to(sa);
         }
     }
 
-    /// Forgets all SAs; gives what was known of them, for [`Shadow::carry_over`].
+    /// Forgets all SAs. Returns what was known of them, for [`Shadow::carry_over`].
     pub fn start_over(&mut self) -> Before {
         Before(std::mem::take(&mut self.sas))
     }
 
-    /// An SA that there is. What was known of it, beside what the kernel says, stays.
+    /// Remembers an SA of the kernel's, with what was known of it before.
     pub fn carry_over(&mut self, before: &mut Before, sa: &Sa) {
         if sa.state != State::Larval {
             let known = before.0.remove(&sa.id());
@@ -173,7 +173,7 @@ impl Shadow {
         }
     }
 
-    /// A reconciliation came to no end: what it did not reach stays as it was known.
+    /// A reconciliation failed: SAs that it did not reach stay as they were.
     pub fn keep(&mut self, before: Before) {
         for (id, known) in before.0 {
             self.sas.entry(id).or_insert(known);
@@ -195,7 +195,7 @@ impl Shadow {
         seq != 0 && self.refused.contains(&seq)
     }
 
-    /// A larval is gone.
+    /// A larval was removed.
     pub fn larval_gone(&mut self, seq: u32) {
         self.refused.retain(|refused| *refused != seq);
     }
@@ -214,25 +214,25 @@ impl Shadow {
         self.order.push_back(id);
     }
 
-    /// Whether the kernel's timer of the first second still holds a policy.
+    /// Whether a policy is in its first second, during which the kernel's timer refers to it.
     pub fn is_young(&self, id: u32, now: Time) -> bool {
         self.young.get(&id).is_some_and(|at| now < *at + Duration::from_secs(1))
     }
 
-    /// Remembers the label of a policy, for when it goes.
-    pub fn set_label(&mut self, id: u32, label: Option<Context>) {
+    /// Remembers the label of a policy, for the notification of its removal.
+    pub fn set_label(&mut self, id: u32, label: Option<SecurityLabel>) {
         match label {
             Some(label) => drop(self.labels.insert(id, label)),
             None => drop(self.labels.remove(&id)),
         }
     }
 
-    /// The label of a policy that is gone.
-    pub fn take_label(&mut self, id: u32) -> Option<Context> {
+    /// The label of a policy that was removed.
+    pub fn take_label(&mut self, id: u32) -> Option<SecurityLabel> {
         self.labels.remove(&id)
     }
 
-    /// All policies are gone.
+    /// All policies were removed.
     pub fn flush_policies(&mut self) {
         self.labels.clear();
         self.young.clear();

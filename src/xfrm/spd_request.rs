@@ -29,8 +29,8 @@ impl XfrmEngine {
     /// A reqid that no policy and no SA has.
     pub(super) fn unused_reqid(&mut self) -> Option<u32> {
         if !self.reqids.is_known() {
-            let taken = self.taken_reqids().ok()?;
-            self.reqids.know(taken);
+            let in_use = self.reqids_in_use().ok()?;
+            self.reqids.know(in_use);
         }
         self.reqids.next()
     }

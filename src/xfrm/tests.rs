@@ -178,7 +178,7 @@ fn a_unique_reqid_is_neither_a_policys_nor_an_sas() {
     // As another program's engine that begins there: it asks the kernel.
     world.hub.engine_mut().reqids = Reqids::after(20_000);
     assert_eq!(reqid(&world.add_policy(2, 3)), 20_003);
-    // What others add afterwards is told.
+    // The kernel reports what others add afterwards.
     let mut other = World::of(XfrmEngine::new().unwrap());
     other.hub.engine_mut().reqids = Reqids::after(20_003);
     assert_eq!(reqid(&other.add_policy(3, 3)), 20_004);

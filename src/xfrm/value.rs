@@ -1,4 +1,4 @@
-//! What SAs and policies have in common, between PF_KEY's values and XFRM's.
+//! Values that SAs and policies have in common, between PF_KEY's form and XFRM's.
 #![forbid(unsafe_code)]
 
 use zerocopy::{FromBytes, IntoBytes};
@@ -62,7 +62,7 @@ pub fn limits_from_xfrm(lft: &LifetimeConfig) -> (Limits, Limits) {
     (hard, soft)
 }
 
-/// What was used so far.
+/// Use so far.
 pub fn usage(curlft: &LifetimeCurrent) -> Usage {
     Usage {
         packets: curlft.packets.get(),
@@ -72,7 +72,7 @@ pub fn usage(curlft: &LifetimeCurrent) -> Usage {
     }
 }
 
-/// A selector; the kernel compares all its bytes, so what is not said is zero.
+/// A selector. The kernel compares all its bytes, so that unused ones are zero.
 pub fn selector_to_xfrm(selector: &Selector) -> XfrmSelector {
     let mask = |port: u16| if port == 0 { 0 } else { u16::MAX };
     XfrmSelector {
@@ -90,7 +90,7 @@ pub fn selector_to_xfrm(selector: &Selector) -> XfrmSelector {
     }
 }
 
-/// A selector as the kernel told it; `None` for one of no family.
+/// A selector that the kernel reports; `None` for one without a family.
 pub fn selector_from_xfrm(selector: &XfrmSelector) -> Option<Selector> {
     selector_in_family(selector, selector.family.get())
 }
@@ -98,7 +98,7 @@ pub fn selector_from_xfrm(selector: &XfrmSelector) -> Option<Selector> {
 /// A selector taken for one of a family, whatever its own.
 pub fn selector_in_family(selector: &XfrmSelector, family: u16) -> Option<Selector> {
     let ends = ends_from_xfrm(&selector.saddr, &selector.daddr, family)?;
-    // Longer than an address the kernel has none (verify_newpolicy_info), and PF_KEY cannot say it.
+    // The kernel refuses longer prefixes (verify_newpolicy_info), and PF_KEY has no form for them.
     let prefix = |address, len: u8| Prefix { address, len: len.min(width(address)) };
     Some(Selector {
         src: prefix(ends.src(), selector.prefixlen_s),

@@ -9,8 +9,8 @@ use crate::world::{Datagram, Setting, World};
 use pfkey_rs::afkey::policy::{Policy, Template};
 use pfkey_rs::afkey::sa::Selector;
 use pfkey_rs::engine::resolve::bundle::Bundle;
-use pfkey_rs::engine::resolve::held::Held;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Resolver};
+use pfkey_rs::engine::resolve::packet_queue::PacketQueue;
 use pfkey_rs::engine::resolve::path::{Path, Routes};
 use pfkey_rs::engine::{Engine, Flow, LINUX};
 use pfkey_rs::keyd::{Context, Hub, Queues, Service as _, SessionId};
@@ -65,7 +65,7 @@ pub struct Embedded {
     hub: Hub<Engine>,
     queues: Queues,
     resolver: Resolver,
-    held: Held<usize>,
+    held: PacketQueue<usize>,
     host: Host,
     now: Duration,
     asker: SessionId,
@@ -83,7 +83,7 @@ impl Embedded {
             hub,
             queues: Queues::new(),
             resolver,
-            held: Held::default(),
+            held: PacketQueue::default(),
             host: Host { mtu: 1500, default_route: true, untransformed: false, generation: 0 },
             now: Duration::from_secs(1_700_000_000),
             asker,

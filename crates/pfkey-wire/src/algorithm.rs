@@ -67,7 +67,7 @@ pub struct Algorithm {
     pub iv: u8,
     /// Bytes of a block.
     pub block: u8,
-    /// Bytes of the integrity check value that AF_KEY gives it.
+    /// Bytes of its integrity check value in AF_KEY.
     pub icv: u8,
     /// The initialisation vector that REGISTER lists.
     listed_iv: u8,

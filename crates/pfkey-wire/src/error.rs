@@ -68,7 +68,7 @@ impl Rule {
         )
     }
 
-    /// The errno that Linux's af_key gives for this rule.
+    /// The errno that Linux's af_key returns for this rule.
     #[must_use]
     pub const fn errno(self) -> Errno {
         match self {

@@ -38,7 +38,7 @@ impl std::fmt::Display for Extras {
 }
 
 impl Extras {
-    /// Reads a list; gives the word that means nothing, if there is one.
+    /// Reads a list. Returns the word that it does not know, if there is one.
     ///
     /// # Errors
     /// That word.

@@ -96,7 +96,7 @@ impl Header {
         }
     }
 
-    /// The answer that AF_KEY gives for a failed request: this header with `errno` and a length of 2.
+    /// AF_KEY's answer to a failed request: this header with `errno` and a length of 2.
     #[must_use]
     pub const fn error_report(self, errno: u8) -> Self {
         Self { errno, len: 2, ..self }

@@ -53,7 +53,7 @@ macro_rules! messages {
             }
         }
 
-        /// All of them, in the order of their numbers, which have no gaps.
+        /// All of them, in the order of their numbers.
         pub const MESSAGES: &[MessageInfo] = &[$(MessageInfo {
             msg_type: MessageType::$name,
             direction: Direction::$direction,

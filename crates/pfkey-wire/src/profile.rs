@@ -27,7 +27,7 @@ impl Profile {
     #[must_use]
     pub const fn max_message_type(self) -> u8 {
         match self {
-            Self::Linux => MESSAGES.len() as u8,
+            Self::Linux => MESSAGES[MESSAGES.len() - 1].msg_type.0,
             Self::Klips => 17,
         }
     }

@@ -217,7 +217,7 @@ impl<'b> Writer<'b> {
         self
     }
 
-    /// Fills in the header's length and gives the message.
+    /// Fills in the header's length and returns the message.
     ///
     /// # Errors
     /// [`Rule::TooLong`] with the offset of the first thing that did not fit.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::bundle::Bundle;
 use super::flow_cache::{CacheStatistics, FlowCache, Found};
-use super::held::Held;
+use super::packet_queue::PacketQueue;
 use super::path::{Path, Routes};
 use super::statistics::{Counter, Statistics};
-use super::template::{Settled, Taken, Wanted};
+use super::template::{Matched, Resolution, Wanted};
 use crate::afkey::policy::Policy;
 use crate::afkey::sa::SaId;
 use crate::engine::{Engine, Flow};
@@ -39,7 +39,7 @@ pub enum Outcome {
     Pass(Path),
     /// It goes through SAs.
     Bundle(Arc<Bundle>),
-    /// It is to wait in [`Held`] under the id of this policy.
+    /// It is to wait in [`PacketQueue`] under the id of this policy.
     Queued(u32),
     /// It is discarded and the sender is not told; the ordinary route, for whoever looks at its fields.
     Blackhole(Path),
@@ -48,15 +48,15 @@ pub enum Outcome {
 /// What a look-up finds out about a flow.
 #[derive(Clone, Debug)]
 struct Decision {
-    taken: Taken,
-    what: What,
+    matched: Matched,
+    action: Action,
 }
 
 #[derive(Clone, Debug)]
-enum What {
-    Clear,
+enum Action {
+    Pass,
     Block,
-    Through(Arc<Bundle>),
+    Apply(Arc<Bundle>),
     /// An SA is missing.
     Wait,
 }
@@ -178,11 +178,11 @@ impl Resolver {
     ) -> Result<Outcome, Errno> {
         engine.advance(cx);
         if let Some(policy) = packet.socket.filter(|policy| policy.selector.covers(packet.flow)) {
-            let settled = engine.settle(&[policy], packet.flow, Some(routes));
-            let decision = self.decide(engine, Taken::by(&[policy]), settled, packet, routes, cx)?.0;
+            let resolution = engine.resolve(&[policy], packet.flow, Some(routes));
+            let decision = self.decide(engine, Matched::of(&[policy]), resolution, packet, routes, cx)?.0;
             // What a socket asks for itself and lacks is an error, not a black hole.
-            return match decision.what {
-                What::Wait => Err(Errno::EAGAIN),
+            return match decision.action {
+                Action::Wait => Err(Errno::EAGAIN),
                 _ => self.conclude(engine, &decision, packet, cx),
             };
         }
@@ -191,7 +191,7 @@ impl Resolver {
         }
         match self.cached(engine, packet, routes, cx)? {
             None => self.no_policy(packet),
-            Some(Decision { what: What::Wait, .. }) if self.larval_drop || !packet.queue => {
+            Some(Decision { action: Action::Wait, .. }) if self.larval_drop || !packet.queue => {
                 self.statistics.count(Counter::OutNoStates);
                 Err(if self.larval_drop { Errno::EREMOTE } else { Errno::EAGAIN })
             }
@@ -217,26 +217,26 @@ impl Resolver {
                 cache.reseed();
                 self.reseed = cx.now + RESEED;
             }
-            let usable = |decision: &Decision| match &decision.what {
-                What::Through(bundle) => bundle.is_current(engine),
-                What::Clear | What::Block => true,
-                What::Wait => false,
+            let usable = |decision: &Decision| match &decision.action {
+                Action::Apply(bundle) => bundle.is_current(engine),
+                Action::Pass | Action::Block => true,
+                Action::Wait => false,
             };
             if let Found::Known(decision) = cache.find(packet.flow, usable) {
                 return Ok(decision.cloned());
             }
         }
         let found = engine.policies_for(packet.flow, |policies| {
-            let settle = || (Taken::by(policies), engine.settle(policies, packet.flow, Some(routes)));
-            (!policies.is_empty()).then(settle)
+            let resolve = || (Matched::of(policies), engine.resolve(policies, packet.flow, Some(routes)));
+            (!policies.is_empty()).then(resolve)
         });
-        let Some((taken, settled)) = found else {
+        let Some((matched, resolution)) = found else {
             if let Some(cache) = &mut self.cache {
                 cache.remember(*packet.flow, None);
             }
             return Ok(None);
         };
-        let (decision, lasting) = self.decide(engine, taken, settled, packet, routes, cx)?;
+        let (decision, lasting) = self.decide(engine, matched, resolution, packet, routes, cx)?;
         // What may change with every SA is not remembered: that a packet waits, or that optional SAs are missing.
         if let Some(cache) = self.cache.as_mut().filter(|_| lasting) {
             cache.remember(*packet.flow, Some(decision.clone()));
@@ -248,25 +248,25 @@ impl Resolver {
     fn decide(
         &mut self,
         engine: &mut Engine,
-        taken: Taken,
-        settled: Result<(Settled, Vec<Wanted>), Errno>,
+        matched: Matched,
+        resolution: Result<(Resolution, Vec<Wanted>), Errno>,
         packet: &Packet<'_>,
         routes: &dyn Routes,
         cx: &mut Context<'_>,
     ) -> Result<(Decision, bool), Errno> {
-        let (settled, wanted) = settled.inspect_err(|_| self.statistics.count(Counter::OutPolError))?;
+        let (resolution, wanted) = resolution.inspect_err(|_| self.statistics.count(Counter::OutPolError))?;
         engine.ask_for(&wanted, packet.flow, cx);
-        let (what, lasting) = match settled {
-            Settled::Clear { lasting } => (What::Clear, lasting),
-            Settled::Block => (What::Block, true),
-            Settled::Wait => (What::Wait, false),
-            Settled::Through { links, lasting } => {
+        let (action, lasting) = match resolution {
+            Resolution::Pass { lasting } => (Action::Pass, lasting),
+            Resolution::Block => (Action::Block, true),
+            Resolution::Wait => (Action::Wait, false),
+            Resolution::Apply { links, lasting } => {
                 let bundle = Bundle::create(engine, &links, &packet.path, routes);
                 let bundle = bundle.inspect_err(|_| self.statistics.count(Counter::OutBundleGenError))?;
-                (What::Through(Arc::new(bundle)), lasting)
+                (Action::Apply(Arc::new(bundle)), lasting)
             }
         };
-        Ok((Decision { taken, what }, lasting))
+        Ok((Decision { matched, action }, lasting))
     }
 
     /// `no_transform` of `xfrm_lookup`.
@@ -277,15 +277,15 @@ impl Resolver {
         packet: &Packet<'_>,
         cx: &Context<'_>,
     ) -> Result<Outcome, Errno> {
-        if packet.icmp && !decision.taken.icmp {
+        if packet.icmp && !decision.matched.icmp {
             return Err(Errno::ENOENT);
         }
-        engine.touch(&decision.taken, cx.now);
-        Ok(match &decision.what {
-            What::Clear => Outcome::Pass(packet.path),
-            What::Through(bundle) => Outcome::Bundle(Arc::clone(bundle)),
-            What::Wait => Outcome::Queued(decision.taken.ids[0]),
-            What::Block => {
+        engine.touch(&decision.matched, cx.now);
+        Ok(match &decision.action {
+            Action::Pass => Outcome::Pass(packet.path),
+            Action::Apply(bundle) => Outcome::Bundle(Arc::clone(bundle)),
+            Action::Wait => Outcome::Queued(decision.matched.ids[0]),
+            Action::Block => {
                 self.statistics.count(Counter::OutPolBlock);
                 return Err(Errno::EPERM);
             }
@@ -314,20 +314,20 @@ impl Resolver {
         })
     }
 
-    /// Tries again for the packets whose time it is; `Held::next_retry` says when. Each packet that waited long enough, or
+    /// Tries again for the packets whose time it is ([`PacketQueue::next_retry`]). Each packet that waited long enough, or
     /// whose SA is there, is given to `send` with what becomes of it: in the order in which they came.
     pub fn retry<P>(
         &mut self,
         engine: &mut Engine,
-        held: &mut Held<P>,
+        queue: &mut PacketQueue<P>,
         routes: &dyn Routes,
         cx: &mut Context<'_>,
         mut send: impl FnMut(Flow, P, Result<Outcome, Errno>),
     ) {
-        for (policy, flow) in held.due(cx.now) {
+        for (policy, flow) in queue.due(cx.now) {
             let packets = match self.retry_one(engine, &flow, true, routes, cx) {
-                Ok(Outcome::Queued(_)) => held.wait_on(policy, cx.now),
-                _ => held.take(policy),
+                Ok(Outcome::Queued(_)) => queue.wait_on(policy, cx.now),
+                _ => queue.take(policy),
             };
             for (flow, packet) in packets {
                 let outcome = self.retry_one(engine, &flow, false, routes, cx);

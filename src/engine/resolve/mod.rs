@@ -6,7 +6,7 @@
 //!   │                              ├─ Pass(Path)              the ordinary route, as it is
 //!   ├─ FlowCache  Flow → decision  ├─ Bundle ─► Node ─► Node ─► Path
 //!   ├─ Statistics (32 counters)    │              └ SA, mode, header, trailer, MTU of what comes to it
-//!   │                              ├─ Queued(policy) ─► Held, until retry
+//!   │                              ├─ Queued(policy) ─► PacketQueue, until retry
 //!   ▼                              └─ Blackhole(Path)
 //! Engine
 //!   ├─ Spd, sub policies ── PolicyIndex: the strongest policy of a flow
@@ -45,9 +45,9 @@
 pub mod bundle;
 pub mod explain;
 pub mod flow_cache;
-pub mod held;
 pub mod lookup;
 pub mod mtu;
+pub mod packet_queue;
 pub mod path;
 pub mod policy_index;
 pub mod statistics;

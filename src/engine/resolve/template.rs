@@ -3,7 +3,7 @@
 use super::path::Routes;
 use crate::afkey::message::write_host;
 use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
-use crate::afkey::sa::{Context as SecurityContext, Sa, SaId, Selector, State};
+use crate::afkey::sa::{Sa, SaId, SecurityLabel, Selector, State};
 use crate::engine::sadb::{AcquireKey, Change, Route};
 use crate::engine::{Engine, Flow};
 use crate::keyd::{Context, Time};
@@ -20,72 +20,72 @@ pub struct Link {
     pub id: SaId,
     /// The mode in which it is applied.
     pub mode: Mode,
-    /// Where it lives in the SADB.
+    /// Its slot in the SADB.
     pub(super) index: u32,
-    /// What must not have changed for it to stay the right one.
+    /// It stays the right one while this [is unchanged](crate::engine::sadb::Sadb::is_unchanged).
     pub(super) change: Change,
 }
 
-/// An SA that was not found, so that key managers may be asked.
+/// An SA that is missing: what key managers are asked for.
 #[derive(Clone, Debug)]
 pub(in crate::engine) struct Wanted {
     pub(in crate::engine) key: AcquireKey,
     /// Of the policy that wants it.
     policy: u32,
     priority: u32,
-    context: Option<SecurityContext>,
+    label: Option<SecurityLabel>,
 }
 
-/// The outcome for all templates.
+/// The SAs for all templates.
 #[derive(Debug, Default)]
 struct Found {
     links: Vec<Link>,
-    /// What key managers are to be asked for.
+    /// The SAs that are missing, optional ones too.
     wanted: Vec<Wanted>,
-    /// An SA is missing without which the packet cannot go.
+    /// One of them is not optional.
     missing: bool,
 }
 
-/// Which policies took a packet.
+/// The policies that cover a packet.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::engine) struct Taken {
+pub(in crate::engine) struct Matched {
     /// Their ids, 0 = none. A sub policy comes before the main one.
     pub(super) ids: [u32; 2],
     /// Whether the first takes ICMP errors about packets that it covers.
     pub(super) icmp: bool,
 }
 
-impl Taken {
-    pub(in crate::engine) fn by(policies: &[&Policy]) -> Self {
+impl Matched {
+    pub(in crate::engine) fn of(policies: &[&Policy]) -> Self {
         let id = |at: usize| policies.get(at).map_or(0, |policy| policy.id);
         Self { ids: [id(0), id(1)], icmp: policies.first().is_some_and(|policy| policy.icmp) }
     }
 }
 
-/// What policies come to for a packet.
+/// What the policies of a packet lead to.
 #[derive(Debug)]
-pub(in crate::engine) enum Settled {
-    /// Nothing is asked for; or only what may be missing is, and it is missing (`lasting` is false).
-    Clear {
-        /// Whether SAs have no say in it.
+pub(in crate::engine) enum Resolution {
+    /// No SA is needed, or only optional ones are and these are missing (then `lasting` is false).
+    Pass {
+        /// True if the outcome does not depend on any SA.
         lasting: bool,
     },
     /// It is refused.
     Block,
     /// SAs to apply.
-    Through {
+    Apply {
         /// In order; at least one.
         links: Vec<Link>,
-        /// Whether nothing is missing.
+        /// True if no optional SA is missing.
         lasting: bool,
     },
-    /// An SA is missing; whoever can make it was asked.
+    /// An SA is missing.
     Wait,
 }
 
 impl Engine {
-    /// Gives `judge` the outbound policies that take a packet (`xfrm_expand_policies`): at most a sub policy and, if that
-    /// allows the packet, a main one.
+    /// Passes the outbound policies that cover a packet to `judge` (`xfrm_expand_policies`): at most a sub policy and, if
+    /// that allows the packet, a main one.
     pub(in crate::engine) fn policies_for<R>(&self, flow: &Flow, judge: impl FnOnce(&[&Policy]) -> R) -> R {
         let out = PolicyDirection::OUTBOUND;
         let sub = if self.sub_policies.is_empty() { None } else { self.sub_policies.lookup(out, flow) };
@@ -102,40 +102,40 @@ impl Engine {
         self.spd.has(PolicyDirection::OUTBOUND) || self.sub_policies.has(PolicyDirection::OUTBOUND)
     }
 
-    /// Changes whenever a policy does.
+    /// Another number after every change to a policy.
     pub(super) const fn policy_generation(&self) -> u64 {
         self.spd.generation().wrapping_add(self.sub_policies.generation())
     }
 
     /// Marks policies as used.
-    pub(in crate::engine) fn touch(&mut self, taken: &Taken, now: Time) {
-        for id in taken.ids.into_iter().filter(|&id| id != 0) {
+    pub(in crate::engine) fn touch(&mut self, matched: &Matched, now: Time) {
+        for id in matched.ids.into_iter().filter(|&id| id != 0) {
             self.spd.touch(id, now.as_secs());
             self.sub_policies.touch(id, now.as_secs());
         }
     }
 
-    /// What policies come to for a packet, and which SAs are missing: [`Engine::ask_for`] asks for them.
+    /// What the policies of a packet lead to, and the SAs that are missing: [`Engine::ask_for`] asks for them.
     ///
     /// # Errors
     /// Those of [`Engine::find_links`].
-    pub(in crate::engine) fn settle(
+    pub(in crate::engine) fn resolve(
         &self,
         policies: &[&Policy],
         flow: &Flow,
         routes: Option<&dyn Routes>,
-    ) -> Result<(Settled, Vec<Wanted>), Errno> {
+    ) -> Result<(Resolution, Vec<Wanted>), Errno> {
         if policies.iter().any(|policy| policy.block) {
-            return Ok((Settled::Block, Vec::new()));
+            return Ok((Resolution::Block, Vec::new()));
         }
         let Found { links, wanted, missing } = self.find_links(policies, flow, routes)?;
         let lasting = wanted.is_empty();
-        let settled = match links.as_slice() {
-            _ if missing => Settled::Wait,
-            [] => Settled::Clear { lasting },
-            _ => Settled::Through { links, lasting },
+        let resolution = match links.as_slice() {
+            _ if missing => Resolution::Wait,
+            [] => Resolution::Pass { lasting },
+            _ => Resolution::Apply { links, lasting },
         };
-        Ok((settled, wanted))
+        Ok((resolution, wanted))
     }
 
     /// Asks key managers for SAs that are missing.
@@ -166,8 +166,8 @@ impl Engine {
                         from = key.ends;
                     }
                     None => {
-                        let context = policy.context.clone();
-                        found.wanted.push(Wanted { key, policy: policy.id, priority: policy.priority, context });
+                        let label = policy.label.clone();
+                        found.wanted.push(Wanted { key, policy: policy.id, priority: policy.priority, label });
                         if !template.optional {
                             found.missing = true;
                             return Ok(found);
@@ -226,7 +226,7 @@ impl Engine {
 
     /// Makes a larval and asks the key managers, unless that was done already.
     fn acquire(&mut self, wanted: &Wanted, flow: &Flow, cx: &mut Context<'_>) {
-        let Wanted { key, context, .. } = wanted;
+        let Wanted { key, label, .. } = wanted;
         let any_source = AcquireKey { ends: Ends::to(key.ends.dst()), ..*key };
         if self.sadb.is_acquiring(key) || self.sadb.is_acquiring(&any_source) || !cx.registered {
             return;
@@ -239,14 +239,14 @@ impl Engine {
         let now = cx.now.as_secs();
         let mut larval = Sa::larval(key.ends, 0, key.proto, key.mode, key.reqid, now, self.acq_expires);
         larval.selector = Some(Selector::exactly(flow));
-        larval.context.clone_from(context);
+        larval.label.clone_from(label);
         self.acquire_seq = self.acquire_seq.wrapping_add(1).max(1);
         larval.seq = self.acquire_seq;
         let satype = SaType::from_protocol(key.proto);
         let header = Header::new(MessageType::ACQUIRE, satype, larval.seq, 0);
         let audience = (self.dialect.sessions.listeners)(MessageType::ACQUIRE, satype);
-        let taken = cx.offer(audience, header, |writer| (self.dialect.write_acquire)(writer, wanted, flow));
-        if taken.is_ok_and(|takers| takers > 0) {
+        let takers = cx.offer(audience, header, |writer| (self.dialect.write_acquire)(writer, wanted, flow));
+        if takers.is_ok_and(|takers| takers > 0) {
             self.counts.allocated += 1;
             self.sadb.insert(larval, now);
         }
@@ -255,7 +255,7 @@ impl Engine {
 
 /// What Linux's ACQUIRE says behind its header.
 pub(in crate::engine) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, _: &Flow) {
-    let Wanted { key, policy, priority, context } = wanted;
+    let Wanted { key, policy, priority, label } = wanted;
     write_host(writer, Ext::ADDRESS_SRC, key.ends.src());
     write_host(writer, Ext::ADDRESS_DST, key.ends.dst());
     let policy = SadbXPolicy {
@@ -270,8 +270,8 @@ pub(in crate::engine) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted,
     if matches!(key.proto, IpsecProtocol::AH | IpsecProtocol::ESP) {
         writer.proposal(32, &[]);
     }
-    if let Some(context) = context {
-        writer.sec_ctx(SecurityContext::DOI, SecurityContext::ALG, &context.text);
+    if let Some(label) = label {
+        writer.sec_ctx(SecurityLabel::DOI, SecurityLabel::ALG, &label.text);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::engine::Flow;
 use crate::keyd::Time;
 
-/// How many packets a policy's queue holds: one more than `XFRM_MAX_QUEUE_LEN`, as the kernel compares.
+/// Packets that a policy's queue holds: one more than `XFRM_MAX_QUEUE_LEN`, as the kernel compares.
 pub const MOST_HELD: usize = 101;
 /// `XFRM_QUEUE_TMO_MIN`.
 const FIRST_TRY: Duration = Duration::from_millis(100);
@@ -19,18 +19,18 @@ struct Queue<P> {
     at: Time,
 }
 
-/// The packets that a data plane holds, of whatever type it has them.
-pub struct Held<P> {
+/// The packets of a data plane that wait for SAs. `P` is its type of a packet.
+pub struct PacketQueue<P> {
     queues: HashMap<u32, Queue<P>>,
 }
 
-impl<P> Default for Held<P> {
+impl<P> Default for PacketQueue<P> {
     fn default() -> Self {
         Self { queues: HashMap::new() }
     }
 }
 
-impl<P> Held<P> {
+impl<P> PacketQueue<P> {
     /// Number of packets.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -43,7 +43,7 @@ impl<P> Held<P> {
         self.queues.is_empty()
     }
 
-    /// Keeps a packet for which a look-up said [`super::lookup::Outcome::Queued`] with this policy.
+    /// Keeps a packet whose look-up returned [`super::lookup::Outcome::Queued`] with this policy.
     ///
     /// # Errors
     /// The queue is full; the packet comes back.
@@ -70,7 +70,7 @@ impl<P> Held<P> {
         due.filter_map(|(&policy, queue)| Some((policy, queue.packets.front()?.0))).collect()
     }
 
-    /// There still is no SA: the next try comes after twice the time. Gives back the packets if there is none any more.
+    /// There is still no SA: the next try comes after twice the time. After the last try, returns the packets.
     pub(super) fn wait_on(&mut self, policy: u32, now: Time) -> VecDeque<(Flow, P)> {
         match self.queues.get_mut(&policy) {
             Some(queue) if queue.wait < LAST_TRY => {
@@ -82,7 +82,7 @@ impl<P> Held<P> {
         }
     }
 
-    /// Gives back a policy's packets in the order in which they came.
+    /// Removes a policy's packets and returns them in the order in which they came.
     pub(super) fn take(&mut self, policy: u32) -> VecDeque<(Flow, P)> {
         self.queues.remove(&policy).map_or_else(VecDeque::new, |queue| queue.packets)
     }
