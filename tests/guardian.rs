@@ -15,8 +15,11 @@ use pfkey_rs::socket::{Backend, open_with, send};
 use pfkey_rs::wire::layout::{SadbSa, SadbXPolicy};
 use pfkey_rs::wire::{ExtensionType, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
 
+#[path = "support/daemon.rs"]
+mod daemon;
 #[path = "support/splitmix.rs"]
 mod splitmix;
+use daemon::Daemon;
 use splitmix::Random;
 
 /// The guardian behind a private descriptor: it made the socket.
@@ -26,17 +29,27 @@ fn guardian(fd: &OwnedFd) -> i32 {
 
 /// The other processes of its session: the worker, and a standby where there is one.
 fn others(guardian: i32) -> Vec<Pid> {
-    let session = guardian.to_string();
+    // After the state: parent, group, session.
+    living(2, guardian)
+}
+
+fn children(parent: Pid) -> Vec<Pid> {
+    living(0, parent.as_raw())
+}
+
+/// Living processes that have this number there among those behind the state in `/proc/PID/stat`.
+fn living(field: usize, number: i32) -> Vec<Pid> {
+    let wanted = number.to_string();
     let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
-    let of_session = entries.filter_map(|entry| {
+    let found = entries.filter_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-        // After the name in parentheses: state, parent, group, session.
+        // Behind the name in parentheses.
         let mut fields = stat.rsplit_once(") ")?.1.split(' ');
         let lives = fields.next() != Some("Z");
-        (lives && fields.nth(2) == Some(&session) && pid != guardian).then(|| Pid::from_raw(pid))
+        (lives && fields.nth(field) == Some(&wanted) && pid != number).then(|| Pid::from_raw(pid))
     });
-    of_session.collect()
+    found.collect()
 }
 
 fn header_only(msg_type: MessageType, satype: SaType, seq: u32) -> Vec<u8> {
@@ -248,17 +261,71 @@ fn an_embedded_engine_whose_worker_is_killed_again_and_again_loses_nothing() {
     killed_again_and_again(&Backend::Embedded, Stored::Sas);
 }
 
+/// A network namespace of this thread only, and of the pfkeyds that it starts. False: this machine has none with XFRM.
+fn new_network() -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: a network namespace of its own needs root");
+        return false;
+    }
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
+    open_with(&Backend::Xfrm).inspect_err(|error| println!("skipped: {error}")).is_ok()
+}
+
 #[test]
 fn a_pfkeyd_over_xfrm_whose_worker_is_killed_again_and_again_loses_nothing() {
-    if !nix::unistd::geteuid().is_root() {
-        return println!("skipped: a network namespace of its own needs root");
+    if new_network() {
+        killed_again_and_again(&Backend::Xfrm, Stored::Policies);
     }
-    // Of this thread only, and of the pfkeyd that it starts.
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
-    match open_with(&Backend::Xfrm) {
-        Err(error) => println!("skipped: {error}"),
-        Ok(_) => killed_again_and_again(&Backend::Xfrm, Stored::Policies),
+}
+
+/// Adds a policy while clients have no worker. Each of them receives one notification of it.
+fn a_policy_is_added_meanwhile(clients: &[OwnedFd], guardian: Pid, worker: Pid) {
+    kill(guardian, Signal::SIGSTOP).expect("it lives");
+    kill(worker, Signal::SIGKILL).expect("it lives");
+    while children(guardian).contains(&worker) {
+        std::thread::yield_now();
     }
+    let other = open_with(&Backend::Xfrm).expect("another pfkeyd");
+    assert_eq!(ask(&other, &Stored::Policies.add(1)).errno, 0);
+    kill(guardian, Signal::SIGCONT).expect("it lives");
+    for client in clients {
+        let news = Header::read(&next(client)).expect("a message");
+        assert_eq!((news.msg_type, news.errno), (MessageType::X_SPDADD, 0));
+        send(client.as_raw_fd(), &header_only(MessageType::DUMP, SaType::AH, 5)).expect("send");
+        let answer = Header::read(&next(client)).expect("a message");
+        assert_eq!((answer.msg_type, answer.seq), (MessageType::DUMP, 5), "and nothing else");
+    }
+}
+
+#[test]
+fn what_the_kernel_reports_while_no_worker_lives_is_not_lost() {
+    if !new_network() {
+        return;
+    }
+    let key = open_with(&Backend::Xfrm).expect("a pfkeyd");
+    let guardian = guardian(&key);
+    let worker = others(guardian)[0];
+    a_policy_is_added_meanwhile(&[key], Pid::from_raw(guardian), worker);
+}
+
+#[test]
+fn every_client_receives_what_the_kernel_reported_while_no_worker_lived() {
+    if !new_network() {
+        return;
+    }
+    let directory = nix::unistd::mkdtemp(&std::env::temp_dir().join("pfkey-guardian-XXXXXX")).expect("a directory");
+    let daemon = Daemon::start_with(&directory, &["--engine", "xfrm"]);
+    let backend = Backend::parse(daemon.backend().as_bytes()).expect("a backend");
+    let clients: Vec<OwnedFd> = (0..20).map(|_| open_with(&backend).expect("a client")).collect();
+    // All are served before the worker is killed.
+    for client in &clients {
+        ask(client, &header_only(MessageType::DUMP, SaType::AH, 4));
+    }
+    let guardian = children(Pid::from_raw(guardian(&clients[0])))[0];
+    let worker = children(guardian)[0];
+    a_policy_is_added_meanwhile(&clients, guardian, worker);
+    drop(daemon);
+    std::fs::remove_dir_all(directory).expect("it is ours");
 }
 
 /// The record of what was done is begun anew when it is full, on a copy of the process.

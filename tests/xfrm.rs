@@ -238,3 +238,20 @@ fn unique_policies_of_several_programs_have_reqids_of_their_own() {
     reqids.dedup();
     assert_eq!(reqids.len(), usize::from(4 * EACH));
 }
+
+/// What another program did before is told before the answer to what AF_KEY's socket answers by itself, as to all else.
+#[test]
+fn what_happened_before_a_request_is_told_before_its_answer() {
+    if !new_network() {
+        return;
+    }
+    let mut other = Program::new();
+    let promisc = Msg::new(M::X_PROMISC, S(1), 9);
+    let asking = [Msg::new(M::REGISTER, S::AH, 9), promisc, Msg::new(M::X_SPDDUMP, S::UNSPEC, 9), spdget(1)];
+    for (n, request) in asking.iter().enumerate() {
+        let mut program = Program::new();
+        assert_eq!(other.errnos(&spdadd(n as u8)), [0]);
+        let told: Vec<u8> = program.send(&request.bytes()).iter().map(|message| message[1]).collect();
+        assert_eq!(told[..2], [M::X_SPDADD.0, request.header.msg_type.0], "{told:?}");
+    }
+}

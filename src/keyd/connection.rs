@@ -11,6 +11,7 @@ use super::keeper::{Keeper, Slot};
 use super::limits::{ALL_SEND_BUFFERS, ATTEMPTS, SEND_BUFFER, SMALL_SEND_BUFFER};
 use super::stage::Stage;
 use super::{SessionId, Sink};
+use crate::wire::Header;
 
 /// What became of the first message that waits at a client's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,17 +38,34 @@ pub(super) struct Connection {
     pub asked: (bool, bool),
     /// Messages of a dump or of a batch that are to be sent.
     pub stage: Stage,
+    /// The dump that began last, while it may have to be noted.
+    pub dump: Option<Header>,
     /// Turns that ended before their request did.
     pub interrupted: u64,
     /// What the kernel may charge for its buffer, if that counts towards [`ALL_SEND_BUFFERS`].
     reserved: usize,
 }
 
+/// Whose request is acted on.
+pub(super) struct Requester {
+    pub id: SessionId,
+    pub slot: Slot,
+    pub request: Header,
+}
+
+impl Requester {
+    /// Whether a message answers the request, and is no news that the requester receives as others do.
+    fn is_answered_by(&self, answer: &Header) -> bool {
+        let name = |header: &Header| (header.msg_type, header.seq, header.pid);
+        name(answer) == name(&self.request)
+    }
+}
+
 /// The clients' descriptors as a hub's sink.
 pub(super) struct Connections<K> {
     pub keeper: K,
-    /// The session whose request is acted on.
-    pub requester: Option<SessionId>,
+    /// Whose request is acted on, if its answer has to be noted.
+    pub requester: Option<Requester>,
     pub by_session: HashMap<SessionId, Connection>,
     /// Sessions that a send found gone.
     pub gone: Vec<SessionId>,
@@ -63,6 +81,17 @@ pub(super) struct Connections<K> {
 
 impl<K: Keeper> Sink for Connections<K> {
     fn deliver(&mut self, to: SessionId, message: &[u8]) -> bool {
+        let sent = self.deliver_copy(to, message);
+        let answers = self.requester.as_ref().filter(|requester| sent && requester.id == to);
+        if let Some((requester, answer)) = answers.zip(Header::read(message)) {
+            if requester.is_answered_by(&answer) {
+                self.keeper.answered(requester.slot, answer.errno);
+            }
+        }
+        sent
+    }
+
+    fn deliver_copy(&mut self, to: SessionId, message: &[u8]) -> bool {
         if self.together == Some(to) {
             return self.deliver_dumped(to, message);
         }
@@ -75,9 +104,6 @@ impl<K: Keeper> Sink for Connections<K> {
         for _ in 0..ATTEMPTS {
             match send(connection.fd.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
                 Ok(_) => {
-                    if self.requester == Some(to) {
-                        self.keeper.answered();
-                    }
                     return true;
                 }
                 Err(Errno::EINTR) => {}
@@ -150,6 +176,7 @@ impl<K> Connections<K> {
             rests: false,
             asked: (true, false),
             stage: Stage::default(),
+            dump: None,
             interrupted: 0,
             reserved,
         };

@@ -54,6 +54,8 @@ impl<E: KeyEngine> Service for Hub<E> {
         let wants = state.registered != 0;
         if wants && (self.sockets.is_registered() || self.engine.set_registered(true, now).is_ok()) {
             self.sockets.register(id, state.registered);
+            // An engine that asks another for its algorithms offers in an ACQUIRE what it has asked for.
+            let _ = self.engine.supported();
         }
         self.sockets.set_promiscuous(id, state.promiscuous);
         self.note_pid(id, state.pid);
@@ -271,6 +273,13 @@ impl<E: KeyEngine> Hub<E> {
     }
 
     fn dispatch(&mut self, id: SessionId, message: &Message<'_>, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
+        // What happened before a request is reported before its answer; engines see to it for theirs.
+        if matches!(
+            message.header().msg_type,
+            MessageType::REGISTER | MessageType::X_PROMISC | MessageType::DUMP | MessageType::X_SPDDUMP
+        ) {
+            self.event(now, sink);
+        }
         match message.header().msg_type {
             MessageType::REGISTER => self.register(id, message.header(), now, sink),
             MessageType::X_PROMISC => self.promisc(id, message, sink),
@@ -308,6 +317,8 @@ impl<E: KeyEngine> Hub<E> {
         }
         let supported = self.engine.supported()?;
         self.sockets.register(id, bit);
+        // It receives what the engine reports from now on, as `pfkey_register` sets the bit before it makes the answer.
+        self.event(now, sink);
         let reply = Header { errno: 0, reserved: 0, ..header };
         let audience = (dialect.listeners)(MessageType::REGISTER, header.satype);
         self.send_supported(Some(id), reply, &supported, audience, sink)

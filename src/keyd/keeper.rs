@@ -14,6 +14,8 @@ pub type Slot = u32;
 pub enum Word {
     /// A client: it has just connected, or it was another server's.
     Client(Slot, OwnedFd),
+    /// Those were all clients that another server had.
+    All,
     /// Statistics are wanted.
     Statistics,
     /// What was saved for another process is lost.
@@ -31,13 +33,13 @@ pub struct Unfinished {
     pub sent: u64,
     /// Bytes of a batch that were done before.
     pub done: usize,
-    /// Its sender has an answer.
-    pub answered: bool,
+    /// The errno of the answer that its sender has, if it has one.
+    pub answered: Option<u8>,
 }
 
 /// Keeps what a server needs to go on after another. Each of its methods is a few stores: they are called for each request.
 pub trait Keeper {
-    /// Becomes readable when [`Keeper::hear`] has a word.
+    /// Becomes readable when [`Keeper::hear`] has a word. Who has one says [`Word::All`] once, before any client is served.
     fn source(&self) -> Option<BorrowedFd<'_>> {
         None
     }
@@ -73,11 +75,20 @@ pub trait Keeper {
         0
     }
 
-    /// The client whose request is acted on has an answer.
-    fn answered(&mut self) {}
+    /// Of a client's batch so many bytes are done.
+    fn done(&mut self, slot: Slot, bytes: usize) {
+        let _ = (slot, bytes);
+    }
 
-    /// The request was consumed.
-    fn end(&mut self) {}
+    /// The request of this client that is acted on has an answer, with this errno.
+    fn answered(&mut self, slot: Slot, errno: u8) {
+        let _ = (slot, errno);
+    }
+
+    /// This client's request was consumed.
+    fn end(&mut self, slot: Slot) {
+        let _ = slot;
+    }
 
     /// The request of this client that another server left.
     fn unfinished(&self, slot: Slot) -> Option<Unfinished> {

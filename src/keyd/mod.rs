@@ -55,6 +55,12 @@ pub trait Sink {
         self.deliver(to, message)
     }
 
+    /// Queues a promiscuous session's copy of a message, which may be one that it sent itself. `false` as for
+    /// [`Sink::deliver`].
+    fn deliver_copy(&mut self, to: SessionId, message: &[u8]) -> bool {
+        self.deliver(to, message)
+    }
+
     /// Whether a dump may go on: AF_KEY pauses one while more than two thirds of the receive buffer are used.
     /// A paused dump is resumed by the hub's `writable`.
     fn may_dump(&mut self, to: SessionId) -> bool {

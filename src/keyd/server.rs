@@ -6,22 +6,29 @@
 //! Clients take turns. In each round of the loop everyone who asked for something gets one turn: a request, or a part of a
 //! batch; then the dumps share what a round has for them. A request that needs more turns stays unconsumed meanwhile.
 
+mod receive;
+mod take_over;
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Write as _;
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, accept4, recv, recvmsg};
+use nix::sys::socket::accept4;
 use zeroize::Zeroize;
 
-use super::connection::{Connections, InHand};
-use super::keeper::{Keeper, Nobody, Slot, Unfinished, Word};
+use super::connection::{Connections, InHand, Requester};
+use super::keeper::{Keeper, Nobody};
 use super::limits::{self, ATTEMPTS, LEAST_DUMPED, ROUND_DUMPED, TURN_DUMPED};
 use super::log::log;
-use super::{Service, SessionId, Sink, Sources, Time};
-use crate::wire::{HEADER_LEN, Header, MAX_MESSAGE_LEN, Profile, SEVERAL, Writer, several};
+use super::{Service, SessionId, Sources, Time};
+use crate::wire::{HEADER_LEN, Header, SEVERAL, several};
+use receive::{Consume, Peeked, consume, has_request, peek};
+use take_over::is_dump;
 
 /// The first size of the receive buffer; larger requests make it grow.
 const RECEIVE_BUFFER: usize = 64 * 1024;
@@ -34,9 +41,6 @@ const LISTENER: u64 = u64::MAX;
 const KEEPER: u64 = u64::MAX - 1;
 /// Marks the engine's event sources; below are sessions.
 const ENGINE: u64 = 1 << 32;
-
-/// Takes the first message away from a descriptor.
-type Consume = fn(BorrowedFd<'_>) -> nix::Result<usize>;
 
 /// Serves the sessions of one hub.
 pub struct Server<H: Service + Sources, K: Keeper = Nobody> {
@@ -52,6 +56,8 @@ pub struct Server<H: Service + Sources, K: Keeper = Nobody> {
     retry: Option<Instant>,
     /// Its keeper may have more clients for it.
     kept: bool,
+    /// It has taken over all clients that another server had.
+    complete: bool,
     buffer: Vec<u8>,
     /// Room for what the kernel says beside a message.
     control: Vec<u8>,
@@ -65,10 +71,6 @@ pub struct Server<H: Service + Sources, K: Keeper = Nobody> {
 
 fn now() -> Time {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)
-}
-
-fn consume(fd: BorrowedFd<'_>) -> nix::Result<usize> {
-    recv(fd.as_raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC)
 }
 
 impl<H: Service + Sources> Server<H> {
@@ -104,6 +106,7 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
             resting: Vec::new(),
             retry: None,
             kept,
+            complete: !kept,
             buffer: vec![0; RECEIVE_BUFFER],
             control: nix::cmsg_space!(nix::sys::time::TimeSpec),
             malformed: 0,
@@ -175,6 +178,7 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); EVENTS];
         let mut dumping = Vec::new();
+        self.take_all_over()?;
         loop {
             if self.listener.is_none() && !self.kept && self.connections.by_session.is_empty() {
                 return Ok(());
@@ -265,84 +269,6 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
         }
     }
 
-    fn hear_keeper(&mut self) {
-        match self.connections.keeper.hear() {
-            Word::Client(slot, fd) => self.take_over(slot, fd),
-            Word::Statistics => log(&self.statistics()),
-            Word::Checkpoint => self.hub.checkpoint(),
-            Word::Nothing => {}
-            Word::Ended => {
-                if let Some(source) = self.connections.keeper.source() {
-                    let _ = self.epoll.delete(source);
-                }
-                self.kept = false;
-            }
-        }
-    }
-
-    /// Serves a client of the keeper's; goes on where another server ended.
-    fn take_over(&mut self, slot: Slot, fd: OwnedFd) {
-        let noted = self.connections.keeper.noted(slot);
-        let id = match &noted {
-            Some((id, state)) => self.hub.resume(*id, state, now()),
-            None => self.hub.open(),
-        };
-        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, u64::from(id.0));
-        if let Err(errno) = self.epoll.add(&fd, event) {
-            log(&format!("pfkeyd: a client could not be served: {errno}"));
-            self.hub.close(id, now());
-            return self.connections.keeper.release(slot);
-        }
-        self.connections.insert(id, fd, Some(slot));
-        let dump = noted.and_then(|(_, state)| state.dump);
-        match self.connections.keeper.unfinished(slot) {
-            Some(unfinished) => self.finish(id, unfinished),
-            // What was left of it is not known any more.
-            None => dump.into_iter().for_each(|request| self.report(id, request)),
-        }
-        self.note(id);
-    }
-
-    /// Tells a client that its request was interrupted by the server's end.
-    fn report(&mut self, id: SessionId, request: Header) {
-        let report = request.error_report(libc::EIO as u8);
-        let mut bytes = [0; HEADER_LEN];
-        if let Ok(message) = Writer::new(&mut bytes, report, Profile::Linux).finish() {
-            self.connections.deliver(id, message);
-        }
-    }
-
-    /// Answers and consumes the request at which another server ended. It is not done again: nobody knows how far it was
-    /// done, and it may be what ended the server.
-    fn finish(&mut self, id: SessionId, unfinished: Unfinished) {
-        let Some(connection) = self.connections.by_session.get(&id) else { return };
-        let peeked = peek(connection.fd.as_fd(), &mut self.buffer, &mut self.control);
-        // Another: the one in question was consumed, and that could not be noted any more.
-        let peeked = peeked.ok().filter(|peeked| peeked.sent == unfinished.sent);
-        let Some(bytes) = peeked.and_then(|peeked| self.buffer.get(..peeked.len.min(self.buffer.len()))) else {
-            return self.connections.keeper.end();
-        };
-        let requests: Vec<Header> = match bytes.split_at_checked(HEADER_LEN) {
-            _ if unfinished.answered => Vec::new(),
-            Some((head, messages)) if head == SEVERAL => {
-                several(messages.get(unfinished.done..).unwrap_or_default()).filter_map(Header::read).collect()
-            }
-            _ => Header::read(bytes).into_iter().collect(),
-        };
-        for request in requests {
-            self.report(id, request);
-        }
-        self.consume(id);
-    }
-
-    /// Notes what a session is, for another server.
-    fn note(&mut self, id: SessionId) {
-        let slot = self.connections.by_session.get(&id).and_then(|connection| connection.slot);
-        if let Some(slot) = slot {
-            self.connections.keeper.note(slot, id, &self.hub.state(id));
-        }
-    }
-
     /// What each session received and lost, and what was refused, as text.
     pub fn statistics(&self) -> String {
         let mut text = String::new();
@@ -420,9 +346,11 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
         if len == 0 {
             return if hung_up { self.close(id) } else { self.consume(id) };
         }
+        let request = self.buffer.get(..HEADER_LEN.min(len)).and_then(Header::read);
         if let Some(slot) = connection.slot {
             self.connections.keeper.begin(slot, sent, done);
-            self.connections.requester = Some(id);
+            self.connections.requester = request.map(|request| Requester { id, slot, request });
+            connection.dump = request.filter(is_dump).or(connection.dump);
         }
         self.connections.begin_turn(TURN_DUMPED);
         let mut batch = None;
@@ -446,8 +374,9 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
         self.connections.requester = None;
         let used = len.min(self.buffer.len());
         self.buffer[..used].zeroize();
-        self.end_turn(id, batch);
+        // Before the request is consumed: a server that ends in between is told of it by the request.
         self.note(id);
+        self.end_turn(id, batch);
     }
 
     /// Consumes the request in hand, unless something of it is left: the rest of a batch, or the beginning of a dump, which
@@ -456,7 +385,12 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
         let dumps = self.hub.is_dumping(id) && self.connections.turn_is_over();
         let Some(connection) = self.connections.by_session.get_mut(&id) else { return };
         connection.in_hand = match batch {
-            Some(done) => InHand::Batch(done),
+            Some(done) => {
+                if let Some(slot) = connection.slot {
+                    self.connections.keeper.done(slot, done);
+                }
+                InHand::Batch(done)
+            }
             None if dumps => InHand::Dumping,
             None => return self.consume(id),
         };
@@ -471,8 +405,8 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
             match (self.consume)(connection.fd.as_fd()) {
                 Ok(_) => {
                     connection.in_hand = InHand::Untouched;
-                    if connection.slot.is_some() {
-                        self.connections.keeper.end();
+                    if let Some(slot) = connection.slot {
+                        self.connections.keeper.end(slot);
                     }
                     return;
                 }
@@ -529,132 +463,5 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
             self.connections.keeper.release(slot);
         }
         self.listen_again();
-    }
-}
-
-/// Whether a message waits.
-fn has_request(fd: BorrowedFd<'_>) -> bool {
-    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
-    let mut looks = (0..ATTEMPTS).map(|_| recv(fd.as_raw_fd(), &mut [], flags));
-    looks
-        .find(|look| !matches!(look, Err(Errno::EINTR | Errno::ECONNRESET)))
-        .is_some_and(|look| look.is_ok_and(|len| len > 0))
-}
-
-/// What waits at a descriptor.
-struct Peeked {
-    /// The message's whole length, which may be more than the buffer has.
-    len: usize,
-    /// When it was sent, in nanoseconds.
-    sent: u64,
-}
-
-/// Looks at the first message that waits. `control` is room for its time.
-fn peek(fd: BorrowedFd<'_>, buffer: &mut Vec<u8>, control: &mut Vec<u8>) -> nix::Result<Peeked> {
-    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
-    let mut last = Errno::EINTR;
-    for _ in 0..ATTEMPTS {
-        let mut parts = [IoSliceMut::new(buffer)];
-        let received = recvmsg::<()>(fd.as_raw_fd(), &mut parts, Some(&mut *control), flags);
-        let received = received.map(|message| {
-            let times = message.cmsgs().into_iter().flatten();
-            let time = times.filter_map(|control| match control {
-                ControlMessageOwned::ScmTimestampns(time) => Some(Duration::from(time)),
-                _ => None,
-            });
-            (message.bytes, time.map(|time| time.as_nanos() as u64).next().unwrap_or(0))
-        });
-        match received {
-            Ok((len, _)) if len > buffer.len() && buffer.len() < MAX_MESSAGE_LEN + 8 => {
-                // Only what a message can be; the rest of anything longer is refused unread. The old memory is given back,
-                // so what was peeked is wiped first.
-                buffer.zeroize();
-                buffer.resize(len.min(MAX_MESSAGE_LEN + 8), 0);
-            }
-            // The client closed its end before it had read everything; what it had asked for is still there.
-            Err(errno @ (Errno::EINTR | Errno::ECONNRESET)) => last = errno,
-            other => return other.map(|(len, sent)| Peeked { len, sent }),
-        }
-    }
-    Err(last)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::{Cell, RefCell};
-    use std::rc::Rc;
-
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, send, socketpair};
-
-    use super::*;
-    use crate::keyd::{SessionStatistics, Sink};
-    use crate::wire::WireError;
-
-    /// Notes what it receives.
-    #[derive(Default)]
-    struct Notes {
-        received: Rc<RefCell<Vec<Vec<u8>>>>,
-    }
-
-    impl Sources for Notes {}
-
-    impl Service for Notes {
-        fn open(&mut self) -> SessionId {
-            SessionId(0)
-        }
-
-        fn close(&mut self, _: SessionId, _: Time) {}
-
-        fn receive(&mut self, _: SessionId, bytes: &[u8], _: Time, _: &mut impl Sink) -> Result<(), WireError> {
-            self.received.borrow_mut().push(bytes.to_vec());
-            Ok(())
-        }
-
-        fn statistics(&self, _: SessionId) -> Option<SessionStatistics> {
-            None
-        }
-
-        fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)> {
-            Vec::new()
-        }
-    }
-
-    thread_local! {
-        /// Receives that will fail, and with what.
-        static FAILURES: Cell<(u32, i32)> = const { Cell::new((0, 0)) };
-    }
-
-    fn fails(fd: BorrowedFd<'_>) -> nix::Result<usize> {
-        let (left, errno) = FAILURES.get();
-        if left == 0 {
-            return consume(fd);
-        }
-        FAILURES.set((left - 1, errno));
-        Err(Errno::from_raw(errno))
-    }
-
-    /// Whether the receive that consumes fails at once, at every attempt of a turn, or still when it is tried again.
-    #[test]
-    fn a_request_that_cannot_be_consumed_is_done_once() {
-        for errno in [libc::EINTR, libc::ENOMEM, libc::ENOBUFS, libc::EAGAIN, libc::EIO] {
-            for failures in [1, ATTEMPTS, 2 * ATTEMPTS + 1] {
-                let (ours, theirs) =
-                    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).expect("two sockets");
-                let notes = Notes::default();
-                let received = notes.received.clone();
-                let mut server = Server::new(notes).expect("a server");
-                server.consume = fails;
-                server.add(ours).expect("a session");
-                FAILURES.set((failures, errno));
-                let batch = [&SEVERAL[..], &[2, 3, 0, 3, 2, 0, 0, 0], &[3; 8]].concat();
-                for message in [&b"first"[..], &batch, b"third"] {
-                    assert_eq!(send(theirs.as_raw_fd(), message, MsgFlags::empty()), Ok(message.len()));
-                }
-                nix::sys::socket::shutdown(theirs.as_raw_fd(), nix::sys::socket::Shutdown::Write).expect("an end");
-                server.run().expect("it serves");
-                assert_eq!(*received.borrow(), [&b"first"[..], &batch[16..], b"third"], "{errno} {failures} times");
-                assert_eq!(FAILURES.get().0, 0);
-            }
-        }
     }
 }

@@ -1,7 +1,8 @@
 //! What a server serves, whatever the dialect.
 
+use super::sockets::registration;
 use super::{SessionId, SessionStatistics, Sink, Time};
-use crate::wire::{Header, WireError, several};
+use crate::wire::{Header, MessageType, WireError, several};
 
 /// What is known of a session beside its socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +15,21 @@ pub struct SessionState {
     pub pid: u32,
     /// The request of its running dump.
     pub dump: Option<Header>,
+}
+
+impl SessionState {
+    /// The state after a request was done, which was answered without an error.
+    #[must_use]
+    pub fn after(mut self, request: &Header) -> Self {
+        self.pid = request.pid;
+        match request.msg_type {
+            MessageType::REGISTER => self.registered |= registration(request.satype),
+            // The short form; the long one carries a message.
+            MessageType::X_PROMISC if request.len == 2 => self.promiscuous = request.satype.0 == 1,
+            _ => {}
+        }
+        self
+    }
 }
 
 /// Sessions in front of an engine, without I/O and without a clock: [`super::Hub`], or a hub of another stack whose rules are

@@ -29,8 +29,18 @@ impl<X> Session<X> {
     /// Hands it a message. False: it was lost.
     pub(crate) fn deliver(&mut self, id: SessionId, message: &[u8], sink: &mut impl Sink) -> bool {
         let taken = sink.deliver(id, message);
-        self.statistics.delivered += u64::from(taken);
-        self.statistics.dropped += u64::from(!taken);
+        self.count(taken)
+    }
+
+    /// Hands it the copy of a message that a promiscuous session receives. False: it was lost.
+    pub(crate) fn deliver_copy(&mut self, id: SessionId, message: &[u8], sink: &mut impl Sink) -> bool {
+        let taken = sink.deliver_copy(id, message);
+        self.count(taken)
+    }
+
+    const fn count(&mut self, taken: bool) -> bool {
+        self.statistics.delivered += taken as u64;
+        self.statistics.dropped += !taken as u64;
         taken
     }
 }

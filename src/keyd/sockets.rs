@@ -99,7 +99,7 @@ impl<D, S: Sink> Delivery<'_, D, S> {
         let mut takers = 0;
         for (id, session) in others.into_iter().flatten() {
             if session.state.promiscuous {
-                session.deliver(id, copy, self.sink);
+                session.deliver_copy(id, copy, self.sink);
             }
             let registered = session.state.registered;
             let hears = match audience {

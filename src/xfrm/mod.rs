@@ -81,18 +81,47 @@ pub struct XfrmEngine {
     overruns: u64,
 }
 
+/// A socket that receives the events which an engine takes. They wait in it while no engine has it.
+#[derive(Debug)]
+pub struct Events(Netlink);
+
+impl Events {
+    /// Opens one in this thread's network namespace.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_ADMIN, EAFNOSUPPORT on a kernel without XFRM_USER.
+    pub fn open() -> Result<Self, Errno> {
+        let events = Netlink::open()?;
+        for group in [Group::Sa, Group::Policy, Group::Migrate, Group::Expire] {
+            events.join(group)?;
+        }
+        events.set_receive_buffer(EVENT_BUFFER);
+        Ok(Self(events))
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl XfrmEngine {
     /// Opens the engine in this thread's network namespace.
     ///
     /// # Errors
     /// EPERM without CAP_NET_ADMIN, EAFNOSUPPORT on a kernel without XFRM_USER.
     pub fn new() -> Result<Self, Errno> {
-        let events = Netlink::open()?;
-        for group in [Group::Sa, Group::Policy, Group::Migrate, Group::Expire] {
-            events.join(group)?;
-        }
-        events.set_receive_buffer(EVENT_BUFFER);
-        Ok(Self::over(Netlink::open()?, events))
+        Self::with_events(Events::open()?)
+    }
+
+    /// As [`XfrmEngine::new`], with a socket that another engine may have had, in another process: this one begins with the
+    /// events that the other did not take.
+    ///
+    /// # Errors
+    /// As [`XfrmEngine::new`].
+    pub fn with_events(events: Events) -> Result<Self, Errno> {
+        Ok(Self::over(Netlink::open()?, events.0))
     }
 
     /// An engine over these sockets.

@@ -8,7 +8,8 @@ use nix::unistd::{ForkResult, Pid, fork};
 
 /// Forks. `child` runs in the new process and gives its exit status.
 pub fn fork_with(child: impl FnOnce() -> u8) -> io::Result<Pid> {
-    // SAFETY: this program has one thread.
+    // SAFETY: this program has one thread. A test's process has others; what its children do is system calls and
+    // allocations, and the C library gives a fork's child an allocator that no lost thread holds.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => end(child()),

@@ -49,6 +49,8 @@ pub struct Guardian<W: FnMut(Link) -> u8> {
     order: Vec<u32>,
     /// Clients that the worker has not heard of.
     untold: VecDeque<u32>,
+    /// The worker was told that it has heard of all clients of the one before.
+    complete: bool,
     worker: Link,
     pid: Pid,
     standby: Option<(Link, Pid)>,
@@ -85,6 +87,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             clients: Vec::new(),
             order: Vec::new(),
             untold: VecDeque::new(),
+            complete: false,
             worker,
             pid,
             standby: None,
@@ -98,9 +101,9 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         };
         if let Some(client) = first {
             guardian.admit(client);
-            // Before the worker says that it serves: whoever kills this process then leaves it with its client.
-            guardian.tell_untold();
         }
+        // Before the worker says that it serves: whoever kills this process then leaves it with its client.
+        guardian.tell_untold();
         Ok(guardian)
     }
 
@@ -141,7 +144,11 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
     fn wait(&mut self) -> io::Result<(bool, bool, bool, bool)> {
         let mut fds = vec![PollFd::new(
             self.worker.as_fd(),
-            if self.untold.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLIN | PollFlags::POLLOUT },
+            if self.complete && self.untold.is_empty() {
+                PollFlags::POLLIN
+            } else {
+                PollFlags::POLLIN | PollFlags::POLLOUT
+            },
         )];
         let mut watch = |fd| {
             fds.push(PollFd::new(fd, PollFlags::POLLIN));
@@ -275,6 +282,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             }
             self.untold.pop_front();
         }
+        self.complete = self.complete || self.worker.say(Kind::All, 0, None, false).is_ok();
     }
 
     /// The worker is dead: the standby, or a new process, goes on with its clients.
@@ -297,6 +305,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             },
         };
         self.untold = self.order.iter().copied().collect();
+        self.complete = false;
     }
 
     /// A worker that goes on from where the standby is. It says itself which process it is.

@@ -27,8 +27,10 @@ pub enum Kind {
     Serving = 4,
     /// To the guardian: a slot is free.
     Released = 5,
-    /// To the guardian: a standby's link.
+    /// To the guardian: a standby's link. To the worker: there is none any more.
     Standby = 6,
+    /// To the worker: those were all clients that another had.
+    All = 7,
 }
 
 /// One message.
@@ -123,7 +125,8 @@ impl Link {
             }
         };
         let number = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
-        let kinds = [Kind::Client, Kind::Statistics, Kind::Activate, Kind::Serving, Kind::Released, Kind::Standby];
+        let kinds =
+            [Kind::Client, Kind::Statistics, Kind::Activate, Kind::Serving, Kind::Released, Kind::Standby, Kind::All];
         match (len, kinds.into_iter().find(|kind| *kind as u32 == number(0))) {
             (0, _) => Ok(None),
             (8, Some(kind)) => Ok(Some(Heard { kind, value: number(4), fd })),

@@ -22,7 +22,7 @@ mod worker;
 use std::cell::RefCell;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -34,7 +34,7 @@ use pfkey_rs::keyd::{Hub, Service, Sources, limits};
 use pfkey_rs::klips;
 use pfkey_rs::socket::inherited;
 use pfkey_rs::wire::Extras;
-use pfkey_rs::xfrm::XfrmEngine;
+use pfkey_rs::xfrm::{Events, XfrmEngine};
 
 use guardian::{Gate, Guardian};
 use link::Link;
@@ -175,13 +175,24 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
-    /// The kernel holds the SAs and policies; a new worker reads them from there.
+    /// The kernel holds the SAs and policies; a new worker reads them from there. What the kernel reports meanwhile waits in
+    /// a socket that outlives workers.
     fn with_kernel(self) -> io::Result<bool> {
         let memory = Rc::new(Memory::new(WORDS, 0)?);
         let (extras, status) = (self.options.extras, Rc::clone(self.status));
+        let events = match Events::open() {
+            Ok(events) => events,
+            Err(errno) => {
+                no_engine(&status, errno.to_raw());
+                return Ok(false);
+            }
+        };
+        // Taken in the worker's process only.
+        let mut events = Some(events);
         self.run(Rc::clone(&memory), move |link| {
-            close_others(&link, &status);
-            let engine = match XfrmEngine::new() {
+            let Some(events) = events.take() else { return 1 };
+            close_others(&link, &status, Some(events.as_fd()));
+            let engine = match XfrmEngine::with_events(events) {
                 Ok(engine) => engine,
                 Err(errno) => return no_engine(&status, errno.to_raw()),
             };
@@ -199,7 +210,7 @@ impl Start<'_> {
         // Taken in the worker's process only: this one keeps it as it was in the beginning.
         let mut service = Some(service);
         self.run(Rc::clone(&memory), move |link| {
-            close_others(&link, &status);
+            close_others(&link, &status, None);
             let Some(service) = service.take() else { return 1 };
             let mut recorded = Recorded::new(service, Rc::new(link), Rc::clone(&memory));
             recorded.serve(|errno| report(status.borrow_mut().take(), errno))
@@ -220,10 +231,10 @@ impl Start<'_> {
     }
 }
 
-/// A worker holds its link, and the descriptor for the word that it serves, if it is the first.
-fn close_others(link: &Link, status: &Status) {
+/// A worker holds its link, the descriptor for the word that it serves, if it is the first, and its engine's.
+fn close_others(link: &Link, status: &Status, engine: Option<BorrowedFd<'_>>) {
     let status = status.borrow();
-    let kept: Vec<_> = [Some(link.as_fd()), status.as_ref().map(AsFd::as_fd)].into_iter().flatten().collect();
+    let kept: Vec<_> = [Some(link.as_fd()), status.as_ref().map(AsFd::as_fd), engine].into_iter().flatten().collect();
     child::close_all_but(&kept);
 }
 

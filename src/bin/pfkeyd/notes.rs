@@ -21,16 +21,16 @@ pub const SLOTS: usize = limits::MAX_CLIENTS;
 pub const LOG: usize = 0;
 pub const REPLAYED: usize = 1;
 pub const SUSPECT: usize = 2;
-/// The slot of the request in hand, plus one; 0 = none.
-const IN_HAND: usize = 3;
-const SENT: usize = 4;
-const ANSWERED: usize = 5;
-const DONE: usize = 6;
 /// Clients that the guardian did not let in.
-pub const REFUSED: usize = 7;
-const FIRST_SLOT: usize = 8;
-/// The session plus one; its registrations, promiscuity and pid; the header of its dump, in two.
-const SLOT: usize = 4;
+pub const REFUSED: usize = 3;
+const FIRST_SLOT: usize = 4;
+/// Words of a slot: the session plus one; its registrations, promiscuity and pid; the header of its dump, in two.
+const SLOT: usize = 7;
+/// And of its request in hand: the bytes of a batch that are done, plus one (0 = there is no request in hand); when it was
+/// sent; the errno of its answer, plus one (0 = it has none).
+const DONE: usize = 4;
+const SENT: usize = 5;
+const ANSWERED: usize = 6;
 /// How many there are.
 pub const WORDS: usize = FIRST_SLOT + SLOT * SLOTS;
 
@@ -51,6 +51,12 @@ fn place(slot: Slot) -> Option<usize> {
 }
 
 impl Notes {
+    fn set(&self, slot: Slot, word: usize, value: u64) {
+        if let Some(at) = place(slot) {
+            self.memory.set_word(at + word, value);
+        }
+    }
+
     /// Tells the guardian, if there is one: without it nobody needs to know.
     fn tell(&self, kind: Kind, slot: Slot) {
         match self.link.say(kind, slot, None, true) {
@@ -74,6 +80,7 @@ impl Keeper for Notes {
                 self.tell(Kind::Client, value);
                 Word::Nothing
             }
+            Ok(Some(Heard { kind: Kind::All, .. })) => Word::All,
             Ok(Some(Heard { kind: Kind::Statistics, .. })) => Word::Statistics,
             Ok(Some(Heard { kind: Kind::Standby, .. })) => Word::Checkpoint,
             Ok(Some(_)) | Err(Errno::EAGAIN) => Word::Nothing,
@@ -118,31 +125,35 @@ impl Keeper for Notes {
     }
 
     fn begin(&mut self, slot: Slot, sent: u64, done: usize) {
-        self.memory.set_word(IN_HAND, 0);
-        self.memory.set_word(ANSWERED, 0);
-        self.memory.set_word(DONE, done as u64);
-        self.memory.set_word(SENT, sent);
-        self.memory.set_word(IN_HAND, u64::from(slot) + 1);
+        self.set(slot, DONE, 0);
+        self.set(slot, ANSWERED, 0);
+        self.set(slot, SENT, sent);
+        self.set(slot, DONE, done as u64 + 1);
+    }
+
+    fn done(&mut self, slot: Slot, bytes: usize) {
+        self.set(slot, DONE, bytes as u64 + 1);
     }
 
     fn refused(&self) -> u64 {
         self.memory.word(REFUSED)
     }
 
-    fn answered(&mut self) {
-        self.memory.set_word(ANSWERED, 1);
+    fn answered(&mut self, slot: Slot, errno: u8) {
+        self.set(slot, ANSWERED, u64::from(errno) + 1);
     }
 
-    fn end(&mut self) {
-        self.memory.set_word(IN_HAND, 0);
+    fn end(&mut self, slot: Slot) {
+        self.set(slot, DONE, 0);
     }
 
     fn unfinished(&self, slot: Slot) -> Option<Unfinished> {
-        let is_it = self.memory.word(IN_HAND) == u64::from(slot) + 1;
-        is_it.then(|| Unfinished {
-            sent: self.memory.word(SENT),
-            done: self.memory.word(DONE) as usize,
-            answered: self.memory.word(ANSWERED) != 0,
+        let at = place(slot)?;
+        let done = self.memory.word(at + DONE).checked_sub(1)?;
+        Some(Unfinished {
+            sent: self.memory.word(at + SENT),
+            done: done as usize,
+            answered: self.memory.word(at + ANSWERED).checked_sub(1).map(|errno| errno as u8),
         })
     }
 }

@@ -70,6 +70,11 @@ impl<K: Sink> Sink for Committing<'_, K> {
         self.sink.deliver_dumped(to, message)
     }
 
+    fn deliver_copy(&mut self, to: SessionId, message: &[u8]) -> bool {
+        self.memory.set_word(LOG, self.state);
+        self.sink.deliver_copy(to, message)
+    }
+
     fn may_dump(&mut self, to: SessionId) -> bool {
         self.sink.may_dump(to)
     }

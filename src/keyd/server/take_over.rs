@@ -1,0 +1,138 @@
+//! A server with a keeper: its clients, and what another server left.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+
+use super::receive::peek;
+use super::{Server, now};
+use crate::keyd::keeper::{Keeper, Slot, Unfinished, Word};
+use crate::keyd::log::log;
+use crate::keyd::{Service, SessionId, Sink, Sources};
+use crate::wire::{HEADER_LEN, Header, MessageType, Profile, SEVERAL, Writer, several};
+
+/// A request for a dump.
+pub(super) const fn is_dump(request: &Header) -> bool {
+    matches!(request.msg_type, MessageType::DUMP | MessageType::X_SPDDUMP)
+}
+
+/// The request at which another server ended.
+struct Left {
+    /// What it was, if it was answered without an error.
+    done: Option<Header>,
+    /// Its messages that have no answer.
+    unanswered: Vec<Header>,
+}
+
+impl<H: Service + Sources, K: Keeper> Server<H, K> {
+    /// Takes over what another server had. Nobody is served before all its clients are there: whoever came later would miss
+    /// what the engine reports.
+    pub(super) fn take_all_over(&mut self) -> std::io::Result<()> {
+        while self.kept && !self.complete {
+            let Some(source) = self.connections.keeper.source() else { break };
+            match poll(&mut [PollFd::new(source, PollFlags::POLLIN)], PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => self.hear_keeper(),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn hear_keeper(&mut self) {
+        match self.connections.keeper.hear() {
+            Word::Client(slot, fd) => self.take_over(slot, fd),
+            Word::All => self.complete = true,
+            Word::Statistics => log(&self.statistics()),
+            Word::Checkpoint => self.hub.checkpoint(),
+            Word::Nothing => {}
+            Word::Ended => {
+                if let Some(source) = self.connections.keeper.source() {
+                    let _ = self.epoll.delete(source);
+                }
+                self.kept = false;
+            }
+        }
+    }
+
+    /// Serves a client of the keeper's; goes on where another server ended.
+    fn take_over(&mut self, slot: Slot, fd: OwnedFd) {
+        let unfinished = self.connections.keeper.unfinished(slot);
+        let left = unfinished.and_then(|unfinished| self.look(fd.as_fd(), unfinished));
+        if left.is_none() {
+            // What was in hand was consumed, and that could not be noted any more.
+            self.connections.keeper.end(slot);
+        }
+        let noted = self.connections.keeper.noted(slot);
+        let id = match &noted {
+            Some((id, state)) => {
+                // The other may have ended before it noted what it had done.
+                let state = left.as_ref().and_then(|left| left.done).map_or(*state, |done| state.after(&done));
+                self.hub.resume(*id, &state, now())
+            }
+            None => self.hub.open(),
+        };
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, u64::from(id.0));
+        if let Err(errno) = self.epoll.add(&fd, event) {
+            log(&format!("pfkeyd: a client could not be served: {errno}"));
+            self.hub.close(id, now());
+            return self.connections.keeper.release(slot);
+        }
+        self.connections.insert(id, fd, Some(slot));
+        // What is in hand is not done again: nobody knows how far it was done, and it may be what ended the server. What was
+        // left of a dump is not known any more.
+        let dump = noted.and_then(|(_, state)| state.dump);
+        let is_in_hand = left.is_some();
+        let interrupted = left.map_or_else(|| dump.into_iter().collect(), |left| left.unanswered);
+        if let Some(connection) = self.connections.by_session.get_mut(&id) {
+            connection.dump = interrupted.last().copied().filter(is_dump);
+        }
+        interrupted.into_iter().for_each(|request| self.report(id, request));
+        self.connections.flush(id);
+        self.note(id);
+        if is_in_hand {
+            self.consume(id);
+        }
+        self.update_interest(id);
+    }
+
+    /// Looks at the request at which another server ended; `None` if it is not there any more.
+    fn look(&mut self, fd: BorrowedFd<'_>, unfinished: Unfinished) -> Option<Left> {
+        let peeked = peek(fd, &mut self.buffer, &mut self.control).ok()?;
+        let bytes = self.buffer.get(..peeked.len.min(self.buffer.len()))?;
+        if peeked.sent != unfinished.sent || bytes.is_empty() {
+            return None;
+        }
+        let mut left = Left { done: None, unanswered: Vec::new() };
+        match (bytes.split_at_checked(HEADER_LEN), unfinished.answered) {
+            (Some((head, messages)), _) if head == SEVERAL => {
+                let rest = messages.get(unfinished.done..).unwrap_or_default();
+                left.unanswered = several(rest).filter_map(Header::read).collect();
+            }
+            (_, Some(errno)) => left.done = Header::read(bytes).filter(|_| errno == 0),
+            (_, None) => left.unanswered.extend(Header::read(bytes)),
+        }
+        Some(left)
+    }
+
+    /// Tells a client that its request was interrupted by the server's end, as soon as its queue has room.
+    fn report(&mut self, id: SessionId, request: Header) {
+        let report = request.error_report(libc::EIO as u8);
+        let mut bytes = [0; HEADER_LEN];
+        if let Ok(message) = Writer::new(&mut bytes, report, Profile::Linux).finish() {
+            self.connections.deliver_dumped(id, message);
+        }
+    }
+
+    /// Notes what a session is, for another server.
+    pub(super) fn note(&mut self, id: SessionId) {
+        let Some(connection) = self.connections.by_session.get_mut(&id) else { return };
+        let Some(slot) = connection.slot else { return };
+        let mut state = self.hub.state(id);
+        // A dump is over when its last message was sent.
+        connection.dump = state.dump.or(connection.dump.filter(|_| !connection.stage.is_empty()));
+        state.dump = connection.dump;
+        self.connections.keeper.note(slot, id, &state);
+    }
+}
