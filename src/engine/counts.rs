@@ -1,14 +1,14 @@
-//! How far requests for SAs came.
+//! Counters of the steps that requests for SAs reached.
 
-/// What an engine counted, by the stages that an SA goes through in Linux: `pfkey_msg2xfrm_state`, `xfrm_state_alloc`,
-/// `xfrm_state_add`. Where a request stopped shows in what it did not count.
+/// Counters, one for each step that an SA goes through in Linux: `pfkey_msg2xfrm_state`, `xfrm_state_alloc`,
+/// `xfrm_state_add`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SaCounts {
     /// ADD and UPDATE requests that were read.
     pub requests: u64,
     /// SAs that were allocated: for requests that have all that an SA needs, and larvals.
     pub allocated: u64,
-    /// SAs that came into the SADB.
+    /// SAs that were added to the SADB.
     pub added: u64,
 }
 

@@ -10,13 +10,13 @@ use crate::wire::{Message, Writer};
 
 /// A dialect, as an engine speaks it.
 pub struct Dialect {
-    /// What a hub in front of the engine has to know.
+    /// The part of a hub in front of the engine.
     pub(super) sessions: &'static keyd::Dialect,
     /// Handles a request.
     pub(super) request: fn(&mut Engine, &Message<'_>, &mut Context<'_>) -> Result<(), Errno>,
     /// Writes an SA behind a message's header.
     pub(super) write_sa: fn(&mut Writer<'_>, &Sa, Part),
-    /// Writes what an ACQUIRE says behind its header: what is wanted, and for which packet.
+    /// Writes an ACQUIRE behind its header: which SA is wanted, and for which packet.
     pub(super) write_acquire: fn(&mut Writer<'_>, &Wanted, &Flow),
 }
 

@@ -76,7 +76,7 @@ impl Engine {
             let Some(index) = self.sa_of(one) else { continue };
             let Some(mut sa) = self.sadb.get(index).cloned() else { continue };
             sa.ends = one.new;
-            // Linux 7.2 keeps an encapsulation only where the request gives one, which PF_KEY's cannot.
+            // Linux 7.2 drops an encapsulation that the request does not contain, and PF_KEY's requests contain none.
             sa.encap = None;
             sa.usage = Usage { add_time: sa.usage.add_time, ..Usage::default() };
             let taken = self.sadb.find(&sa.id()).is_some_and(|found| found != index);

@@ -1,7 +1,7 @@
 //! The embedded key engine: an SADB and an SPD in memory that answer PF_KEY requests as Linux's af_key does.
 //!
 //! It does no I/O and reads no clock. It protects no packet: a userspace data plane that embeds it asks it for
-//! SAs and tells it of traffic.
+//! SAs and reports traffic.
 //!
 //! ```
 //! use std::time::Duration;
@@ -28,7 +28,7 @@
 //! let verdict = hub.with_engine(now, None, &mut queues, |engine, cx| engine.outbound(&flow, cx));
 //! assert_eq!(verdict, Ok(Outbound::Pass));
 //!
-//! // `advance` is called when this says.
+//! // When to call `advance`.
 //! assert_eq!(hub.next_deadline(), None);
 //! ```
 #![forbid(unsafe_code)]
@@ -83,11 +83,11 @@ pub struct Engine {
     /// The sequence number of the last ACQUIRE.
     acquire_seq: u32,
     random: Random,
-    /// `added` is counted by the SADB.
+    /// Without `added`, which the SADB counts.
     counts: SaCounts,
 }
 
-/// Where a dump of the engine stands.
+/// The place of a dump.
 pub struct EngineDump(Dumped);
 
 enum Dumped {
@@ -156,7 +156,7 @@ impl Engine {
         &self.sadb
     }
 
-    /// How far requests for SAs came since the engine was made.
+    /// The steps that requests for SAs reached since the engine was made.
     #[must_use]
     pub const fn sa_counts(&self) -> SaCounts {
         SaCounts { added: self.sadb.inserted(), ..self.counts }

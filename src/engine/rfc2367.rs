@@ -20,10 +20,10 @@ use crate::wire::{
 /// SPIs below are reserved by IANA (section 2.3.1).
 const FIRST_SPI: u32 = 256;
 
-/// What an SA carries for its key managers only, returned as it came.
+/// Extensions that an SA keeps for its key managers only, and returns unchanged.
 const CARRIED: [Ext; 4] = [Ext::IDENTITY_SRC, Ext::IDENTITY_DST, Ext::SENSITIVITY, Ext::X_KMPRIVATE];
 
-/// Bytes of it: with the longest keys there is room for them in a message. RFC 2367 has no limit.
+/// The most bytes of them, so that they fit into a message together with the longest keys. RFC 2367 has no limit.
 const MAX_CARRIED: usize = 4096;
 
 /// One address extension. Ports and a protocol belong together, and to ACQUIRE alone.
@@ -42,7 +42,7 @@ fn read_ends(message: &Message<'_>) -> Result<Ends, Errno> {
     Ends::new(src, dst).filter(|ends| !ends.src().is_multicast()).ok_or(Errno::EINVAL)
 }
 
-/// Mode and reqid, ours beyond the RFC; without them, what the RFC implies.
+/// Mode and reqid, which RFC 2367 does not have; by default what it implies.
 fn mode(message: &Message<'_>) -> (Mode, u32) {
     message
         .sa2()
@@ -140,7 +140,7 @@ impl Engine {
         }
     }
 
-    /// Section 3.1.1. Everybody hears of the SPI.
+    /// Section 3.1.1. Every session receives the SPI.
     fn rfc_getspi(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = request.header();
         let ends = read_ends(request)?;
@@ -256,7 +256,7 @@ impl Engine {
             sa.selector = Some(Selector::from(end(request, Ext::ADDRESS_PROXY)?));
         }
         sa.carried = CARRIED.iter().filter_map(|&e| request.extension(e)).flat_map(|e| e.bytes).copied().collect();
-        // What cannot be shown must not be kept: a dump would end there.
+        // An SA that no message can show must not be added: a dump would end there.
         if sa.carried.len() > MAX_CARRIED {
             return Err(Errno::ENOBUFS);
         }
@@ -306,8 +306,8 @@ fn reply(request: Header) -> Header {
     Header::new(request.msg_type, request.satype, request.seq, request.pid)
 }
 
-/// Each of the two limits may be absent (section 2.3.2). Seconds that nobody lives to see are made fewer: timers reckon in
-/// signed ones, as Linux's.
+/// Each of the two limits may be absent (section 2.3.2). Times are cut to what timers can hold, which count in signed
+/// seconds, as Linux's do.
 fn rfc_limits(request: &Message<'_>) -> (Limits, Limits) {
     const AGES: u64 = 1 << 62;
     let read = |ext| {
@@ -341,17 +341,17 @@ fn combinations(proto: IpsecProtocol) -> Vec<SadbComb> {
     encrypt.iter().flat_map(|e| auth.iter().map(move |a| combination(e, a))).collect()
 }
 
-/// The message of a kernel's ACQUIRE: the packet's addresses with protocol and ports, and what it would take.
+/// The message of a kernel's ACQUIRE: the packet's addresses with protocol and ports, and a proposal.
 pub(super) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, flow: &Flow) {
     let key = &wanted.key;
-    // Ports are the packet's, so they stand only where the addresses do.
+    // The ports belong to the packet's addresses, not to a tunnel's.
     let (proto, sport, dport) = if key.ends == flow.ends { (flow.proto, flow.sport, flow.dport) } else { (0, 0, 0) };
     write_prefix(writer, Ext::ADDRESS_SRC, proto, Prefix::host(key.ends.src()), sport);
     write_prefix(writer, Ext::ADDRESS_DST, proto, Prefix::host(key.ends.dst()), dport);
     writer.proposal(32, &combinations(key.proto));
 }
 
-/// An SA as RFC 2367 shows it: extensions in the order of their numbers, and only those that say something.
+/// An SA as RFC 2367 shows it: extensions in the order of their numbers, without empty ones.
 pub(super) fn write_sa(writer: &mut Writer<'_>, sa: &Sa, part: Part) {
     let name = SadbSa { spi: sa.spi.into(), ..Default::default() };
     let whole = SadbSa {
@@ -396,7 +396,7 @@ pub(super) fn write_sa(writer: &mut Writer<'_>, sa: &Sa, part: Part) {
     }
     if matches!(part, Part::Whole | Part::WithoutKeys | Part::Reply) {
         writer.copied(&sa.carried);
-        // Ours, beyond the RFC, where they are not what the RFC implies.
+        // RFC 2367 does not have them: only where they differ from what it implies.
         if (sa.mode, sa.reqid) != (Mode::TRANSPORT, 0) {
             writer.sa2(sa.mode.0, sa.reqid);
         }

@@ -171,7 +171,7 @@ impl Engine {
         cx.send(audience, header, |writer| self.write_sa(writer, sa, part))
     }
 
-    /// `xfrm_state_update` of an SA in use: limits, encapsulation ports, and a new life.
+    /// `xfrm_state_update` of an SA in use: new limits and encapsulation ports; it is mature again.
     fn update_mature(&mut self, index: u32, new: &Sa, cx: &mut Context<'_>) -> Result<(), Errno> {
         let old = self.sadb.get(index).ok_or(Errno::ESRCH)?;
         if old.encap.map(|encap| encap.encap_type) != new.encap.map(|encap| encap.encap_type) {

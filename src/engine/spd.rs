@@ -9,7 +9,7 @@ use crate::wire::PolicyDirection;
 
 type Hasher = foldhash::quality::RandomState;
 
-/// What tells policies apart.
+/// The name of a policy: no two have the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Identity {
     label: Option<SecurityLabel>,
@@ -56,7 +56,7 @@ impl Spd {
         self.policies.is_empty()
     }
 
-    /// A number that is another one after every change.
+    /// Another number after every change.
     #[must_use]
     pub const fn generation(&self) -> u64 {
         self.generation
@@ -74,7 +74,7 @@ impl Spd {
         self.policies.get(&id)
     }
 
-    /// The id of the policy with this very selector and label.
+    /// The id of the policy with exactly this selector and label.
     #[must_use]
     pub fn find(&self, dir: PolicyDirection, selector: &Selector, label: Option<&SecurityLabel>) -> Option<u32> {
         self.by_identity.get(&Identity { label: label.cloned(), dir, selector: *selector }).copied()
@@ -112,15 +112,15 @@ impl Spd {
         }
     }
 
-    /// Adds a policy as the newest; its position is given here.
+    /// Adds a policy as the newest, and sets its position.
     pub fn insert(&mut self, mut policy: Policy) {
         self.position += 1;
         policy.position = self.position;
         self.put(policy);
     }
 
-    /// Changes a policy, whatever of it but its id and its place. Its indexes follow, and who remembers a choice among
-    /// policies looks again.
+    /// Changes any field of a policy but its id and its position. Its indexes follow, and choices among policies that were
+    /// remembered are made again.
     pub fn edit<R>(&mut self, id: u32, change: impl FnOnce(&mut Policy) -> R) -> Option<R> {
         let mut policy = self.remove(id)?;
         let kept = (policy.id, policy.position);
@@ -130,7 +130,7 @@ impl Spd {
         Some(done)
     }
 
-    /// Puts a policy where it belongs.
+    /// Adds a policy to the indexes.
     fn put(&mut self, policy: Policy) {
         self.generation += 1;
         let id = policy.id;
@@ -188,7 +188,7 @@ impl Spd {
         self.policies.get(&id)
     }
 
-    /// The newest policy below a position, for dumps: objects added since are above it, removed ones are gone.
+    /// The newest policy below a position, for dumps: policies that were added later are above it.
     #[must_use]
     pub fn below(&self, position: u64) -> Option<&Policy> {
         let (_, id) = self.order.range(..position).next_back()?;
@@ -201,7 +201,7 @@ impl Spd {
         self.ends.first().map(|&(at, _)| at)
     }
 
-    /// Removes the policies whose time is over; af_key tells nobody.
+    /// Removes the policies that reached a limit. af_key sends no message.
     pub fn expire(&mut self, now: u64) {
         while let Some(&(at, id)) = self.ends.first() {
             if at > now {
@@ -211,7 +211,7 @@ impl Spd {
         }
     }
 
-    /// Notes that a policy was used, which is no change: it stays what it is.
+    /// Marks a policy as used. Choices that were remembered stay valid.
     pub fn touch(&mut self, id: u32, now: u64) {
         let Some(policy) = self.policies.get_mut(&id) else { return };
         let before = policy.ends();
@@ -228,7 +228,7 @@ impl Spd {
     }
 }
 
-/// Where the index of a direction stands.
+/// The place of a direction's index.
 fn place(dir: PolicyDirection) -> usize {
     usize::from(dir.0.wrapping_sub(1))
 }

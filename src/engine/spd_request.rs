@@ -9,8 +9,8 @@ use crate::afkey::request::PolicyName;
 use crate::keyd::{Audience, Context, Errno, Time};
 use crate::wire::{Header, MessageType};
 
-/// The reference count that Linux shows in `sadb_msg_reserved` of a dump: one more while a timer is armed, which
-/// it is in the first second and for policies that end.
+/// The reference count of a policy that Linux shows in `sadb_msg_reserved` of a dump: one more while its timer is armed,
+/// which it is in the first second, and for policies with a limit.
 pub(super) fn references(policy: &Policy, now: Time) -> u16 {
     let young = now.as_nanos() < policy.inserted + 1_000_000_000;
     if young || policy.ends().is_some() { 2 } else { 1 }
@@ -45,7 +45,7 @@ impl Engine {
         cx.send(audience, header, |writer| write_policy(writer, policy))
     }
 
-    /// Removes a policy and says so.
+    /// Removes a policy and sends the notification.
     fn drop_policy(&mut self, id: u32, header: Header, cx: &mut Context<'_>) -> Result<(), Errno> {
         let policy = self.spd.remove(id).ok_or(Errno::ENOENT)?;
         cx.send(Audience::All, header, |writer| write_policy(writer, &policy))
@@ -65,8 +65,9 @@ impl Engine {
     /// `pfkey_spdget`.
     pub(super) fn spd_get(&self, header: Header, id: u32, cx: &mut Context<'_>) -> Result<(), Errno> {
         let policy = self.spd.get(id).ok_or(Errno::ENOENT)?;
-        let held = references(policy, cx.now) + 1;
-        self.show_policy(id, spd_answer(header, MessageType::X_SPDGET, held), Audience::One, cx)
+        // The answer itself holds one.
+        let references = references(policy, cx.now) + 1;
+        self.show_policy(id, spd_answer(header, MessageType::X_SPDGET, references), Audience::One, cx)
     }
 
     /// `pfkey_spdflush`: the answer first, then, if something was removed, a notification.

@@ -4,7 +4,7 @@
 //! A timer stands at the level of the highest digit (of six bits) in which it differs from the current time, in the
 //! slot of that digit. When time reaches a slot of a higher level, its timers move down.
 
-/// What a timer belongs to.
+/// The owner of a timer.
 pub type Index = u32;
 
 const BITS: u32 = 6;
@@ -55,13 +55,13 @@ impl TimerWheel {
         self.link(index);
     }
 
-    /// No timer is due before this, Unix time in seconds; one may be due at it.
+    /// No timer is due before this; one may be due then. Unix time in seconds.
     #[must_use]
     pub fn next(&self) -> Option<u64> {
         self.first().map(|(_, _, at)| at)
     }
 
-    /// Takes one timer that is due at `now`, those of the same second in the order in which they were armed.
+    /// Removes one timer that is due at `now`. Timers of the same second come in the order in which they were armed.
     pub fn pop(&mut self, now: u64) -> Option<Index> {
         if now < self.current {
             self.rebase(now);
@@ -96,7 +96,7 @@ impl TimerWheel {
         Some((level, slot, above | (slot as u64) << shift))
     }
 
-    /// The clock was set back: every timer gets its place anew.
+    /// The clock was set back: every timer moves to its new place.
     fn rebase(&mut self, now: u64) {
         self.current = now;
         self.heads = [[NONE; SLOTS]; LEVELS];

@@ -1,4 +1,4 @@
-//! What a data plane asks of the engine, and what it tells it.
+//! The interface of a data plane: what packets need, and what they used.
 
 use std::net::IpAddr;
 
@@ -11,21 +11,21 @@ use crate::keyd::{Audience, Context, KeyEngine as _, MessageBuffer};
 use crate::wire::layout::SadbSa;
 use crate::wire::{ExtensionType as Ext, Header, MessageType, Mode, SaType, Writer};
 
-/// What an outbound packet is to meet.
+/// What to do with an outbound packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outbound {
-    /// No policy, or one that says none: let it pass.
+    /// No policy, or one of type none: let it pass.
     Pass,
     /// Apply these SAs in order, each in its mode.
     Apply(Vec<(SaId, Mode)>),
-    /// An SA is missing; key managers were asked, or there is none. Hold or drop the packet.
+    /// An SA is missing; key managers were asked, if there are any. Hold or drop the packet.
     Wait,
 }
 
 /// Why a packet must not go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrafficError {
-    /// The policy says discard (EPERM).
+    /// The policy discards the packet (EPERM).
     #[error("the policy discards the packet")]
     Discarded,
     /// There is no such SA, or it takes no packets (EINVAL).
@@ -37,8 +37,8 @@ pub enum TrafficError {
 }
 
 impl Engine {
-    /// Counts packets and their bytes for an SA. Its limits are tested before, once, as Linux tests them before each
-    /// packet (`xfrm_state_check_expire`); what they cause is delivered.
+    /// Counts packets and their bytes for an SA. Its limits are checked once, before that, as Linux checks them before each
+    /// packet (`xfrm_state_check_expire`). An EXPIRE is sent where one is reached.
     ///
     /// # Errors
     /// The SA does not exist, is no longer valid, or has reached its hard limit; the packets must not pass.
@@ -62,7 +62,7 @@ impl Engine {
         Ok(())
     }
 
-    /// What an outbound packet is to meet (`xfrm_tmpl_resolve_one`). A missing SA is asked for by ACQUIRE. The engine
+    /// What to do with an outbound packet (`xfrm_tmpl_resolve_one`). For a missing SA an ACQUIRE is sent. The engine
     /// knows no routes: a tunnel template without a source takes the flow's.
     ///
     /// # Errors
@@ -86,8 +86,8 @@ impl Engine {
         }
     }
 
-    /// Tells key managers that a NAT-T peer moved to another address or port
-    /// (`pfkey_send_new_mapping`). Repeated by the caller for every packet until an UPDATE.
+    /// Reports to key managers that a NAT-T peer moved to another address or port
+    /// (`pfkey_send_new_mapping`). The caller repeats it for every packet until an UPDATE.
     ///
     /// # Errors
     /// There is no such SA, or it is not encapsulated.
@@ -112,7 +112,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Shows an SA as a GET would, but for its keys, to whoever drives the engine.
+    /// The message that a GET would get, without keys, for the program that embeds the engine.
     #[must_use]
     pub fn describe(&self, id: &SaId) -> Option<Vec<u8>> {
         let sa = self.sadb.get(self.sadb.find(id)?)?;

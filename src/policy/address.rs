@@ -103,7 +103,7 @@ fn c_number(text: &str) -> Option<u64> {
 
 /// A scope: an interface's name where the address is link-local, otherwise (or also) a decimal number.
 fn scope_number(address: Ipv6Addr, scope: &str) -> Option<u32> {
-    // What is too long for a name is not asked for: nix would allocate for it.
+    // No interface has a longer name, and nix would allocate for it.
     let may_name = is_link_local(address) && scope.len() < sys::NAME;
     let index = if may_name { nix::net::if_::if_nametoindex(scope).ok() } else { None };
     if index.is_some() {

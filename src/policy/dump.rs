@@ -16,7 +16,7 @@ const MANUAL_REQID_MAX: u32 = 0x3fff;
 
 /// Writes a policy extension as text, `delimiter` before each request. `bytes` may go on behind the extension.
 ///
-/// The text parses again, but for what the language cannot say: directions `any` and `…(socket)`, mode `any`, a
+/// The text parses again, except for what the language has no words for: directions `any` and `…(socket)`, mode `any`, a
 /// reqid without level `unique` or behind `#`.
 ///
 /// A request of less than 16 bytes is refused, where libipsec never returns; so is an extension longer than
@@ -33,7 +33,7 @@ pub fn dump(bytes: &[u8], delimiter: &[u8], with_ports: bool) -> Result<Vec<u8>,
     Ok(text)
 }
 
-/// [`dump`], piece by piece and without allocating. What `sink` took before an error is worth nothing.
+/// [`dump`], piece by piece and without allocating. After an error, what `sink` received is to be ignored.
 ///
 /// # Errors
 /// As [`dump`].

@@ -16,7 +16,7 @@ use super::error::{PolicyError, PolicyErrorKind};
 use super::lexer::{Lexeme, Lexer, Token};
 use super::{PolicySpec, RequestSpec, priority};
 
-/// What came of a policy text, with everything that `ipsec_set_policy` does besides returning.
+/// The outcome of a policy text, with everything that `ipsec_set_policy` does besides returning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The policy, or what is wrong with the text.
@@ -99,7 +99,7 @@ pub fn parse(text: &[u8]) -> Outcome {
     Outcome { result, echoed, diagnostic: diagnostic.map(|line| line.to_string()), code, system_text }
 }
 
-/// Reads a policy text, up to its first NUL. `echo` is given each character that belongs to no token, which libipsec
+/// Reads a policy text, up to its first NUL. `echo` receives each character that belongs to no token, which libipsec
 /// copies to standard output.
 pub fn parse_with<'t>(text: &'t [u8], echo: &mut dyn FnMut(u8)) -> Parsed<'t> {
     let lexer = Lexer::new(text, echo);

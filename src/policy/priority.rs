@@ -15,7 +15,7 @@ const OFFSET_MAX: (u64, u64) = (0x8000_0000, 0x7fff_ffff);
 /// The farthest that a priority may stand above a base that is named, and below it.
 const BASE_OFFSET_MAX: (u64, u64) = (0x4000_0000, 0x3fff_ffff);
 
-/// The number that decimal digits give, at most `i64::MAX` (`atol` on a 64-bit machine).
+/// The number of decimal digits, at most `i64::MAX` (`atol` on a 64-bit machine).
 pub(super) fn saturating_number(digits: &[u8]) -> u64 {
     const MAX: u64 = i64::MAX as u64;
     digits.iter().fold(0, |n: u64, b| n.saturating_mul(10).saturating_add(u64::from(b.saturating_sub(b'0'))).min(MAX))

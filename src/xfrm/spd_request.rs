@@ -58,8 +58,11 @@ impl XfrmEngine {
             return Err(Errno::ENOENT);
         }
         let policy = self.ask_policy(id)?;
-        let held = self.references(&policy, cx.now) + 1;
-        cx.send(Audience::One, spd_answer(header, MessageType::X_SPDGET, held), |writer| write_policy(writer, &policy))
+        // The answer itself holds one.
+        let references = self.references(&policy, cx.now) + 1;
+        cx.send(Audience::One, spd_answer(header, MessageType::X_SPDGET, references), |writer| {
+            write_policy(writer, &policy)
+        })
     }
 
     /// Writes the change of SPDDELETE2 (`pfkey_spdget`).

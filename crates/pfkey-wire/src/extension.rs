@@ -1,19 +1,19 @@
 //! The extensions of a message in Linux's dialect and RFC 2367's, a row each: number, name, structure, what is checked, and what
-//! it is for. Where messages are parsed, and what `pfkey types` shows, follows.
+//! it is for. The parser and `pfkey types` read this table.
 
 use super::layout::*;
 use super::number::numbers;
 
-/// What of an extension is checked beside its least length.
+/// What is checked of an extension besides its least length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
     /// Nothing.
     Any,
     /// One sockaddr behind `struct sadb_address` (`verify_address_len`).
     Address,
-    /// A key as long as `struct sadb_key` says (`verify_key_len`).
+    /// A key of the length in `struct sadb_key` (`verify_key_len`).
     Key,
-    /// A label as long as `struct sadb_x_sec_ctx` says (`verify_sec_ctx_len`).
+    /// A label of the length in `struct sadb_x_sec_ctx` (`verify_sec_ctx_len`).
     SecurityContext,
 }
 

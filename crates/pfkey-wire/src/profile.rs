@@ -60,7 +60,7 @@ impl Profile {
         }
     }
 
-    /// What of an extension is checked beside that.
+    /// What else is checked of an extension.
     #[must_use]
     pub const fn body(self, ext_type: u16) -> Body {
         match (self, self.slot(ext_type)) {

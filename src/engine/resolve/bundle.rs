@@ -1,4 +1,4 @@
-//! What a packet goes through: SA after SA, and the route behind them (`xfrm_bundle_create`).
+//! Bundles: the SAs that a packet goes through, and the route of the packet that comes out (`xfrm_bundle_create`).
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub struct Node {
     pub header_len: u32,
     /// The most bytes that this SA and those behind it put behind.
     pub trailer_len: u32,
-    /// What is left for a packet that comes to this SA, IP header included.
+    /// The MTU for a packet that reaches this SA, IP header included.
     pub mtu: u32,
     pub(super) link: Link,
 }
@@ -77,7 +77,7 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// Measures again what is left for packets when the MTU of the route behind the SAs changed (`xfrm_init_pmtu`).
+    /// Computes the MTUs again after that of the route changed (`xfrm_init_pmtu`).
     pub fn set_path_mtu(&mut self, mtu: u32) {
         self.path.mtu = mtu;
         self.measure();
@@ -115,7 +115,7 @@ impl Bundle {
         self.nodes.first().map_or(0, |node| node.trailer_len)
     }
 
-    /// What is left for a packet, IP header included.
+    /// The MTU for a packet, IP header included.
     #[must_use]
     pub fn mtu(&self) -> u32 {
         self.nodes.first().map_or(self.path.mtu, |node| node.mtu)
@@ -127,7 +127,7 @@ impl Bundle {
         self.nodes.first().is_some_and(|node| node.mode == Mode::TUNNEL)
     }
 
-    /// Whether its SAs still are the ones that a look-up would find (`xfrm_bundle_ok`).
+    /// Whether a look-up would still find the same SAs (`xfrm_bundle_ok`).
     #[must_use]
     pub fn is_current(&self, engine: &Engine) -> bool {
         self.nodes.iter().all(|node| engine.sadb().is_unchanged(&node.link.change))

@@ -1,5 +1,5 @@
-//! What would become of an outbound packet, and why: the resolution of [`Engine::outbound`] without its effects. Nobody is
-//! asked for an SA, nothing is counted.
+//! What would become of an outbound packet, and why: the resolution of [`Engine::outbound`] without its effects. No ACQUIRE is
+//! sent, nothing is counted.
 
 use super::mtu::{Transform, chain_mtu};
 use super::template::key;
@@ -26,16 +26,16 @@ pub enum Lack {
     Selector,
 }
 
-/// What a policy asks of one SA, and which it gets.
+/// What a policy requires of one SA, and which SA it gets.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
-    /// What is asked.
+    /// What is required.
     pub template: Template,
     /// The tunnel's ends, or the packet's.
     pub ends: Ends,
-    /// How many SAs would do.
+    /// Number of SAs that fit.
     pub candidates: usize,
-    /// The one that is taken: not dying before dying, then the newest.
+    /// The one that is used: not dying before dying, then the newest.
     pub chosen: Result<SaId, Lack>,
 }
 
@@ -46,42 +46,42 @@ pub enum Verdict {
     Pass,
     /// It goes out through the SAs.
     Transform,
-    /// An SA is missing: key managers are asked, and the packet is dropped, or held.
+    /// An SA is missing: an ACQUIRE is sent, and the packet is dropped or held.
     Wait,
     /// The policy discards it (EPERM).
     Discard,
-    /// The policy asks for more SAs than can be applied (ENOBUFS).
+    /// The policy requires more SAs than can be applied (ENOBUFS).
     TooManyTemplates,
 }
 
 /// What would become of a packet.
 #[derive(Clone, Debug)]
 pub struct Explanation<'e> {
-    /// The policy that takes it.
+    /// The policy that covers it.
     pub policy: Option<&'e Policy>,
-    /// What the policy asks for, in the order of application, up to the first SA that is missing.
+    /// The SAs that the policy requires, in the order of application, up to the first one that is missing.
     pub steps: Vec<Step>,
     /// The outcome.
     pub verdict: Verdict,
-    /// What is left of the path's MTU for the packet, IP header included.
+    /// The MTU for the packet, IP header included.
     pub mtu: u32,
     /// The least and the most bytes that are added to a packet.
     pub overhead: (u32, u32),
 }
 
 impl Engine {
-    /// Takes over an SA as it is; for an engine that is a copy of another.
+    /// Adds an SA as it is, for an engine that is a copy of another.
     pub fn know_sa(&mut self, sa: Sa) {
         self.counts.allocated += 1;
         self.sadb.insert_copy(sa);
     }
 
-    /// Takes over a policy as it is. Of equal priority the one that is taken over first is the stronger.
+    /// Adds a policy as it is. Of two with equal priority the one that was added first is the stronger.
     pub fn know_policy(&mut self, policy: Policy) {
         self.spd.insert(policy);
     }
 
-    /// What would become of an outbound packet whose path has this MTU in bytes. The SPD alone is looked at: PF_KEY knows
+    /// What would become of an outbound packet whose path has this MTU in bytes. Only the SPD is looked at: PF_KEY has
     /// neither sub policies nor a default of blocking.
     #[must_use]
     pub fn explain(&self, flow: &Flow, path_mtu: u32) -> Explanation<'_> {

@@ -1,4 +1,4 @@
-//! Remembering what a flow was resolved to (the kernel's `net/core/flow.c` up to 4.13).
+//! The flow cache: what flows were resolved to (the kernel's `net/core/flow.c` up to 4.13).
 //!
 //! One cache serves one thread. A generation number makes every entry stale at once when a policy, an SA or a
 //! route changes; a stale entry is resolved anew. "No policy" is remembered too; errors are not. Above the high
@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
-/// What a cache did.
+/// Counters of a cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStatistics {
     /// Found and current, with a value.
@@ -29,12 +29,12 @@ struct Entry<V> {
     value: Option<V>,
 }
 
-/// What a cache knows of a flow.
+/// A cache's answer for a flow.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found<'c, V> {
-    /// This; `None` = that there is nothing for it.
+pub enum Cached<'c, V> {
+    /// It was resolved to this; `None` = no policy.
     Known(Option<&'c V>),
-    /// Nothing, or nothing that still holds.
+    /// It is not in the cache, or its entry is stale.
     Unknown,
 }
 
@@ -84,35 +84,35 @@ impl<K: Copy + Eq + Hash, V> FlowCache<K, V> {
         self.entries.is_empty()
     }
 
-    /// What the cache did so far.
+    /// The counters.
     #[must_use]
     pub const fn statistics(&self) -> CacheStatistics {
         self.statistics
     }
 
-    /// What is remembered of a flow, if it is of this generation and `usable` agrees.
-    pub fn find(&mut self, key: &K, usable: impl FnOnce(&V) -> bool) -> Found<'_, V> {
+    /// The entry of a flow, if it is of this generation and `usable` accepts it.
+    pub fn find(&mut self, key: &K, usable: impl FnOnce(&V) -> bool) -> Cached<'_, V> {
         let Some(entry) = self.entries.get(key) else {
             self.statistics.misses += 1;
-            return Found::Unknown;
+            return Cached::Unknown;
         };
         match &entry.value {
             _ if entry.generation != self.generation => {}
             None => {
                 self.statistics.negative_hits += 1;
-                return Found::Known(None);
+                return Cached::Known(None);
             }
             Some(value) if usable(value) => {
                 self.statistics.hits += 1;
-                return Found::Known(Some(value));
+                return Cached::Known(Some(value));
             }
             Some(_) => {}
         }
         self.statistics.stale += 1;
-        Found::Unknown
+        Cached::Unknown
     }
 
-    /// Remembers what a flow was resolved to; `None` = there is nothing for it. Errors are not to be remembered.
+    /// Remembers what a flow was resolved to; `None` = no policy. Errors must not be remembered.
     pub fn remember(&mut self, key: K, value: Option<V>) {
         if self.entries.len() > self.high && !self.entries.contains_key(&key) {
             self.shrink();
@@ -127,7 +127,7 @@ impl<K: Copy + Eq + Hash, V> FlowCache<K, V> {
         }
     }
 
-    /// Forgets everything and hashes with another seed, so that nobody can learn which flows fall together.
+    /// Forgets everything and hashes with another seed, so that nobody can find out which flows collide.
     pub fn reseed(&mut self) {
         self.entries = HashMap::default();
         self.order.clear();
@@ -150,7 +150,7 @@ mod tests {
 
     fn fill(cache: &mut FlowCache<u32, u32>, keys: std::ops::Range<u32>) {
         for key in keys {
-            assert_eq!(cache.find(&key, |_| true), Found::Unknown);
+            assert_eq!(cache.find(&key, |_| true), Cached::Unknown);
             cache.remember(key, Some(key));
         }
     }
@@ -162,8 +162,8 @@ mod tests {
         assert_eq!((cache.statistics().shrinks, cache.len()), (0, 4097));
         fill(&mut cache, 4097..4098);
         assert_eq!((cache.statistics().shrinks, cache.len()), (1, 2049));
-        assert_eq!(cache.find(&4096, |_| true), Found::Known(Some(&4096)), "the youngest stay");
-        assert_eq!(cache.find(&0, |_| true), Found::Unknown, "the oldest go");
+        assert_eq!(cache.find(&4096, |_| true), Cached::Known(Some(&4096)), "the youngest stay");
+        assert_eq!(cache.find(&0, |_| true), Cached::Unknown, "the oldest go");
     }
 
     #[test]
@@ -171,10 +171,10 @@ mod tests {
         let mut cache = FlowCache::new(8, 16);
         fill(&mut cache, 1..2);
         cache.invalidate();
-        assert_eq!(cache.find(&1, |_| true), Found::Unknown);
+        assert_eq!(cache.find(&1, |_| true), Cached::Unknown);
         cache.remember(1, Some(7));
-        assert_eq!(cache.find(&1, |_| true), Found::Known(Some(&7)));
-        assert_eq!(cache.find(&1, |_| false), Found::Unknown, "no longer usable");
+        assert_eq!(cache.find(&1, |_| true), Cached::Known(Some(&7)));
+        assert_eq!(cache.find(&1, |_| false), Cached::Unknown, "no longer usable");
         assert_eq!(cache.statistics(), CacheStatistics { hits: 1, misses: 1, stale: 2, ..Default::default() });
     }
 
@@ -182,7 +182,7 @@ mod tests {
     fn that_there_is_nothing_is_remembered() {
         let mut cache: FlowCache<u32, u32> = FlowCache::new(8, 16);
         cache.remember(1, None);
-        assert_eq!(cache.find(&1, |_| false), Found::Known(None));
+        assert_eq!(cache.find(&1, |_| false), Cached::Known(None));
         assert_eq!(cache.statistics().negative_hits, 1);
     }
 

@@ -1,11 +1,11 @@
-//! What becomes of an outbound packet (`xfrm_lookup`, `xfrm_bundle_lookup`), with its effects: SAs are asked for,
-//! policies are marked as used, counters count, and what was found is remembered.
+//! What becomes of an outbound packet (`xfrm_lookup`, `xfrm_bundle_lookup`), with its effects: ACQUIREs are sent,
+//! policies are marked as used, counters count, and results are remembered.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::bundle::Bundle;
-use super::flow_cache::{CacheStatistics, FlowCache, Found};
+use super::flow_cache::{CacheStatistics, Cached, FlowCache};
 use super::packet_queue::PacketQueue;
 use super::path::{Path, Routes};
 use super::statistics::{Counter, Statistics};
@@ -41,11 +41,11 @@ pub enum Outcome {
     Bundle(Arc<Bundle>),
     /// It is to wait in [`PacketQueue`] under the id of this policy.
     Queued(u32),
-    /// It is discarded and the sender is not told; the ordinary route, for whoever looks at its fields.
+    /// It is discarded without an error for the sender. Its ordinary route.
     Blackhole(Path),
 }
 
-/// What a look-up finds out about a flow.
+/// The result of a look-up, which can be remembered.
 #[derive(Clone, Debug)]
 struct Decision {
     matched: Matched,
@@ -64,11 +64,11 @@ enum Action {
 /// How often the flow cache gets another seed and starts anew (`flow_cache_new_hashrnd`).
 const RESEED: Duration = Duration::from_secs(600);
 
-/// Finds out what becomes of packets; one for each thread that sends them. It remembers what it found for a flow, and
-/// takes it that a flow has the same route as long as [`Routes::generation`] is the same.
+/// Looks packets up; one for each thread that sends them. It remembers the results by flow, and assumes that a flow has the
+/// same route as long as [`Routes::generation`] is the same.
 pub struct Resolver {
     cache: Option<FlowCache<Flow, Decision>>,
-    /// What the cache holds was found with these.
+    /// The generations of policies and routes of the entries in the cache.
     generations: (u64, u64),
     reseed: Time,
     statistics: Statistics,
@@ -107,18 +107,18 @@ impl Resolver {
         self.default_block = block;
     }
 
-    /// What was counted; its `Display` has the form of `/proc/net/xfrm_stat`.
+    /// The counters. Their `Display` has the form of `/proc/net/xfrm_stat`.
     #[must_use]
     pub const fn statistics(&self) -> &Statistics {
         &self.statistics
     }
 
-    /// For what a data plane counts itself: transforms that fail, sequence numbers that are used up.
+    /// The counters, for those that a data plane counts: transforms that fail, sequence numbers that are used up.
     pub const fn statistics_mut(&mut self) -> &mut Statistics {
         &mut self.statistics
     }
 
-    /// What the flow cache did.
+    /// The counters of the flow cache.
     #[must_use]
     pub fn cache_statistics(&self) -> CacheStatistics {
         self.cache.as_ref().map(FlowCache::statistics).unwrap_or_default()
@@ -167,8 +167,8 @@ impl Resolver {
     ///
     /// # Errors
     /// EPERM: a policy, or the lack of one, forbids it. EREMOTE, EAGAIN: an SA is missing and the packet is dropped.
-    /// ENOENT: an ICMP look-up without a policy for it. ENOBUFS: too many templates. ENODEV, EHOSTUNREACH and what
-    /// `routes` says: a tunnel's other end cannot be reached.
+    /// ENOENT: an ICMP look-up without a policy for it. ENOBUFS: too many templates. ENODEV, EHOSTUNREACH and
+    /// the errors of `routes`: a tunnel's other end cannot be reached.
     pub fn lookup(
         &mut self,
         engine: &mut Engine,
@@ -180,7 +180,7 @@ impl Resolver {
         if let Some(policy) = packet.socket.filter(|policy| policy.selector.covers(packet.flow)) {
             let resolution = engine.resolve(&[policy], packet.flow, Some(routes));
             let decision = self.decide(engine, Matched::of(&[policy]), resolution, packet, routes, cx)?.0;
-            // What a socket asks for itself and lacks is an error, not a black hole.
+            // An SA that is missing for a socket's own policy is an error, not a black hole.
             return match decision.action {
                 Action::Wait => Err(Errno::EAGAIN),
                 _ => self.conclude(engine, &decision, packet, cx),
@@ -199,7 +199,7 @@ impl Resolver {
         }
     }
 
-    /// What the SPD says of it, remembered or found out (`flow_cache_lookup`).
+    /// The result of the SPD for it, remembered or new (`flow_cache_lookup`); `None` = no policy.
     fn cached(
         &mut self,
         engine: &mut Engine,
@@ -222,7 +222,7 @@ impl Resolver {
                 Action::Pass | Action::Block => true,
                 Action::Wait => false,
             };
-            if let Found::Known(decision) = cache.find(packet.flow, usable) {
+            if let Cached::Known(decision) = cache.find(packet.flow, usable) {
                 return Ok(decision.cloned());
             }
         }
@@ -237,14 +237,15 @@ impl Resolver {
             return Ok(None);
         };
         let (decision, lasting) = self.decide(engine, matched, resolution, packet, routes, cx)?;
-        // What may change with every SA is not remembered: that a packet waits, or that optional SAs are missing.
+        // Results that may change with every SA are not remembered: a packet waits, or optional SAs are missing.
         if let Some(cache) = self.cache.as_mut().filter(|_| lasting) {
             cache.remember(*packet.flow, Some(decision.clone()));
         }
         Ok(Some(decision))
     }
 
-    /// What policies come to, and whether that lasts (`xfrm_resolve_and_create_bundle`). Missing SAs are asked for.
+    /// The result of policies, and whether it may be remembered (`xfrm_resolve_and_create_bundle`). Sends ACQUIREs for
+    /// missing SAs.
     fn decide(
         &mut self,
         engine: &mut Engine,
@@ -315,7 +316,7 @@ impl Resolver {
     }
 
     /// Tries again for the packets whose time it is ([`PacketQueue::next_retry`]). Each packet that waited long enough, or
-    /// whose SA is there, is given to `send` with what becomes of it: in the order in which they came.
+    /// whose SA is there, is passed to `send` with what becomes of it, in the order in which they came.
     pub fn retry<P>(
         &mut self,
         engine: &mut Engine,

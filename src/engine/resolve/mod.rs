@@ -1,5 +1,5 @@
 //! What becomes of an outbound packet: XFRM's output route look-up as a calculation. It has no packets and no device: a
-//! data plane gives it a flow and its routes, and does to the packet what it is told.
+//! data plane passes a flow and its routes, and applies the outcome to the packet.
 //!
 //! ```text
 //! Resolver ── lookup(Packet) ──► Outcome
@@ -40,7 +40,7 @@
 //! A policy of PF_KEY looks at addresses, protocol and ports alone. Interface, mark and type of service are the business of
 //! whoever chooses the route; so is the sender's security label.
 //!
-//! [`lookup`] decides and has the effects that a packet has; [`explain`] says the same of a packet that is not sent.
+//! [`lookup`] has the effects that a packet has; [`explain`] gives the same result for a packet that is not sent.
 
 pub mod bundle;
 pub mod explain;

@@ -47,7 +47,7 @@ pub fn cipher_lengths(algorithm: EncryptAlgorithm) -> Option<(u32, u32)> {
     Some((row.iv.into(), row.block.into()))
 }
 
-/// Bytes of ICV that AF_KEY gives an authentication algorithm; `None` for an unknown one.
+/// Bytes of an authentication algorithm's ICV in AF_KEY; `None` for an unknown one.
 #[must_use]
 pub fn icv_length(algorithm: AuthAlgorithm) -> Option<u32> {
     if algorithm == AuthAlgorithm::NONE {
@@ -63,7 +63,7 @@ pub fn aead_icv_length(algorithm: EncryptAlgorithm) -> u32 {
 }
 
 impl Transform {
-    /// What an SA does to the packets inside. An algorithm that is not known counts nothing.
+    /// What an SA does to the packets inside. An unknown algorithm adds nothing.
     #[must_use]
     pub fn of(sa: &Sa, extras: Extras) -> Self {
         let is_esp = sa.proto == IpsecProtocol::ESP;

@@ -1,4 +1,4 @@
-//! The routes that a resolution starts from and asks for; whoever drives the engine knows them.
+//! The routes that a look-up needs; the program that embeds the engine knows them.
 
 use std::net::IpAddr;
 
@@ -27,10 +27,10 @@ pub trait Routes {
     /// The route to an address, from one if that is given.
     ///
     /// # Errors
-    /// What the sender is told: ENETUNREACH, EHOSTUNREACH, EACCES …
+    /// The sender's error: ENETUNREACH, EHOSTUNREACH, EACCES …
     fn route(&self, src: Option<IpAddr>, dst: IpAddr) -> Result<Path, Errno>;
 
-    /// A number that grows whenever a route or its MTU changes: what was resolved before is not used any more.
+    /// A number that grows whenever a route or its MTU changes, so that remembered results are not used any more.
     fn generation(&self) -> u64 {
         0
     }

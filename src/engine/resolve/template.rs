@@ -145,7 +145,7 @@ impl Engine {
         }
     }
 
-    /// Looks for an SA for each template of these policies.
+    /// Finds an SA for each template of these policies.
     ///
     /// # Errors
     /// ENOBUFS: more templates than can be applied; or no route to a tunnel's other end.
@@ -231,7 +231,7 @@ impl Engine {
         if self.sadb.is_acquiring(key) || self.sadb.is_acquiring(&any_source) || !cx.registered {
             return;
         }
-        // A larval that a key manager gave up stops its own flow until it dies.
+        // A refused larval stops its own flow until it expires.
         let failed = |(_, sa): (u32, &Sa)| sa.state == State::Refused && sa.takes(flow);
         if self.candidates(key).any(failed) {
             return;
@@ -253,7 +253,7 @@ impl Engine {
     }
 }
 
-/// What Linux's ACQUIRE says behind its header.
+/// Writes Linux's ACQUIRE behind its header.
 pub(in crate::engine) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, _: &Flow) {
     let Wanted { key, policy, priority, label } = wanted;
     write_host(writer, Ext::ADDRESS_SRC, key.ends.src());
@@ -266,7 +266,7 @@ pub(in crate::engine) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted,
         ..Default::default()
     };
     writer.policy(policy, &[]);
-    // Policies made through PF_KEY name no algorithms, so Linux proposes none; what is neither AH nor ESP gets no proposal.
+    // Policies made through PF_KEY name no algorithms, so that Linux proposes none. Only AH and ESP have a proposal.
     if matches!(key.proto, IpsecProtocol::AH | IpsecProtocol::ESP) {
         writer.proposal(32, &[]);
     }
