@@ -112,14 +112,14 @@ pub fn write_sa(writer: &mut Writer<'_>, sa: &Sa, part: Part) {
     }
 }
 
-/// An SA's selector as Linux shows it: without one the empty one, and its source in the SA's family, whatever its own.
+/// An SA's selector as Linux shows it: the empty one if it has none, and its source as an address of the SA's family.
 fn shown_selector(sa: &Sa) -> Selector {
     let selector = sa.selector.unwrap_or_else(|| Selector::any(sa.ends.src()));
     let src = Prefix { address: in_family_of(selector.src.address, sa.ends.src()), ..selector.src };
     Selector { src, ..selector }
 }
 
-/// Writes a policy behind a header, whose `reserved` carries the reference count that Linux shows there.
+/// Writes a policy behind a header. Linux shows its reference count in the header's `reserved`.
 pub fn write_policy(writer: &mut Writer<'_>, policy: &Policy) {
     let Selector { src, dst, proto, sport, dport } = policy.selector;
     let proto = proto_from_selector(proto);

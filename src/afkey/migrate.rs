@@ -60,13 +60,13 @@ fn read_moves(bytes: &[u8]) -> Result<Vec<Move>, Errno> {
 /// An X_MIGRATE, as a request or a notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// `sadb_x_policy_dir`; any is let through by this reading.
+    /// `sadb_x_policy_dir`, not checked.
     pub dir: PolicyDirection,
-    /// Which policy.
+    /// The policy.
     pub selector: Selector,
     /// The key managers' own addresses.
     pub managers: Option<Ends>,
-    /// What moves.
+    /// The templates and SAs that move.
     pub moves: Vec<Move>,
 }
 

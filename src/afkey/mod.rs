@@ -1,5 +1,5 @@
-//! What Linux's af_key makes of requests and how it shows SAs and policies: what every key engine needs that wants to
-//! be taken for it.
+//! How Linux's af_key reads requests and writes SAs and policies. Every key engine that behaves like af_key is built on
+//! this.
 #![forbid(unsafe_code)]
 
 pub mod message;

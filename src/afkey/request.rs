@@ -1,4 +1,4 @@
-//! What a request asks, with the checks that Linux's af_key makes before it acts, in af_key's order.
+//! Requests, read with the checks that Linux's af_key makes before it acts, in af_key's order.
 
 use super::migrate::{Migration, read_migration};
 use super::policy::{Policy, parse_requests};
@@ -56,7 +56,7 @@ pub const fn is_change(msg_type: MessageType) -> bool {
     )
 }
 
-/// What a GETSPI asks for.
+/// A GETSPI.
 #[derive(Clone, Copy, Debug)]
 pub struct GetSpi {
     /// Source and destination.
@@ -73,7 +73,7 @@ pub struct GetSpi {
 }
 
 /// The name of a policy.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PolicyName {
     /// In, out or forwarded.
     pub dir: PolicyDirection,
@@ -156,6 +156,12 @@ fn policy(message: &Message<'_>, judge: &mut impl Judge) -> Result<Policy, Errno
 }
 
 impl PolicyName {
+    /// The name of a policy.
+    #[must_use]
+    pub fn of(policy: &Policy) -> Self {
+        Self { dir: policy.dir, selector: policy.selector, label: policy.label.clone() }
+    }
+
     /// `pfkey_spddelete`.
     fn read(message: &Message<'_>, judge: &mut impl Judge) -> Result<Self, Errno> {
         let selector = selector(message)?;

@@ -4,30 +4,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::policy::Policy;
 use super::resolve::policy_index::{PolicyIndex, Rank};
-use super::sa::{Flow, SecurityLabel, Selector};
+use super::sa::Flow;
+use crate::afkey::request::PolicyName;
 use crate::wire::PolicyDirection;
 
 type Hasher = foldhash::quality::RandomState;
-
-/// The name of a policy: no two have the same.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Identity {
-    label: Option<SecurityLabel>,
-    dir: PolicyDirection,
-    selector: Selector,
-}
-
-impl Identity {
-    fn of(policy: &Policy) -> Self {
-        Self { label: policy.label.clone(), dir: policy.dir, selector: policy.selector }
-    }
-}
 
 /// All policies.
 #[derive(Default)]
 pub struct Spd {
     policies: HashMap<u32, Policy, Hasher>,
-    by_identity: HashMap<Identity, u32, Hasher>,
+    /// No two policies have the same name.
+    by_name: HashMap<PolicyName, u32, Hasher>,
     /// Ids by position; the newest is the last.
     order: BTreeMap<u64, u32>,
     /// (Unix time in seconds, id) of every policy that ends.
@@ -74,10 +62,10 @@ impl Spd {
         self.policies.get(&id)
     }
 
-    /// The id of the policy with exactly this selector and label.
+    /// The id of the policy with this name.
     #[must_use]
-    pub fn find(&self, dir: PolicyDirection, selector: &Selector, label: Option<&SecurityLabel>) -> Option<u32> {
-        self.by_identity.get(&Identity { label: label.cloned(), dir, selector: *selector }).copied()
+    pub fn find(&self, name: &PolicyName) -> Option<u32> {
+        self.by_name.get(name).copied()
     }
 
     /// An id for a new policy of a direction (`xfrm_gen_index`): the kernel's direction in the low bits, a counter
@@ -134,7 +122,7 @@ impl Spd {
     fn put(&mut self, policy: Policy) {
         self.generation += 1;
         let id = policy.id;
-        self.by_identity.insert(Identity::of(&policy), id);
+        self.by_name.insert(PolicyName::of(&policy), id);
         self.order.insert(policy.position, id);
         if let Some(at) = policy.ends() {
             self.ends.insert((at, id));
@@ -152,7 +140,7 @@ impl Spd {
     pub fn remove(&mut self, id: u32) -> Option<Policy> {
         let policy = self.policies.remove(&id)?;
         self.generation += 1;
-        self.by_identity.remove(&Identity::of(&policy));
+        self.by_name.remove(&PolicyName::of(&policy));
         self.order.remove(&policy.position);
         if let Some(at) = policy.ends() {
             self.ends.remove(&(at, id));
@@ -242,6 +230,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
+    use crate::afkey::sa::Selector;
     use crate::wire::{Ends, Prefix};
 
     #[test]
@@ -255,16 +244,16 @@ mod tests {
         spd.insert(policy(9, b));
         let found = |spd: &Spd, dst| spd.lookup(PolicyDirection::OUTBOUND, &flow(dst)).map(|policy| policy.id);
         let generation = spd.generation();
-        // To the other address, where the younger policy is: it is the older still.
+        // To the other policy's address. It is still the older of the two.
         spd.edit(1, |policy| (policy.id, policy.position, policy.selector) = (7, 7, to(b)));
         assert_eq!((found(&spd, a), found(&spd, b)), (None, Some(1)));
-        assert_eq!((spd.find(PolicyDirection::OUTBOUND, &to(a), None), spd.next_end()), (None, None));
+        assert_eq!((spd.find(&PolicyName::of(&policy(1, a))), spd.next_end()), (None, None));
         assert_ne!(spd.generation(), generation);
-        // Weaker, and with an end.
+        // A weaker priority, and a limit.
         spd.edit(1, |policy| (policy.priority, policy.hard.add_seconds) = (5, 30));
         assert_eq!((found(&spd, b), spd.next_end()), (Some(9), Some(30)));
         spd.expire(30);
         assert_eq!((spd.len(), spd.below(u64::MAX).map(|policy| policy.id)), (1, Some(9)));
-        assert!(spd.flush() && spd.by_identity.is_empty() && spd.order.is_empty() && spd.reqids.is_empty());
+        assert!(spd.flush() && spd.by_name.is_empty() && spd.order.is_empty() && spd.reqids.is_empty());
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn references(policy: &Policy, now: Time) -> u16 {
 impl Engine {
     /// `pfkey_spdadd`.
     pub(super) fn spd_add(&mut self, header: Header, policy: Policy, cx: &mut Context<'_>) -> Result<(), Errno> {
-        if self.spd.find(policy.dir, &policy.selector, policy.label.as_ref()).is_some() {
+        if self.spd.find(&PolicyName::of(&policy)).is_some() {
             return Err(Errno::EEXIST);
         }
         let id = self.spd.new_id(policy.dir);
@@ -28,7 +28,7 @@ impl Engine {
 
     /// `pfkey_spdadd` of an SPDUPDATE: the new policy takes the old one's id, and is the newest.
     pub(super) fn spd_update(&mut self, header: Header, policy: Policy, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let existing = self.spd.find(policy.dir, &policy.selector, policy.label.as_ref());
+        let existing = self.spd.find(&PolicyName::of(&policy));
         let id = existing.unwrap_or_else(|| self.spd.new_id(policy.dir));
         self.spd.remove(id);
         self.insert_policy(id, policy, spd_answer(header, MessageType::X_SPDUPDATE, 3), cx)
@@ -53,7 +53,7 @@ impl Engine {
 
     /// `pfkey_spddelete`.
     pub(super) fn spd_delete(&mut self, header: Header, name: &PolicyName, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let id = self.spd.find(name.dir, &name.selector, name.label.as_ref()).ok_or(Errno::ENOENT)?;
+        let id = self.spd.find(name).ok_or(Errno::ENOENT)?;
         self.drop_policy(id, spd_answer(header, MessageType::X_SPDDELETE, 1), cx)
     }
 

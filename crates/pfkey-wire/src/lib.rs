@@ -1,6 +1,6 @@
 //! PF_KEYv2 as bytes (RFC 2367, `linux/pfkeyv2.h`): no I/O, no allocation, no `unsafe`.
 //!
-//! [`Message`] is a validated, borrowed view of a received message: any byte string gives a view or a
+//! [`Message`] is a validated, borrowed view of a received message: any byte string is either a view or a
 //! [`WireError`] that names the offset and the rule, never a panic; the checks are the kernel's.
 //! [`Writer`] builds a message in the caller's buffer.
 //!
@@ -48,11 +48,11 @@ pub const HEADER_LEN: usize = 16;
 /// The largest message that the 16-bit length field can express, in bytes.
 pub const MAX_MESSAGE_LEN: usize = 65535 * 8;
 
-/// What stands in front of several messages in one datagram: a library of ours sends them so to its pfkeyd. No PF_KEY message
-/// begins so, whatever its version and type, so that no program sends one that it did not mean to.
+/// The head of a batch: several messages in one datagram, which this library sends to a pfkeyd. No PF_KEY message of any
+/// version begins with these bytes, so that no other program sends a batch by accident.
 pub const SEVERAL: [u8; HEADER_LEN] = *b"\0several\xd7\x1c\x8e\x3b\xf4\x60\xa9\x95";
 
-/// The messages behind it. Ends where a length does not fit.
+/// The messages of a batch, behind its head. Ends where a length does not fit.
 pub fn several(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let len = usize::from(Header::read(bytes)?.len) * 8;
