@@ -1,4 +1,4 @@
-//! The system calls of this room that nix does not wrap, or not safely enough for borrowed numbers.
+//! The system calls of this module that nix does not wrap, or not safely enough for borrowed numbers.
 #![allow(unsafe_code)]
 
 mod capability;
