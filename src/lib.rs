@@ -10,7 +10,7 @@
 //! | [`align`] | libipsec's own checks of messages |
 //! | [`print`] | messages as people read them |
 //! | [`socket`] | opening a PF_KEY descriptor and moving messages over it |
-//! | [`afkey`] | what af_key makes of requests, and how it shows SAs and policies; shared by the engines |
+//! | [`afkey`] | what af_key makes of requests, and how it shows SAs and policies; shared by the engines (the crate `pfkey-model`) |
 //! | [`engine`] | the embedded key engine |
 //! | [`xfrm`] | a key engine over XFRM netlink: the kernel's own SAs and policies |
 //! | [`keyd`] | serving PF_KEY sockets from a [`keyd::KeyEngine`] |
@@ -20,7 +20,6 @@
 //! | [`capi`] | the C ABI |
 #![deny(unsafe_code)]
 
-pub mod afkey;
 pub mod align;
 pub mod batch;
 pub mod capi;
@@ -36,4 +35,5 @@ pub mod request;
 pub mod socket;
 pub mod xfrm;
 
+pub use pfkey_model as afkey;
 pub use pfkey_wire as wire;

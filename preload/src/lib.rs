@@ -6,9 +6,9 @@
 //! `-lpfkey_rs` did not ask for them. `compat` puts both into one archive, for `libipsec.so.0`.
 
 pub mod interpose;
-pub mod policy;
 // Its servers and its C ABI are not here.
 #[allow(unused_imports, dead_code)]
 #[path = "../../src/socket/mod.rs"]
 pub mod socket;
+pub use pfkey_model as model;
 pub use pfkey_wire as wire;

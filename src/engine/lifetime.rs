@@ -2,34 +2,13 @@
 
 use super::Engine;
 use super::message::Part;
-use super::sa::{Sa, State, reached_at, seconds_left};
+use super::sa::{Sa, State};
 use crate::keyd::Context;
 use crate::wire::{Header, MessageType};
 
 /// The most timers that run at a time. A million SAs may end in the same second, and requests must not wait for all of them.
 /// The engine's deadline stays in the past until all have run.
 const TIMERS: usize = 256;
-
-impl Sa {
-    /// When a soft or hard limit of time is reached, Unix time in seconds; not before the next second, as the
-    /// kernel's timer. `None` when no such limit is left.
-    #[must_use]
-    pub fn next_check(&self, now: u64) -> Option<u64> {
-        let first = now.saturating_add(1);
-        let from_add = |limit: u64| (limit != 0).then(|| reached_at(limit, self.usage.add_time, first));
-        let from_use = |limit: u64| match self.usage.use_time {
-            // The first use of an unused SA counts as now.
-            0 => (seconds_left(limit, first, first) < 0).then_some(first),
-            start => (limit != 0).then(|| reached_at(limit, start, first)),
-        };
-        let soft = if self.state == State::Dying {
-            [None; 2]
-        } else {
-            [from_add(self.soft.add_seconds), from_use(self.soft.use_seconds)]
-        };
-        [from_add(self.hard.add_seconds), from_use(self.hard.use_seconds)].into_iter().chain(soft).flatten().min()
-    }
-}
 
 impl Engine {
     /// Runs timers that are due, [`TIMERS`] at most.

@@ -21,7 +21,6 @@ mod lexer;
 mod parse;
 pub mod priority;
 mod sys;
-pub mod template;
 
 use core::fmt;
 use std::net::SocketAddr;

@@ -6,4 +6,4 @@
 
 #[path = "../../src/interpose/mod.rs"]
 pub mod interpose;
-pub use pfkey_rs::{policy, socket, wire};
+pub use pfkey_rs::{afkey as model, policy, socket, wire};

@@ -9,7 +9,7 @@ use zerocopy::FromBytes;
 
 use super::next;
 use super::quiet::quiet;
-use crate::policy::template::{MAX_TEMPLATES, Template, parse_requests};
+use crate::model::template::{MAX_TEMPLATES, Template, parse_requests};
 use crate::wire::address::to_xfrm;
 use crate::wire::layout::SadbXPolicy;
 use crate::wire::{Ends, Mode, PolicyDirection, PolicyType};

@@ -8,4 +8,7 @@ pub mod policy;
 pub mod read;
 pub mod request;
 pub mod sa;
+pub mod template;
 pub mod view;
+
+use pfkey_wire as wire;

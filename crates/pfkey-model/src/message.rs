@@ -13,12 +13,12 @@ use crate::wire::{
 };
 
 /// An address of an SA: all of its bits, no port.
-pub(crate) fn write_host(writer: &mut Writer<'_>, ext: Ext, address: IpAddr) {
+pub fn write_host(writer: &mut Writer<'_>, ext: Ext, address: IpAddr) {
     write_prefix(writer, ext, 0, Prefix::host(address), 0);
 }
 
 /// One side of a selector.
-pub(crate) fn write_prefix(writer: &mut Writer<'_>, ext: Ext, proto: u8, prefix: Prefix, port: u16) {
+pub fn write_prefix(writer: &mut Writer<'_>, ext: Ext, proto: u8, prefix: Prefix, port: u16) {
     writer.address(ext, proto, prefix.len, SockaddrBytes::new(prefix.address, port).as_bytes());
 }
 
@@ -27,7 +27,9 @@ const fn proto_from_selector(proto: u8) -> u8 {
     if proto == 0 { IpsecProtocol::ANY.0 } else { proto }
 }
 
-pub(crate) fn limits(limits: &Limits) -> SadbLifetime {
+/// Limits as an extension.
+#[must_use]
+pub fn limits(limits: &Limits) -> SadbLifetime {
     SadbLifetime {
         allocations: (limits.packets as u32).into(),
         bytes: limits.bytes.into(),
@@ -37,7 +39,9 @@ pub(crate) fn limits(limits: &Limits) -> SadbLifetime {
     }
 }
 
-pub(crate) fn usage(usage: &Usage) -> SadbLifetime {
+/// What was used of them, as an extension.
+#[must_use]
+pub fn usage(usage: &Usage) -> SadbLifetime {
     SadbLifetime {
         allocations: (usage.packets as u32).into(),
         bytes: usage.bytes.into(),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use zerocopy::FromBytes as _;
 
 use super::sa::{Limits, SecurityLabel, Selector, Usage, reached_at};
-pub use crate::policy::template::{MANUAL_REQID_MAX, MAX_TEMPLATES, Template, ends, parse_requests};
+pub use crate::template::{MANUAL_REQID_MAX, MAX_TEMPLATES, Template, ends, parse_requests};
 use crate::wire::layout::SadbXPolicy;
 use crate::wire::{Ends, Errno, PolicyDirection, PolicyType};
 

@@ -1,6 +1,5 @@
 //! The requests of a policy as the kernel reads them (`parse_ipsecrequests`): what `sadb_x_ipsecrequest`s ask of SAs,
 //! in the SPD and in a socket's own policy.
-#![forbid(unsafe_code)]
 
 use crate::wire::layout::SadbXIpsecrequest;
 use crate::wire::{Ends, Errno, IpsecProtocol, Mode, PolicyDirection, PolicyLevel, Requests, Sockaddr};

@@ -1,3 +1,0 @@
-//! The requests of a policy.
-#[path = "../../src/policy/template.rs"]
-pub mod template;
