@@ -1,7 +1,6 @@
-//! The name by which programs that were linked with `-lpfkey_preload` look for the object, and the place of pfkeyd.
+//! The name by which programs that were linked with `-lpfkey_preload` look for the object.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-env-changed=PFKEYD_PATH");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libpfkey_preload.so.0");
 }

@@ -151,14 +151,14 @@ struct Answers<'fd> {
 }
 
 impl<'fd> Answers<'fd> {
-    const fn new(fd: BorrowedFd<'fd>) -> Self {
-        Self { fd, arrived: Headers::new() }
+    fn new(fd: BorrowedFd<'fd>) -> Self {
+        Self { fd, arrived: Headers::default() }
     }
 
     /// The errno of an answer, 0 for success.
     fn next(&mut self, request: &Awaited) -> Result<u8, Errno> {
         loop {
-            match self.arrived.next() {
+            match self.arrived.take() {
                 // pfkeyd is gone.
                 Some([]) => return Err(Errno::EPIPE),
                 Some(bytes) => match Header::read(bytes) {

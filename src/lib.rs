@@ -9,7 +9,7 @@
 //! | [`request`] | what a key manager asks for, typed, and as messages |
 //! | [`align`] | libipsec's own checks of messages |
 //! | [`print`] | messages as people read them |
-//! | [`socket`] | opening a PF_KEY descriptor and moving messages over it |
+//! | [`socket`] | opening a PF_KEY descriptor and moving messages over it (the crate `pfkey-socket`) |
 //! | [`afkey`] | what af_key makes of requests, and how it shows SAs and policies; shared by the engines (the crate `pfkey-model`) |
 //! | [`engine`] | the embedded key engine |
 //! | [`xfrm`] | a key engine over XFRM netlink: the kernel's own SAs and policies |
@@ -32,8 +32,8 @@ pub mod policy;
 pub mod print;
 mod random;
 pub mod request;
-pub mod socket;
 pub mod xfrm;
 
 pub use pfkey_model as afkey;
+pub use pfkey_socket as socket;
 pub use pfkey_wire as wire;

@@ -100,7 +100,8 @@ fn unknown(word: &dyn std::fmt::Display) -> Failure {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_close(so: c_int) {
     guard(|| {
-        crate::socket::close(so);
+        // SAFETY: the caller gives up what it calls its descriptor.
+        unsafe { crate::socket::close(so) };
         Ok(())
     });
 }

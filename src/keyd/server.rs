@@ -18,7 +18,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::accept4;
 use zeroize::Zeroize;
 
 use super::connection::{Connections, InHand, Requester};
@@ -226,11 +225,10 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
     }
 
     fn accept(&mut self) {
-        use nix::sys::socket::SockFlag;
         let Some(listener) = self.listener.as_ref() else { return };
-        match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
-            Ok(raw) => {
-                self.admit(crate::socket::own(raw));
+        match crate::socket::accept(listener.as_fd()) {
+            Ok(client) => {
+                self.admit(client);
             }
             // The client went away again: the others go on.
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}

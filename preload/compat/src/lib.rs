@@ -4,6 +4,5 @@
 //! IP_IPSEC_POLICY by itself; symbols are searched breadth-first, so an object that racoon names itself, as it names
 //! libipsec.so.0, comes before the C library, and one that this object named would not.
 
-#[path = "../../src/interpose/mod.rs"]
-pub mod interpose;
-pub use pfkey_rs::{afkey as model, policy, socket, wire};
+pub use pfkey_preload::interpose;
+pub use pfkey_rs::capi;

@@ -84,15 +84,19 @@ fn failed(options: &Options, error: &io::Error, status: Option<OwnedFd>) -> Exit
 }
 
 /// Where whoever started us hears how the start went. What is neither pipe nor socket was not made for that.
+#[allow(unsafe_code)]
 fn status_descriptor(number: i32) -> io::Result<OwnedFd> {
-    let fd = inherited(number)?;
+    // SAFETY: whoever started us hands it over, before anything here has opened a descriptor.
+    let fd = unsafe { inherited(number) }?;
     let kind = nix::sys::stat::fstat(&fd)?.st_mode & libc::S_IFMT;
     if matches!(kind, libc::S_IFIFO | libc::S_IFSOCK) { Ok(fd) } else { Err(refused("--status", "no pipe")) }
 }
 
 /// A client's descriptor: whatever else has this number is not ours to serve.
+#[allow(unsafe_code)]
 fn client_descriptor(number: i32) -> io::Result<OwnedFd> {
-    let fd = inherited(number)?;
+    // SAFETY: as above; --status is another one.
+    let fd = unsafe { inherited(number) }?;
     let is_unix = |fd: &OwnedFd| {
         use std::os::fd::AsRawFd;
         let name = getsockname::<SockaddrStorage>(fd.as_raw_fd());

@@ -117,6 +117,9 @@ pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Asked, Str
         Some(_) if more => return Err("--listen, --fd and -- COMMAND exclude each other".into()),
         Some(clients) => clients,
     };
+    if matches!(clients, Clients::Fd(fd) if status == Some(fd)) {
+        return Err("--fd and --status are two descriptors".into());
+    }
     if mode.is_some() && !matches!(clients, Clients::Listen(_)) {
         return Err("--mode is for --listen".into());
     }

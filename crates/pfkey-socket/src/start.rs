@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socketpair};
 
@@ -82,7 +81,7 @@ fn start(program: Program, engine: &'static CStr, algorithms: Option<&'static CS
 /// `socket` gives the lowest number that is free, and programs know it: what was needed to get here is closed now.
 fn lowest(fd: OwnedFd) -> OwnedFd {
     // Not by OwnedFd's try_clone, which leaves out 0 to 2.
-    match fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(0)).map(sys::own) {
+    match sys::duplicate(fd.as_raw_fd()) {
         Ok(lower) if lower.as_raw_fd() < fd.as_raw_fd() => lower,
         _ => fd,
     }

@@ -1,4 +1,4 @@
-//! The system calls of this module that nix does not wrap, or not safely enough for borrowed numbers.
+//! The system calls of this crate that nix does not wrap, or not safely enough for borrowed numbers.
 #![allow(unsafe_code)]
 
 mod capability;
@@ -25,10 +25,16 @@ const AF_KEY: libc::c_int = 15;
 /// `PF_KEY_V2`.
 const PF_KEY_V2: libc::c_int = 2;
 
-/// Takes ownership of a descriptor that a system call just gave.
-pub(crate) fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: callers pass the result of accept or socket, which nobody else owns.
-    unsafe { OwnedFd::from_raw_fd(fd) }
+/// What a system call gave that returns a new descriptor, or -1 and errno.
+///
+/// # Safety
+/// `returned` is such a result, and nobody else has taken it.
+unsafe fn new_descriptor(returned: RawFd) -> io::Result<OwnedFd> {
+    if returned < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the system call just made it for its caller.
+    Ok(unsafe { OwnedFd::from_raw_fd(returned) })
 }
 
 /// Device and inode of whatever has this number.
@@ -44,29 +50,39 @@ pub(super) fn file_behind(fd: RawFd) -> Option<(u64, u64)> {
 /// # Errors
 /// Those of `fcntl`: EBADF if it is not open.
 pub(super) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers.
-    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
-    if copy < 0 { Err(io::Error::last_os_error()) } else { Ok(own(copy)) }
+    duplicate_from(fd, 0)
+}
+
+/// As [`duplicate`], at the lowest number that is free from `least` on.
+///
+/// # Errors
+/// As [`duplicate`].
+pub(super) fn duplicate_from(fd: RawFd, least: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the copy is this caller's.
+    unsafe { new_descriptor(libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, least)) }
 }
 
 /// Takes ownership of a descriptor that this process inherited by number; it is closed over the next exec.
 ///
 /// # Errors
 /// EBADF if it is not open.
-pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+///
+/// # Safety
+/// If it is open, nothing else in this process owns it.
+pub unsafe fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: no pointers.
     if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(own(fd))
+    // SAFETY: open, and nobody's, as the caller says.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// `socket(PF_KEY, SOCK_RAW, PF_KEY_V2)` with the caller's flags (`SOCK_CLOEXEC`, `SOCK_NONBLOCK`). It is the kernel
 /// that is asked: the C library's `socket` may be the preload object's, which comes back here.
 pub(super) fn af_key_socket(flags: libc::c_int) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers.
-    let fd = unsafe { libc::syscall(libc::SYS_socket, AF_KEY, libc::SOCK_RAW | flags, PF_KEY_V2) };
-    if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(own(fd as RawFd)) }
+    // SAFETY: no pointers; the socket is this caller's.
+    unsafe { new_descriptor(libc::syscall(libc::SYS_socket, AF_KEY, libc::SOCK_RAW | flags, PF_KEY_V2) as RawFd) }
 }
 
 /// Whether this process can open an AF_KEY socket.
@@ -82,13 +98,19 @@ pub fn try_af_key() -> io::Result<()> {
 /// # Errors
 /// That of `socket`: EPROTONOSUPPORT where the kernel is built without XFRM_USER.
 pub fn try_xfrm() -> io::Result<()> {
-    // SAFETY: no pointers.
-    let fd = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_XFRM) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    drop(own(fd));
-    Ok(())
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers; the socket is this caller's.
+    unsafe { new_descriptor(libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_XFRM)) }.map(drop)
+}
+
+/// Takes the next connection of a listening socket; it is closed over the next exec.
+///
+/// # Errors
+/// Those of `accept4`.
+pub fn accept(listener: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    let raw = nix::sys::socket::accept4(listener.as_raw_fd(), nix::sys::socket::SockFlag::SOCK_CLOEXEC)?;
+    // SAFETY: the kernel just made it for this caller.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
 /// `send` without SIGPIPE.
@@ -126,7 +148,7 @@ pub(super) fn is_af_key(fd: RawFd) -> bool {
 }
 
 /// Whether two sockets are of the same network namespace (`SO_NETNS_COOKIE`, Linux 5.14); false if that is not known.
-pub(crate) fn same_namespace(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
+pub fn same_namespace(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
     let cookie = |fd: BorrowedFd<'_>| {
         let mut cookie = 0_u64;
         let mut len = size_of::<u64>() as libc::socklen_t;
@@ -198,7 +220,7 @@ fn nap_or_hangup(fd: RawFd, nap: Duration) -> bool {
 }
 
 /// Hands `look` an environment variable's value; none in a program that runs with more rights than its caller.
-pub(crate) fn with_secure_env<R>(name: &CStr, look: impl FnOnce(Option<&[u8]>) -> R) -> R {
+pub(super) fn with_secure_env<R>(name: &CStr, look: impl FnOnce(Option<&[u8]>) -> R) -> R {
     // SAFETY: a NUL-terminated name; the value is looked at at once.
     let value = unsafe { secure_getenv_raw(name.as_ptr()) };
     // SAFETY: NUL-terminated where it is not null.

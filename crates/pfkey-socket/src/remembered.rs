@@ -1,10 +1,9 @@
 //! The pfkeyd that was there when the library was loaded: after a chroot its name leads nowhere, and AF_KEY opens all the
 //! same.
 
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::sync::OnceLock;
 
-use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{fstat, stat};
 
@@ -39,9 +38,10 @@ pub fn remember_pfkeyd() {
     if stat("/proc/self/exe").is_ok_and(|this| (this.st_dev, this.st_ino) == file) {
         return;
     }
-    let Ok(fd) = fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(NUMBER)) else { return };
-    if let Err(Remembered { fd, .. }) = REMEMBERED.set(Remembered { fd, file, path, named }) {
-        drop(sys::own(fd));
+    let Ok(copy) = sys::duplicate_from(fd.as_raw_fd(), NUMBER) else { return };
+    if REMEMBERED.set(Remembered { fd: copy.as_raw_fd(), file, path, named }).is_ok() {
+        // It stays open.
+        let _ = copy.into_raw_fd();
     }
 }
 

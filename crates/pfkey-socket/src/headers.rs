@@ -11,20 +11,23 @@ use crate::wire::HEADER_LEN;
 const MOST: usize = 64;
 
 /// Headers that were received; the rests of their messages are gone.
-pub(crate) struct Headers {
+pub struct Headers {
     bytes: [[u8; HEADER_LEN]; MOST],
     lens: [usize; MOST],
     count: usize,
     next: usize,
 }
 
-impl Headers {
-    pub(crate) const fn new() -> Self {
+impl Default for Headers {
+    /// None yet.
+    fn default() -> Self {
         Self { bytes: [[0; HEADER_LEN]; MOST], lens: [0; MOST], count: 0, next: 0 }
     }
+}
 
+impl Headers {
     /// The next message that was received: as much of its header as there was, which is nothing at end of file.
-    pub(crate) fn next(&mut self) -> Option<&[u8]> {
+    pub fn take(&mut self) -> Option<&[u8]> {
         let place = self.next;
         if place >= self.count {
             return None;
@@ -37,7 +40,7 @@ impl Headers {
     ///
     /// # Errors
     /// Those of `recvmmsg`; EAGAIN if nothing waits.
-    pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    pub fn receive(&mut self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         (self.count, self.next) = (0, 0);
         let mut parts = self
             .bytes

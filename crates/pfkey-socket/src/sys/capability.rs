@@ -55,7 +55,7 @@ fn set(data: [CapData; 2]) -> io::Result<()> {
 
 /// Whether the calling thread may open an AF_KEY socket in its own user namespace: CAP_NET_ADMIN is effective. Where
 /// that cannot be asked, the kernel will say it later.
-pub(in crate::socket) fn has_net_admin() -> bool {
+pub(crate) fn has_net_admin() -> bool {
     get().map_or(true, |data| data[0].effective & NET_ADMIN != 0)
 }
 

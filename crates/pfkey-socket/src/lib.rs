@@ -3,6 +3,9 @@
 //! [`open`] gives one real descriptor: an AF_KEY socket where the kernel has PF_KEY, otherwise one end of a
 //! `SOCK_SEQPACKET` connection that a `pfkeyd` serves. Nothing is remembered about a descriptor: what it is can be
 //! asked of the descriptor itself, in whatever process it ended up.
+//!
+//! What takes over or closes a descriptor by its number is an `unsafe fn`.
+#![deny(unsafe_code)]
 
 mod choose;
 mod error;
@@ -20,12 +23,11 @@ use std::time::{Duration, Instant};
 
 pub use choose::{Backend, extras, open, open_with, open_with_cloexec, set_extras};
 pub use error::{OpenError, Step};
-pub(crate) use headers::Headers;
+pub use headers::Headers;
+use pfkey_wire as wire;
 pub use place::find_pfkeyd;
 pub use remembered::remember_pfkeyd;
-pub(crate) use sys::own;
-pub(crate) use sys::same_namespace;
-pub use sys::{become_unprivileged, drop_capabilities, inherited, try_af_key, try_xfrm};
+pub use sys::{accept, become_unprivileged, drop_capabilities, inherited, same_namespace, try_af_key, try_xfrm};
 
 use crate::wire::{Header, Profile};
 
@@ -104,8 +106,12 @@ pub fn check_framing_start(start: &[u8], len: usize) -> io::Result<()> {
     }
 }
 
-/// Closes a descriptor.
-pub fn close(fd: RawFd) {
+/// Closes a descriptor. A number that is not open is no error, as it is none to libipsec.
+///
+/// # Safety
+/// If it is open, nothing else in this process owns it.
+#[allow(unsafe_code)]
+pub unsafe fn close(fd: RawFd) {
     opened::forget(fd);
     let _ = nix::unistd::close(fd);
 }

@@ -5,11 +5,10 @@
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::capability::{self, CapData, CapHeader};
-use super::own;
-use crate::socket::error::Step;
+use crate::error::Step;
 
 /// Arguments that a pfkeyd is started with at most, and the null pointer behind them.
 const ARGUMENTS: usize = 12;
@@ -28,7 +27,7 @@ const ALL_SIGNALS: u64 = u64::MAX;
 ///
 /// # Errors
 /// Those of `clone`.
-pub(in crate::socket) fn spawn_detached<'a>(
+pub(crate) fn spawn_detached<'a>(
     program: BorrowedFd<'_>,
     arguments: impl Iterator<Item = &'a CStr>,
     handover: BorrowedFd<'_>,
@@ -60,7 +59,7 @@ pub(in crate::socket) fn spawn_detached<'a>(
 }
 
 /// What came over the hand-over.
-pub(in crate::socket) enum Handed {
+pub(crate) enum Handed {
     /// The client's end of the served socket.
     Descriptor(OwnedFd),
     /// The new process could not become pfkeyd.
@@ -81,7 +80,7 @@ struct Control([u8; 32]);
 ///
 /// # Errors
 /// Those of `recvmsg`.
-pub(in crate::socket) fn receive_handed(fd: BorrowedFd<'_>) -> io::Result<Handed> {
+pub(crate) fn receive_handed(fd: BorrowedFd<'_>) -> io::Result<Handed> {
     let mut bytes = [0_u8; 8];
     let mut control = Control([0; 32]);
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -94,7 +93,7 @@ pub(in crate::socket) fn receive_handed(fd: BorrowedFd<'_>) -> io::Result<Handed
     // SAFETY: the header names live buffers of these lengths.
     let n = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT) };
     // SAFETY: the kernel filled the control buffer as msg_controllen says; the macros stay inside it, and a header of
-    // one descriptor has its four bytes.
+    // one descriptor has its four bytes: it was made for this receiver.
     let descriptor = unsafe {
         let header = libc::CMSG_FIRSTHDR(&raw const message);
         (n >= 0
@@ -102,7 +101,7 @@ pub(in crate::socket) fn receive_handed(fd: BorrowedFd<'_>) -> io::Result<Handed
             && (*header).cmsg_level == libc::SOL_SOCKET
             && (*header).cmsg_type == libc::SCM_RIGHTS
             && (*header).cmsg_len as usize == libc::CMSG_LEN(4) as usize)
-            .then(|| own(libc::CMSG_DATA(header).cast::<RawFd>().read_unaligned()))
+            .then(|| OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<RawFd>().read_unaligned()))
     };
     let number = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes);
     Ok(match (n, descriptor) {
