@@ -30,10 +30,10 @@ pub mod klips;
 pub mod listing;
 pub mod policy;
 pub mod print;
-mod random;
 pub mod request;
 pub mod xfrm;
 
+use pfkey_hub::random;
 pub use pfkey_model as afkey;
 pub use pfkey_socket as socket;
 pub use pfkey_wire as wire;

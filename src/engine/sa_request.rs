@@ -103,7 +103,7 @@ impl Engine {
             return None;
         }
         let count = u64::from(max - min) + 1;
-        let start = min + (self.random.next() % count) as u32;
+        let start = min + (self.random.next_u64() % count) as u32;
         let spis = self.sadb.spis();
         spis.first_free(start, max, proto).or_else(|| spis.first_free(min, start, proto))
     }

@@ -23,9 +23,6 @@ pub const MAX_CLIENTS: usize = 1024;
 /// Descriptors that clients do not get: the server's own, the engine's, and those of dumps over netlink.
 const SPARE_DESCRIPTORS: usize = 64;
 
-/// SAs and policies in memory, unless [`super::Hub::set_max_objects`] is told otherwise: about a gigabyte.
-pub const MAX_OBJECTS: usize = 2 << 20;
-
 /// Requests of a batch that are done in one turn of a client; the library sends no larger ones.
 pub const TURN_MESSAGES: usize = 64;
 /// Messages that the requests of a turn may cause, a millisecond's work: with a thousand clients a single ADD causes a thousand.

@@ -15,7 +15,7 @@ pub(super) fn getspi(engine: &mut Engine, request: &Request<'_>, cx: &mut Contex
     // From a random one on: no more steps than there are SAs in the way. KLIPS draws again and again, and may miss a
     // free one.
     let size = u64::from(max) - u64::from(min) + 1;
-    let start = engine.random.next() % size;
+    let start = engine.random.next_u64() % size;
     let free = (0..size).map(|n| min.wrapping_add(((start + n) % size) as u32)).find(|spi| {
         larval.said.spi = *spi;
         engine.sadb.get(&larval.said).is_none()

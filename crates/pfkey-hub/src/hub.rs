@@ -1,7 +1,6 @@
 //! The hub between sessions and an engine: af_key's `pfkey_process` without I/O.
 
 use super::dump::{DumpRun, Progress};
-use super::limits::MAX_OBJECTS;
 use super::sockets::{Sockets, registration};
 use super::{
     Audience, Context, Errno, KeyEngine, MessageBuffer, PromiscuousCopy, Service, SessionId, SessionState,
@@ -11,6 +10,9 @@ use crate::afkey::request::is_change;
 use crate::wire::{
     ExtensionType, HEADER_LEN, Header, Message, MessageType, Profile, Rule, SaType, WireError, Writer, several,
 };
+
+/// SAs and policies in memory, unless [`Hub::set_max_objects`] is told otherwise: about a gigabyte.
+pub const MAX_OBJECTS: usize = 2 << 20;
 
 /// `SADB_SATYPE_MAX`.
 const MAX_SATYPE: u8 = 9;

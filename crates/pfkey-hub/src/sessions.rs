@@ -19,15 +19,16 @@ pub struct SessionStatistics {
 
 /// An open session.
 #[derive(Debug)]
-pub(crate) struct Session<X> {
+pub struct Session<X> {
     /// What its hub keeps of it.
     pub state: X,
+    /// What was delivered to it.
     pub statistics: SessionStatistics,
 }
 
 impl<X> Session<X> {
     /// Hands it a message. False: it was lost.
-    pub(crate) fn deliver(&mut self, id: SessionId, message: &[u8], sink: &mut impl Sink) -> bool {
+    pub fn deliver(&mut self, id: SessionId, message: &[u8], sink: &mut impl Sink) -> bool {
         let taken = sink.deliver(id, message);
         self.count(taken)
     }
@@ -47,7 +48,7 @@ impl<X> Session<X> {
 
 /// Sessions by id. Ids grow, so that the newest is the last.
 #[derive(Debug)]
-pub(crate) struct Sessions<X> {
+pub struct Sessions<X> {
     by_id: BTreeMap<SessionId, Session<X>>,
     next_id: u32,
 }
@@ -59,53 +60,61 @@ impl<X> Default for Sessions<X> {
 }
 
 impl<X> Sessions<X> {
-    pub(crate) fn open(&mut self, state: X) -> SessionId {
+    /// Opens one.
+    pub fn open(&mut self, state: X) -> SessionId {
         let id = SessionId(self.next_id);
         self.next_id = self.next_id.wrapping_add(1);
         self.by_id.insert(id, Session { state, statistics: SessionStatistics::default() });
         id
     }
 
-    pub(crate) fn close(&mut self, id: SessionId) -> Option<X> {
+    /// Closes one, and returns what its hub kept of it.
+    pub fn close(&mut self, id: SessionId) -> Option<X> {
         self.by_id.remove(&id).map(|session| session.state)
     }
 
-    pub(crate) fn get(&self, id: SessionId) -> Option<&X> {
+    /// What its hub keeps of an open one.
+    #[must_use]
+    pub fn get(&self, id: SessionId) -> Option<&X> {
         self.by_id.get(&id).map(|session| &session.state)
     }
 
-    pub(crate) fn get_mut(&mut self, id: SessionId) -> Option<&mut X> {
+    /// The same, to change it.
+    pub fn get_mut(&mut self, id: SessionId) -> Option<&mut X> {
         self.by_id.get_mut(&id).map(|session| &mut session.state)
     }
 
     /// The oldest first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionId, &X)> {
+    pub fn iter(&self) -> impl Iterator<Item = (SessionId, &X)> {
         self.by_id.iter().map(|(id, session)| (*id, &session.state))
     }
 
     /// The oldest first.
-    pub(crate) fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (SessionId, &mut Session<X>)> {
+    pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (SessionId, &mut Session<X>)> {
         self.by_id.iter_mut().map(|(id, session)| (*id, session))
     }
 
     /// Hands a session a message. False: it was lost.
-    pub(crate) fn deliver(&mut self, id: SessionId, message: &[u8], sink: &mut impl Sink) -> bool {
+    pub fn deliver(&mut self, id: SessionId, message: &[u8], sink: &mut impl Sink) -> bool {
         self.by_id.get_mut(&id).is_some_and(|session| session.deliver(id, message, sink))
     }
 
     /// Counts something of a session.
-    pub(crate) fn count(&mut self, id: SessionId, count: impl FnOnce(&mut SessionStatistics)) {
+    pub fn count(&mut self, id: SessionId, count: impl FnOnce(&mut SessionStatistics)) {
         if let Some(session) = self.by_id.get_mut(&id) {
             count(&mut session.statistics);
         }
     }
 
-    pub(crate) fn statistics(&self, id: SessionId) -> Option<SessionStatistics> {
+    /// What was delivered to an open one.
+    #[must_use]
+    pub fn statistics(&self, id: SessionId) -> Option<SessionStatistics> {
         self.by_id.get(&id).map(|session| session.statistics)
     }
 
-    /// The oldest first.
-    pub(crate) fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)> {
+    /// What was delivered to each, the oldest first.
+    #[must_use]
+    pub fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)> {
         self.by_id.iter().map(|(id, session)| (*id, session.statistics)).collect()
     }
 }

@@ -1,5 +1,5 @@
 //! What Linux's af_key and RFC 2367 do differently with sessions: one row for each difference, one column for each dialect.
-//! What they do differently with SAs is in [`crate::engine::Dialect`]. KLIPS shares neither ([`crate::klips::Hub`]).
+//! What they do differently with SAs is in the engine's. KLIPS shares neither (`pfkey-klips`).
 
 use super::Audience;
 use crate::wire::{ExtensionType, MessageType, SaType};
