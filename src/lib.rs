@@ -23,7 +23,6 @@
 pub mod align;
 pub mod batch;
 pub mod capi;
-pub mod engine;
 pub mod error;
 pub mod keyd;
 pub mod klips;
@@ -33,6 +32,7 @@ pub mod print;
 pub mod request;
 pub mod xfrm;
 
+pub use pfkey_engine as engine;
 use pfkey_hub::random;
 pub use pfkey_model as afkey;
 pub use pfkey_socket as socket;

@@ -65,17 +65,6 @@ fn sa_id(sa: &pfkey_engine_sa) -> Result<SaId, Errno> {
     Ok(SaId { dst, spi: u32::from_be(sa.spi), proto })
 }
 
-impl TrafficError {
-    /// What `sendto` would say.
-    const fn errno(self) -> Errno {
-        match self {
-            Self::Discarded => Errno::EPERM,
-            Self::NoSa => Errno::EINVAL,
-            Self::TooManyTemplates => Errno::ENOBUFS,
-        }
-    }
-}
-
 /// Makes an empty engine. `profile` is NULL or "linux" for one that behaves as Linux's AF_KEY, "rfc2367" for one that
 /// keeps to the RFC where Linux does not.
 ///

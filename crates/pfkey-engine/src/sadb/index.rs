@@ -8,8 +8,8 @@ use hashbrown::HashTable;
 
 use super::Hasher;
 use super::slots::{Index, Links, NONE, Slots};
-use crate::engine::sa::{Sa, SaId, State};
-use crate::engine::spi_set::SpiSet;
+use crate::sa::{Sa, SaId, State};
+use crate::spi_set::SpiSet;
 use crate::wire::{Ends, IpsecProtocol, Mode};
 
 /// What a larval is found by (`__find_acq_core`).

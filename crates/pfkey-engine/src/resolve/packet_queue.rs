@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::engine::Flow;
+use crate::Flow;
 use crate::keyd::Time;
 
 /// Packets that a policy's queue holds: one more than `XFRM_MAX_QUEUE_LEN`, as the kernel compares.

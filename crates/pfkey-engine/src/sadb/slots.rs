@@ -1,6 +1,6 @@
 //! The memory of the SADB: a slot for each SA, in which it stays as long as it exists.
 
-use crate::engine::sa::Sa;
+use crate::sa::Sa;
 
 /// The number of a slot.
 pub type Index = u32;

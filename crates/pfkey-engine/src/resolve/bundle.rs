@@ -5,8 +5,8 @@ use std::fmt;
 use super::mtu::Transform;
 use super::path::{Path, Routes};
 use super::template::Link;
+use crate::Engine;
 use crate::afkey::sa::SaId;
-use crate::engine::Engine;
 use crate::wire::{Errno, IpsecProtocol, Mode};
 
 /// One SA of a bundle.

@@ -6,9 +6,9 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use pfkey_rs::engine::{Engine, Flow, LINUX, Outbound};
-//! use pfkey_rs::keyd::{Hub, Queues, Service as _};
-//! use pfkey_rs::wire::{Ends, Header, MessageType, Profile, SaType, Writer};
+//! use pfkey_engine::{Engine, Flow, LINUX, Outbound};
+//! use pfkey_hub::{Hub, Queues, Service as _};
+//! use pfkey_wire::{Ends, Header, MessageType, Profile, SaType, Writer};
 //!
 //! let mut hub = Hub::new(Engine::new(&LINUX));
 //! let mut queues = Queues::new();
@@ -50,10 +50,14 @@ mod traffic;
 
 use std::net::IpAddr;
 
+use pfkey_hub as keyd;
+use pfkey_model as afkey;
+use pfkey_wire as wire;
+
 use crate::afkey::request::Request;
 pub use crate::afkey::{message, policy, sa};
-use crate::keyd::{self, Context, DumpMessage, DumpStep, Errno, KeyEngine, Sources, Supported, Time};
-use crate::random::{self, Random};
+use crate::keyd::random::{self, Random};
+use crate::keyd::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Sources, Supported, Time};
 use crate::wire::address::{family, to_xfrm};
 use crate::wire::layout::SadbXFilter;
 use crate::wire::sockaddr::{AF_INET, AF_INET6};

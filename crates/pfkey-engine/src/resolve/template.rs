@@ -4,8 +4,8 @@ use super::path::Routes;
 use crate::afkey::message::write_host;
 use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
 use crate::afkey::sa::{Sa, SaId, SecurityLabel, Selector, State};
-use crate::engine::sadb::{AcquireKey, Change, Route};
-use crate::engine::{Engine, Flow};
+use crate::sadb::{AcquireKey, Change, Route};
+use crate::{Engine, Flow};
 use crate::keyd::{Context, Time};
 use crate::wire::layout::SadbXPolicy;
 use crate::wire::{
@@ -22,14 +22,14 @@ pub struct Link {
     pub mode: Mode,
     /// Its slot in the SADB.
     pub(super) index: u32,
-    /// It stays the right one while this [is unchanged](crate::engine::sadb::Sadb::is_unchanged).
+    /// It stays the right one while this [is unchanged](crate::sadb::Sadb::is_unchanged).
     pub(super) change: Change,
 }
 
 /// An SA that is missing: what key managers are asked for.
 #[derive(Clone, Debug)]
-pub(in crate::engine) struct Wanted {
-    pub(in crate::engine) key: AcquireKey,
+pub(crate) struct Wanted {
+    pub(crate) key: AcquireKey,
     /// Of the policy that wants it.
     policy: u32,
     priority: u32,
@@ -48,7 +48,7 @@ struct Found {
 
 /// The policies that cover a packet.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::engine) struct Matched {
+pub(crate) struct Matched {
     /// Their ids, 0 = none. A sub policy comes before the main one.
     pub(super) ids: [u32; 2],
     /// Whether the first takes ICMP errors about packets that it covers.
@@ -56,7 +56,7 @@ pub(in crate::engine) struct Matched {
 }
 
 impl Matched {
-    pub(in crate::engine) fn of(policies: &[&Policy]) -> Self {
+    pub(crate) fn of(policies: &[&Policy]) -> Self {
         let id = |at: usize| policies.get(at).map_or(0, |policy| policy.id);
         Self { ids: [id(0), id(1)], icmp: policies.first().is_some_and(|policy| policy.icmp) }
     }
@@ -64,7 +64,7 @@ impl Matched {
 
 /// What the policies of a packet lead to.
 #[derive(Debug)]
-pub(in crate::engine) enum Resolution {
+pub(crate) enum Resolution {
     /// No SA is needed, or only optional ones are and these are missing (then `lasting` is false).
     Pass {
         /// True if the outcome does not depend on any SA.
@@ -86,7 +86,7 @@ pub(in crate::engine) enum Resolution {
 impl Engine {
     /// Passes the outbound policies that cover a packet to `judge` (`xfrm_expand_policies`): at most a sub policy and, if
     /// that allows the packet, a main one.
-    pub(in crate::engine) fn policies_for<R>(&self, flow: &Flow, judge: impl FnOnce(&[&Policy]) -> R) -> R {
+    pub(crate) fn policies_for<R>(&self, flow: &Flow, judge: impl FnOnce(&[&Policy]) -> R) -> R {
         let out = PolicyDirection::OUTBOUND;
         let sub = if self.sub_policies.is_empty() { None } else { self.sub_policies.lookup(out, flow) };
         let main = if sub.is_some_and(|sub| sub.block) { None } else { self.spd.lookup(out, flow) };
@@ -108,7 +108,7 @@ impl Engine {
     }
 
     /// Marks policies as used.
-    pub(in crate::engine) fn touch(&mut self, matched: &Matched, now: Time) {
+    pub(crate) fn touch(&mut self, matched: &Matched, now: Time) {
         for id in matched.ids.into_iter().filter(|&id| id != 0) {
             self.spd.touch(id, now.as_secs());
             self.sub_policies.touch(id, now.as_secs());
@@ -119,7 +119,7 @@ impl Engine {
     ///
     /// # Errors
     /// Those of [`Engine::find_links`].
-    pub(in crate::engine) fn resolve(
+    pub(crate) fn resolve(
         &self,
         policies: &[&Policy],
         flow: &Flow,
@@ -139,7 +139,7 @@ impl Engine {
     }
 
     /// Asks key managers for SAs that are missing.
-    pub(in crate::engine) fn ask_for(&mut self, wanted: &[Wanted], flow: &Flow, cx: &mut Context<'_>) {
+    pub(crate) fn ask_for(&mut self, wanted: &[Wanted], flow: &Flow, cx: &mut Context<'_>) {
         for wanted in wanted {
             self.acquire(wanted, flow, cx);
         }
@@ -254,7 +254,7 @@ impl Engine {
 }
 
 /// Writes Linux's ACQUIRE behind its header.
-pub(in crate::engine) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, _: &Flow) {
+pub(crate) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, _: &Flow) {
     let Wanted { key, policy, priority, label } = wanted;
     write_host(writer, Ext::ADDRESS_SRC, key.ends.src());
     write_host(writer, Ext::ADDRESS_DST, key.ends.dst());

@@ -285,7 +285,7 @@ impl Sadb {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::sa::State;
+    use crate::sa::State;
     use crate::wire::{Ends, IpsecProtocol, Mode};
 
     fn ends() -> Ends {

@@ -5,9 +5,9 @@ use super::mtu::{Transform, chain_mtu};
 use super::template::key;
 use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
 use crate::afkey::sa::{Sa, SaId, State};
-use crate::engine::sadb::AcquireKey;
-use crate::engine::{Engine, Flow};
+use crate::sadb::AcquireKey;
 use crate::wire::{Ends, PolicyDirection};
+use crate::{Engine, Flow};
 
 /// Why a template has no SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -7,7 +7,7 @@ use super::message::Part;
 use super::message::write_host;
 use super::resolve::template::{Matched, Resolution};
 use super::sa::{Flow, SaId};
-use crate::keyd::{Audience, Context, KeyEngine as _, MessageBuffer};
+use crate::keyd::{Audience, Context, Errno, KeyEngine as _, MessageBuffer};
 use crate::wire::layout::SadbSa;
 use crate::wire::{ExtensionType as Ext, Header, MessageType, Mode, SaType, Writer};
 
@@ -34,6 +34,18 @@ pub enum TrafficError {
     /// The policy has more templates than can be applied (ENOBUFS).
     #[error("the policy asks for more SAs than can be applied")]
     TooManyTemplates,
+}
+
+impl TrafficError {
+    /// What `sendto` would say.
+    #[must_use]
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::Discarded => Errno::EPERM,
+            Self::NoSa => Errno::EINVAL,
+            Self::TooManyTemplates => Errno::ENOBUFS,
+        }
+    }
 }
 
 impl Engine {

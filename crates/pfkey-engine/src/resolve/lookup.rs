@@ -12,9 +12,9 @@ use super::statistics::{Counter, Statistics};
 use super::template::{Matched, Resolution, Wanted};
 use crate::afkey::policy::Policy;
 use crate::afkey::sa::SaId;
-use crate::engine::{Engine, Flow};
 use crate::keyd::{Context, KeyEngine as _, Time};
 use crate::wire::Errno;
+use crate::{Engine, Flow};
 
 /// A packet that is to go out.
 #[derive(Clone, Copy, Debug)]
