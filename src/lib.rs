@@ -25,7 +25,6 @@ pub mod batch;
 pub mod capi;
 pub mod error;
 pub mod keyd;
-pub mod klips;
 pub mod listing;
 pub mod policy;
 pub mod print;
@@ -34,6 +33,7 @@ pub mod xfrm;
 
 pub use pfkey_engine as engine;
 use pfkey_hub::random;
+pub use pfkey_klips as klips;
 pub use pfkey_model as afkey;
 pub use pfkey_socket as socket;
 pub use pfkey_wire as wire;

@@ -59,8 +59,10 @@ pub const SATYPE_MAX: u8 = 11;
 
 /// IP protocol numbers that KLIPS has SAs for.
 pub mod proto {
-    pub use crate::policy::{AH, ESP};
-
+    /// Encapsulating security payload.
+    pub const ESP: u8 = 50;
+    /// Authentication header.
+    pub const AH: u8 = 51;
     /// IP in IP.
     pub const IPIP: u8 = 4;
     /// "Any host internal protocol" (IANA): the magic SPIs.

@@ -9,7 +9,7 @@ use crate::wire::{Header, Profile, SaType, WireError, Writer};
 /// The registered sessions of each SA type, as often as they registered, the first one first.
 type Registered = [Vec<SessionId>; SATYPE_MAX as usize + 1];
 
-/// Sessions in front of one engine. Unlike [`crate::keyd::Hub`], KLIPS's tells everybody of errors, knows neither dumps
+/// Sessions in front of one engine. Unlike [`pfkey_hub::Hub`], KLIPS's tells everybody of errors, knows neither dumps
 /// nor promiscuous sockets, and registers for one SA type at a time.
 #[derive(Default)]
 pub struct Hub {

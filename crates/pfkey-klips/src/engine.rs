@@ -10,8 +10,8 @@ use super::outbound::Released;
 use super::sadb::Sadb;
 use super::table::Direction;
 use super::{field, parse};
+use crate::keyd::random::{self, Random};
 use crate::keyd::{Errno, Time};
-use crate::random::{self, Random};
 use crate::wire::{Header, SaType};
 
 /// The open PF_KEY sockets, as the engine sees them while it handles one request or packet.

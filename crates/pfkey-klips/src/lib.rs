@@ -15,8 +15,8 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use pfkey_rs::keyd::Queues;
-//! use pfkey_rs::klips::{Engine, Flow, Hub, Outcome, Packet, PacketId};
+//! use pfkey_hub::Queues;
+//! use pfkey_klips::{Engine, Flow, Hub, Outcome, Packet, PacketId};
 //!
 //! let mut hub = Hub::new(Engine::new());
 //! let mut queues = Queues::new();
@@ -27,6 +27,9 @@
 //! assert_eq!(outcome, Outcome::Drop, "no eroute takes it");
 //! ```
 #![forbid(unsafe_code)]
+
+use pfkey_hub as keyd;
+use pfkey_wire as wire;
 
 pub mod debug;
 mod engine;
