@@ -29,11 +29,10 @@ pub mod listing;
 pub mod policy;
 pub mod print;
 pub mod request;
-pub mod xfrm;
 
 pub use pfkey_engine as engine;
-use pfkey_hub::random;
 pub use pfkey_klips as klips;
 pub use pfkey_model as afkey;
 pub use pfkey_socket as socket;
 pub use pfkey_wire as wire;
+pub use pfkey_xfrm as xfrm;

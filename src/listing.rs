@@ -31,7 +31,8 @@ pub fn for_each_sa(
 ) -> Result<(), Errno> {
     let proto = satype.protocol().ok_or(Errno::EINVAL)?;
     if socket::is_xfrm(fd) {
-        if let Some(done) = xfrm::direct::for_each_sa(fd, proto, now(), visit) {
+        let netlink = xfrm::Netlink::open().ok().filter(|netlink| socket::same_namespace(fd, netlink.as_fd()));
+        if let Some(done) = netlink.and_then(|netlink| xfrm::direct::for_each_sa(netlink, proto, now(), visit)) {
             return done;
         }
     }

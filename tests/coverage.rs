@@ -54,7 +54,7 @@ fn named(file: &str) -> (usize, Vec<String>) {
     let groups: BTreeSet<&str> =
         scenarios.iter().filter_map(|name| name.split_once('/')).map(|(group, _)| group).collect();
     let verdicts = read("tests/transcripts/7.2/verdicts.txt");
-    let folders = ["src", "tests", "c-tests", "docs", "include", "preload", "man", "benches"];
+    let folders = ["src", "crates", "tests", "c-tests", "docs", "include", "preload", "man", "benches"];
     let (mut tests, mut missing) = (0, Vec::new());
     for name in quoted(&text) {
         let (first, rest) = name.split_once('/').unwrap_or((name, ""));

@@ -4,14 +4,14 @@ use super::path::Routes;
 use crate::afkey::message::write_host;
 use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
 use crate::afkey::sa::{Sa, SaId, SecurityLabel, Selector, State};
-use crate::sadb::{AcquireKey, Change, Route};
-use crate::{Engine, Flow};
 use crate::keyd::{Context, Time};
+use crate::sadb::{AcquireKey, Change, Route};
 use crate::wire::layout::SadbXPolicy;
 use crate::wire::{
     Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol, MessageType, Mode, PolicyDirection, PolicyType, SaType,
     Writer,
 };
+use crate::{Engine, Flow};
 
 /// An SA that was found for a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

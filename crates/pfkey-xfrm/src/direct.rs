@@ -1,8 +1,6 @@
 //! The kernel's SAs without an engine, for programs that only read.
-#![forbid(unsafe_code)]
 
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, BorrowedFd};
 
 use zerocopy::IntoBytes;
 
@@ -13,22 +11,17 @@ use super::netlink::Netlink;
 use super::sa::{Reading, view};
 use crate::afkey::view::SaView;
 use crate::keyd::{Errno, Time};
-use crate::socket::same_namespace;
 use crate::wire::IpsecProtocol;
 
-/// Shows every SA of a protocol in the network namespace of a socket. `None` if that cannot be
+/// Shows every SA of a protocol in the network namespace of a netlink socket. `None` if that cannot be
 /// done from here, and nothing was shown.
 pub fn for_each_sa(
-    socket: BorrowedFd<'_>,
+    netlink: Netlink,
     proto: IpsecProtocol,
     now: Time,
     visit: &mut dyn FnMut(&SaView<'_>) -> ControlFlow<()>,
 ) -> Option<Result<(), Errno>> {
     let how = Reading { aeads: true, judged_at: Some(now) };
-    let netlink = Netlink::open().ok()?;
-    if !same_namespace(socket, netlink.as_fd()) {
-        return None;
-    }
     let mut reader = DumpReader::start(netlink, &request(proto)).ok()?;
     loop {
         let seen = reader.next(|received| {
@@ -65,7 +58,7 @@ fn request(proto: IpsecProtocol) -> [u8; 24] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::xfrm::attribute::Writer;
+    use crate::attribute::Writer;
 
     #[test]
     fn the_request_is_what_a_writer_makes() {

@@ -164,7 +164,7 @@ mod tests {
 
     /// The notifications of Linux 7.2 (`tests/kernel/record-events`): the commands that caused them, and the messages.
     fn recorded() -> Vec<(&'static str, Vec<u8>)> {
-        let text = include_str!("../../tests/transcripts/7.2/xfrm-events.txt");
+        let text = include_str!("../../../tests/transcripts/7.2/xfrm-events.txt");
         let bytes =
             |hex: &str| (0..hex.len()).step_by(2).map(|n| u8::from_str_radix(&hex[n..n + 2], 16).unwrap()).collect();
         let event = |block: &'static str| {

@@ -36,6 +36,10 @@ mod value;
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use pfkey_hub as keyd;
+use pfkey_model as afkey;
+use pfkey_wire as wire;
+
 use crate::afkey::policy::Policy;
 use crate::afkey::request::Request;
 use crate::afkey::sa::SaId;
@@ -45,7 +49,8 @@ use attribute::Writer;
 use change::{Changes, is_one_change};
 pub use dump::XfrmDump;
 use inbox::Inbox;
-use netlink::{Group, Netlink};
+use netlink::Group;
+pub use netlink::Netlink;
 use removals::Removals;
 use reqid::Reqids;
 use requests::Requests;

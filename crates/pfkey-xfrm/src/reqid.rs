@@ -28,7 +28,7 @@ pub struct Reqids {
 impl Default for Reqids {
     fn default() -> Self {
         // Programs print reqids as %d.
-        Self::after(crate::random::seed() as u32 >> 1)
+        Self::after(crate::keyd::random::seed() as u32 >> 1)
     }
 }
 

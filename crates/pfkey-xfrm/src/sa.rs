@@ -206,10 +206,10 @@ mod tests {
     use super::super::attribute::{REQUEST, split};
     use super::super::layout::message;
     use super::*;
-    use crate::engine::{Engine, LINUX};
     use crate::keyd::{Hub, Queues, Service as _};
     use crate::wire::{ExtensionType as Ext, Header, MessageType as M, Profile, SaType, SockaddrBytes};
     use crate::wire::{Writer as Request, layout::SadbLifetime, layout::SadbSa};
+    use pfkey_engine::{Engine, LINUX};
 
     const NOW: Time = Time::from_secs(1_700_000_000);
 
