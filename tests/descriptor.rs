@@ -207,6 +207,25 @@ fn an_ordinary_socket_is_not_served() {
     assert_eq!(send(a.as_raw_fd(), b"anything").expect("nobody reads it, and nobody waits"), 8);
 }
 
+/// A number that was a served descriptor's and was closed without this library's knowledge.
+#[test]
+fn nobody_is_waited_for_behind_another_descriptor_of_the_same_number() {
+    let fd = embedded();
+    let number = fd.as_raw_fd();
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).expect("a pair");
+    let mut fd = fd;
+    nix::unistd::dup2(&ours, &mut fd).expect("its number");
+    assert_eq!(fd.as_raw_fd(), number);
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let sent = send(fd.as_raw_fd(), &header_only(MessageType::FLUSH, SaType::UNSPEC, 1));
+        done.send(sent.is_ok()).expect("somebody waits");
+    });
+    // Without a limit for the message itself: nobody reads it. pfkeyd would be given thirty seconds.
+    assert_eq!(is_done.recv_timeout(std::time::Duration::from_secs(20)), Ok(true));
+    drop(theirs);
+}
+
 #[test]
 fn every_answer_is_there_and_a_dump_larger_than_the_socket_is_complete() {
     const SAS: u32 = 20_000;

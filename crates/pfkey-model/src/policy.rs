@@ -1,5 +1,6 @@
 //! One policy, as key engines have it.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use zerocopy::FromBytes as _;
@@ -7,7 +8,7 @@ use zerocopy::FromBytes as _;
 use super::sa::{Limits, SecurityLabel, Selector, Usage, reached_at};
 pub use crate::template::{MANUAL_REQID_MAX, MAX_TEMPLATES, Template, ends, parse_requests};
 use crate::wire::layout::SadbXPolicy;
-use crate::wire::{Ends, Errno, PolicyDirection, PolicyType};
+use crate::wire::{Ends, Errno, Mode, PolicyDirection, PolicyType};
 
 /// A policy.
 #[derive(Clone, Debug)]
@@ -101,5 +102,34 @@ impl Policy {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Selector { src, dst, proto, sport, dport } = self.selector;
+        write!(f, "policy {} {} {src} -> {dst}", self.id, self.dir)?;
+        if proto != 0 {
+            write!(f, " protocol {proto}")?;
+        }
+        if (sport, dport) != (0, 0) {
+            write!(f, " ports {sport} -> {dport}")?;
+        }
+        if self.block {
+            f.write_str(" discard")?;
+        }
+        for template in &self.templates {
+            write!(f, " {}", template.proto)?;
+            if template.mode == Mode::TUNNEL {
+                write!(f, " {} -> {}", template.ends.src(), template.ends.dst())?;
+            }
+            if template.optional {
+                f.write_str(" optional")?;
+            }
+            if template.reqid != 0 {
+                write!(f, " reqid {}", template.reqid)?;
+            }
+        }
+        Ok(())
     }
 }

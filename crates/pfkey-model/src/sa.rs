@@ -1,11 +1,13 @@
 //! One security association, as key engines have it.
 
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
 use crate::wire::address::hash_address;
+use crate::wire::algorithm::{AEAD, AUTH, COMPRESS, ENCRYPT, by_id};
 use crate::wire::{
     AuthAlgorithm, EncryptAlgorithm, Ends, Errno, IpsecProtocol, Message, Mode, Prefix, SaFlags, SaState, SaType,
 };
@@ -260,8 +262,8 @@ pub struct Key {
     pub bytes: Zeroizing<Box<[u8]>>,
 }
 
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({} bits)", self.bits)
     }
 }
@@ -400,6 +402,34 @@ impl Sa {
             [from_add(self.soft.add_seconds), from_use(self.soft.use_seconds)]
         };
         [from_add(self.hard.add_seconds), from_use(self.hard.use_seconds)].into_iter().chain(soft).flatten().min()
+    }
+}
+
+/// Without its keys.
+impl fmt::Display for Sa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let satype = self.satype();
+        write!(
+            f,
+            "{satype} {} -> {} spi {:#x} {} {:?}",
+            self.ends.src(),
+            self.ends.dst(),
+            self.spi,
+            self.mode,
+            self.state
+        )?;
+        let name = |table, id| by_id(table, id).and_then(|row| row.names.first());
+        let encrypt = match satype {
+            SaType::X_IPCOMP => name(COMPRESS, self.encrypt.0),
+            _ => name(ENCRYPT, self.encrypt.0).or_else(|| name(AEAD, self.encrypt.0)),
+        };
+        for algorithm in encrypt.into_iter().chain(name(AUTH, self.auth.0)) {
+            write!(f, " {algorithm}")?;
+        }
+        if self.reqid != 0 {
+            write!(f, " reqid {}", self.reqid)?;
+        }
+        Ok(())
     }
 }
 

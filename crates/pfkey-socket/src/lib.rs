@@ -128,15 +128,14 @@ const SPIN: Duration = Duration::from_micros(40);
 /// queued the answers. Returns at once when it is gone, and in the end when it does not come to it.
 pub fn settle(fd: RawFd) {
     let began = Instant::now();
-    for round in 0_u32.. {
+    while began.elapsed() <= SPIN {
         std::thread::yield_now();
-        // A descriptor that was closed may be another by now.
-        if !sys::has_unread_output(fd) || round == 8 && !is_served(fd) {
+        if !sys::has_unread_output(fd) {
             return;
         }
-        if began.elapsed() > SPIN {
-            break;
-        }
     }
-    sys::wait_consumed(fd, SETTLE_LIMIT);
+    // Asked of the descriptor itself: a number that is remembered may be another's since its descriptor was closed.
+    if is_served(fd) {
+        sys::wait_consumed(fd, SETTLE_LIMIT);
+    }
 }

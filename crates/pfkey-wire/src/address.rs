@@ -119,6 +119,27 @@ impl Prefix {
     }
 }
 
+/// What is no prefix: an address, or an address, a slash and a number of bits that it has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?}: expected ADDRESS or ADDRESS/BITS")]
+pub struct NoPrefix {
+    text: String,
+}
+
+impl std::str::FromStr for Prefix {
+    type Err = NoPrefix;
+
+    fn from_str(text: &str) -> Result<Self, NoPrefix> {
+        let (address, len) = text.split_once('/').map_or((text, None), |(address, len)| (address, Some(len)));
+        let read = || {
+            let address: IpAddr = address.parse().ok()?;
+            let len = len.map_or(Some(width(address)), |len| len.parse().ok())?;
+            (len <= width(address)).then_some(Self { address, len })
+        };
+        read().ok_or_else(|| NoPrefix { text: text.to_owned() })
+    }
+}
+
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.len)
@@ -145,6 +166,12 @@ impl Ends {
     #[must_use]
     pub const fn new(src: IpAddr, dst: IpAddr) -> Option<Self> {
         if src.is_ipv6() == dst.is_ipv6() { Some(Self { src, dst }) } else { None }
+    }
+
+    /// The way back.
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        Self { src: self.dst, dst: self.src }
     }
 
     /// From anywhere to an address.

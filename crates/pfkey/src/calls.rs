@@ -1,0 +1,100 @@
+//! Requests and which message answers which, without I/O.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::error::{Error, Invalid};
+use crate::received::Received;
+use crate::request::Request;
+use crate::wire::{Errno, Header, MessageType};
+
+/// The next sequence number, of all clients of this process: another's answer is broadcast to this one, too, and has the
+/// same pid. 0 ends a dump.
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
+fn next_seq() -> u32 {
+    loop {
+        match NEXT.fetch_add(1, Ordering::Relaxed) {
+            0 => {}
+            seq => return seq,
+        }
+    }
+}
+
+/// Makes requests and tells which message answers which. For programs that do I/O themselves; [`crate::Client`] does it.
+///
+/// ```
+/// use pfkey::{Calls, Received, Request, SaType};
+/// let (mut calls, mut buffer) = (Calls::new(), Vec::new());
+/// let (call, message) = calls.begin(&Request::Flush(SaType::ESP), &mut buffer).unwrap();
+/// assert_eq!(message.len(), 16);
+/// // … send it, and for each message that arrives:
+/// let mut arrived = message.to_vec();
+/// let received = Received::read(&mut arrived).unwrap();
+/// assert!(call.is_answered_by(&received) && call.outcome(&received).is_ok());
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Calls(());
+
+/// A request that was sent and awaits its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    header: Header,
+}
+
+impl Calls {
+    /// Those of this process.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(())
+    }
+
+    /// Writes a request into the buffer, which may have held anything, and returns the message. It may hold keys: wipe it.
+    ///
+    /// # Errors
+    /// The field that makes no sense.
+    pub fn begin<'b>(
+        &mut self,
+        request: &Request<'_>,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<(Call, &'b mut [u8]), Invalid> {
+        // Asked each time: the process may have forked.
+        let (header, len) = request.write(next_seq(), std::process::id(), buffer)?;
+        Ok((Call { header }, buffer.get_mut(..len).unwrap_or_default()))
+    }
+}
+
+impl Call {
+    /// The type of the request.
+    #[must_use]
+    pub const fn request(&self) -> MessageType {
+        self.header.msg_type
+    }
+
+    /// Whether a message answers it. Of a dump each entry does; the last has the sequence number 0, or an errno.
+    #[must_use]
+    pub fn is_answered_by(&self, received: &Received<'_>) -> bool {
+        !received.is_copy && self.answers(&received.header)
+    }
+
+    /// Whether a message with this header, which no other header is before, answers it.
+    pub(crate) fn answers(&self, header: &Header) -> bool {
+        let is_dump = matches!(header.msg_type, MessageType::DUMP | MessageType::X_SPDDUMP);
+        (header.msg_type, header.pid) == (self.header.msg_type, self.header.pid)
+            && (is_dump || header.seq == self.header.seq)
+    }
+
+    /// The error of its answer, if it has one.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn outcome(&self, answer: &Received<'_>) -> Result<(), Error> {
+        self.outcome_of(&answer.header)
+    }
+
+    pub(crate) const fn outcome_of(&self, answer: &Header) -> Result<(), Error> {
+        match answer.errno {
+            0 => Ok(()),
+            errno => Err(Error::Refused { request: self.request(), errno: Errno::from_raw(errno as i32) }),
+        }
+    }
+}

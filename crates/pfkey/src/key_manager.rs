@@ -1,0 +1,127 @@
+//! A client that the kernel asks for SAs.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Instant;
+
+use crate::client::Client;
+use crate::error::{Error, Invalid};
+use crate::event::{Acquire, Algorithms, Event};
+use crate::request::SpiRange;
+use crate::sa::Sa;
+use crate::socket::Backend;
+use crate::wire::{Errno, Mode, SaType};
+
+/// A key manager: a registered descriptor, whose events it takes, and a [`Client`] for what it does about them. Were they one,
+/// a full queue would lose answers together with events.
+///
+/// [`AsFd`] is that of the registered one: poll, epoll or a runtime says when [`KeyManager::try_next`] has something.
+#[derive(Debug)]
+pub struct KeyManager {
+    client: Client,
+    listener: Client,
+    algorithms: Algorithms,
+}
+
+impl AsFd for KeyManager {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+impl AsRawFd for KeyManager {
+    fn as_raw_fd(&self) -> RawFd {
+        self.listener.as_raw_fd()
+    }
+}
+
+impl KeyManager {
+    /// Registers for a type of SA on the backend that `PFKEY_BACKEND` names.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn register(satype: SaType) -> Result<Self, Error> {
+        Self::register_with(&Backend::from_environment()?, &[satype])
+    }
+
+    /// Registers for types of SA on a backend.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn register_with(backend: &Backend, satypes: &[SaType]) -> Result<Self, Error> {
+        let mut listener = Client::open_with(backend)?;
+        let mut algorithms = Algorithms::default();
+        for satype in satypes {
+            let Algorithms { auth, encrypt } = listener.register(*satype)?;
+            add_new(&mut algorithms.auth, auth);
+            add_new(&mut algorithms.encrypt, encrypt);
+        }
+        Ok(Self { client: Client::open_with(backend)?, listener, algorithms })
+    }
+
+    /// The algorithms that there were when it registered.
+    #[must_use]
+    pub const fn algorithms(&self) -> &Algorithms {
+        &self.algorithms
+    }
+
+    /// The next event; `None` if the deadline passes first. Without a deadline it waits.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Io`].
+    pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<Event>, Error> {
+        self.listener.next_event(deadline)
+    }
+
+    /// The next event, if one waits.
+    ///
+    /// # Errors
+    /// As [`KeyManager::next`].
+    pub fn try_next(&mut self) -> Result<Option<Event>, Error> {
+        self.listener.try_event()
+    }
+
+    /// An SPI for the inbound SA of a pair that answers an ACQUIRE: from its peer to this host.
+    ///
+    /// # Errors
+    /// As [`Client::allocate_spi`].
+    pub fn allocate_spi(&mut self, acquire: &Acquire, mode: Mode) -> Result<u32, Error> {
+        let ends = acquire.ends.reversed();
+        self.client.allocate_spi(&SpiRange::any(acquire.satype, ends, mode))
+    }
+
+    /// Answers an ACQUIRE: completes the inbound SA whose SPI [`KeyManager::allocate_spi`] returned, and adds the outbound one,
+    /// which the packet waits for.
+    ///
+    /// # Errors
+    /// [`Error`]. If it is about the second, the first is there.
+    pub fn install(&mut self, acquire: &Acquire, inbound: &Sa, outbound: &Sa) -> Result<(), Error> {
+        for sa in [inbound, outbound] {
+            if sa.satype() != acquire.satype {
+                return Err(Invalid::new("SA type", "another than the ACQUIRE's").into());
+            }
+        }
+        self.client.update(inbound)?;
+        self.client.add(&outbound.clone().answering(acquire.seq))
+    }
+
+    /// Answers an ACQUIRE with an error: no SA will come.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn give_up(&mut self, acquire: &Acquire, errno: Errno) -> Result<(), Error> {
+        self.client.give_up(acquire.satype, acquire.seq, errno)
+    }
+
+    /// The client, for all else.
+    pub const fn client(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+fn add_new<T: PartialEq>(all: &mut Vec<T>, new: Vec<T>) {
+    for one in new {
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+}
