@@ -52,7 +52,8 @@ pub struct Guardian<W: FnMut(Link) -> u8> {
     /// The worker was told that it has heard of all clients of the one before.
     complete: bool,
     worker: Link,
-    pid: Pid,
+    /// The worker's process, until its end was taken; of one that a standby started, from when it says that it serves.
+    pid: Option<Pid>,
     standby: Option<(Link, Pid)>,
     /// A worker has served.
     served: bool,
@@ -89,7 +90,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             untold: VecDeque::new(),
             complete: false,
             worker,
-            pid,
+            pid: Some(pid),
             standby: None,
             served: false,
             deaths: 0,
@@ -118,7 +119,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 self.hear_standby();
             }
             if link && !self.hear_worker() {
-                self.reap();
+                self.end_worker();
                 if !self.served {
                     return Ok(false);
                 }
@@ -130,7 +131,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             self.tell_untold();
         }
         let standby = self.standby.as_ref().map(|(_, pid)| *pid);
-        for pid in standby.into_iter().chain([self.pid]) {
+        for pid in standby.into_iter().chain(self.pid) {
             let _ = kill(pid, Signal::SIGKILL);
         }
         // Not `reap`, which says that a worker died: these were meant to.
@@ -180,7 +181,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         loop {
             match self.worker.hear(false) {
                 Ok(Some(Heard { kind: Kind::Serving, value, .. })) => {
-                    self.pid = Pid::from_raw(value as i32);
+                    self.pid = Some(Pid::from_raw(value as i32));
                     (self.served, self.deaths) = (true, 0);
                 }
                 Ok(Some(Heard { kind: Kind::Released, value, .. })) => self.release(value),
@@ -294,9 +295,9 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             std::thread::sleep(wait);
         }
         (self.worker, self.pid) = match self.worker_of_standby() {
-            Some(worker) => worker,
+            Some(worker) => (worker, None),
             None => match spawn(&mut self.work) {
-                Ok(worker) => worker,
+                Ok((worker, pid)) => (worker, Some(pid)),
                 Err(error) => {
                     // The dead one's link goes on saying that it is dead, and the next round tries again.
                     log(&format!("pfkeyd: no new worker: {error}"));
@@ -309,26 +310,45 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
     }
 
     /// A worker that goes on from where the standby is. It says itself which process it is.
-    fn worker_of_standby(&mut self) -> Option<(Link, Pid)> {
-        let (standby, pid) = self.standby.as_ref()?;
+    fn worker_of_standby(&mut self) -> Option<Link> {
+        let (standby, _) = self.standby.as_ref()?;
         let (ours, theirs) = Link::pair().ok()?;
         if standby.say(Kind::Activate, 0, Some(theirs.as_fd()), false).is_err() {
             self.standby = None;
             return None;
         }
-        Some((ours, *pid))
+        Some(ours)
     }
 
     /// Takes the ends of dead processes.
     fn reap(&mut self) {
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            match status {
-                WaitStatus::StillAlive => break,
-                WaitStatus::Signaled(pid, signal, _) if pid == self.pid => {
-                    log(&format!("pfkeyd: the worker was killed by {signal}; another goes on with its clients"))
-                }
-                _ => {}
+            if status == WaitStatus::StillAlive {
+                break;
             }
+            self.note_end(status);
+        }
+    }
+
+    /// Sees to it that the worker is dead, of which nothing can be heard any more: two would serve the same clients.
+    fn end_worker(&mut self) {
+        self.reap();
+        // Its number is nobody else's before its end was taken.
+        if let Some(pid) = self.pid {
+            let _ = kill(pid, Signal::SIGKILL);
+            if let Ok(status) = waitpid(pid, None) {
+                self.note_end(status);
+            }
+        }
+    }
+
+    fn note_end(&mut self, status: WaitStatus) {
+        if status.pid().is_none_or(|pid| self.pid != Some(pid)) {
+            return;
+        }
+        self.pid = None;
+        if let WaitStatus::Signaled(_, signal, _) = status {
+            log(&format!("pfkeyd: the worker was killed by {signal}; another goes on with its clients"));
         }
     }
 }
