@@ -1,6 +1,10 @@
 //! How long a client of a shared pfkeyd waits for its answer while another floods it: the worst, the 99th of a hundred and
 //! the median of 2000 requests, for each kind of flood. `PFKEYD=FILE` measures another pfkeyd.
 
+#[path = "../tests/support/program.rs"]
+mod program;
+
+use program::program;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -33,7 +37,7 @@ impl Drop for Daemon {
 impl Daemon {
     fn start() -> Self {
         let path = std::env::temp_dir().join(format!("pfkeyd-fairness-{}", std::process::id()));
-        let program = std::env::var("PFKEYD").unwrap_or_else(|_| env!("CARGO_BIN_EXE_pfkeyd").to_owned());
+        let program = std::env::var("PFKEYD").unwrap_or_else(|_| program("pfkeyd").to_owned());
         let (ready, started) = nix::unistd::pipe().expect("a pipe");
         let child = Command::new(program)
             .args(["--listen", path.to_str().expect("a path"), "--status", &started.as_raw_fd().to_string()])

@@ -24,13 +24,13 @@ pub mod align;
 pub mod batch;
 pub mod capi;
 pub mod error;
-pub mod keyd;
 pub mod listing;
 pub mod policy;
 pub mod print;
 pub mod request;
 
 pub use pfkey_engine as engine;
+pub use pfkey_hub as keyd;
 pub use pfkey_klips as klips;
 pub use pfkey_model as afkey;
 pub use pfkey_socket as socket;

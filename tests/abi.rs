@@ -173,7 +173,7 @@ fn a_program_linked_with_libipsec_runs_unchanged() {
         Command::new(&program)
             .env("LD_LIBRARY_PATH", dir.join("ours"))
             .env("PFKEY_BACKEND", "embedded")
-            .env("PFKEYD", env!("CARGO_BIN_EXE_pfkeyd")),
+            .env("PFKEYD", c::program("pfkeyd")),
     );
     assert_eq!(String::from_utf8_lossy(&output.stdout), "libipsec, PF_KEY\n");
     let output = c::run(Command::new("nm").args(["-D", "--defined-only"]).arg(dir.join("ours/libipsec.so.0")));

@@ -30,7 +30,7 @@ fn survives(test: &str, argument: &str) {
     let output = Command::new(program())
         .args([test, argument])
         .env("PFKEY_BACKEND", "embedded")
-        .env("PFKEYD", env!("CARGO_BIN_EXE_pfkeyd"))
+        .env("PFKEYD", c::program("pfkeyd"))
         .output()
         .expect("it runs");
     if output.status.code() == Some(77) {
@@ -87,7 +87,7 @@ fn pfkeyd_is_found_in_sbin_and_libexec_beside_the_directory_of_the_library() {
         std::fs::create_dir_all(dir.join(place)).unwrap();
         let from = c::output_dir().join("libpfkey_rs.so");
         std::fs::copy(from, dir.join(library).join("libpfkey_rs.so.0")).unwrap();
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pfkeyd"), dir.join(place).join("pfkeyd")).unwrap();
+        std::os::unix::fs::symlink(c::program("pfkeyd"), dir.join(place).join("pfkeyd")).unwrap();
         let output = Command::new(program())
             .arg("fork")
             .env("PFKEY_BACKEND", "embedded")
@@ -109,7 +109,7 @@ fn a_missing_pfkeyd_and_a_bad_backend_are_named() {
         let output = Command::new(program())
             .arg("fork")
             .env("PFKEY_BACKEND", "embedded")
-            .env("PFKEYD", env!("CARGO_BIN_EXE_pfkeyd"))
+            .env("PFKEYD", c::program("pfkeyd"))
             .env(name, value)
             .output()
             .unwrap();
@@ -128,7 +128,7 @@ impl Daemon {
     fn start(name: &str) -> Self {
         let path = c::scratch(name).join("s");
         let (ready, started) = nix::unistd::pipe().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_pfkeyd"))
+        let child = Command::new(c::program("pfkeyd"))
             .args(["--listen", path.to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
             .spawn()
             .unwrap();
@@ -271,7 +271,7 @@ fn processes(argv0: &Path) -> Vec<i32> {
 fn with_private_helper(name: &str, body: impl FnOnce(&[i32], i32) -> bool) {
     let dir = c::scratch(name);
     let link = dir.join("pfkeyd");
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pfkeyd"), &link).unwrap();
+    std::os::unix::fs::symlink(c::program("pfkeyd"), &link).unwrap();
     // The program keeps the descriptor open until its input ends.
     let source = "#include <unistd.h>\n#include <stdio.h>\n#include <libpfkey.h>\n\
         int main(void)\n{\n\tchar c;\n\tint s = pfkey_open();\n\tint reads;\n\tstruct sadb_msg *m;\n\

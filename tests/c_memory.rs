@@ -13,7 +13,7 @@ fn fails_with_a_code(name: &str, calls: &[&str]) {
     let dir = c::scratch(name);
     let program = c::compile(&dir, name, &[c::root().join("c-tests/checks/memory.c")], &["-D_GNU_SOURCE"]);
     let mut command = Command::new(program);
-    c::run(command.args(calls).env("PFKEY_BACKEND", "embedded").env("PFKEYD", env!("CARGO_BIN_EXE_pfkeyd")));
+    c::run(command.args(calls).env("PFKEY_BACKEND", "embedded").env("PFKEYD", c::program("pfkeyd")));
 }
 
 #[test]

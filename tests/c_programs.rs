@@ -44,7 +44,7 @@ fn assert_as_recorded(printed: &[u8], recording: &str) {
 fn as_on_a_real_kernel() {
     let dir = c::scratch("c_programs");
     build_all(&dir, "", &[]);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pfkeyd"));
+    let mut command = Command::new(c::program("pfkeyd"));
     command.arg("--").arg(c::root().join("c-tests/run-all")).arg(&dir);
     assert_as_recorded(&c::run(&mut command).stdout, "c-tests/expected.txt");
 }
@@ -55,7 +55,7 @@ fn as_on_a_real_kernel() {
 fn the_books_programs_as_on_a_real_kernel() {
     let dir = c::scratch("unp");
     build_unp(&dir, "", &[]);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pfkeyd"));
+    let mut command = Command::new(c::program("pfkeyd"));
     command.arg("--").arg(c::root().join("c-tests/unp/run-all")).arg(&dir);
     assert_as_recorded(&c::run(&mut command).stdout, "c-tests/unp/expected.txt");
 }
@@ -182,8 +182,7 @@ fn many_at_once() {
     let dir = c::scratch("many");
     let sources = c::root().join("c-tests");
     let program = c::compile(&dir, "many", &[sources.join("many.c"), sources.join("common.c")], &[]);
-    let output =
-        c::run(Command::new(program).env("PFKEY_BACKEND", "embedded").env("PFKEYD", env!("CARGO_BIN_EXE_pfkeyd")));
+    let output = c::run(Command::new(program).env("PFKEY_BACKEND", "embedded").env("PFKEYD", c::program("pfkeyd")));
     let text = String::from_utf8(output.stdout).expect("text");
     assert_eq!(text, "request 500: File exists\nstopped with 7 after 10, at 0x13de\n999 SAs\n999 SAs\n");
 }

@@ -18,7 +18,7 @@ fn program() -> &'static Path {
 
 fn goes_well(test: &str) {
     let mut command = Command::new(program());
-    c::run(command.arg(test).env("PFKEY_BACKEND", "embedded").env("PFKEYD", env!("CARGO_BIN_EXE_pfkeyd")));
+    c::run(command.arg(test).env("PFKEY_BACKEND", "embedded").env("PFKEYD", c::program("pfkeyd")));
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn clients_beyond_the_limit_are_refused() {
     let path = c::scratch("client_limit").join("s");
     let (ready, started) = nix::unistd::pipe().unwrap();
     let mut child = Command::new("sh")
-        .args(["-c", "ulimit -n 64; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_pfkeyd")])
+        .args(["-c", "ulimit -n 64; exec \"$@\"", "sh", c::program("pfkeyd")])
         .args(["--listen", path.to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
         .stderr(Stdio::piped())
         .spawn()

@@ -1,6 +1,10 @@
 //! docs/coverage.md and docs/security.md name tests, scenarios, files and commands that exist.
 #![forbid(unsafe_code)]
 
+#[path = "support/program.rs"]
+mod program;
+
+use program::program;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -69,7 +73,7 @@ fn named(file: &str) -> (usize, Vec<String>) {
             verdicts.lines().any(|line| line.strip_prefix("== ") == Some(case))
         } else if let Some(command) = name.strip_prefix("pfkey ") {
             let arguments = command.split(' ');
-            Command::new(env!("CARGO_BIN_EXE_pfkey")).args(arguments).arg("--help").output().unwrap().status.success()
+            Command::new(program("pfkey")).args(arguments).arg("--help").output().unwrap().status.success()
         } else if let Some(target) = name.strip_prefix("make ") {
             read("Makefile").lines().any(|line| line.starts_with(&format!("{target}:")))
         } else if let Some(bench) = name.strip_prefix("cargo bench --bench ") {

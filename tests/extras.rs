@@ -1,13 +1,19 @@
 //! Algorithms beyond AF_KEY's: off unless asked for, and what asks for them.
 
+#[path = "support/program.rs"]
+mod program;
+
+use program::program;
 use std::process::{Command, Output};
 
-const PFKEY: &str = env!("CARGO_BIN_EXE_pfkey");
-const PFKEYD: &str = env!("CARGO_BIN_EXE_pfkeyd");
 /// Runs `pfkey` on a backend with `PFKEY_ALGORITHMS`.
 fn pfkey(backend: &str, algorithms: &str, arguments: &[&str]) -> Output {
-    let mut command = Command::new(PFKEY);
-    command.args(arguments).env("PFKEY_BACKEND", backend).env("PFKEY_ALGORITHMS", algorithms).env("PFKEYD", PFKEYD);
+    let mut command = Command::new(program("pfkey"));
+    command
+        .args(arguments)
+        .env("PFKEY_BACKEND", backend)
+        .env("PFKEY_ALGORITHMS", algorithms)
+        .env("PFKEYD", program("pfkeyd"));
     command.output().unwrap()
 }
 
@@ -41,9 +47,11 @@ fn aead_is_refused_as_by_af_key_unless_asked_for() {
 
 #[test]
 fn a_listening_pfkeyd_offers_what_it_was_started_with() {
-    let script = format!("{PFKEY} {} && {PFKEY} --show-keys get 192.0.2.1 192.0.2.2 esp 0x1000", add(KEY).join(" "));
-    let run =
-        |algorithms: &[&str]| Command::new(PFKEYD).args(algorithms).args(["--", "sh", "-c", &script]).output().unwrap();
+    let pfkey = program("pfkey");
+    let script = format!("{pfkey} {} && {pfkey} --show-keys get 192.0.2.1 192.0.2.2 esp 0x1000", add(KEY).join(" "));
+    let run = |algorithms: &[&str]| {
+        Command::new(program("pfkeyd")).args(algorithms).args(["--", "sh", "-c", &script]).output().unwrap()
+    };
     let without = run(&[]);
     assert!(text(&without.stderr).contains("Function not implemented"), "{}", text(&without.stderr));
     let with = run(&["--algorithms", "aead"]);
@@ -69,6 +77,6 @@ fn what_cannot_be_is_said() {
     assert!(text(&unknown.stderr).contains("\"gcm\": expected aead or sha256-128"), "{}", text(&unknown.stderr));
     let af_key = pfkey("afkey", "aead", &["dump"]);
     assert!(text(&af_key.stderr).contains("AF_KEY has no aead"), "{}", text(&af_key.stderr));
-    let daemon = Command::new(PFKEYD).args(["--algorithms", "gcm", "--", "true"]).output().unwrap();
+    let daemon = Command::new(program("pfkeyd")).args(["--algorithms", "gcm", "--", "true"]).output().unwrap();
     assert_eq!(daemon.status.code(), Some(2));
 }

@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex};
 use build::Msg;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt};
 use pfkey_rs::engine::{Engine, LINUX};
-use pfkey_rs::keyd::limits::{TURN_DELIVERIES, TURN_DUMPED, TURN_MESSAGES};
-use pfkey_rs::keyd::server::Server;
 use pfkey_rs::keyd::{
-    Audience, Context, DumpMessage, DumpStep, Errno, Hub, KeyEngine, Queues, Service as _, Sources, Supported, Time,
+    Audience, Context, DumpMessage, DumpStep, Errno, Hub, KeyEngine, Queues, Service as _, Supported, Time,
 };
 use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType, Profile, SEVERAL, SaType, Writer};
+use pfkeyd::Sources;
+use pfkeyd::limits::{TURN_DELIVERIES, TURN_DUMPED, TURN_MESSAGES};
+use pfkeyd::server::Server;
 
 /// What the engine did, seen from outside.
 #[derive(Clone, Default)]

@@ -58,7 +58,7 @@ impl Faults {
             .arg("--")
             .args(&self.command)
             .env("PFKEY_BACKEND", "embedded")
-            .env("PFKEYD", env!("CARGO_BIN_EXE_pfkeyd"))
+            .env("PFKEYD", c::program("pfkeyd"))
             .output()
             .expect("inject runs")
     }
@@ -153,13 +153,13 @@ fn every_call_of_a_private_pfkeyds_loop_may_fail() {
 #[test]
 fn every_call_of_a_listening_pfkeyds_loop_may_fail() {
     let Some((inject, client)) = built(&c::scratch("faults_listening")) else { return };
-    let command = vec![env!("CARGO_BIN_EXE_pfkeyd").into(), "--".into(), client, "listened".into()];
+    let command = vec![c::program("pfkeyd").into(), "--".into(), client, "listened".into()];
     Faults { inject, flags: &[], command }.try_all(&["accept4", "recvfrom", "sendto", "epoll_wait"]);
 }
 
 #[test]
 fn every_call_on_the_way_to_another_worker_may_fail() {
     let Some((inject, client)) = built(&c::scratch("faults_bereaved")) else { return };
-    let command = vec![env!("CARGO_BIN_EXE_pfkeyd").into(), "--".into(), client, "bereaved".into()];
+    let command = vec![c::program("pfkeyd").into(), "--".into(), client, "bereaved".into()];
     Faults { inject, flags: &[], command }.try_all(&["socketpair", "sendmsg", "poll"]);
 }

@@ -15,6 +15,8 @@ use pfkey_rs::socket::{Backend, open_with, send};
 use pfkey_rs::wire::layout::{SadbSa, SadbXPolicy};
 use pfkey_rs::wire::{ExtensionType, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
 
+#[path = "support/c.rs"]
+mod c;
 #[path = "support/daemon.rs"]
 mod daemon;
 #[path = "support/splitmix.rs"]

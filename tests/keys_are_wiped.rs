@@ -188,7 +188,7 @@ fn a_served_descriptor() {
     let server = std::thread::spawn(move || {
         let hub = Hub::new(Engine::with_seed(&LINUX, 1));
         looking("serving", || {
-            let mut server = pfkey_rs::keyd::server::Server::new(hub).expect("a server");
+            let mut server = pfkeyd::server::Server::new(hub).expect("a server");
             server.add(theirs).expect("a session");
             server.run().expect("it ends with its session");
         });

@@ -16,7 +16,6 @@ use daemon::Daemon;
 use nix::sys::socket::{AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr};
 use nix::sys::socket::{accept, bind, listen, recv, socket};
 
-const PFKEY: &str = env!("CARGO_BIN_EXE_pfkey");
 const KEY: &str = "00112233445566778899aabbccddeeff";
 
 /// Writes down what the resolver is asked for, and knows no host.
@@ -94,7 +93,8 @@ fn only_names_of_hosts_reach_the_resolver() {
     let file = directory.join("a.conf");
     let check = |text: &str| {
         std::fs::write(&file, text).unwrap();
-        let (names, output) = asked(Command::new(PFKEY).args(["load", "-n"]).arg(&file), &directory, &object);
+        let (names, output) =
+            asked(Command::new(c::program("pfkey")).args(["load", "-n"]).arg(&file), &directory, &object);
         assert_eq!(output.status.code(), Some(2), "{text}: {output:?}");
         (names, String::from_utf8(output.stderr).unwrap())
     };
@@ -199,7 +199,7 @@ fn a_file_saved_by_name_is_its_owners_alone() {
     let name = path.to_str().unwrap();
     // The umask does not matter.
     let mut open = Command::new("sh");
-    open.args(["-c", "umask 000; exec \"$0\" save --output \"$1\"", PFKEY, name]);
+    open.args(["-c", "umask 000; exec \"$0\" save --output \"$1\"", c::program("pfkey"), name]);
     let output = open.env("PFKEY_BACKEND", daemon.backend()).output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty() && output.stdout.is_empty(), "{output:?}");
     assert_eq!(mode(&path), 0o600);
@@ -248,7 +248,7 @@ fn a_save_that_breaks_off_leaves_the_old_file() {
     // No file may be longer than 512 bytes: the write that would exceed them is EFBIG.
     let mut limited = Command::new("sh");
     let script = "trap '' XFSZ; ulimit -f 1; exec \"$0\" save --output \"$1\"";
-    limited.args(["-c", script, PFKEY]).arg(&path).env("PFKEY_BACKEND", daemon.backend());
+    limited.args(["-c", script, c::program("pfkey")]).arg(&path).env("PFKEY_BACKEND", daemon.backend());
     let output = limited.output().unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), errors.contains("File too large")), (Some(1), true), "{errors}");
@@ -265,7 +265,7 @@ fn keys_leave_the_command_line() {
     let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
     bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
     listen(&listener, Backlog::new(1).unwrap()).unwrap();
-    let mut add = Command::new(PFKEY)
+    let mut add = Command::new(c::program("pfkey"))
         .args(["add", "192.0.2.1", "198.51.100.2", "esp", "0x1001"])
         .args(["-E", "aes-cbc", &format!("0x{KEY}"), "-A", "hmac-md5", "\"sixteen octets !\""])
         .env("PFKEY_BACKEND", format!("unix:{}", path.display()))
@@ -281,8 +281,8 @@ fn keys_leave_the_command_line() {
     add.wait().unwrap();
     assert!(len > 100, "the request came");
     let shown = String::from_utf8(shown).unwrap();
-    assert!(shown.starts_with(PFKEY), "{shown:?}");
-    assert_eq!(shown.trim_end_matches('\0'), PFKEY);
+    assert!(shown.starts_with(c::program("pfkey")), "{shown:?}");
+    assert_eq!(shown.trim_end_matches('\0'), c::program("pfkey"));
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn listen(path: &Path, umask: &str, arguments: &[&str]) -> Result<Daemon, i32> {
     let (ready, started) = nix::unistd::pipe().unwrap();
     let script = format!("umask {umask}; exec \"$@\"");
     let child = Command::new("sh")
-        .args(["-c", &script, "sh", env!("CARGO_BIN_EXE_pfkeyd"), "--listen", path.to_str().unwrap()])
+        .args(["-c", &script, "sh", c::program("pfkeyd"), "--listen", path.to_str().unwrap()])
         .args(["--status", &started.as_raw_fd().to_string()])
         .args(arguments)
         .stderr(Stdio::null())
@@ -46,7 +46,7 @@ fn listen(path: &Path, umask: &str, arguments: &[&str]) -> Result<Daemon, i32> {
 
 /// Whether a user's `pfkey` is served.
 fn serves(path: &Path, user: Option<u32>) -> bool {
-    let mut flush = Command::new(env!("CARGO_BIN_EXE_pfkey"));
+    let mut flush = Command::new(c::program("pfkey"));
     flush.arg("flush").env("PFKEY_BACKEND", format!("unix:{}", path.display())).stderr(Stdio::null());
     if let Some(user) = user {
         flush.uid(user).gid(user);
@@ -128,7 +128,7 @@ fn no_other_file_is_replaced_or_removed() {
 
 #[test]
 fn the_command_has_no_signal_blocked() {
-    let output = Command::new(env!("CARGO_BIN_EXE_pfkeyd")).args(["--", "cat", "/proc/self/status"]).output().unwrap();
+    let output = Command::new(c::program("pfkeyd")).args(["--", "cat", "/proc/self/status"]).output().unwrap();
     let theirs = String::from_utf8(output.stdout).unwrap();
     let ours = std::fs::read_to_string("/proc/self/status").unwrap();
     let value = |text: &str, name: &str| {
@@ -150,7 +150,7 @@ fn with_descriptor(option: &str, fd: &OwnedFd) -> (Option<i32>, String) {
     let script = format!("exec \"$0\" {option} 5 \"$@\" 5<&{}", fd.as_raw_fd());
     nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
     let mut command = Command::new("sh");
-    command.args(["-c", &script, env!("CARGO_BIN_EXE_pfkeyd")]);
+    command.args(["-c", &script, c::program("pfkeyd")]);
     if option == "--status" {
         command.args(["--", "true"]);
     }

@@ -67,7 +67,7 @@ fn request(fd: &OwnedFd, msg_type: MessageType, spi: u32) {
 fn a_slow_reader_gets_each_sa_that_lived_once() {
     let path = c::scratch("million").join("s");
     let (ready, started) = nix::unistd::pipe().unwrap();
-    let child = Command::new(env!("CARGO_BIN_EXE_pfkeyd"))
+    let child = Command::new(c::program("pfkeyd"))
         .args(["--listen", path.to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
         .spawn()
         .unwrap();

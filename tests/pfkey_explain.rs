@@ -5,9 +5,6 @@ mod c;
 
 use std::process::{Command, Output};
 
-const PFKEY: &str = env!("CARGO_BIN_EXE_pfkey");
-const PFKEYD: &str = env!("CARGO_BIN_EXE_pfkeyd");
-
 const FILE: &str = "\
 add 192.0.2.1 198.51.100.2 esp 0x1000 -m tunnel -E 3des-cbc 0x000102030405060708090a0b0c0d0e0f1011121314151617
     -A hmac-sha1 0x000102030405060708090a0b0c0d0e0f10111213;
@@ -22,7 +19,7 @@ spdadd 10.0.0.1 10.0.0.4 any -P out ipsec esp/transport//unique;
 ";
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(PFKEY).args(arguments).env("PFKEYD", PFKEYD).output().unwrap()
+    Command::new(c::program("pfkey")).args(arguments).env("PFKEYD", c::program("pfkeyd")).output().unwrap()
 }
 
 /// The lines that explain a packet; ids are the engine's to choose.
@@ -80,10 +77,11 @@ fn what_becomes_of_packets() {
 
 #[test]
 fn a_running_pfkeyd_is_asked_without_a_file() {
+    let pfkey = c::program("pfkey");
     let script = format!(
-        "{PFKEY} policy add 10.0.1.0/24 10.0.2.0/24 any -P out discard && {PFKEY} --json explain 10.0.1.1 10.0.2.1"
+        "{pfkey} policy add 10.0.1.0/24 10.0.2.0/24 any -P out discard && {pfkey} --json explain 10.0.1.1 10.0.2.1"
     );
-    let output = Command::new(PFKEYD).args(["--", "sh", "-c", &script]).output().unwrap();
+    let output = Command::new(c::program("pfkeyd")).args(["--", "sh", "-c", &script]).output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["explanations"][0]["verdict"], "discard");
     assert_eq!(json["explanations"][0]["mtu"], 1500);

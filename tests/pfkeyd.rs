@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use pfkey_rs::socket::{Backend, open_with};
 
 fn pfkeyd() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_pfkeyd"))
+    Command::new(c::program("pfkeyd"))
 }
 
 fn status(arguments: &[&str]) -> Option<i32> {

@@ -34,7 +34,7 @@ fn preloaded(program: &Path) -> Command {
 
 /// The program with the object before it, and one engine for all its sockets, as a kernel has.
 fn preloaded_with_one_engine(program: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pfkeyd"));
+    let mut command = Command::new(c::program("pfkeyd"));
     command.args(["--", "env"]).arg(format!("LD_PRELOAD={}", object().display())).arg(program);
     command
 }

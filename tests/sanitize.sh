@@ -101,8 +101,12 @@ toolchain_with() {
 
 tsan() {
   toolchain=$(toolchain_with rust-src) || { say "tsan: skipped: no toolchain has rust-src"; return; }
+  built=$PWD/target/sanitize-thread/$host/debug
   # shellcheck disable=SC2086
-  run tsan env RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=thread \
+  env RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=thread "$cargo" $toolchain build --locked --quiet -Zbuild-std --target "$host" \
+    --target-dir target/sanitize-thread --package pfkeyd || { failed=1; return; }
+  # shellcheck disable=SC2086
+  run tsan env RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=thread PFKEYD="$built/pfkeyd" \
     "$cargo" $toolchain test --locked --no-fail-fast -Zbuild-std --target "$host" --target-dir target/sanitize-thread \
     --lib --test descriptor --test batch --test resolve --test pfkeyd
 }

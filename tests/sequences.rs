@@ -14,7 +14,7 @@ fn random_calls_of_threads_and_forked_processes_end() {
     let mut command = Command::new(program);
     command.arg(std::env::var("PFKEY_SEQUENCES").unwrap_or_else(|_| "10".to_owned()));
     command.args(std::env::var("PFKEY_SEED"));
-    command.env("PFKEY_BACKEND", "embedded").env("PFKEYD", env!("CARGO_BIN_EXE_pfkeyd"));
+    command.env("PFKEY_BACKEND", "embedded").env("PFKEYD", c::program("pfkeyd"));
     let said = c::run(&mut command);
     eprintln!("{}", String::from_utf8_lossy(&said.stdout).trim().replace('\n', ", "));
 }

@@ -20,7 +20,7 @@ fn program() -> &'static Path {
 
 fn command(program: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
-    command.args(arguments).env("PFKEY_BACKEND", "embedded").env("PFKEYD", env!("CARGO_BIN_EXE_pfkeyd"));
+    command.args(arguments).env("PFKEY_BACKEND", "embedded").env("PFKEYD", c::program("pfkeyd"));
     command
 }
 
@@ -124,7 +124,7 @@ fn signals_do_not_end_it() {
 /// A directory to be the root of: pfkeyd, and the libraries that it names.
 fn new_root(name: &str) -> PathBuf {
     let root = c::scratch(name);
-    let pfkeyd = Path::new(env!("CARGO_BIN_EXE_pfkeyd"));
+    let pfkeyd = Path::new(c::program("pfkeyd"));
     std::fs::copy(pfkeyd, root.join("pfkeyd")).unwrap();
     let listed = c::run(Command::new("ldd").arg(pfkeyd));
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();

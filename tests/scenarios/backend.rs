@@ -1,5 +1,9 @@
 //! Where a scenario runs.
 
+#[path = "../support/program.rs"]
+mod program;
+
+use program::program;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,7 +12,7 @@ use crate::network::{self, Packet};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{MsgFlags, recv};
 use pfkey_rs::engine::{Engine, LINUX};
-use pfkey_rs::keyd::{Hub, KeyEngine, Queues, Service as _, SessionId, Sources as _};
+use pfkey_rs::keyd::{Hub, KeyEngine, Queues, Service as _, SessionId};
 use pfkey_rs::socket::{self, Backend as Kind};
 use pfkey_rs::xfrm::XfrmEngine;
 
@@ -182,12 +186,12 @@ impl Backend for Xfrm {
 
     fn arrives(&mut self, from: u16) {
         let _open = network::arrive(from);
-        await_news(self.0.hub.engine().event_sources().into_iter());
+        await_news(std::iter::once(self.0.hub.engine().as_fd()));
     }
 
     fn packet(&mut self, packet: &Packet) -> i32 {
         let errno = network::send(packet);
-        await_news(self.0.hub.engine().event_sources().into_iter());
+        await_news(std::iter::once(self.0.hub.engine().as_fd()));
         errno
     }
 }
@@ -298,7 +302,7 @@ impl Served {
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("s");
         let (ready, started) = nix::unistd::pipe().unwrap();
-        let child = std::process::Command::new(env!("CARGO_BIN_EXE_pfkeyd"))
+        let child = std::process::Command::new(program("pfkeyd"))
             .args(["--listen", path.to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
             .spawn()
             .unwrap();

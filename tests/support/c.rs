@@ -1,13 +1,14 @@
 //! Compiling C programs against the library that cargo just built.
 #![allow(dead_code)]
 
+#[path = "program.rs"]
+mod program;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Cargo's output directory: pfkeyd and the libraries are there.
-pub fn output_dir() -> PathBuf {
-    Path::new(env!("CARGO_BIN_EXE_pfkeyd")).parent().expect("a directory").to_owned()
-}
+#[allow(unused_imports)]
+pub use program::{output_dir, package, program};
 
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -70,21 +71,6 @@ pub fn compile_plain(dir: &Path, name: &str, sources: &[PathBuf], flags: &[&str]
     let program = dir.join(name);
     run(compiler().arg("-o").arg(&program).args(sources).args(flags));
     program
-}
-
-/// Builds another package of this workspace, as these tests were built, and gives one of its files. Without cargo (a
-/// test program that was started by hand) the file is what was built before.
-pub fn package(package: &str, file: &str) -> PathBuf {
-    if let Some(cargo) = std::env::var_os("CARGO") {
-        let mut build = Command::new(cargo);
-        build.current_dir(root()).args(["build", "--locked", "--quiet", "--package", package]);
-        build.arg("--target-dir").arg(output_dir().parent().expect("a directory"));
-        if output_dir().ends_with("release") {
-            build.arg("--release");
-        }
-        run(&mut build);
-    }
-    output_dir().join(file)
 }
 
 /// Writes a source file and compiles it.

@@ -6,6 +6,8 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use crate::c::program;
+
 /// A daemon with the embedded engine, ended when dropped.
 pub struct Daemon {
     child: Child,
@@ -22,7 +24,7 @@ impl Daemon {
     pub fn start_with(directory: &Path, arguments: &[&str]) -> Self {
         let path = directory.join("pfkeyd.sock");
         let (ready, started) = nix::unistd::pipe().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_pfkeyd"))
+        let child = Command::new(program("pfkeyd"))
             .args(arguments)
             .args(["--listen", path.to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
             .spawn()
@@ -41,7 +43,7 @@ impl Daemon {
 
     /// A `pfkey` that talks to it.
     pub fn pfkey(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pfkey"));
+        let mut command = Command::new(program("pfkey"));
         command.args(arguments).env("PFKEY_BACKEND", self.backend()).stdin(Stdio::null());
         command
     }

@@ -57,7 +57,7 @@ use pfkey_wire as wire;
 use crate::afkey::request::Request;
 pub use crate::afkey::{message, policy, sa};
 use crate::keyd::random::{self, Random};
-use crate::keyd::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Sources, Supported, Time};
+use crate::keyd::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
 use crate::wire::address::{family, to_xfrm};
 use crate::wire::layout::SadbXFilter;
 use crate::wire::sockaddr::{AF_INET, AF_INET6};
@@ -213,8 +213,6 @@ impl Engine {
         }
     }
 }
-
-impl Sources for Engine {}
 
 impl KeyEngine for Engine {
     type Dump = EngineDump;

@@ -15,7 +15,6 @@ pub mod random;
 mod service;
 mod sessions;
 mod sockets;
-mod sources;
 
 use std::time::Duration;
 
@@ -25,7 +24,6 @@ pub use outbox::{Audience, Context, DumpMessage, MessageBuffer, Outbox};
 pub use queue::{Queues, truesize};
 pub use service::{Service, SessionState};
 pub use sessions::{Session, SessionStatistics, Sessions};
-pub use sources::Sources;
 
 pub use pfkey_wire::Errno;
 
@@ -168,7 +166,7 @@ pub trait KeyEngine {
         None
     }
 
-    /// Takes news that it hears of by itself ([`Sources`]).
+    /// Takes news that it hears of by itself.
     fn event(&mut self, cx: &mut Context<'_>) {
         let _ = cx;
     }

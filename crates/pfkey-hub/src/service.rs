@@ -90,7 +90,7 @@ pub trait Service {
         let _ = (now, sink);
     }
 
-    /// Takes news that the engine hears of by itself ([`super::Sources`]).
+    /// Takes news that the engine hears of by itself.
     fn event(&mut self, now: Time, sink: &mut impl Sink) {
         let _ = (now, sink);
     }

@@ -3,7 +3,7 @@
 use super::number::SATYPE_MAX;
 use super::parse::check_framing;
 use super::{Context, Engine, Sockets};
-use crate::keyd::{Errno, Service, SessionId, SessionStatistics, Sessions, Sink, Sources, Time};
+use crate::keyd::{Errno, Service, SessionId, SessionStatistics, Sessions, Sink, Time};
 use crate::wire::{Header, Profile, SaType, WireError, Writer};
 
 /// The registered sessions of each SA type, as often as they registered, the first one first.
@@ -122,8 +122,6 @@ impl Hub {
         call(&mut self.engine, &mut Context { now, sockets: &mut delivery })
     }
 }
-
-impl Sources for Hub {}
 
 impl Service for Hub {
     fn open(&mut self) -> SessionId {

@@ -43,7 +43,7 @@ use pfkey_wire as wire;
 use crate::afkey::policy::Policy;
 use crate::afkey::request::Request;
 use crate::afkey::sa::SaId;
-use crate::keyd::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Sources, Supported, Time};
+use crate::keyd::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
 use crate::wire::{Extras, Message};
 use attribute::Writer;
 use change::{Changes, is_one_change};
@@ -215,9 +215,10 @@ impl XfrmEngine {
     }
 }
 
-impl Sources for XfrmEngine {
-    fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.inbox.as_fd()]
+/// What becomes readable when the kernel has news for it.
+impl AsFd for XfrmEngine {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inbox.as_fd()
     }
 }
 

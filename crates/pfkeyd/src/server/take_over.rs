@@ -8,10 +8,10 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 
 use super::receive::peek;
 use super::{Server, now};
-use crate::keyd::keeper::{Keeper, Slot, Unfinished, Word};
-use crate::keyd::log::log;
-use crate::keyd::{Service, SessionId, Sink, Sources};
+use crate::keeper::{Keeper, Slot, Unfinished, Word};
+use crate::log::log;
 use crate::wire::{HEADER_LEN, Header, MessageType, Profile, SEVERAL, Writer, several};
+use crate::{Service, SessionId, Sink, Sources};
 
 /// A request for a dump.
 pub(super) const fn is_dump(request: &Header) -> bool {

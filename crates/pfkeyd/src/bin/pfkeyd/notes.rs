@@ -4,10 +4,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
-use pfkey_rs::keyd::keeper::{Keeper, Slot, Unfinished, Word};
-use pfkey_rs::keyd::log::log;
-use pfkey_rs::keyd::{SessionId, SessionState, limits};
-use pfkey_rs::wire::Header;
+use pfkey_hub::{SessionId, SessionState};
+use pfkey_wire::Header;
+use pfkeyd::keeper::{Keeper, Slot, Unfinished, Word};
+use pfkeyd::limits;
+use pfkeyd::log::log;
 use zerocopy::IntoBytes;
 
 use super::child::end;

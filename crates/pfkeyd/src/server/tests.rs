@@ -16,9 +16,10 @@ use zerocopy::IntoBytes as _;
 
 use super::receive::consume;
 use super::{ATTEMPTS, Server};
-use crate::keyd::keeper::{Keeper, Slot, Unfinished, Word};
-use crate::keyd::{Service, SessionId, SessionState, SessionStatistics, Sink, Sources, Time};
+use crate::keeper::{Keeper, Slot, Unfinished, Word};
 use crate::wire::{HEADER_LEN, Header, MessageType, SEVERAL, SaType, WireError};
+use crate::{Service, SessionId, SessionState, Sink, Sources, Time};
+use pfkey_hub::SessionStatistics;
 
 fn sockets() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).expect("two sockets")

@@ -16,9 +16,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{SockFlag, accept4, getsockopt, sockopt};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use pfkey_rs::keyd::limits;
-use pfkey_rs::keyd::log::log;
-use pfkey_rs::wire::MAX_MESSAGE_LEN;
+use pfkey_wire::MAX_MESSAGE_LEN;
+use pfkeyd::limits;
+use pfkeyd::log::log;
 
 use super::child::fork_with;
 use super::link::{Heard, Kind, Link, SHORTAGE};

@@ -65,7 +65,7 @@ pub fn listen(path: &Path, mode: Option<u32>, guard: impl FnOnce(Gate, Link) -> 
     let served = Served::start(path, mode, guard)?;
     // What is left to do needs no right but that of a file's owner.
     nix::sys::prctl::set_no_new_privs()?;
-    pfkey_rs::socket::drop_capabilities()?;
+    pfkey_socket::drop_capabilities()?;
     loop {
         match signals.wait()? {
             Signal::SIGUSR1 => served.want_statistics(),
@@ -100,7 +100,7 @@ pub fn command(command: &[OsString], guard: impl FnOnce(Gate, Link) -> u8) -> io
     let mut child = match spawn(command, &backend, before) {
         Ok(child) => child,
         Err(error) => {
-            pfkey_rs::keyd::log::log(&format!("pfkeyd: {}: {error}", command[0].to_string_lossy()));
+            pfkeyd::log::log(&format!("pfkeyd: {}: {error}", command[0].to_string_lossy()));
             served.end();
             let missing = error.kind() == io::ErrorKind::NotFound;
             return Ok(ExitCode::from(if missing { 127 } else { 126 }));

@@ -1,8 +1,9 @@
 //! The worker: serves the clients that the guardian holds.
 
-use pfkey_rs::keyd::log::log;
-use pfkey_rs::keyd::server::Server;
-use pfkey_rs::keyd::{Service, Sources};
+use pfkey_hub::Service;
+use pfkeyd::Sources;
+use pfkeyd::log::log;
+use pfkeyd::server::Server;
 
 use super::link::Kind;
 use super::notes::Notes;

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use pfkey_rs::wire::Extras;
+use pfkey_wire::Extras;
 
 pub const USAGE: &str = "\
 usage: pfkeyd [options] --listen PATH

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg};
 use zeroize::Zeroize;
 
-use crate::keyd::limits::ATTEMPTS;
+use crate::limits::ATTEMPTS;
 use crate::wire::MAX_MESSAGE_LEN;
 
 /// Takes the first message away from a descriptor.

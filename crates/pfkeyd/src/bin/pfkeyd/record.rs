@@ -10,9 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use pfkey_rs::keyd::log::log;
-use pfkey_rs::keyd::{Service, SessionId, SessionState, SessionStatistics, Sink, Sources, Time};
-use pfkey_rs::wire::{HEADER_LEN, Header, MessageType, WireError};
+use pfkey_hub::{Service, SessionId, SessionState, SessionStatistics, Sink, Time};
+use pfkey_wire::{HEADER_LEN, Header, MessageType, WireError};
+use pfkeyd::Sources;
+use pfkeyd::log::log;
 
 use super::child::{close_all_but, fork_with};
 use super::link::{Heard, Kind, Link};
@@ -332,8 +333,8 @@ impl<S: Service + Sources> Service for &mut Recorded<S> {
 
 #[cfg(test)]
 mod tests {
-    use pfkey_rs::engine::{Engine, LINUX};
-    use pfkey_rs::keyd::Hub;
+    use pfkey_engine::{Engine, LINUX};
+    use pfkey_hub::Hub;
 
     use super::*;
     use crate::notes::WORDS;

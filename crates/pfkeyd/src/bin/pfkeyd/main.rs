@@ -28,13 +28,14 @@ use std::rc::Rc;
 
 use nix::sys::signal::SigSet;
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
-use pfkey_rs::engine::{Dialect, Engine, LINUX, RFC2367};
-use pfkey_rs::keyd::log::log;
-use pfkey_rs::keyd::{Hub, Service, Sources, limits};
-use pfkey_rs::klips;
-use pfkey_rs::socket::inherited;
-use pfkey_rs::wire::Extras;
-use pfkey_rs::xfrm::{Events, XfrmEngine};
+use pfkey_engine::{Dialect, Engine, LINUX, RFC2367};
+use pfkey_hub::{Hub, Service};
+use pfkey_klips as klips;
+use pfkey_socket::inherited;
+use pfkey_wire::Extras;
+use pfkey_xfrm::{Events, XfrmEngine};
+use pfkeyd::log::log;
+use pfkeyd::{Sources, limits};
 
 use guardian::{Gate, Guardian};
 use link::Link;

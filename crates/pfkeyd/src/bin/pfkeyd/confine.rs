@@ -3,7 +3,7 @@
 
 use std::io;
 
-use pfkey_rs::socket::become_unprivileged;
+use pfkey_socket::become_unprivileged;
 
 /// The uid and gid of a pfkeyd that was started by root. Debian's policy reserves it and nobody has it (65534, nobody, is
 /// shared by many who could signal each other).
