@@ -40,7 +40,7 @@ PROGRAMS = sadb_add sadb_dump sadb_register sadb_static sadb_dynamic spd two_lis
 all: build
 
 build:
-	PFKEYD_PATH=$(SBINDIR)/pfkeyd $(CARGO) build --locked --release --package libpfkey_rs --package pfkeyd --package pfkey_preload
+	PFKEYD_PATH=$(SBINDIR)/pfkeyd $(CARGO) build --locked --release --package libpfkey_rs --package pfkeyd --package pfkey-cli --package pfkey_preload
 
 headers:
 	cbindgen --version | grep -qx 'cbindgen $(CBINDGEN_VERSION)' || \

@@ -5,6 +5,8 @@
 
 use std::ffi::CStr;
 
+use pfkey::policy_text::{DumpError, PolicyError, PolicyErrorKind, PolicySpec, TooLong};
+
 use crate::align::AlignError;
 
 macro_rules! codes {
@@ -110,6 +112,58 @@ codes! {
     Max = 30, "Unknown error";
 }
 
+impl From<PolicyError> for Code {
+    /// The code with which `ipsec_set_policy` fails; [`Code::after_policy`] says when it is not set.
+    fn from(error: PolicyError) -> Self {
+        match error.kind {
+            PolicyErrorKind::Syntax { .. } => Self::InvalidArgument,
+            PolicyErrorKind::FewArguments { .. } => Self::FewArguments,
+            PolicyErrorKind::PriorityOffset => Self::InvalidPriorityOffset,
+            PolicyErrorKind::PriorityBaseOffset => Self::InvalidPriorityBaseOffset,
+            PolicyErrorKind::Direction => Self::InvalidDirection,
+            PolicyErrorKind::TunnelWithoutAddresses => Self::InvalidAddress,
+            PolicyErrorKind::FamilyMismatch => Self::FamilyMismatch,
+            PolicyErrorKind::Address(_) => Self::SystemError,
+            PolicyErrorKind::TooLong | PolicyErrorKind::NoMemory => Self::NoBuffers,
+        }
+    }
+}
+
+impl From<DumpError> for Code {
+    fn from(error: DumpError) -> Self {
+        match error {
+            DumpError::Message => Self::InvalidMessage,
+            DumpError::ExtensionType => Self::InvalidExtensionType,
+            DumpError::Direction => Self::InvalidDirection,
+            DumpError::Policy => Self::InvalidPolicy,
+            DumpError::Proto => Self::InvalidProto,
+            DumpError::Mode => Self::InvalidMode,
+            DumpError::Address => Self::InvalidAddress,
+            DumpError::Level => Self::InvalidLevel,
+        }
+    }
+}
+
+impl From<TooLong> for Code {
+    fn from(_: TooLong) -> Self {
+        Self::NoBuffers
+    }
+}
+
+impl Code {
+    /// The code after `ipsec_set_policy`, from the one before it: where the text set none, that one stays, unless it was
+    /// [`Code::NoError`], which becomes [`Code::InvalidArgument`].
+    #[must_use]
+    pub fn after_policy(result: &Result<PolicySpec, PolicyError>, is_set: bool, before: Self) -> Self {
+        match result {
+            Ok(_) => Self::NoError,
+            Err(error) if is_set => (*error).into(),
+            Err(_) if before == Self::NoError => Self::InvalidArgument,
+            Err(_) => before,
+        }
+    }
+}
+
 impl From<AlignError> for Code {
     fn from(error: AlignError) -> Self {
         match error {
@@ -128,6 +182,8 @@ impl From<AlignError> for Code {
 
 #[cfg(test)]
 mod tests {
+    use pfkey::policy_text::parse;
+
     use super::Code;
 
     #[test]
@@ -142,5 +198,17 @@ mod tests {
         for code in (0..=30).map(Code::from_number) {
             assert_eq!(code.c_text().to_str(), Ok(code.text()));
         }
+    }
+
+    #[test]
+    fn a_stale_code_stays_until_a_policy_has_its_header() {
+        let after = |text: &[u8], before: Code| {
+            let outcome = parse(text);
+            Code::after_policy(&outcome.result, outcome.sets_code, before)
+        };
+        assert_eq!(after(b"bogus", Code::InvalidSpi), Code::InvalidSpi);
+        assert_eq!(after(b"bogus", Code::NoError), Code::InvalidArgument);
+        assert_eq!(after(b"in bogus", Code::InvalidSpi), Code::InvalidArgument);
+        assert_eq!(after(b"in none", Code::InvalidSpi), Code::NoError);
     }
 }

@@ -21,14 +21,12 @@
 #![deny(unsafe_code)]
 
 pub mod align;
-pub mod batch;
 pub mod capi;
 pub mod error;
-pub mod listing;
-pub mod policy;
 pub mod print;
 pub mod request;
 
+pub use pfkey::{batch, listing, policy_text as policy};
 pub use pfkey_engine as engine;
 pub use pfkey_hub as keyd;
 pub use pfkey_klips as klips;

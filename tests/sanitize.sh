@@ -52,9 +52,9 @@ asan() {
       "$cargo" "$@" --target "$host" --target-dir target/sanitize
   }
   # The shared object for the C programs.
-  asan_cargo build --locked --quiet --lib --bins || { failed=1; return; }
+  asan_cargo build --locked --quiet || { failed=1; return; }
   # shellcheck disable=SC2046
-  run asan asan_cargo test --locked --no-fail-fast --lib $(integration)
+  run asan asan_cargo test --locked --no-fail-fast --lib --bins $(integration)
 }
 
 valgrind_part() {
@@ -116,12 +116,11 @@ miri() {
   # Interfaces' names are foreign functions that it lacks, and a loop of thousands takes it minutes.
   # shellcheck disable=SC2086
   run "miri, unit tests" env RUST_BACKTRACE=0 MIRIFLAGS="-Zmiri-disable-isolation" "$cargo" $toolchain miri test --locked \
-    --target-dir target/sanitize-miri --no-default-features --lib -- \
-    wire:: policy:: print:: request:: capi:: error:: afkey:: \
+    --target-dir target/sanitize-miri --package libpfkey_rs --package pfkey --package pfkey-wire --package pfkey-model --lib -- \
     --skip a_scope_is_a_name_only_where_it_is_one --skip more_requests_than_the_length_field_can_count
   # shellcheck disable=SC2086
   run "miri, capi's arguments" env RUST_BACKTRACE=0 MIRIFLAGS="-Zmiri-disable-isolation" "$cargo" $toolchain miri test --locked \
-    --target-dir target/sanitize-miri --no-default-features --test capi_arguments
+    --target-dir target/sanitize-miri --test capi_arguments
 }
 
 for part in ${PARTS:-asan valgrind tsan miri}; do

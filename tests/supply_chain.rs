@@ -12,7 +12,7 @@ use serde_json::Value;
 
 const NOTICES: &str = "THIRD-PARTY.md";
 /// The packages of which `make install` installs something.
-const INSTALLED: [&str; 4] = ["libpfkey_rs", "pfkeyd", "pfkey_preload", "pfkey_compat"];
+const INSTALLED: [&str; 5] = ["libpfkey_rs", "pfkeyd", "pfkey-cli", "pfkey_preload", "pfkey_compat"];
 /// The programs and libraries are for Linux, whose processor makes no difference here.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -168,6 +168,7 @@ fn the_notices_are_installed_and_removed() {
     }
     c::package("pfkey_preload", "libpfkey_preload.so");
     c::package("pfkeyd", "pfkeyd");
+    c::package("pfkey-cli", "pfkey");
     let stage = c::scratch("supply_chain_install").join("stage");
     let make = |target: &str| {
         let mut make = Command::new("make");

@@ -13,18 +13,18 @@ macro_rules! command_file {
     };
 }
 command_file! {
-    "../../src/bin/pfkey/channel.rs" channel
-    "../../src/bin/pfkey/execute.rs" execute
-    "../../src/bin/pfkey/explain.rs" explain
-    "../../src/bin/pfkey/failure.rs" failure
-    "../../src/bin/pfkey/json.rs" json
-    "../../src/bin/pfkey/load.rs" load
-    "../../src/bin/pfkey/model/mod.rs" model
-    "../../src/bin/pfkey/output.rs" output
-    "../../src/bin/pfkey/setkey/mod.rs" setkey
-    "../../src/bin/pfkey/show.rs" show
-    "../../src/bin/pfkey/state.rs" state
-    "../../src/bin/pfkey/undo.rs" undo
+    "../../crates/pfkey-cli/src/channel.rs" channel
+    "../../crates/pfkey-cli/src/execute.rs" execute
+    "../../crates/pfkey-cli/src/explain.rs" explain
+    "../../crates/pfkey-cli/src/failure.rs" failure
+    "../../crates/pfkey-cli/src/json.rs" json
+    "../../crates/pfkey-cli/src/load.rs" load
+    "../../crates/pfkey-cli/src/model/mod.rs" model
+    "../../crates/pfkey-cli/src/output.rs" output
+    "../../crates/pfkey-cli/src/setkey/mod.rs" setkey
+    "../../crates/pfkey-cli/src/show.rs" show
+    "../../crates/pfkey-cli/src/state.rs" state
+    "../../crates/pfkey-cli/src/undo.rs" undo
 }
 
 use model::policy::{Policy, PolicyEntry};

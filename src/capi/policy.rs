@@ -30,10 +30,10 @@ pub unsafe extern "C-unwind" fn ipsec_set_policy(msg: *const c_char, len: c_int)
         if let Some(line) = &parsed.diagnostic {
             let _ = write!(Stream::stderr(), "{line}");
         }
-        let code = parsed.code_after(error::get());
+        let code = Code::after_policy(&parsed.result, parsed.sets_code, error::get());
         match parsed.result {
             Ok(spec) => {
-                let mut block = Block::zeroed(spec.byte_len()?)?;
+                let mut block = Block::zeroed(spec.byte_len().map_err(Code::from)?)?;
                 spec.write(block.bytes());
                 error::set(Code::NoError);
                 Ok(block.into_c())
@@ -72,7 +72,8 @@ unsafe fn dump(policy: *const c_char, delimiter: *const c_char, with_ports: bool
             unsafe { CStr::from_ptr(delimiter) }
         };
         let mut len = 0;
-        policy::dump_to(bytes, delimiter.to_bytes(), with_ports, &mut |piece| len += piece.len())?;
+        policy::dump_to(bytes, delimiter.to_bytes(), with_ports, &mut |piece| len += piece.len())
+            .map_err(Code::from)?;
         // With a NUL behind it.
         let mut block = Block::zeroed(len + 1)?;
         let mut room = block.bytes().get_mut(..len).unwrap_or_default();
@@ -82,7 +83,8 @@ unsafe fn dump(policy: *const c_char, delimiter: *const c_char, with_ports: bool
             let (to, rest) = std::mem::take(&mut room).split_at_mut(len);
             to.copy_from_slice(&piece[..len]);
             room = rest;
-        })?;
+        })
+        .map_err(Code::from)?;
         Ok(block.into_c())
     })
 }

@@ -100,7 +100,8 @@ fn put_policy(
             put!(out, "\n");
             Code::NoError
         }
-        Err(code) => {
+        Err(error) => {
+            let code = Code::from(error);
             put!(out, "\n\tPolicy:[{}]\n", code.text());
             code
         }

@@ -22,7 +22,7 @@ pub fn program(name: &str) -> &'static str {
     }
     let path = match std::env::var(name.to_uppercase()) {
         Ok(path) if !path.is_empty() => path,
-        _ => package(if name == "pfkey" { "libpfkey_rs" } else { name }, name).to_str().expect("a path").to_owned(),
+        _ => package(if name == "pfkey" { "pfkey-cli" } else { name }, name).to_str().expect("a path").to_owned(),
     };
     paths.entry(name.to_owned()).or_insert(path.leak())
 }

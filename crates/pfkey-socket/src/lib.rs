@@ -10,6 +10,7 @@
 mod choose;
 mod error;
 mod headers;
+mod interface;
 mod opened;
 mod place;
 mod remembered;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 pub use choose::{Backend, extras, open, open_with, open_with_cloexec, set_extras};
 pub use error::{OpenError, Step};
 pub use headers::Headers;
+pub use interface::{INTERFACE_NAME, interface_name};
 use pfkey_wire as wire;
 pub use place::find_pfkeyd;
 pub use remembered::remember_pfkeyd;

@@ -22,13 +22,16 @@
 #![forbid(unsafe_code)]
 
 mod algorithm;
+pub mod batch;
 mod calls;
 mod client;
 mod dump;
 mod error;
 mod event;
 mod key_manager;
+pub mod listing;
 mod policy;
+pub mod policy_text;
 mod received;
 mod request;
 mod sa;
@@ -36,6 +39,7 @@ mod sa;
 use pfkey_model as model;
 use pfkey_socket as socket;
 pub use pfkey_wire as wire;
+use pfkey_xfrm as xfrm;
 
 pub use algorithm::{Cipher, Compression, Hmac};
 pub use calls::{Call, Calls};

@@ -1,0 +1,61 @@
+//! One command of the file language, carried out.
+
+use std::net::SocketAddr;
+
+use pfkey_wire::{MessageType, SaType};
+
+use crate::channel::Channel;
+use crate::failure::Failure;
+use crate::model::policy::Policy;
+use crate::model::sa::Sa;
+use crate::output::{Out, View};
+use crate::setkey::Action;
+use crate::{show, state};
+
+/// Sends what the command says, and shows what it asks to see.
+pub fn execute(channel: &mut Channel, out: &mut Out, view: View, action: &Action) -> Result<(), Failure> {
+    match action {
+        Action::Add(sa) => about_sa(channel, "add", MessageType::ADD, sa),
+        Action::Update(sa) => about_sa(channel, "update", MessageType::UPDATE, sa),
+        Action::GetSpi(sa) => about_sa(channel, "getspi", MessageType::GETSPI, sa),
+        Action::Delete(sa) => about_sa(channel, "delete", MessageType::DELETE, sa),
+        Action::Get(sa) => show::sa(channel, out, view, sa),
+        Action::DeleteAll(satype, src, dst) => delete_all(channel, *satype, *src, *dst),
+        Action::Flush(satype) => channel.header_request(MessageType::FLUSH, *satype),
+        Action::Dump(satype) => show::sad(channel, out, view, *satype),
+        Action::SpdAdd(policy) => about_policy(channel, "add", MessageType::X_SPDADD, policy),
+        Action::SpdUpdate(policy) => about_policy(channel, "update", MessageType::X_SPDUPDATE, policy),
+        Action::SpdDelete(policy, copy) => match about_policy(channel, "delete", MessageType::X_SPDDELETE, policy) {
+            Err(Failure::Refused { errno: libc::ENOENT, .. }) if *copy => Ok(()),
+            other => other,
+        },
+        Action::SpdFlush => channel.header_request(MessageType::X_SPDFLUSH, SaType::UNSPEC),
+        Action::SpdDump => show::spd(channel, out, view, None, false),
+    }
+}
+
+/// ADD, UPDATE, GETSPI or DELETE.
+pub fn about_sa(channel: &mut Channel, verb: &str, msg_type: MessageType, sa: &Sa) -> Result<(), Failure> {
+    let what = format!("{verb} {}", sa.title());
+    channel.request(&what, |seq, pid, buffer| sa.write(msg_type, seq, pid, buffer), |_| ())
+}
+
+/// X_SPDADD, X_SPDUPDATE or X_SPDDELETE.
+pub fn about_policy(channel: &mut Channel, verb: &str, msg_type: MessageType, policy: &Policy) -> Result<(), Failure> {
+    let what = format!("{verb} {}", policy.title());
+    channel.request(&what, |seq, pid, buffer| policy.write(msg_type, seq, pid, buffer), |_| ())
+}
+
+/// Linux deletes SAs one by one only.
+pub fn delete_all(channel: &mut Channel, satype: SaType, src: SocketAddr, dst: SocketAddr) -> Result<(), Failure> {
+    for entry in state::sas(channel, satype)? {
+        if (entry.sa.src.ip(), entry.sa.dst.ip()) == (src.ip(), dst.ip()) {
+            match about_sa(channel, "delete", MessageType::DELETE, &entry.sa) {
+                // It expired meanwhile, or is a larval SA without an SPI.
+                Err(Failure::Refused { errno: libc::ESRCH, .. }) => {}
+                other => other?,
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! The parser against what setkey itself sends, and against texts that are wrong.
+
+use pfkey_wire::{MessageType as M, PolicyDirection, SaType};
+
+use super::{Action, Lines, parse};
+use crate::channel::header_only;
+
+/// The message of a command, as setkey numbers it.
+fn message(action: &Action) -> Vec<u8> {
+    let (seq, pid) = (0, 0x0102_0304);
+    let mut buffer = vec![0xa5; 4096];
+    let len = match action {
+        Action::Add(sa) => sa.write(M::ADD, seq, pid, &mut buffer),
+        Action::Update(sa) => sa.write(M::UPDATE, seq, pid, &mut buffer),
+        Action::GetSpi(sa) => sa.write(M::GETSPI, seq, pid, &mut buffer),
+        Action::Get(sa) => sa.write(M::GET, seq, pid, &mut buffer),
+        Action::Delete(sa) => sa.write(M::DELETE, seq, pid, &mut buffer),
+        Action::Flush(satype) => header_only(M::FLUSH, *satype, seq, pid, &mut buffer),
+        Action::Dump(satype) | Action::DeleteAll(satype, ..) => header_only(M::DUMP, *satype, seq, pid, &mut buffer),
+        Action::SpdAdd(policy) => policy.write(M::X_SPDADD, seq, pid, &mut buffer),
+        Action::SpdUpdate(policy) => policy.write(M::X_SPDUPDATE, seq, pid, &mut buffer),
+        Action::SpdDelete(policy, _) => policy.write(M::X_SPDDELETE, seq, pid, &mut buffer),
+        Action::SpdFlush => header_only(M::X_SPDFLUSH, SaType::UNSPEC, seq, pid, &mut buffer),
+        Action::SpdDump => header_only(M::X_SPDDUMP, SaType::UNSPEC, seq, pid, &mut buffer),
+    };
+    buffer.truncate(len.unwrap());
+    buffer
+}
+
+fn actions(text: &str) -> Vec<Action> {
+    let parsed = parse(text.as_bytes(), false);
+    assert_eq!(parsed.errors, [], "{text}");
+    parsed.commands.into_iter().map(|command| command.action).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[test]
+fn the_bytes_are_setkeys() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/setkey_raw.jsonl");
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut compared = 0;
+    for line in text.lines() {
+        let golden: serde_json::Value = serde_json::from_str(line).unwrap();
+        let command = golden["command"].as_str().unwrap();
+        let sent: Vec<_> = golden["sent"].as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_owned()).collect();
+        let ours: Vec<_> = actions(command).iter().map(|action| hex(&message(action))).collect();
+        assert_eq!(ours, sent, "{command}");
+        compared += 1;
+    }
+    assert_eq!(compared, 16);
+}
+
+/// What is wrong with a text, as `LINE:COLUMN: TEXT`.
+fn complaints(text: &str) -> Vec<String> {
+    let parsed = parse(text.as_bytes(), false);
+    assert!(parsed.commands.is_empty());
+    let lines = Lines::new(text.as_bytes());
+    let all = parsed.errors.iter().map(|error| {
+        let (line, column) = lines.locate(error.at);
+        format!("{line}:{column}: {}", error.text)
+    });
+    all.collect()
+}
+
+#[test]
+fn errors_say_where_and_what() {
+    for (text, complaint) in [
+        ("ad 1.2.3.4;", "1:1: unknown command 'ad'; did you mean 'add'?"),
+        ("flush", "1:6: ';' expected, not the end"),
+        ("flush esq;", "1:7: unknown protocol 'esq'; did you mean 'esp'?"),
+        ("\n add 1.2.3.4 -n esp 1;", "2:14: an address expected, not '-n'"),
+        ("add 1.2.3.4 ::1 esp 1 -E null;", "1:17: one address is IPv4 and the other IPv6"),
+        ("add -6 1.2.3.4 ::1 esp 1 -E null;", "1:8: '1.2.3.4' has no IPv6 address"),
+        ("add -n no.such 1.2.3.4 esp 1 -E null;", "1:8: 'no.such' is no numeric address"),
+        ("add 1.2.3.4 1.2.3.5 esp 0x100000000 -E null;", "1:25: this SPI has more than 32 bits"),
+        ("add 1.2.3.4 1.2.3.5 esp 4096;", "1:21: esp needs -E ALGORITHM KEY (or -E null)"),
+        ("add 1.2.3.4 1.2.3.5 ah 4096;", "1:21: ah needs -A ALGORITHM KEY"),
+        (
+            "add 1.2.3.4 1.2.3.5 ah 4096 -A hmac-sha265 0x00;",
+            "1:32: unknown authentication algorithm 'hmac-sha265'; did you mean 'hmac-sha256'?",
+        ),
+        (
+            "add 1.2.3.4 1.2.3.5 esp 4096 -E aes-cbc 0x0011;",
+            "1:41: aes-cbc takes a key of 128 or 192 or 256 bits; this one has 16",
+        ),
+        ("add 1.2.3.4 1.2.3.5 esp 4096 -E aes-cbc 0x00g1;", "1:45: this is no hexadecimal digit"),
+        ("add 1.2.3.4 1.2.3.5 esp 4096 -E aes-cbc ;", "1:41: a key expected: \"text\", or 0x and hexadecimal digits"),
+        ("add 1.2.3.4 1.2.3.5 esp 4096 -E aes-cbc \"abc;\nflush;", "1:41: this string is not closed"),
+        ("add 1.2.3.4 1.2.3.5 esp 4096 -m tunel -E null;", "1:33: unknown mode 'tunel'; did you mean 'tunnel'?"),
+        ("add 1.2.3.4 1.2.3.5 esp 4096 -r 300 -E null;", "1:33: '300': a replay window goes up to 255"),
+        ("add 1.2.3.4[70000] 1.2.3.5 esp-udp 4096 -E null;", "1:13: 70000: ports go up to 65535"),
+        ("add 1.2.3.4 1.2.3.5 tcp 4096 -A tcp-md5 \"x\";", "1:21: Linux has no SAs for TCP-MD5"),
+        ("spdadd tagged \"x\" -P out none;", "1:8: Linux has no policies for PF tags"),
+        ("spdadd 1.0.0.0/33 2.0.0.0/8 any -P out none;", "1:16: '33': a prefix length goes up to 32"),
+        (
+            "spdadd 1.0.0.0/8 2.0.0.0/8 tpc -P out none;",
+            "1:28: unknown upper-layer protocol 'tpc'; did you mean 'tcp'?",
+        ),
+        (
+            "spdadd 1.0.0.0/8 2.0.0.0/8 icmp6 135 -P out none;",
+            "1:34: TYPE,CODE (numbers up to 255) expected, not '135'",
+        ),
+        ("spdadd 1.0.0.0/8 2.0.0.0/8 any none;", "1:32: -P and a policy expected, not 'none'"),
+        ("spdadd 1.0.0.0/8 2.0.0.0/8 any -P out;", "1:38: discard, none or ipsec expected"),
+        ("spdadd 1.0.0.0/8 2.0.0.0/8 any\n-P out ipsec\n  esp/tunnel//require;", "3:3: tunnel without addresses"),
+        ("spdadd 1.0.0.0/8 2.0.0.0/8 any -P out \"none\";", "1:39: '\"' has no place in a policy"),
+        ("spdadd 1.0.0.0/8 2.0.0.0/8 any -P out bypass;", "1:35: entrust and bypass are for sockets, not for the SPD"),
+    ] {
+        assert_eq!(complaints(text), [complaint], "{text}");
+    }
+    let policy = complaints("spdadd 1.0.0.0/8 2.0.0.0/8 any -P out ipsec esp/transprt//require;");
+    assert!(policy[0].starts_with("1:49: ") && policy[0].ends_with("did you mean 'transport'?"), "{policy:?}");
+}
+
+#[test]
+fn every_error_of_a_file_is_told_and_no_command_of_it_is_kept() {
+    let found = complaints("flsh;\nspdflush;\ndump xx;\nadd 1.2.3.4;\nflush;\n");
+    assert_eq!(found.len(), 3);
+    assert!(found[0].starts_with("1:1:") && found[1].starts_with("3:6:") && found[2].starts_with("4:12:"), "{found:?}");
+}
+
+#[test]
+fn complaints_never_show_keys() {
+    for text in [
+        "add 1.2.3.4 1.2.3.5 esp 4096 0xdeadbeefdeadbeefdeadbeef;",
+        "add 1.2.3.4 1.2.3.5 esp 4096 -E aes-cbc 0xdeadbeefxx;",
+        "add 1.2.3.4 1.2.3.5 esp 4096 -E aes-cbc deadbeef;",
+        "add 1.2.3.4 1.2.3.5 esp 4096 -E \"deadbeef\";",
+        "add 1.2.3.4 1.2.3.5 esp 4096 -E null \"deadbeef\";",
+    ] {
+        let found = complaints(text);
+        assert!(found.len() == 1 && !found[0].contains("deadbeef"), "{found:?}");
+    }
+}
+
+#[test]
+fn keys_in_all_notations() {
+    let key = |text: &str| match actions(&format!("add 1.2.3.4 1.2.3.5 esp 4096 -E blowfish-cbc {text};")).remove(0) {
+        Action::Add(sa) => sa.encrypt_key.unwrap().to_vec(),
+        _ => panic!(),
+    };
+    assert_eq!(key("0x0011AAbbff"), [0, 0x11, 0xaa, 0xbb, 0xff]);
+    // An odd number of digits begins with half a byte, as in setkey.
+    assert_eq!(key("0X123456789"), [1, 0x23, 0x45, 0x67, 0x89]);
+    assert_eq!(key("\"a;#b c\""), b"a;#b c");
+}
+
+#[test]
+fn inbound_policies_are_copied_for_forwarded_packets() {
+    let directions = |text: &str, kernel: bool| -> Vec<u8> {
+        let parsed = parse(text.as_bytes(), kernel);
+        assert_eq!(parsed.errors, []);
+        let policies = parsed.commands.iter().map(|command| match &command.action {
+            Action::SpdAdd(p) | Action::SpdUpdate(p) | Action::SpdDelete(p, _) => p.spec.direction.0,
+            _ => 0,
+        });
+        policies.collect()
+    };
+    let both = [PolicyDirection::INBOUND.0, PolicyDirection::FWD.0];
+    let one = "spdadd 1.0.0.0/8 2.0.0.0/8 any -P in none;";
+    assert_eq!(directions(one, false), both);
+    assert_eq!(directions(one, true), both[..1]);
+    assert_eq!(directions(&one.replace("spdadd", "spdadd -k"), false), both[..1]);
+    assert_eq!(directions(&one.replace("spdadd", "spddelete"), false), both);
+    // A file with its own policy for forwarded packets gets no copy on top of it.
+    let own = "spdadd 1.0.0.0/8 2.0.0.0/8 any -P in none; spdadd 1.0.0.0/8 2.0.0.0/8 any -P fwd discard;";
+    assert_eq!(directions(own, false), both);
+}
+
+#[test]
+fn a_copy_asks_for_no_unique_sa() {
+    let text = "spdadd 1.0.0.0/8 2.0.0.0/8 any -P in ipsec esp/transport//unique:7 ah/transport//unique:8;";
+    match actions(text).remove(1) {
+        Action::SpdAdd(policy) => {
+            let reqids: Vec<_> = policy.spec.requests.iter().map(|r| (r.level.0, r.reqid)).collect();
+            assert_eq!(reqids, [(2, 0), (3, 8)]);
+        }
+        _ => panic!(),
+    }
+}
+
+#[test]
+fn what_setkey_takes_and_few_use() {
+    for (text, commands) in [
+        ("", 0),
+        (" ; ;# nothing\r\n", 0),
+        ("flush;dump esp;exit;nonsense", 2),
+        ("spdadd 10.0.0.1 10.0.0.2 gre 1234 -P out none;", 1),
+        ("spdadd 10.0.0.1[http] 10.0.0.2[any] 6 -P out none;", 1),
+        ("spdadd -46n 1::/64 2::/64 ip4 -P fwd discard;", 1),
+        ("add 1.2.3.4 1.2.3.5 esp-udp 9.9.9.9 0x1000 -E null;", 1),
+        ("add 1.2.3.4 1.2.3.5 ah-old 0x1000 -A keyed-md5 \"1234567890123456\";", 1),
+        ("add 1.2.3.4 1.2.3.5 ipcomp 0x1000 -C deflate -R;", 1),
+        ("update 1.2.3.4 1.2.3.5 esp 0x1000 -f seq-pad -f zero-pad -E des-deriv 0x0011223344556677;", 1),
+        ("deleteall 1.2.3.4 1.2.3.5 esp; spdupdate ::/0 ::/0 any -P out prio low - 7 none;", 2),
+    ] {
+        assert_eq!(actions(text).len(), commands, "{text}");
+    }
+}
+
+#[test]
+fn a_sas_selector_label_and_limits() {
+    let text = "add 1.2.3.4 1.2.3.5 esp 4096 -proxy 10.0.0.0/8 -ctx 1 1 \"a:b\" -uh 5 -ps 6 -E null;";
+    match actions(text).remove(0) {
+        Action::Add(sa) => {
+            assert_eq!(sa.proxy, Some(("10.0.0.0:0".parse().unwrap(), 8)));
+            assert_eq!(sa.context.unwrap().text, b"a:b\0");
+            assert_eq!((sa.hard.usetime, sa.soft.allocations), (5, 6));
+        }
+        _ => panic!(),
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_give_commands_or_complaints(text in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        let parsed = parse(&text, false);
+        let lines = Lines::new(&text);
+        for error in parsed.errors {
+            lines.locate(error.at);
+        }
+    }
+
+    #[test]
+    fn any_words_give_commands_or_complaints(words in proptest::collection::vec(proptest::sample::select(vec![
+        "add", "-n", "1.2.3.4", "::1", "esp", "ah", "esp-udp", "0x1000", "-E", "-A", "-C", "-m", "tunnel", "aes-cbc",
+        "\"", "0x00", "null", ";", "[", "]", "/", "24", "spdadd", "-P", "out", "in", "ipsec", "esp/transport//require",
+        "any", "icmp6", "1,2", "-ctx", "#", "\n", "deflate", "-f", "-lh",
+    ]), 0..30)) {
+        let _ = parse(words.join(" ").as_bytes(), false);
+    }
+}
