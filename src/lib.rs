@@ -1,23 +1,17 @@
 //! libipsec (PF_KEYv2, RFC 2367) rebuilt in Rust.
 //!
-//! The map, from the bytes outwards; imports run this way only:
+//! This package is the C ABI and what is libipsec's alone:
 //!
-//! | room | what it does |
+//! | module | what it does |
 //! |---|---|
-//! | [`wire`] | PF_KEYv2 messages as bytes: numbers, layouts, a validated view, a writer (the crate `pfkey-wire`) |
-//! | [`policy`] | policy specifications: text ⇄ typed ⇄ `sadb_x_policy` bytes |
-//! | [`request`] | what a key manager asks for, typed, and as messages |
-//! | [`align`] | libipsec's own checks of messages |
-//! | [`print`] | messages as people read them |
-//! | [`socket`] | opening a PF_KEY descriptor and moving messages over it (the crate `pfkey-socket`) |
-//! | [`afkey`] | what af_key makes of requests, and how it shows SAs and policies; shared by the engines (the crate `pfkey-model`) |
-//! | [`engine`] | the embedded key engine |
-//! | [`xfrm`] | a key engine over XFRM netlink: the kernel's own SAs and policies |
-//! | [`keyd`] | serving PF_KEY sockets from a [`keyd::KeyEngine`] |
-//! | [`klips`] | another PF_KEY stack: Openswan KLIPS's SAs, groups and eroutes |
-//! | [`batch`] | many requests at once |
-//! | [`listing`] | every SA behind a descriptor, by the shortest way |
 //! | [`capi`] | the C ABI |
+//! | [`request`] | what libipsec's calls ask for, typed, and as messages |
+//! | [`align`] | libipsec's own checks of messages |
+//! | [`print`] | messages as libipsec prints them |
+//! | [`error`] | libipsec's error codes |
+//!
+//! All else are crates of their own (`docs/design.md` draws them), which are named here for the tests. A Rust program depends
+//! on the crate `pfkey`, not on this one, whose functions are libipsec's.
 #![deny(unsafe_code)]
 
 pub mod align;

@@ -48,6 +48,7 @@ ticker=$!
 trap 'kill $ticker 2>&-; wait $ticker' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+$cargo build --locked || exit 1
 { $cargo test --locked --no-fail-fast -- --show-output 2>&1; echo "status $?"; } | while IFS= read -r line; do
   printf '%s\n' "$line" >&3
   case $line in

@@ -11,7 +11,7 @@ use super::{ExtensionType, HEADER_LEN, Header, MAX_MESSAGE_LEN, Profile, Rule, W
 /// reserved fields are zero whatever the buffer held.
 ///
 /// ```
-/// use pfkey_rs::wire::{Header, MessageType, Profile, SaType, Writer};
+/// use pfkey_wire::{Header, MessageType, Profile, SaType, Writer};
 /// let mut buffer = [0xff; 64];
 /// let writer = Writer::new(&mut buffer, Header::new(MessageType::FLUSH, SaType::ESP, 7, 4242), Profile::Linux);
 /// assert_eq!(writer.finish().unwrap().len(), 16);

@@ -16,11 +16,11 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use pfkey_rs::engine::resolve::lookup::{Outcome, Resolver};
-//! use pfkey_rs::engine::resolve::path::Path;
-//! use pfkey_rs::engine::{Engine, Flow, LINUX};
-//! use pfkey_rs::keyd::{Hub, Queues, Service as _};
-//! use pfkey_rs::wire::Ends;
+//! use pfkey_engine::resolve::lookup::{Outcome, Resolver};
+//! use pfkey_engine::resolve::path::Path;
+//! use pfkey_engine::{Engine, Flow, LINUX};
+//! use pfkey_hub::{Hub, Queues, Service as _};
+//! use pfkey_wire::Ends;
 //!
 //! let mut hub = Hub::new(Engine::new(&LINUX));
 //! let (mut queues, mut resolver) = (Queues::new(), Resolver::default());

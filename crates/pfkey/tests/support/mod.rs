@@ -12,7 +12,7 @@ pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a name");
     let program = test.ancestors().nth(2).expect("target/debug").join(name);
     if !program.exists() {
-        let built = Command::new(env!("CARGO")).args(["build", "--locked", "--quiet", "--bin", name]).status();
+        let built = Command::new(env!("CARGO")).args(["build", "--locked", "--quiet", "--package", name]).status();
         assert!(built.expect("cargo").success());
     }
     program
