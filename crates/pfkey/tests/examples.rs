@@ -8,10 +8,16 @@ use pfkey::{Cipher, Client, Hmac, Limits, Sa, SaType};
 mod support;
 use support::Daemon;
 
-/// An example, which cargo has built beside the tests.
+/// An example, which `cargo test` builds unless it is told what to test.
 fn example(name: &str) -> Command {
     let test = std::env::current_exe().expect("a test has a name");
-    Command::new(test.ancestors().nth(2).expect("target/debug").join("examples").join(name))
+    let example = test.ancestors().nth(2).expect("target/debug").join("examples").join(name);
+    if !example.exists() {
+        let package = env!("CARGO_PKG_NAME");
+        let arguments = ["build", "--locked", "--quiet", "--package", package, "--example", name];
+        assert!(Command::new(env!("CARGO")).args(arguments).status().expect("cargo").success());
+    }
+    Command::new(example)
 }
 
 /// An example that runs against a daemon.
