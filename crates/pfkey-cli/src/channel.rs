@@ -1,37 +1,19 @@
-//! A PF_KEY descriptor, used for requests and their answers.
+//! The command's PF_KEY descriptor: requests that it writes itself, and their answers.
 
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::AsRawFd;
+use std::time::Instant;
 
-use crate::failure::Unwritable;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv};
-use pfkey_socket::{self as socket, Backend};
-use pfkey_wire::{HEADER_LEN, Header, MAX_MESSAGE_LEN, Message, MessageType, Profile, SaType, Writer};
-use std::os::fd::AsFd;
-use zeroize::{Zeroize, Zeroizing};
+pub use pfkey::Received;
+use pfkey::{Backend, Client, Error, Request};
+use pfkey_wire::{HEADER_LEN, Header, MAX_MESSAGE_LEN, MessageType, Profile, SaType, Writer};
+use zeroize::Zeroizing;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Unwritable};
 
-/// How long an answer may take. AF_KEY and a pfkeyd have it ready when `send` returns.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A PF_KEY descriptor with a buffer; both ways carry keys, so the buffer is wiped.
+/// A client and what is written for it.
 pub struct Channel {
-    fd: OwnedFd,
-    pid: u32,
-    seq: u32,
+    client: Client,
     buffer: Zeroizing<Vec<u8>>,
-}
-
-/// A message that was received.
-pub struct Received<'a> {
-    /// The header as it came; its reserved field is a policy's reference count.
-    pub header: Header,
-    /// The message, `None` if its extensions make no sense.
-    pub message: Option<Message<'a>>,
-    /// Whether it is a promiscuous listener's copy.
-    pub wrapped: bool,
 }
 
 impl Channel {
@@ -42,103 +24,44 @@ impl Channel {
 
     /// Opens a given backend.
     pub fn open_with(backend: &Backend) -> Result<Self, Failure> {
-        let fd = socket::open_with(backend)?;
+        let client = Client::open_with(backend)?;
         // Keys pass through this process: no core dumps, no ptrace by others.
         let _ = nix::sys::prctl::set_dumpable(false);
-        Ok(Self { fd, pid: std::process::id(), seq: 0, buffer: Zeroizing::new(vec![0; MAX_MESSAGE_LEN]) })
+        Ok(Self { client, buffer: Zeroizing::new(vec![0; MAX_MESSAGE_LEN]) })
     }
 
     /// Whether a pfkeyd serves the descriptor.
     pub fn is_served(&self) -> bool {
-        socket::is_served(self.fd.as_raw_fd())
+        pfkey_socket::is_served(self.client.as_raw_fd())
     }
 
-    /// Sends what `write` builds from a sequence number and our process id, and gives that number.
-    pub fn send(
+    /// The next message, whoever caused it, read by `read`; `None` when `deadline` passes first.
+    pub fn receive<T>(
         &mut self,
-        what: &str,
-        write: impl FnOnce(u32, u32, &mut [u8]) -> Result<usize, Unwritable>,
-    ) -> Result<u32, Failure> {
-        // 0 marks the end of a dump.
-        self.seq = self.seq.checked_add(1).unwrap_or(1);
-        let len =
-            write(self.seq, self.pid, &mut self.buffer).map_err(|code| Failure::Usage(format!("{what}: {code}")))?;
-        let message = self.buffer.get_mut(..len).unwrap_or_default();
-        let sent = socket::send(self.fd.as_raw_fd(), message);
-        message.zeroize();
-        sent.map_err(|error| Failure::Refused { what: what.to_owned(), errno: error.raw_os_error().unwrap_or(5) })?;
-        Ok(self.seq)
+        deadline: Option<Instant>,
+        read: impl FnOnce(&Received<'_>) -> T,
+    ) -> Result<Option<T>, Failure> {
+        self.client.next_received(deadline, read).map_err(|error| Failure::of("receive", error))
     }
 
-    /// The next message, whoever caused it; `None` when `deadline` passes first.
-    pub fn receive(&mut self, deadline: Option<Instant>) -> Result<Option<Received<'_>>, Failure> {
-        let len = loop {
-            match recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()),
-                Ok(len) => break len,
-                Err(nix::errno::Errno::EAGAIN) => {}
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(errno) => return Err(Failure::Io(errno.into())),
-            }
-            let timeout = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
-                None => PollTimeout::NONE,
-                Some(Duration::ZERO) => return Ok(None),
-                // Rounded up, so that the last millisecond is slept through.
-                Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
-            };
-            match poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], timeout) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(errno) => return Err(Failure::Io(errno.into())),
-            }
-        };
-        // By RFC 2367 section 3.1.11 a promiscuous listener gets messages behind a header of PROMISC; Linux sends
-        // them bare.
-        let outer = Header::read(self.buffer.get(..len).unwrap_or_default());
-        let wrapped = outer.is_some_and(|h| h.msg_type == MessageType::X_PROMISC) && len >= 2 * HEADER_LEN;
-        let start = if wrapped { HEADER_LEN } else { 0 };
-        let bytes = self.buffer.get_mut(start..len).unwrap_or_default();
-        let Some(header) = Header::read(bytes) else {
-            return Err(std::io::Error::from(std::io::ErrorKind::InvalidData).into());
-        };
-        // Two fields that make af_key's own messages break the rules for requests: a policy's reference count, and
-        // the length of a policy with tunnels of two families.
-        let words = (bytes.len() / 8) as u16;
-        if let Some(head) = bytes.get_mut(4..8) {
-            head[..2].copy_from_slice(&words.to_ne_bytes());
-            head[2..].fill(0);
-        }
-        Ok(Some(Received { header, message: Message::parse(bytes, Profile::Linux).ok(), wrapped }))
-    }
-
-    /// Sends a request and gives its answer to `read`.
+    /// Sends a request, which `write` writes from a sequence number and a pid, and gives its answer to `read`.
     pub fn request<T>(
         &mut self,
         what: &str,
         write: impl FnOnce(u32, u32, &mut [u8]) -> Result<usize, Unwritable>,
         read: impl FnOnce(&Received<'_>) -> T,
     ) -> Result<T, Failure> {
-        let seq = self.send(what, write)?;
-        let deadline = Instant::now() + PATIENCE;
-        let pid = self.pid;
-        loop {
-            let Some(received) = self.receive(Some(deadline))? else {
-                return Err(Failure::NoAnswer { what: what.to_owned() });
-            };
-            let header = received.header;
-            if received.wrapped || header.pid != pid || header.seq != seq {
-                continue;
-            }
-            if header.errno != 0 {
-                return Err(Failure::Refused { what: what.to_owned(), errno: header.errno.into() });
-            }
-            return Ok(read(&received));
-        }
+        // The client chooses both.
+        let len = write(0, 0, &mut self.buffer).map_err(|error| Failure::Usage(format!("{what}: {error}")))?;
+        let message = self.buffer.get(..len).unwrap_or_default();
+        let header = Header::read(message).ok_or_else(|| Failure::Usage(format!("{what}: no message")))?;
+        let request = Request::Raw(header, message.get(HEADER_LEN..).unwrap_or_default());
+        self.client.call(&request, read).map_err(|error| Failure::of(what, error))
     }
 
     /// Sends a request that is a header only, and reads its answer.
     pub fn header_request(&mut self, msg_type: MessageType, satype: SaType) -> Result<(), Failure> {
-        let what = msg_type.name().unwrap_or("request").to_lowercase();
-        self.request(&what, |seq, pid, buffer| header_only(msg_type, satype, seq, pid, buffer), |_| ())
+        self.request(&name(msg_type), |seq, pid, buffer| header_only(msg_type, satype, seq, pid, buffer), |_| ())
     }
 
     /// Dumps the SAD or the SPD, entry by entry; nothing there is no error.
@@ -148,27 +71,26 @@ impl Channel {
         satype: SaType,
         mut each: impl FnMut(&Received<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let what = msg_type.name().unwrap_or("dump").to_lowercase();
-        self.send(&what, |seq, pid, buffer| header_only(msg_type, satype, seq, pid, buffer))?;
-        let pid = self.pid;
-        loop {
-            let Some(received) = self.receive(Some(Instant::now() + PATIENCE))? else {
-                return Err(Failure::NoAnswer { what });
-            };
-            let header = received.header;
-            if received.wrapped || header.pid != pid || header.msg_type != msg_type {
-                continue;
-            }
-            match i32::from(header.errno) {
-                0 => each(&received)?,
-                libc::ENOENT => return Ok(()),
-                errno => return Err(Failure::Refused { what, errno }),
-            }
-            if header.seq == 0 {
-                return Ok(());
+        /// Of the dump, or of what is done with it.
+        enum Ended {
+            Dump(Error),
+            Each(Failure),
+        }
+        impl From<Error> for Ended {
+            fn from(error: Error) -> Self {
+                Self::Dump(error)
             }
         }
+        let request = Request::Raw(Header::new(msg_type, satype, 0, 0), &[]);
+        self.client.for_each(&request, |received| each(received).map_err(Ended::Each)).map_err(|ended| match ended {
+            Ended::Dump(error) => Failure::of(&name(msg_type), error),
+            Ended::Each(failure) => failure,
+        })
     }
+}
+
+fn name(msg_type: MessageType) -> String {
+    msg_type.to_string().to_lowercase()
 }
 
 /// A request that is a header only.

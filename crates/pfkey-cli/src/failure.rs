@@ -48,6 +48,20 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Of a request that this names.
+    pub fn of(what: &str, error: pfkey::Error) -> Self {
+        let what = what.to_owned();
+        match error {
+            pfkey::Error::Open(error) => Self::NoBackend(error),
+            pfkey::Error::Refused { errno, .. } => Self::Refused { what, errno: errno.to_raw() },
+            pfkey::Error::NoAnswer { .. } => Self::NoAnswer { what },
+            pfkey::Error::Invalid(invalid) => Self::Usage(format!("{what}: {invalid}")),
+            pfkey::Error::Closed => io::Error::from(io::ErrorKind::ConnectionAborted).into(),
+            pfkey::Error::Io(error) => error.into(),
+            other => Self::Told(format!("{what}: {other}")),
+        }
+    }
+
     /// The exit status.
     pub const fn status(&self) -> u8 {
         match self {

@@ -27,17 +27,20 @@ pub fn monitor(view: View, count: Option<u64>) -> Result<(), Failure> {
     let mut last = Zeroizing::new(Vec::new());
     let mut shown = 0;
     while count.is_none_or(|count| shown < count) {
-        let Some(received) = channel.receive(None)? else { break };
-        let bytes = received.message.as_ref().map(Message::bytes).unwrap_or_default();
-        // Our own request comes back twice, and a promiscuous listener hears what everybody hears twice.
-        if (received.header.msg_type, received.header.pid) == (MessageType::X_PROMISC, pid)
-            || (!bytes.is_empty() && bytes == last.as_slice())
-        {
-            last.clear();
-            continue;
-        }
-        last = Zeroizing::new(bytes.to_vec());
-        let record = record(&received);
+        let next = channel.receive(None, |received| {
+            let bytes = received.message.as_ref().map(Message::bytes).unwrap_or_default();
+            // Our own request comes back twice, and a promiscuous listener receives what everybody receives twice.
+            if (received.header.msg_type, received.header.pid) == (MessageType::X_PROMISC, pid)
+                || (!bytes.is_empty() && bytes == last.as_slice())
+            {
+                last.clear();
+                return None;
+            }
+            last = Zeroizing::new(bytes.to_vec());
+            Some(record(received))
+        })?;
+        let Some(next) = next else { break };
+        let Some(record) = next else { continue };
         shown += 1;
         match view.format {
             Format::Json => {

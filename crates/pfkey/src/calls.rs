@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::error::{Error, Invalid};
 use crate::received::Received;
 use crate::request::Request;
-use crate::wire::{Errno, Header, MessageType};
+use crate::wire::{Errno, HEADER_LEN, Header, MessageType};
 
 /// The next sequence number, of all clients of this process: another's answer is broadcast to this one, too, and has the
 /// same pid. 0 ends a dump.
@@ -81,6 +81,17 @@ impl Call {
         let is_dump = matches!(header.msg_type, MessageType::DUMP | MessageType::X_SPDDUMP);
         (header.msg_type, header.pid) == (self.header.msg_type, self.header.pid)
             && (is_dump || header.seq == self.header.seq)
+    }
+
+    /// Whether a message is the copy of the request that a promiscuous session receives before the answer: behind a header
+    /// of PROMISC (RFC 2367 section 3.1.11), or bare, as Linux sends it.
+    pub(crate) fn is_copied_by(&self, message: &[u8]) -> bool {
+        let is_request = |bytes: &[u8]| {
+            let name = |header: &Header| (header.msg_type, header.seq, header.pid);
+            Header::read(bytes).is_some_and(|header| name(&header) == name(&self.header))
+        };
+        let wrapped = Header::read(message).is_some_and(|outer| outer.msg_type == MessageType::X_PROMISC);
+        is_request(message) || wrapped && message.get(HEADER_LEN..).is_some_and(is_request)
     }
 
     /// The error of its answer, if it has one.

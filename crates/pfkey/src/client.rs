@@ -40,6 +40,9 @@ pub struct Client {
     limit: Duration,
     /// A dump whose rest was not read.
     pub(crate) unread: Option<Call>,
+    promiscuous: bool,
+    /// A request of which a copy will come, because this descriptor is promiscuous.
+    copied: Option<Call>,
 }
 
 impl AsFd for Client {
@@ -64,6 +67,8 @@ impl From<OwnedFd> for Client {
             kept: VecDeque::new(),
             limit: LIMIT,
             unread: None,
+            promiscuous: false,
+            copied: None,
         }
     }
 }
@@ -160,6 +165,18 @@ impl Client {
     /// [`Error`]; EBUSY while another dump of this descriptor runs.
     pub fn dump(&mut self, satype: SaType) -> Result<Sas<'_>, Error> {
         Sas::begin(self, &Request::Dump(satype))
+    }
+
+    /// A dump whose messages are read by `each`, until it fails.
+    ///
+    /// # Errors
+    /// [`Error`], or that of `each`.
+    pub fn for_each<E: From<Error>>(
+        &mut self,
+        request: &Request<'_>,
+        each: impl FnMut(&Received<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        crate::dump::for_each(self, request, each)
     }
 
     /// Adds a policy and returns its id.
@@ -277,7 +294,9 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub fn set_promiscuous(&mut self, promiscuous: bool) -> Result<(), Error> {
-        self.call(&Request::Promiscuous(promiscuous), |_| ())
+        self.call(&Request::Promiscuous(promiscuous), |_| ())?;
+        self.promiscuous = promiscuous;
+        Ok(())
     }
 
     /// Tells the kernel that no SA will come for its ACQUIRE with this sequence number. There is no answer.
@@ -307,7 +326,10 @@ impl Client {
         let sent = socket::send(self.fd.as_raw_fd(), message);
         message.zeroize();
         match sent {
-            Ok(_) => Ok(call),
+            Ok(_) => {
+                self.copied = Some(call).filter(|_| self.promiscuous);
+                Ok(call)
+            }
             Err(error) => Err(match error.raw_os_error() {
                 Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Error::Closed,
                 Some(errno @ (libc::EINVAL | libc::EMSGSIZE)) => {
@@ -359,6 +381,18 @@ impl Client {
     /// # Errors
     /// [`Error::Closed`], [`Error::Io`].
     pub fn next_event(&mut self, deadline: Option<Instant>) -> Result<Option<Event>, Error> {
+        self.next_received(deadline, Event::of)
+    }
+
+    /// As [`Client::next_event`], for messages of which [`Event`] does not say enough.
+    ///
+    /// # Errors
+    /// As [`Client::next_event`].
+    pub fn next_received<T>(
+        &mut self,
+        deadline: Option<Instant>,
+        read: impl FnOnce(&Received<'_>) -> T,
+    ) -> Result<Option<T>, Error> {
         loop {
             let mut message = match self.kept.pop_front() {
                 Some(message) => message,
@@ -371,7 +405,7 @@ impl Client {
                 continue;
             }
             if let Some(received) = Received::read(&mut message) {
-                return Ok(Some(Event::of(&received)));
+                return Ok(Some(read(&received)));
             }
         }
     }
@@ -385,13 +419,20 @@ impl Client {
         self.next_event(Some(Instant::now()))
     }
 
-    /// The next message; `None` if the deadline passes first.
+    /// The next message that is no copy of this client's own request; `None` if the deadline passes first.
     fn next_message(&mut self, deadline: Option<Instant>) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
-        let Some(len) = self.receive(deadline)? else { return Ok(None) };
-        let bytes = self.buffer.get_mut(..len).unwrap_or_default();
-        let message = Zeroizing::new(bytes.to_vec());
-        bytes.zeroize();
-        Ok(Some(message))
+        loop {
+            let Some(len) = self.receive(deadline)? else { return Ok(None) };
+            let bytes = self.buffer.get_mut(..len).unwrap_or_default();
+            let message = Zeroizing::new(bytes.to_vec());
+            bytes.zeroize();
+            if self.copied.is_some_and(|call| call.is_copied_by(&message)) {
+                self.copied = None;
+                self.kept.push_back(message);
+            } else {
+                return Ok(Some(message));
+            }
+        }
     }
 
     /// Receives a message into the buffer; `None` if the deadline passes first.

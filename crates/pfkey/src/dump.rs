@@ -65,13 +65,45 @@ pub type Policies<'c> = Dump<'c, PolicyInfo>;
 
 impl<'c, T: Entry> Dump<'c, T> {
     pub(crate) fn begin(client: &'c mut Client, request: &Request<'_>) -> Result<Self, Error> {
-        // Entries of two dumps cannot be told from each other.
-        while let Some(call) = client.unread {
-            let deadline = client.deadline();
-            skip(client, call, deadline)?;
-        }
-        let call = client.send(request)?;
+        let call = begin(client, request)?;
         Ok(Self { client, call: Some(call), entry: PhantomData })
+    }
+}
+
+fn begin(client: &mut Client, request: &Request<'_>) -> Result<Call, Error> {
+    // Entries of two dumps cannot be told from each other.
+    while let Some(call) = client.unread {
+        let deadline = client.deadline();
+        skip(client, call, deadline)?;
+    }
+    client.send(request)
+}
+
+/// A dump whose messages are read by `each`.
+pub(crate) fn for_each<E: From<Error>>(
+    client: &mut Client,
+    request: &Request<'_>,
+    mut each: impl FnMut(&Received<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let call = begin(client, request)?;
+    loop {
+        let deadline = client.deadline();
+        match client.answer(call, deadline, |answer| (answer.header.seq == 0, each(answer))) {
+            Ok((true, outcome)) => return outcome,
+            Ok((false, Ok(()))) => {}
+            Ok((false, outcome)) => {
+                client.unread = Some(call);
+                return outcome;
+            }
+            // Nothing is there: Linux says so with an errno.
+            Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(()),
+            Err(error) => {
+                if matches!(error, Error::NoAnswer { .. }) {
+                    client.unread = Some(call);
+                }
+                return Err(error.into());
+            }
+        }
     }
 }
 

@@ -263,3 +263,16 @@ fn selectors_are_public() {
     let id = keys.add_policy(&Policy::of(Direction::INBOUND, selector)).expect("X_SPDADD");
     assert_eq!(keys.policy(id).expect("X_SPDGET").map(|policy| policy.selector), Some(selector));
 }
+
+/// A promiscuous descriptor receives a copy of its own request before the answer.
+#[test]
+fn the_copy_of_a_request_is_not_taken_for_its_answer() {
+    let mut keys = client();
+    keys.set_promiscuous(true).expect("X_PROMISC");
+    keys.add(&esp(0x1000)).expect("ADD");
+    assert_eq!(keys.add(&esp(0x1000)).unwrap_err().errno(), Some(Errno::EEXIST));
+    let dumped: Vec<_> = keys.dump(SaType::ESP).expect("DUMP").map(|sa| sa.expect("an SA").spi).collect();
+    assert_eq!(dumped, [0x1000]);
+    keys.set_promiscuous(false).expect("X_PROMISC");
+    assert!(keys.get(id(0x1000)).expect("GET").is_some());
+}
