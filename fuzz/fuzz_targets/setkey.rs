@@ -3,33 +3,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use pfkey_rs::wire::{Message, MessageType, Profile};
-
-/// The files of the command that take words from people.
-macro_rules! command_file {
-    ($($path:literal $name:ident)*) => {
-        $(#[path = $path]
-        #[allow(dead_code, unused_imports)]
-        mod $name;)*
-    };
-}
-command_file! {
-    "../../crates/pfkey-cli/src/channel.rs" channel
-    "../../crates/pfkey-cli/src/execute.rs" execute
-    "../../crates/pfkey-cli/src/explain.rs" explain
-    "../../crates/pfkey-cli/src/failure.rs" failure
-    "../../crates/pfkey-cli/src/json.rs" json
-    "../../crates/pfkey-cli/src/load.rs" load
-    "../../crates/pfkey-cli/src/model/mod.rs" model
-    "../../crates/pfkey-cli/src/output.rs" output
-    "../../crates/pfkey-cli/src/setkey/mod.rs" setkey
-    "../../crates/pfkey-cli/src/show.rs" show
-    "../../crates/pfkey-cli/src/state.rs" state
-    "../../crates/pfkey-cli/src/undo.rs" undo
-}
-
-use model::policy::{Policy, PolicyEntry};
-use model::sa::{CYCLIC_SEQ, KEPT_FLAGS, Sa, SaEntry};
-use setkey::{Action, Lines, parse};
+use pfkey_cli::explain;
+use pfkey_cli::model::policy::{Policy, PolicyEntry};
+use pfkey_cli::model::sa::{CYCLIC_SEQ, KEPT_FLAGS, Sa, SaEntry};
+use pfkey_cli::setkey::{Action, Lines, parse};
 
 /// In the place of the C library's: no name is known, and nothing goes out to the network.
 #[unsafe(no_mangle)]

@@ -1,0 +1,295 @@
+//! What the operator's command `pfkey` does. The program is [`main`]; nothing else is for other programs.
+//!
+//! | file | subcommands |
+//! |---|---|
+//! | `show` | dump, spd, get, policy get |
+//! | `load`, `execute`, `undo`, `setkey/` | load, add, delete, flush, policy add and delete |
+//! | `save`, `private_file` | save |
+//! | `monitor` | monitor |
+//! | `explain` | explain |
+//! | `types`, `algorithms`, `doctor` | the same |
+//! | `model/` | SAs and policies: from messages, to messages, as text |
+//! | `arguments` | takes keys out of what other users see of the command line |
+#![forbid(unsafe_code)]
+
+mod algorithms;
+mod arguments;
+mod channel;
+mod doctor;
+mod execute;
+#[doc(hidden)]
+pub mod explain;
+mod failure;
+mod json;
+mod load;
+mod meaning;
+#[doc(hidden)]
+pub mod model;
+mod monitor;
+mod output;
+mod private_file;
+mod save;
+#[doc(hidden)]
+pub mod setkey;
+mod show;
+mod state;
+mod types;
+mod undo;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use pfkey_wire::{MessageType, PolicyDirection, SaType};
+
+use channel::Channel;
+use failure::Failure;
+use output::{Out, View};
+
+const AFTER_HELP: &str = "\
+Environment: PFKEY_BACKEND chooses what serves PF_KEY: auto, afkey, xfrm, embedded or unix:PATH.
+
+Exit status: 0 done; 1 refused by the key engine, or a system call failed; 2 wrong arguments or a file with errors,
+nothing was sent; 3 no PF_KEY backend.";
+
+/// Look at and change IPsec's SAs and policies over PF_KEY
+#[derive(Parser)]
+#[command(name = "pfkey", version, after_help = AFTER_HELP, max_term_width = 110)]
+struct Cli {
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// Show keys, which are hidden otherwise
+    #[arg(long, global = true)]
+    show_keys: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Protocol {
+    Esp,
+    Ah,
+    Ipcomp,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Direction {
+    In,
+    Out,
+    Fwd,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List SAs
+    Dump {
+        /// Only those of this protocol
+        protocol: Option<Protocol>,
+    },
+    /// List policies
+    Spd {
+        /// Only those of this direction
+        #[arg(long)]
+        direction: Option<Direction>,
+        /// Also those of sockets
+        #[arg(long)]
+        sockets: bool,
+    },
+    /// Add an SA: what 'add' takes in a file, e.g. SRC DST esp 0x1000 -m tunnel -E aes-cbc 0x…
+    Add {
+        /// SRC DST PROTOCOL SPI, options and algorithms; others may glimpse keys here: prefer 'load -'
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Show an SA
+    Get {
+        /// SRC DST PROTOCOL SPI
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Remove an SA
+    Delete {
+        /// Every SA between the two addresses: SRC DST PROTOCOL
+        #[arg(long)]
+        all: bool,
+        /// SRC DST PROTOCOL SPI
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Remove all SAs
+    Flush {
+        /// Only those of this protocol
+        protocol: Option<Protocol>,
+    },
+    /// Add, show or remove policies
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Show every PF_KEY message as it happens
+    Monitor {
+        /// End after this many messages
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
+    /// Carry out the commands of a file in setkey's language
+    Load {
+        /// The file; - is standard input
+        file: PathBuf,
+        /// Only parse it
+        #[arg(short = 'n', long)]
+        check: bool,
+        /// If the engine refuses a command, undo those before it
+        #[arg(long)]
+        all_or_nothing: bool,
+        /// Make no copies of inbound policies for forwarded packets
+        #[arg(short, long)]
+        kernel: bool,
+    },
+    /// Print SAs (with their keys) and policies as a file for 'load'
+    Save {
+        /// To this file, which only its owner can read, instead of standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Tell which policy and SAs an outbound packet takes and what MTU is left, or why it is dropped
+    Explain {
+        /// SRC → DST [PROTOCOL] [sport N] [dport N]; the arrow may be "to", or be left out
+        #[arg(required = true)]
+        words: Vec<String>,
+        /// Ask a file that 'save' made or 'load' reads, not what is live
+        #[arg(short, long)]
+        file: Option<PathBuf>,
+        /// MTU of the path in bytes
+        #[arg(long, default_value_t = 1500, value_name = "N")]
+        mtu: u32,
+    },
+    /// List messages, extensions, SA types and flags: their numbers and what they are for
+    Types {
+        /// Whose numbers
+        #[arg(long, default_value = "linux")]
+        profile: types::Dialect,
+        /// KLIPS's beside them (beside Linux's, for klips)
+        #[arg(long)]
+        diff: bool,
+    },
+    /// List the key engine's algorithms
+    Algorithms,
+    /// Tell which backend serves here and why, and what the kernel lacks
+    Doctor,
+    /// Print a completion script
+    Completion {
+        /// For this shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Subcommand)]
+enum PolicyCommand {
+    /// Add a policy: what 'spdadd' takes in a file, e.g. 10.0.0.0/24 10.1.0.0/24 any -P out ipsec esp/transport//require
+    Add {
+        /// Make no copy of an inbound policy for forwarded packets
+        #[arg(long)]
+        kernel: bool,
+        /// SRC DST UPPER -P POLICY
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Show the policy of a number
+    Get {
+        /// Its number
+        id: u32,
+    },
+    /// Remove a policy by its number, or by what 'spddelete' takes
+    Delete {
+        /// Remove no copy for forwarded packets
+        #[arg(long)]
+        kernel: bool,
+        /// ID, or SRC DST UPPER -P DIRECTION
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Remove all policies
+    Flush,
+}
+
+fn satype(protocol: Option<Protocol>) -> SaType {
+    match protocol {
+        None => SaType::UNSPEC,
+        Some(Protocol::Esp) => SaType::ESP,
+        Some(Protocol::Ah) => SaType::AH,
+        Some(Protocol::Ipcomp) => SaType::X_IPCOMP,
+    }
+}
+
+/// The command with this process's arguments.
+pub fn main() -> ExitCode {
+    // clap itself ends with 2 on wrong arguments.
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::from(failure::OK),
+        // Whoever read our output has enough.
+        Err(Failure::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(failure::OK),
+        Err(failure) => {
+            let text = failure.to_string();
+            if !text.is_empty() {
+                eprintln!("{text}");
+            }
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let view = View::new(cli.json, cli.show_keys);
+    let mut out = Out::new();
+    match cli.command {
+        Command::Dump { protocol } => show::sad(&mut Channel::open()?, &mut out, view, satype(protocol)),
+        Command::Spd { direction, sockets } => {
+            let direction = direction.map(|direction| match direction {
+                Direction::In => PolicyDirection::INBOUND,
+                Direction::Out => PolicyDirection::OUTBOUND,
+                Direction::Fwd => PolicyDirection::FWD,
+            });
+            show::spd(&mut Channel::open()?, &mut out, view, direction, sockets)
+        }
+        Command::Add { words } => {
+            arguments::hide();
+            load::words(view, "add", words, false)
+        }
+        Command::Get { words } => load::words(view, "get", words, false),
+        Command::Delete { all, words } => load::words(view, if all { "deleteall" } else { "delete" }, words, false),
+        Command::Flush { protocol } => Channel::open()?.header_request(MessageType::FLUSH, satype(protocol)),
+        Command::Policy(PolicyCommand::Add { kernel, words }) => load::words(view, "spdadd", words, kernel),
+        Command::Policy(PolicyCommand::Get { id }) => show::policy(&mut Channel::open()?, &mut out, view, id),
+        Command::Policy(PolicyCommand::Delete { kernel, words }) => match words.as_slice() {
+            [id] => {
+                let id =
+                    id.parse().map_err(|_| Failure::Usage(format!("policy delete {id}: not a policy's number")))?;
+                show::policy_request(&mut Channel::open()?, MessageType::X_SPDDELETE2, id).map(|_| ())
+            }
+            _ => load::words(view, "spddelete", words, kernel),
+        },
+        Command::Policy(PolicyCommand::Flush) => {
+            Channel::open()?.header_request(MessageType::X_SPDFLUSH, SaType::UNSPEC)
+        }
+        Command::Monitor { count } => monitor::monitor(view, count),
+        Command::Load { file, check, all_or_nothing, kernel } => {
+            load::file(view, &file, load::Options { check, all_or_nothing, kernel })
+        }
+        Command::Save { output } => save::save(output.as_deref()),
+        Command::Explain { words, file, mtu } => {
+            explain::explain(view, &explain::Options { words: &words, file: file.as_deref(), mtu })
+        }
+        Command::Types { profile, diff: true } => types::diff(view, profile),
+        Command::Types { profile, diff: false } => types::types(view, profile),
+        Command::Algorithms => algorithms::algorithms(view),
+        Command::Doctor => doctor::doctor(view),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "pfkey", &mut script);
+            out.write_all(&script)?;
+            Ok(out.flush()?)
+        }
+    }
+}
