@@ -7,11 +7,24 @@
 //! | [`capi`] | the C ABI |
 //! | [`request`] | what libipsec's calls ask for, typed, and as messages |
 //! | [`align`] | libipsec's own checks of messages |
-//! | [`print`] | messages as libipsec prints them |
+//! | [`mod@print`] | messages as libipsec prints them |
 //! | [`error`] | libipsec's error codes |
 //!
 //! All else are crates of their own (`docs/design.md` draws them), which are named here for the tests. A Rust program depends
 //! on the crate `pfkey`, not on this one, whose functions are libipsec's.
+//!
+//! ```
+//! use pfkey_rs::print::kdebug_sadb;
+//! use pfkey_rs::request::HeaderRequest;
+//! use pfkey_rs::wire::MessageType;
+//!
+//! // What pfkey_send_register sends, and as libipsec prints it.
+//! let mut buffer = [0; 64];
+//! let request = HeaderRequest { msg_type: MessageType::REGISTER, satype: 3 };
+//! let len = request.write(4242, &mut buffer).unwrap();
+//! let printed = kdebug_sadb(&buffer[..len]).text;
+//! assert!(printed.starts_with(b"sadb_msg{ version=2 type=7 errno=0 satype=3\n"));
+//! ```
 #![deny(unsafe_code)]
 
 pub mod align;

@@ -1,5 +1,5 @@
 //! The C ABI of libipsec, and our few additions. Each function converts its arguments, calls one safe function, and
-//! converts the result back; [`guard::guard`] keeps panics inside.
+//! converts the result back; `guard::guard` keeps panics inside.
 //!
 //! Memory given to C comes from `malloc` and is freed with `free`. Text goes through C's stdio.
 #![allow(unsafe_code)]

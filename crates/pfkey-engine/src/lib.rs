@@ -309,3 +309,8 @@ fn matches_filter(sa: &Sa, filter: &SadbXFilter) -> bool {
     let covers = |address: [u8; 16], len, of| Prefix { address: address.into(), len }.covers(bytes(of));
     covers(filter.saddr, filter.splen, src) && covers(filter.daddr, filter.dplen, dst)
 }
+
+/// The example of README.md is tested, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -4,6 +4,41 @@
 //! knows the sessions (open PF_KEY sockets), checks requests, keeps registrations and promiscuity, decides who
 //! hears what, and feeds dumps under back-pressure. Neither does I/O or reads a clock: bytes and a time go in,
 //! (session, bytes) come out through a [`Sink`].
+//!
+//! ```
+//! use pfkey_hub::{Context, DumpMessage, DumpStep, Errno, Hub, KeyEngine, Queues, Service as _, Supported, Time};
+//! use pfkey_wire::{Header, Message, MessageType, Profile, SaType, Writer};
+//!
+//! /// It has nothing and takes nothing.
+//! struct Nothing;
+//!
+//! impl KeyEngine for Nothing {
+//!     type Dump = ();
+//!
+//!     fn request(&mut self, _: &Message<'_>, _: &mut Context<'_>) -> Result<(), Errno> {
+//!         Err(Errno::ENOSYS)
+//!     }
+//!     fn dump(&mut self, _: &Message<'_>, _: Time) -> Result<(), Errno> {
+//!         Ok(())
+//!     }
+//!     fn dump_next(&mut self, (): &mut (), _: Time, _: &mut DumpMessage<'_>) -> Result<DumpStep, Errno> {
+//!         Ok(DumpStep::End)
+//!     }
+//!     fn dump_end(&mut self, (): ()) {}
+//!     fn supported(&mut self) -> Result<Supported, Errno> {
+//!         Ok(Supported::default())
+//!     }
+//! }
+//!
+//! let (mut hub, mut queues) = (Hub::new(Nothing), Queues::new());
+//! let client = hub.open();
+//! let mut buffer = [0; 16];
+//! let header = Header::new(MessageType::FLUSH, SaType::ESP, 1, 4242);
+//! let request = Writer::new(&mut buffer, header, Profile::Linux).finish().unwrap();
+//! hub.receive(client, request, Time::from_secs(1_700_000_000), &mut queues).unwrap();
+//! let answer = Header::read(&queues.pop(client).unwrap()).unwrap();
+//! assert_eq!(i32::from(answer.errno), Errno::ENOSYS.0);
+//! ```
 #![forbid(unsafe_code)]
 
 mod dialect;
@@ -171,3 +206,8 @@ pub trait KeyEngine {
         let _ = cx;
     }
 }
+
+/// The example of README.md is tested, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

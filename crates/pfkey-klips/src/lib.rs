@@ -59,3 +59,8 @@ pub use outbound::{Flow, Outcome, Packet, Released};
 pub use parse::Refusal;
 pub use request::Request;
 pub use said::{Format, Said, SaidError};
+
+/// The example of README.md is tested, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -5,6 +5,18 @@
 //! asked of the descriptor itself, in whatever process it ended up.
 //!
 //! What takes over or closes a descriptor by its number is an `unsafe fn`.
+//!
+//! ```
+//! use pfkey_socket::{Backend, check_framing};
+//!
+//! assert_eq!(Backend::parse(b"embedded").unwrap(), Backend::Embedded);
+//! assert_eq!(Backend::parse(b"").unwrap(), Backend::Auto);
+//! println!("{}", Backend::parse(b"kernel").unwrap_err());
+//!
+//! // What AF_KEY's send refuses is refused before it is sent.
+//! assert!(check_framing(&[2, 9, 0, 3, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_ok());
+//! assert!(check_framing(&[2, 9, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_err());
+//! ```
 #![deny(unsafe_code)]
 
 mod choose;
@@ -141,3 +153,8 @@ pub fn settle(fd: RawFd) {
         sys::wait_consumed(fd, SETTLE_LIMIT);
     }
 }
+
+/// The example of README.md is tested, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

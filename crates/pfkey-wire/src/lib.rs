@@ -6,6 +6,26 @@
 //!
 //! Byte order: every field is in host order, except the SPI of an SA extension, the NAT-T ports, and everything
 //! inside a `sockaddr`.
+//!
+//! ```
+//! use pfkey_wire::{ExtensionType, Header, Message, MessageType, Profile, SaType, SockaddrBytes, Writer};
+//!
+//! let address = |last| SockaddrBytes::new([192, 0, 2, last].into(), 0);
+//! let mut buffer = [0; 256];
+//! let header = Header::new(MessageType::GETSPI, SaType::ESP, 1, 4242);
+//! let mut writer = Writer::new(&mut buffer, header, Profile::Linux);
+//! writer.address(ExtensionType::ADDRESS_SRC, 0, 32, address(1).as_bytes());
+//! writer.address(ExtensionType::ADDRESS_DST, 0, 32, address(2).as_bytes());
+//! let bytes = writer.spirange(0x1000, 0x1fff).finish().unwrap();
+//!
+//! let message = Message::parse(bytes, Profile::Linux).unwrap();
+//! let (_, dst) = message.address(ExtensionType::ADDRESS_DST).unwrap();
+//! assert_eq!(dst.ip(), Some([192, 0, 2, 2].into()));
+//!
+//! // What is cut short is no message, and the error says where.
+//! let error = Message::parse(&bytes[..bytes.len() - 8], Profile::Linux).unwrap_err();
+//! println!("{error}");
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod address;
@@ -67,3 +87,8 @@ pub fn several(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub const fn round8(n: usize) -> usize {
     n.saturating_add(7) & !7
 }
+
+/// The example of README.md is tested, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -2,7 +2,28 @@
 //!
 //! XFRM copies the sequence number and process id of a netlink request into the notification that the request
 //! causes. Here they are PF_KEY's, so that every listener, in other processes too, can send AF_KEY's notification. What
-//! XFRM's messages leave out is in [`shadow`].
+//! XFRM's messages leave out is in `shadow`.
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//! use std::time::{SystemTime, UNIX_EPOCH};
+//!
+//! use pfkey_wire::IpsecProtocol;
+//! use pfkey_xfrm::{Netlink, direct::for_each_sa};
+//!
+//! let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+//! let Ok(netlink) = Netlink::open() else { return Ok(()) }; // a kernel without XFRM
+//! let shown = for_each_sa(netlink, IpsecProtocol::ESP, now, &mut |sa| {
+//!     println!("{:?} {:#010x}", sa.ends, sa.spi);
+//!     ControlFlow::Continue(())
+//! });
+//! match shown {
+//!     None => println!("needs CAP_NET_ADMIN"),
+//!     Some(Err(errno)) => println!("the dump broke off: {errno:?}"),
+//!     Some(Ok(())) => {}
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![deny(unsafe_code)]
 
 mod acquire;
@@ -278,3 +299,8 @@ impl KeyEngine for XfrmEngine {
         self.take_events(cx);
     }
 }
+
+/// The example of README.md is tested, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
