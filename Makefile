@@ -122,10 +122,10 @@ install-libipsec: build
 	  /usr/lib/*-linux-gnu|/usr/lib/*-linux-musl|$(LIBDIR)) \
 	    echo "LIBIPSEC_COMPAT=$(LIBIPSEC_COMPAT): a directory of its own, please: strongSwan has a libipsec.so.0 too" >&2; exit 1;; esac
 	install -d $(DESTDIR)$(LIBIPSEC_COMPAT)
-	PFKEYD_PATH=$(SBINDIR)/pfkeyd $(CARGO) build --locked --release --package pfkey_compat
+	PFKEYD_PATH=$(SBINDIR)/pfkeyd $(CARGO) build --locked --release --package pfkey_preload --example pfkey_compat
 	{ echo '{ global:'; sed 's/$$/;/' exports.txt preload/exports.txt; echo 'local: *; };'; } > $(T)/libipsec.map
 	$(CC) -shared -o $(T)/libipsec.so.0 -Wl,-soname,libipsec.so.0 -Wl,--version-script=$(T)/libipsec.map \
-	  -Wl,--whole-archive $(T)/libpfkey_compat.a -Wl,--no-whole-archive -Wl,--gc-sections -Wl,--strip-debug \
+	  -Wl,--whole-archive $(T)/examples/libpfkey_compat.a -Wl,--no-whole-archive -Wl,--gc-sections -Wl,--strip-debug \
 	  -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 	install -m 755 $(T)/libipsec.so.0 $(DESTDIR)$(LIBIPSEC_COMPAT)/libipsec.so.0
 

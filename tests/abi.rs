@@ -162,7 +162,7 @@ fn a_program_linked_with_libipsec_runs_unchanged() {
     symbols.sort();
     let map = format!("{{ global: {};\nlocal: *; }};\n", symbols.join(";\n"));
     std::fs::write(dir.join("libipsec.map"), map).expect("a version script");
-    let archive = c::package("pfkey_compat", "libpfkey_compat.a");
+    let archive = c::build(&["--package", "pfkey_preload", "--example", "pfkey_compat"], "examples/libpfkey_compat.a");
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-Wl,-soname,libipsec.so.0", "-o"]).arg(dir.join("ours/libipsec.so.0"));
     cc.arg(format!("-Wl,--version-script={}", dir.join("libipsec.map").display()));

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 const NOTICES: &str = "THIRD-PARTY.md";
 /// The packages of which `make install` installs something.
-const INSTALLED: [&str; 5] = ["libpfkey_rs", "pfkeyd", "pfkey-cli", "pfkey_preload", "pfkey_compat"];
+const INSTALLED: [&str; 4] = ["libpfkey_rs", "pfkeyd", "pfkey-cli", "pfkey_preload"];
 /// The programs and libraries are for Linux, whose processor makes no difference here.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 

@@ -30,9 +30,14 @@ pub fn program(name: &str) -> &'static str {
 /// Builds another package of this workspace, as these tests were built, and gives one of its files. Without cargo (a
 /// test program that was started by hand) the file is what was built before.
 pub fn package(package: &str, file: &str) -> PathBuf {
+    build(&["--package", package], file)
+}
+
+/// The same of what the arguments of `cargo build` name.
+pub fn build(what: &[&str], file: &str) -> PathBuf {
     if let Some(cargo) = std::env::var_os("CARGO") {
         let mut build = Command::new(cargo);
-        build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--locked", "--quiet", "--package", package]);
+        build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--locked", "--quiet"]).args(what);
         build.arg("--target-dir").arg(target_dir());
         if output_dir().ends_with("release") {
             build.arg("--release");

@@ -37,7 +37,7 @@
 //! let request = Writer::new(&mut buffer, header, Profile::Linux).finish().unwrap();
 //! hub.receive(client, request, Time::from_secs(1_700_000_000), &mut queues).unwrap();
 //! let answer = Header::read(&queues.pop(client).unwrap()).unwrap();
-//! assert_eq!(i32::from(answer.errno), Errno::ENOSYS.0);
+//! assert_eq!(answer.errno, Errno::ENOSYS.to_wire());
 //! ```
 #![forbid(unsafe_code)]
 

@@ -16,7 +16,8 @@
 //! let mut writer = Writer::new(&mut buffer, header, Profile::Linux);
 //! writer.address(ExtensionType::ADDRESS_SRC, 0, 32, address(1).as_bytes());
 //! writer.address(ExtensionType::ADDRESS_DST, 0, 32, address(2).as_bytes());
-//! let bytes = writer.spirange(0x1000, 0x1fff).finish().unwrap();
+//! writer.spirange(0x1000, 0x1fff);
+//! let bytes = writer.finish().unwrap();
 //!
 //! let message = Message::parse(bytes, Profile::Linux).unwrap();
 //! let (_, dst) = message.address(ExtensionType::ADDRESS_DST).unwrap();
