@@ -44,13 +44,11 @@ fn fail<T>(errno: Errno) -> Result<T, Failure> {
     Err(Failure::Errno(errno.to_raw()))
 }
 
-/// Calls `body` with the engine; a failure is -1 with errno and code 26.
-pub(super) unsafe fn with(
-    engine: *mut pfkey_engine,
+/// Calls `body` with an engine that its caller has for itself; a failure is -1 with errno and code 26, as for no engine.
+pub(super) fn with(
+    engine: Option<&mut pfkey_engine>,
     body: impl FnOnce(&mut pfkey_engine) -> Result<c_int, Errno>,
 ) -> c_int {
-    // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
-    let engine = unsafe { engine.as_mut() };
     keep_code(|| engine.ok_or(Errno::EINVAL).and_then(body).or_else(fail))
 }
 
@@ -99,8 +97,9 @@ pub unsafe extern "C-unwind" fn pfkey_engine_free(engine: *mut pfkey_engine) {
 /// Returns its number (0 or more); -1 with errno.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_engine_open(engine: *mut pfkey_engine) -> c_int {
-    // SAFETY: as the caller says, see `with`.
-    unsafe { with(engine, |e| c_int::try_from(e.hub.open().0).map_err(|_| Errno::EMFILE)) }
+    // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
+    let engine = unsafe { engine.as_mut() };
+    with(engine, |e| c_int::try_from(e.hub.open().0).map_err(|_| Errno::EMFILE))
 }
 
 /// Closes a session; its registration, its dump and what it did not receive are gone.
@@ -108,15 +107,14 @@ pub unsafe extern "C-unwind" fn pfkey_engine_open(engine: *mut pfkey_engine) -> 
 /// Returns 0; -1 with errno EBADF if there is none of that number.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_engine_close(engine: *mut pfkey_engine, session: c_int, now: u64) -> c_int {
-    // SAFETY: as above.
-    unsafe {
-        with(engine, |e| {
-            let id = self::session(e, session)?;
-            e.hub.close(id, Duration::from_nanos(now));
-            e.queues.close(id);
-            Ok(0)
-        })
-    }
+    // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
+    let engine = unsafe { engine.as_mut() };
+    with(engine, |e| {
+        let id = self::session(e, session)?;
+        e.hub.close(id, Duration::from_nanos(now));
+        e.queues.close(id);
+        Ok(0)
+    })
 }
 
 /// Sends one whole PF_KEY message of `len` bytes from a session. When it returns, every answer and notification that
@@ -135,14 +133,13 @@ pub unsafe extern "C-unwind" fn pfkey_engine_send(
 ) -> c_int {
     // SAFETY: the caller gives `len` bytes.
     let bytes = unsafe { argument::bytes(msg, len) }.map_err(|_| Errno::EFAULT);
-    // SAFETY: as above.
-    unsafe {
-        with(engine, |e| {
-            let id = self::session(e, session)?;
-            let outcome = e.hub.receive(id, bytes?, Duration::from_nanos(now), &mut e.queues);
-            outcome.map(|()| 0).map_err(|error| error.rule.errno())
-        })
-    }
+    // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
+    let engine = unsafe { engine.as_mut() };
+    with(engine, |e| {
+        let id = self::session(e, session)?;
+        let outcome = e.hub.receive(id, bytes?, Duration::from_nanos(now), &mut e.queues);
+        outcome.map(|()| 0).map_err(|error| error.rule.errno())
+    })
 }
 
 /// Takes a session's oldest message into `buffer` of `size` bytes. A dump goes on while its messages are taken.
@@ -157,48 +154,45 @@ pub unsafe extern "C-unwind" fn pfkey_engine_recv(
     size: usize,
     now: u64,
 ) -> c_int {
-    // SAFETY: as above.
-    unsafe {
-        with(engine, |e| {
-            let id = self::session(e, session)?;
-            let len = e.queues.first(id).ok_or(Errno::EAGAIN)?.len();
-            if len > size || buffer.is_null() {
-                return Err(Errno::EMSGSIZE);
-            }
-            let message = zeroize::Zeroizing::new(e.queues.pop(id).ok_or(Errno::EAGAIN)?);
-            // The buffer has `size` bytes, and the message is no longer.
-            std::ptr::copy_nonoverlapping(message.as_ptr(), buffer.cast(), len);
-            if e.hub.is_dumping(id) && e.queues.may_resume(id) {
-                e.hub.writable(id, Duration::from_nanos(now), &mut e.queues);
-            }
-            Ok(len as c_int)
-        })
-    }
+    // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
+    let engine = unsafe { engine.as_mut() };
+    with(engine, |e| {
+        let id = self::session(e, session)?;
+        let len = e.queues.first(id).ok_or(Errno::EAGAIN)?.len();
+        if len > size || buffer.is_null() {
+            return Err(Errno::EMSGSIZE);
+        }
+        let message = zeroize::Zeroizing::new(e.queues.pop(id).ok_or(Errno::EAGAIN)?);
+        // SAFETY: the buffer has `size` bytes, and the message is no longer.
+        unsafe { std::ptr::copy_nonoverlapping(message.as_ptr(), buffer.cast(), len) };
+        if e.hub.is_dumping(id) && e.queues.may_resume(id) {
+            e.hub.writable(id, Duration::from_nanos(now), &mut e.queues);
+        }
+        Ok(len as c_int)
+    })
 }
 
 /// Returns the length in bytes of a session's oldest message, 0 if there is none; -1 with errno EBADF.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_engine_pending(engine: *mut pfkey_engine, session: c_int) -> c_int {
-    // SAFETY: as above.
-    unsafe {
-        with(engine, |e| {
-            let id = self::session(e, session)?;
-            Ok(e.queues.first(id).map_or(0, <[u8]>::len) as c_int)
-        })
-    }
+    // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
+    let engine = unsafe { engine.as_mut() };
+    with(engine, |e| {
+        let id = self::session(e, session)?;
+        Ok(e.queues.first(id).map_or(0, <[u8]>::len) as c_int)
+    })
 }
 
 /// Returns how many messages a session lost because it did not receive them; UINT64_MAX with errno EBADF.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_engine_dropped(engine: *mut pfkey_engine, session: c_int) -> u64 {
     let mut dropped = u64::MAX;
-    // SAFETY: as above.
-    unsafe {
-        with(engine, |e| {
-            dropped = e.queues.dropped(self::session(e, session)?);
-            Ok(0)
-        })
-    };
+    // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
+    let engine = unsafe { engine.as_mut() };
+    with(engine, |e| {
+        dropped = e.queues.dropped(self::session(e, session)?);
+        Ok(0)
+    });
     dropped
 }
 
@@ -207,14 +201,13 @@ pub unsafe extern "C-unwind" fn pfkey_engine_dropped(engine: *mut pfkey_engine, 
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_engine_next_deadline(engine: *mut pfkey_engine) -> u64 {
     let mut deadline = u64::MAX;
-    // SAFETY: as above.
-    unsafe {
-        with(engine, |e| {
-            let next = e.hub.next_deadline().and_then(|at| u64::try_from(at.as_nanos()).ok());
-            deadline = next.unwrap_or(u64::MAX);
-            Ok(0)
-        })
-    };
+    // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
+    let engine = unsafe { engine.as_mut() };
+    with(engine, |e| {
+        let next = e.hub.next_deadline().and_then(|at| u64::try_from(at.as_nanos()).ok());
+        deadline = next.unwrap_or(u64::MAX);
+        Ok(0)
+    });
     deadline
 }
 
@@ -224,13 +217,12 @@ pub unsafe extern "C-unwind" fn pfkey_engine_next_deadline(engine: *mut pfkey_en
 /// Returns 0; -1 with errno EINVAL for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_engine_advance(engine: *mut pfkey_engine, now: u64) -> c_int {
-    // SAFETY: as above.
-    unsafe {
-        with(engine, |e| {
-            e.hub.advance(Duration::from_nanos(now), &mut e.queues);
-            Ok(0)
-        })
-    }
+    // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
+    let engine = unsafe { engine.as_mut() };
+    with(engine, |e| {
+        e.hub.advance(Duration::from_nanos(now), &mut e.queues);
+        Ok(0)
+    })
 }
 
 /// Sets the seconds that an SA lives which is asked for but not made yet (30 at first).
@@ -238,13 +230,12 @@ pub unsafe extern "C-unwind" fn pfkey_engine_advance(engine: *mut pfkey_engine, 
 /// Returns 0; -1 with errno EINVAL for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_engine_set_acq_expires(engine: *mut pfkey_engine, seconds: u64) -> c_int {
-    // SAFETY: as above.
-    unsafe {
-        with(engine, |e| {
-            e.hub.engine_mut().set_acq_expires(seconds);
-            Ok(0)
-        })
-    }
+    // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
+    let engine = unsafe { engine.as_mut() };
+    with(engine, |e| {
+        e.hub.engine_mut().set_acq_expires(seconds);
+        Ok(0)
+    })
 }
 
 /// Which SAs an outbound packet from `src` to `dst` needs. Ports stand in the sockaddrs (for ICMP type and code),
@@ -266,34 +257,34 @@ pub unsafe extern "C-unwind" fn pfkey_engine_outbound(
 ) -> c_int {
     // SAFETY: NULL, or sockaddrs of their families.
     let ends = unsafe { (argument::sockaddr(src), argument::sockaddr(dst)) };
-    // SAFETY: as above; `sas` has room for `room` elements.
-    unsafe {
-        with(engine, |e| {
-            let (Ok(src), Ok(dst)) = ends else { return Err(Errno::EFAULT) };
-            let flow = flow(src, dst, proto)?;
-            let now = Duration::from_nanos(now);
-            // The caller knows its routes, and asks pfkey_resolve for MTUs. A tunnel without a source starts at the packet's.
-            let source = flow.ends.src();
-            let path = Path { device: 1, mtu: 1500, source, gateway: None, loopback: false, untransformed: false };
-            let packet = Packet { flow: &flow, path, socket: None, queue: false, icmp: false };
-            let pfkey_engine { hub, queues, resolver } = e;
-            let outcome = hub.with_engine(now, None, queues, |engine, cx| resolver.lookup(engine, &packet, &path, cx));
-            let bundle = match outcome {
-                Ok(Outcome::Bundle(bundle)) => bundle,
-                Ok(Outcome::Pass(_)) => return Ok(0),
-                Ok(Outcome::Queued(_) | Outcome::Blackhole(_)) | Err(Errno::EREMOTE) => return Err(Errno::EAGAIN),
-                Err(errno) => return Err(errno),
-            };
-            let nodes = bundle.nodes();
-            if nodes.len() > room || sas.is_null() {
-                return Err(Errno::ENOSPC);
-            }
-            for (i, node) in nodes.iter().enumerate() {
-                sas.add(i).write(named(&node.id, node.mode));
-            }
-            Ok(nodes.len() as c_int)
-        })
-    }
+    // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
+    let engine = unsafe { engine.as_mut() };
+    with(engine, |e| {
+        let (Ok(src), Ok(dst)) = ends else { return Err(Errno::EFAULT) };
+        let flow = flow(src, dst, proto)?;
+        let now = Duration::from_nanos(now);
+        // The caller knows its routes, and asks pfkey_resolve for MTUs. A tunnel without a source starts at the packet's.
+        let source = flow.ends.src();
+        let path = Path { device: 1, mtu: 1500, source, gateway: None, loopback: false, untransformed: false };
+        let packet = Packet { flow: &flow, path, socket: None, queue: false, icmp: false };
+        let pfkey_engine { hub, queues, resolver } = e;
+        let outcome = hub.with_engine(now, None, queues, |engine, cx| resolver.lookup(engine, &packet, &path, cx));
+        let bundle = match outcome {
+            Ok(Outcome::Bundle(bundle)) => bundle,
+            Ok(Outcome::Pass(_)) => return Ok(0),
+            Ok(Outcome::Queued(_) | Outcome::Blackhole(_)) | Err(Errno::EREMOTE) => return Err(Errno::EAGAIN),
+            Err(errno) => return Err(errno),
+        };
+        let nodes = bundle.nodes();
+        if nodes.len() > room || sas.is_null() {
+            return Err(Errno::ENOSPC);
+        }
+        for (i, node) in nodes.iter().enumerate() {
+            // SAFETY: `sas` has room for so many, as was checked.
+            unsafe { sas.add(i).write(named(&node.id, node.mode)) };
+        }
+        Ok(nodes.len() as c_int)
+    })
 }
 
 /// Writes the counters of what pfkey_engine_outbound decided, in the form of Linux's `/proc/net/xfrm_stat`, as
@@ -307,21 +298,22 @@ pub unsafe extern "C-unwind" fn pfkey_engine_statistics(
     text: *mut c_char,
     room: usize,
 ) -> c_int {
-    // SAFETY: as above; `text` has room for `room` bytes.
-    unsafe {
-        with(engine, |e| {
-            let lines = e.resolver.statistics().to_string();
-            if room > 0 {
-                if text.is_null() {
-                    return Err(Errno::EFAULT);
-                }
-                let len = lines.len().min(room - 1);
-                text.copy_from_nonoverlapping(lines.as_ptr().cast(), len);
-                text.add(len).write(0);
+    // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
+    let engine = unsafe { engine.as_mut() };
+    with(engine, |e| {
+        let lines = e.resolver.statistics().to_string();
+        if room > 0 {
+            if text.is_null() {
+                return Err(Errno::EFAULT);
             }
-            c_int::try_from(lines.len()).map_err(|_| Errno::EOVERFLOW)
-        })
-    }
+            let len = lines.len().min(room - 1);
+            // SAFETY: `text` has `room` bytes, of which these are at most all.
+            unsafe { text.copy_from_nonoverlapping(lines.as_ptr().cast(), len) };
+            // SAFETY: and this the last.
+            unsafe { text.add(len).write(0) };
+        }
+        c_int::try_from(lines.len()).map_err(|_| Errno::EOVERFLOW)
+    })
 }
 
 /// An SA as C names it.
@@ -361,17 +353,16 @@ pub unsafe extern "C-unwind" fn pfkey_engine_count(
 ) -> c_int {
     // SAFETY: NULL, or the caller's.
     let sa = unsafe { sa.as_ref() };
-    // SAFETY: as above.
-    unsafe {
-        with(engine, |e| {
-            let id = sa_id(sa.ok_or(Errno::EFAULT)?)?;
-            let now = Duration::from_nanos(now);
-            e.hub
-                .with_engine(now, None, &mut e.queues, |engine, cx| engine.count_traffic(&id, packets, bytes, cx))
-                .map(|()| 0)
-                .map_err(TrafficError::errno)
-        })
-    }
+    // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
+    let engine = unsafe { engine.as_mut() };
+    with(engine, |e| {
+        let id = sa_id(sa.ok_or(Errno::EFAULT)?)?;
+        let now = Duration::from_nanos(now);
+        e.hub
+            .with_engine(now, None, &mut e.queues, |engine, cx| engine.count_traffic(&id, packets, bytes, cx))
+            .map(|()| 0)
+            .map_err(TrafficError::errno)
+    })
 }
 
 /// Tells key managers that the peer of an encapsulated SA now sends from another address or port (in `peer`):
@@ -388,19 +379,18 @@ pub unsafe extern "C-unwind" fn pfkey_engine_new_mapping(
 ) -> c_int {
     // SAFETY: NULL, or the caller's; a sockaddr of its family.
     let (sa, peer) = unsafe { (sa.as_ref(), argument::sockaddr(peer)) };
-    // SAFETY: as above.
-    unsafe {
-        with(engine, |e| {
-            let (id, Ok(peer)) = (sa_id(sa.ok_or(Errno::EFAULT)?)?, peer) else { return Err(Errno::EFAULT) };
-            let to = peer.ip().ok_or(Errno::EAFNOSUPPORT)?;
-            if to.is_ipv6() != id.dst.is_ipv6() {
-                return Err(Errno::EAFNOSUPPORT);
-            }
-            let (now, port) = (Duration::from_nanos(now), peer.port());
-            e.hub
-                .with_engine(now, None, &mut e.queues, |engine, cx| engine.new_mapping(&id, to, port, cx))
-                .map(|()| 0)
-                .map_err(TrafficError::errno)
-        })
-    }
+    // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
+    let engine = unsafe { engine.as_mut() };
+    with(engine, |e| {
+        let (id, Ok(peer)) = (sa_id(sa.ok_or(Errno::EFAULT)?)?, peer) else { return Err(Errno::EFAULT) };
+        let to = peer.ip().ok_or(Errno::EAFNOSUPPORT)?;
+        if to.is_ipv6() != id.dst.is_ipv6() {
+            return Err(Errno::EAFNOSUPPORT);
+        }
+        let (now, port) = (Duration::from_nanos(now), peer.port());
+        e.hub
+            .with_engine(now, None, &mut e.queues, |engine, cx| engine.new_mapping(&id, to, port, cx))
+            .map(|()| 0)
+            .map_err(TrafficError::errno)
+    })
 }

@@ -76,5 +76,6 @@ pub unsafe extern "C-unwind" fn pfkey_resolve(
         }
     };
     // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
-    unsafe { with(engine, resolve) }
+    let engine = unsafe { engine.as_mut() };
+    with(engine, resolve)
 }
