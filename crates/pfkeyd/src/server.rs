@@ -1,4 +1,4 @@
-//! Serving a hub over `SOCK_SEQPACKET` sockets: one epoll loop, the only I/O of this room.
+//! Serving a hub over `SOCK_SEQPACKET` sockets: one epoll loop, the only I/O of this module.
 //!
 //! A request is peeked, acted on, its answers queued, and only then consumed: a client whose output queue
 //! (`SIOCOUTQ`) is empty knows that every answer waits for it, as after AF_KEY's `send`.
