@@ -47,7 +47,7 @@ asan() {
     { say "asan: skipped: no AddressSanitizer runtime for $host"; return; }
   # The library names the runtime's functions and leaves them to the program.
   asan_cargo() {
-    env RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_odr_violation=0 \
+    env RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=address --cfg sanitized' ASAN_OPTIONS=detect_odr_violation=0 \
       UBSAN_OPTIONS=halt_on_error=1 PFKEY_TEST_CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all" \
       "$cargo" "$@" --target "$host" --target-dir target/sanitize
   }
