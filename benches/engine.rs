@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use pfkey_rs::engine::{Engine, LINUX};
-use pfkey_rs::keyd::{Hub, Service as _, SessionId, Sink};
+use pfkey_rs::hub::{Hub, Service as _, SessionId, Sink};
 use pfkey_rs::wire::layout::{SadbLifetime, SadbSa};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
 

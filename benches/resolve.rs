@@ -10,14 +10,14 @@ use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pfkey_rs::afkey::message::write_policy;
-use pfkey_rs::afkey::policy::{Policy, Template};
-use pfkey_rs::afkey::sa::{Sa, Selector};
 use pfkey_rs::batch::Batch;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use pfkey_rs::engine::resolve::path::Path;
 use pfkey_rs::engine::{Engine, Flow, LINUX};
-use pfkey_rs::keyd::{Audience, Context, MessageBuffer, Outbox};
+use pfkey_rs::hub::{Audience, Context, MessageBuffer, Outbox};
+use pfkey_rs::model::message::write_policy;
+use pfkey_rs::model::policy::{Policy, Template};
+use pfkey_rs::model::sa::{Sa, Selector};
 use pfkey_rs::socket::Backend;
 use pfkey_rs::wire::{
     AuthAlgorithm, EncryptAlgorithm, Ends, Header, IpsecProtocol, MessageType, Mode, PolicyDirection, Prefix, Profile,

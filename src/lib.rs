@@ -35,9 +35,9 @@ pub mod request;
 
 pub use pfkey::{batch, listing, policy_text as policy};
 pub use pfkey_engine as engine;
-pub use pfkey_hub as keyd;
+pub use pfkey_hub as hub;
 pub use pfkey_klips as klips;
-pub use pfkey_model as afkey;
+pub use pfkey_model as model;
 pub use pfkey_socket as socket;
 pub use pfkey_wire as wire;
 pub use pfkey_xfrm as xfrm;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use build::Msg;
 use pfkey_rs::engine::{Engine, LINUX};
-use pfkey_rs::keyd::{Errno, Hub, Queues, Service as _, SessionId, Sink, truesize};
+use pfkey_rs::hub::{Errno, Hub, Queues, Service as _, SessionId, Sink, truesize};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType as M, SaType as S};
 
 const NOW: Duration = Duration::from_secs(1_000_000);

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use build::Msg;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt};
 use pfkey_rs::engine::{Engine, LINUX};
-use pfkey_rs::keyd::{
+use pfkey_rs::hub::{
     Audience, Context, DumpMessage, DumpStep, Errno, Hub, KeyEngine, Queues, Service as _, Supported, Time,
 };
 use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType, Profile, SEVERAL, SaType, Writer};

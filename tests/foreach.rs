@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::sys::socket::{MsgFlags, recv};
-use pfkey_rs::afkey::sa::State;
 use pfkey_rs::listing::for_each_sa;
+use pfkey_rs::model::sa::State;
 use pfkey_rs::socket::{self, Backend};
 use pfkey_rs::wire::layout::{SadbLifetime, SadbSa};
 use pfkey_rs::wire::{Ends, Errno, ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};

@@ -2,7 +2,7 @@
 //! Expectations are af_key's (RFC 2367 section 3.1, `pfkey_broadcast`, `pfkey_do_dump`).
 #![forbid(unsafe_code)]
 
-use pfkey_rs::keyd::{
+use pfkey_rs::hub::{
     Audience, Context, DumpMessage, DumpStep, Errno, Hub, KeyEngine, Queues, Service as _, SessionId, Sink, Supported,
     Time,
 };

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use build::Msg;
 use pfkey_rs::engine::{Dialect, Engine, LINUX, RFC2367};
-use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
+use pfkey_rs::hub::{Hub, Queues, Service as _, SessionId};
 use pfkey_rs::print;
 use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, Profile, SaType as S};
 

@@ -287,7 +287,7 @@ fn keys_leave_the_command_line() {
 
 #[test]
 fn debug_shows_no_key() {
-    use pfkey_rs::afkey::sa::Key;
+    use pfkey_rs::model::sa::Key;
     use pfkey_rs::wire::{ExtensionType, Header, Message, MessageType, Profile, SaType, Writer};
     let key = [201, 202, 203, 204, 205, 206, 207, 208];
     let mut buffer = [0; 128];

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pfkey_rs::align;
 use pfkey_rs::engine::{Engine, LINUX, RFC2367};
-use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
+use pfkey_rs::hub::{Hub, Queues, Service as _, SessionId};
 use pfkey_rs::klips;
 use pfkey_rs::policy::{self, PolicySpec, RequestSpec};
 use pfkey_rs::print::{self, SocketPolicyFilter, Style, Utc};

@@ -6,15 +6,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pfkey_rs::afkey::policy::{Policy, Template};
-use pfkey_rs::afkey::sa::{Key, Sa, Selector, State};
 use pfkey_rs::engine::resolve::bundle::Bundle;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use pfkey_rs::engine::resolve::packet_queue::PacketQueue;
 use pfkey_rs::engine::resolve::path::{Path, Routes};
 use pfkey_rs::engine::resolve::statistics::Counter;
 use pfkey_rs::engine::{Engine, Flow, LINUX, RFC2367};
-use pfkey_rs::keyd::{Audience, Context, MessageBuffer, Outbox};
+use pfkey_rs::hub::{Audience, Context, MessageBuffer, Outbox};
+use pfkey_rs::model::policy::{Policy, Template};
+use pfkey_rs::model::sa::{Key, Sa, Selector, State};
 use pfkey_rs::wire::layout::SadbSa;
 use pfkey_rs::wire::{
     AuthAlgorithm, EncryptAlgorithm, Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType,
@@ -286,7 +286,7 @@ fn what_was_remembered_ends_with_a_policy_a_route_an_sa_and_ten_minutes() {
 
 #[test]
 fn an_update_that_revives_a_dying_sa_ends_what_was_remembered() {
-    use pfkey_rs::keyd::KeyEngine as _;
+    use pfkey_rs::hub::KeyEngine as _;
     for dialect in [&LINUX, &RFC2367] {
         let mut world = World::new();
         world.engine = Engine::with_seed(dialect, 1);

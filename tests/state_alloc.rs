@@ -14,7 +14,7 @@ use std::time::Duration;
 use build::Msg;
 use nix::libc::{EEXIST, EINVAL, EMSGSIZE, ENOSYS, ESRCH};
 use pfkey_rs::engine::{Engine, LINUX, SaCounts};
-use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
+use pfkey_rs::hub::{Hub, Queues, Service as _, SessionId};
 use pfkey_rs::socket::{self, Backend};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType as M, SaType as S};
 

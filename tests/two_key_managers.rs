@@ -14,7 +14,7 @@ use std::time::Duration;
 use build::{Msg, request};
 use libc::{ECONNREFUSED, ENOENT, ESRCH};
 use pfkey_rs::engine::{Dialect, Engine, Flow, LINUX, Outbound, RFC2367, SaId};
-use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
+use pfkey_rs::hub::{Hub, Queues, Service as _, SessionId};
 use pfkey_rs::wire::layout::SadbSa;
 use pfkey_rs::wire::{
     Ends, ExtensionType as Ext, IpsecProtocol, Message, MessageType as M, Profile, SaState, SaType as S,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use build::{Msg, request};
 use nix::sched::{CloneFlags, unshare};
-use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
+use pfkey_rs::hub::{Hub, Queues, Service as _, SessionId};
 use pfkey_rs::wire::{Errno, ExtensionType as Ext, Header, Message, MessageType as M, Profile, SaType as S};
 use pfkey_rs::xfrm::XfrmEngine;
 

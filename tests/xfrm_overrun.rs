@@ -3,8 +3,8 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use pfkey_rs::afkey::sa::SaId;
-use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
+use pfkey_rs::hub::{Hub, Queues, Service as _, SessionId};
+use pfkey_rs::model::sa::SaId;
 use pfkey_rs::wire::{ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType, Profile, SaType, Writer};
 use pfkey_rs::xfrm::XfrmEngine;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use pfkey_fuzz::splitmix::Random;
 use pfkey_fuzz::{drawn_message, with_length};
-use pfkey_rs::keyd::{Queues, Service as _};
+use pfkey_rs::hub::{Queues, Service as _};
 use pfkey_rs::klips::{Engine, Flow, Format, Hub, Packet, PacketId, Said};
 use pfkey_rs::wire::{Message, Profile};
 

@@ -3,11 +3,11 @@
 #![forbid(unsafe_code)]
 
 use libfuzzer_sys::fuzz_target;
-use pfkey_rs::afkey::read::Judge;
-use pfkey_rs::afkey::request::Request;
-use pfkey_rs::afkey::sa::{Sa, SecurityLabel};
-use pfkey_rs::afkey::view::{PolicyView, SaView};
-use pfkey_rs::afkey::{migrate, policy::Policy, read};
+use pfkey_rs::model::read::Judge;
+use pfkey_rs::model::request::Request;
+use pfkey_rs::model::sa::{Sa, SecurityLabel};
+use pfkey_rs::model::view::{PolicyView, SaView};
+use pfkey_rs::model::{migrate, policy::Policy, read};
 use pfkey_rs::align;
 use pfkey_rs::klips::parse;
 use pfkey_rs::klips::table::Direction;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use pfkey_fuzz::splitmix::Random;
 use pfkey_fuzz::told;
-use pfkey_rs::keyd::{Hub, Queues, Service as _};
+use pfkey_rs::hub::{Hub, Queues, Service as _};
 use pfkey_rs::wire::{Extras, Header, MessageType, Profile, SaType, Writer};
 use pfkey_rs::xfrm::fuzzing;
 

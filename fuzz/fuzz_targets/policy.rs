@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
-use pfkey_rs::afkey::policy::Policy;
+use pfkey_rs::model::policy::Policy;
 use pfkey_rs::policy;
 use pfkey_rs::wire::PolicyType;
 

@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use nix::sched::{CloneFlags, unshare};
 use pfkey_fuzz::splitmix::Random;
 use pfkey_fuzz::{drawn_message, told};
-use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
+use pfkey_rs::hub::{Hub, Queues, Service as _, SessionId};
 use pfkey_rs::wire::{Header, Message, MessageType, Profile, SaType, Writer};
 use pfkey_rs::xfrm::{XfrmEngine, fuzzing};
 

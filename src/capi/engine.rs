@@ -10,7 +10,7 @@ use super::guard::{Failure, keep_code};
 use crate::engine::resolve::lookup::{Outcome, Packet, Resolver};
 use crate::engine::resolve::path::Path;
 use crate::engine::{Dialect, Engine, Flow, LINUX, SaId, TrafficError};
-use crate::keyd::{Hub, Queues, Service as _, SessionId};
+use crate::hub::{Hub, Queues, Service as _, SessionId};
 use crate::wire::address::{family, from_xfrm, to_xfrm};
 use crate::wire::{Ends, Errno, Mode, SaType, Sockaddr};
 

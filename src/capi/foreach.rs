@@ -8,9 +8,9 @@ use std::os::fd::BorrowedFd;
 use libc::sockaddr;
 
 use super::guard::{Failure, cancellation_point};
-use crate::afkey::sa::Limits;
 use crate::error::Code;
 use crate::listing::{SaView, for_each_sa};
+use crate::model::sa::Limits;
 use crate::wire::{SaState, SaType, SockaddrBytes};
 
 /// Limits of an SA, or its use so far.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use pfkey_rs::engine::{Dialect, Engine, LINUX, RFC2367};
-use pfkey_rs::keyd::{self, Errno, Queues, Service as _, SessionId};
+use pfkey_rs::hub::{self, Errno, Queues, Service as _, SessionId};
 use pfkey_rs::klips::{self, Said};
 use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, Profile, SaType as S};
 
@@ -12,7 +12,7 @@ use crate::c;
 use crate::world::*;
 
 enum Stack {
-    Linux(Box<keyd::Hub<Engine>>),
+    Linux(Box<hub::Hub<Engine>>),
     Klips(Box<klips::Hub>),
 }
 
@@ -51,7 +51,7 @@ impl Asked {
     fn new(dialect: Option<&'static Dialect>) -> Self {
         let mut ids = Vec::new();
         let stack = if let Some(dialect) = dialect {
-            let mut hub = keyd::Hub::new(Engine::with_seed(dialect, 1));
+            let mut hub = hub::Hub::new(Engine::with_seed(dialect, 1));
             ids.extend((0..3).map(|_| hub.open()));
             Stack::Linux(Box::new(hub))
         } else {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pfkey_rs::keyd::Errno;
+use pfkey_rs::hub::Errno;
 use pfkey_rs::klips::Said;
 use pfkey_rs::klips::eroute::{Bits, Eroute, Eroutes, Selector};
 

@@ -1,6 +1,6 @@
 //! The rules on single extensions, each with the value that just breaks it (Openswan `pfkey_v2_parse.c`).
 
-use pfkey_rs::keyd::Errno;
+use pfkey_rs::hub::Errno;
 use pfkey_rs::klips::Refusal;
 use pfkey_rs::klips::number::*;
 use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, SaType as S};

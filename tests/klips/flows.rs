@@ -1,6 +1,6 @@
 //! X_ADDFLOW, X_DELFLOW, and what packets meet.
 
-use pfkey_rs::keyd::Errno;
+use pfkey_rs::hub::Errno;
 use pfkey_rs::klips::number::*;
 use pfkey_rs::klips::{Flow, Outcome, PacketId, Released, Said};
 use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, SaType as S};

@@ -1,6 +1,6 @@
 //! What `write` refuses by itself, and what every message must be.
 
-use pfkey_rs::keyd::Errno;
+use pfkey_rs::hub::Errno;
 use pfkey_rs::klips::number::*;
 use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, SaType as S};
 

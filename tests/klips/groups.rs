@@ -1,6 +1,6 @@
 //! X_GRPSA.
 
-use pfkey_rs::keyd::Errno;
+use pfkey_rs::hub::Errno;
 use pfkey_rs::klips::Said;
 use pfkey_rs::klips::number::*;
 use pfkey_rs::wire::{ExtensionType as Ext, SaType as S};

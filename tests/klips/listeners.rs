@@ -1,6 +1,6 @@
 //! ACQUIRE, REGISTER, EXPIRE, and what the engine itself tells those who registered.
 
-use pfkey_rs::keyd::{Errno, Service as _};
+use pfkey_rs::hub::{Errno, Service as _};
 use pfkey_rs::klips::Said;
 use pfkey_rs::klips::number::*;
 use pfkey_rs::klips::request::Endpoint;

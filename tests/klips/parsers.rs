@@ -1,6 +1,6 @@
 //! The parsers that do little: debug, dump, promisc, pchange, nat_t_new_mapping; and the switch of the last slot.
 
-use pfkey_rs::keyd::{Errno, Time};
+use pfkey_rs::hub::{Errno, Time};
 use pfkey_rs::klips::number::*;
 use pfkey_rs::klips::parse::{check_framing, parse};
 use pfkey_rs::klips::table::Direction;

@@ -1,6 +1,6 @@
 //! GETSPI, UPDATE, ADD, DELETE, GET, FLUSH.
 
-use pfkey_rs::keyd::Errno;
+use pfkey_rs::hub::Errno;
 use pfkey_rs::klips::number::*;
 use pfkey_rs::klips::{Outcome, Said};
 use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, SaState, SaType as S};

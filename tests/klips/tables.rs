@@ -146,7 +146,7 @@ fn an_extension_too_few_is_refused() {
         // KMPRIVATE, which PROMISC and PCHANGE must have, is never taken: they cannot be asked for at all.
         if must.contains(&17) {
             let whole = refusal(&message(number, &must));
-            assert_eq!(whole, Some(Refusal::Field(17, pfkey_rs::keyd::Errno::EINVAL)), "message {number}");
+            assert_eq!(whole, Some(Refusal::Field(17, pfkey_rs::hub::Errno::EINVAL)), "message {number}");
             continue;
         }
         let whole = refusal(&message(number, &must));

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use pfkey_rs::keyd::{Errno, Queues, Service as _, SessionId};
+use pfkey_rs::hub::{Errno, Queues, Service as _, SessionId};
 use pfkey_rs::klips::number::*;
 use pfkey_rs::klips::{Engine, Flow, Hub, Outcome, Packet, PacketId};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType as M, SaType as S};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pfkey_rs::engine::{Engine, Flow, Outbound, RFC2367, SaId, TrafficError};
-use pfkey_rs::keyd::{Hub, Queues, Service as _, SessionId};
+use pfkey_rs::hub::{Hub, Queues, Service as _, SessionId};
 use pfkey_rs::wire::layout::SadbSa;
 use pfkey_rs::wire::{
     Ends, ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType as M, Profile, SaType as S,

@@ -12,7 +12,7 @@ use crate::network::{self, Packet};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{MsgFlags, recv};
 use pfkey_rs::engine::{Engine, LINUX};
-use pfkey_rs::keyd::{Hub, KeyEngine, Queues, Service as _, SessionId};
+use pfkey_rs::hub::{Hub, KeyEngine, Queues, Service as _, SessionId};
 use pfkey_rs::socket::{self, Backend as Kind};
 use pfkey_rs::xfrm::XfrmEngine;
 

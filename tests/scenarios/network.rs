@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pfkey_rs::engine::{Flow, Outbound, SaId, TrafficError};
-use pfkey_rs::keyd::{Hub, Sink};
+use pfkey_rs::hub::{Hub, Sink};
 use pfkey_rs::wire::{Ends, IpsecProtocol, Mode};
 
 /// A UDP datagram that leaves this host.

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use crate::build::Msg;
 use crate::world::{Datagram, Setting, World};
-use pfkey_rs::afkey::policy::{Policy, Template};
-use pfkey_rs::afkey::sa::Selector;
 use pfkey_rs::engine::resolve::bundle::Bundle;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Resolver};
 use pfkey_rs::engine::resolve::packet_queue::PacketQueue;
 use pfkey_rs::engine::resolve::path::{Path, Routes};
 use pfkey_rs::engine::{Engine, Flow, LINUX};
-use pfkey_rs::keyd::{Context, Hub, Queues, Service as _, SessionId};
+use pfkey_rs::hub::{Context, Hub, Queues, Service as _, SessionId};
+use pfkey_rs::model::policy::{Policy, Template};
+use pfkey_rs::model::sa::Selector;
 use pfkey_rs::wire::{
     Ends, Errno, Header, IpsecProtocol, MessageType as M, Mode, PolicyDirection, Prefix, SaType as S,
 };

@@ -1,9 +1,9 @@
-//! The algorithms that the engine accepts and lists: those of [`crate::wire::algorithm`] that Debian's Linux 7.2 has (without SM3
+//! The algorithms that the engine accepts and lists: those of [`pfkey_wire::algorithm`] that Debian's Linux 7.2 has (without SM3
 //! and SM4), in the order of REGISTER's reply.
 
-use crate::wire::algorithm::{AEAD, AUTH, Algorithm, COMPRESS, ENCRYPT, by_id};
-use crate::wire::layout::SadbAlg;
-use crate::wire::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm};
+use pfkey_wire::algorithm::{AEAD, AUTH, Algorithm, COMPRESS, ENCRYPT, by_id};
+use pfkey_wire::layout::SadbAlg;
+use pfkey_wire::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm};
 
 fn listed(table: &'static [Algorithm]) -> Vec<SadbAlg> {
     table.iter().filter(|algorithm| algorithm.embedded).map(Algorithm::listed).collect()

@@ -1,17 +1,17 @@
 //! What Linux's af_key and RFC 2367 do differently with SAs. What they do differently with sessions is in
-//! [`crate::keyd::Dialect`].
+//! [`pfkey_hub::Dialect`].
 
 use super::message::{self, Part};
 use super::resolve::template::{self, Wanted};
 use super::sa::Sa;
 use super::{Engine, Flow, rfc2367};
-use crate::keyd::{self, Context, Errno};
-use crate::wire::{Message, Writer};
+use pfkey_hub::{Context, Errno};
+use pfkey_wire::{Message, Writer};
 
 /// A dialect, as an engine speaks it.
 pub struct Dialect {
     /// The part of a hub in front of the engine.
-    pub(super) sessions: &'static keyd::Dialect,
+    pub(super) sessions: &'static pfkey_hub::Dialect,
     /// Handles a request.
     pub(super) request: fn(&mut Engine, &Message<'_>, &mut Context<'_>) -> Result<(), Errno>,
     /// Writes an SA behind a message's header.
@@ -22,7 +22,7 @@ pub struct Dialect {
 
 /// Linux's af_key.
 pub static LINUX: Dialect = Dialect {
-    sessions: &keyd::LINUX,
+    sessions: &pfkey_hub::LINUX,
     request: Engine::linux_request,
     write_sa: message::write_sa,
     write_acquire: template::write_acquire,
@@ -30,7 +30,7 @@ pub static LINUX: Dialect = Dialect {
 
 /// RFC 2367 to the letter, on Linux's numbers. Policies, which it does not have, are Linux's.
 pub static RFC2367: Dialect = Dialect {
-    sessions: &keyd::RFC2367,
+    sessions: &pfkey_hub::RFC2367,
     request: Engine::rfc_request,
     write_sa: rfc2367::write_sa,
     write_acquire: rfc2367::write_acquire,

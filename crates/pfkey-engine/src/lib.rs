@@ -50,18 +50,14 @@ mod traffic;
 
 use std::net::IpAddr;
 
-use pfkey_hub as keyd;
-use pfkey_model as afkey;
-use pfkey_wire as wire;
-
-use crate::afkey::request::Request;
-pub use crate::afkey::{message, policy, sa};
-use crate::keyd::random::{self, Random};
-use crate::keyd::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
-use crate::wire::address::{family, to_xfrm};
-use crate::wire::layout::SadbXFilter;
-use crate::wire::sockaddr::{AF_INET, AF_INET6};
-use crate::wire::{Extras, Header, IpsecProtocol, Message, MessageType, Prefix, Writer};
+use pfkey_hub::random::{self, Random};
+use pfkey_hub::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
+use pfkey_model::request::Request;
+pub use pfkey_model::{message, policy, sa};
+use pfkey_wire::address::{family, to_xfrm};
+use pfkey_wire::layout::SadbXFilter;
+use pfkey_wire::sockaddr::{AF_INET, AF_INET6};
+use pfkey_wire::{Extras, Header, IpsecProtocol, Message, MessageType, Prefix, Writer};
 use sa::Sa;
 use sa_request::EngineJudge;
 use sadb::{Sadb, Walker};
@@ -146,7 +142,7 @@ impl Engine {
     }
 
     /// What `SADB_EXT_SUPPORTED_ENCRYPT` lists.
-    fn supported_encrypt(&self) -> Vec<crate::wire::layout::SadbAlg> {
+    fn supported_encrypt(&self) -> Vec<pfkey_wire::layout::SadbAlg> {
         let mut list = algorithm::supported_encrypt();
         if self.extras.aead {
             list.extend(algorithm::supported_aead());
@@ -217,7 +213,7 @@ impl Engine {
 impl KeyEngine for Engine {
     type Dump = EngineDump;
 
-    fn dialect(&self) -> &'static keyd::Dialect {
+    fn dialect(&self) -> &'static pfkey_hub::Dialect {
         self.dialect.sessions
     }
 
@@ -260,7 +256,7 @@ impl KeyEngine for Engine {
                 *position = policy.position;
                 let reserved = spd_request::references(policy, now);
                 let header =
-                    Header { reserved, ..Header::new(MessageType::X_SPDDUMP, crate::wire::SaType::UNSPEC, 0, 0) };
+                    Header { reserved, ..Header::new(MessageType::X_SPDDUMP, pfkey_wire::SaType::UNSPEC, 0, 0) };
                 message.write(header, |writer| message::write_policy(writer, policy))?;
             }
         }

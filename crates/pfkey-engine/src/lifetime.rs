@@ -3,8 +3,8 @@
 use super::Engine;
 use super::message::Part;
 use super::sa::{Sa, State};
-use crate::keyd::Context;
-use crate::wire::{Header, MessageType};
+use pfkey_hub::Context;
+use pfkey_wire::{Header, MessageType};
 
 /// The most timers that run at a time. A million SAs may end in the same second, and requests must not wait for all of them.
 /// The engine's deadline stays in the past until all have run.

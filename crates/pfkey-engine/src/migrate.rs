@@ -5,9 +5,9 @@ use super::policy::{Policy, Template};
 use super::sa::{Flow, Sa, State, Usage};
 use super::sa_request::init_state;
 use super::sadb::{Index, Route};
-use crate::afkey::migrate::{Migration, Move, migration_header, write_migration};
-use crate::keyd::{Audience, Context, Errno};
-use crate::wire::{Ends, Mode, PolicyDirection};
+use pfkey_hub::{Audience, Context, Errno};
+use pfkey_model::migrate::{Migration, Move, migration_header, write_migration};
+use pfkey_wire::{Ends, Mode, PolicyDirection};
 
 fn same_source(a: &Move, b: &Move) -> bool {
     (a.proto, a.mode, a.reqid, a.old) == (b.proto, b.mode, b.reqid, b.old)

@@ -8,11 +8,11 @@ use super::resolve::template::Wanted;
 use super::sa::{Flow, Key, Limits, Sa, SaId, Selector, State};
 use super::sadb::Index;
 use super::{Engine, algorithm};
-use crate::afkey::read::limits_as_given;
-use crate::keyd::{Audience, Context, Errno};
-use crate::wire::address::width;
-use crate::wire::layout::{SadbAlg, SadbComb, SadbSa};
-use crate::wire::{
+use pfkey_hub::{Audience, Context, Errno};
+use pfkey_model::read::limits_as_given;
+use pfkey_wire::address::width;
+use pfkey_wire::layout::{SadbAlg, SadbComb, SadbSa};
+use pfkey_wire::{
     AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Ends, ExtensionType as Ext, Header, IpsecProtocol, Message,
     MessageType, Mode, Prefix, SaFlags, SaState, SaType, Writer,
 };

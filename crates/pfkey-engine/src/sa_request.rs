@@ -5,10 +5,10 @@ use super::sa::{Sa, SaId, SecurityLabel, State};
 use super::sadb::{AcquireKey, Index};
 use super::spd::Spd;
 use super::{Engine, SaCounts, algorithm};
-use crate::afkey::read::{Judge, answer};
-use crate::afkey::request::GetSpi;
-use crate::keyd::{Audience, Context, Errno};
-use crate::wire::{
+use pfkey_hub::{Audience, Context, Errno};
+use pfkey_model::read::{Judge, answer};
+use pfkey_model::request::GetSpi;
+use pfkey_wire::{
     AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Extras, Header, IpsecProtocol, Message, MessageType, Mode,
     SaType,
 };

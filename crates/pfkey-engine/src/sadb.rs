@@ -286,7 +286,7 @@ impl Sadb {
 mod tests {
     use super::*;
     use crate::sa::State;
-    use crate::wire::{Ends, IpsecProtocol, Mode};
+    use pfkey_wire::{Ends, IpsecProtocol, Mode};
 
     fn ends() -> Ends {
         Ends::new([10, 0, 0, 2].into(), [10, 0, 0, 1].into()).unwrap()

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::policy::Policy;
 use super::resolve::policy_index::{PolicyIndex, Rank};
 use super::sa::Flow;
-use crate::afkey::request::PolicyName;
-use crate::wire::PolicyDirection;
+use pfkey_model::request::PolicyName;
+use pfkey_wire::PolicyDirection;
 
 type Hasher = foldhash::quality::RandomState;
 
@@ -230,8 +230,8 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::afkey::sa::Selector;
-    use crate::wire::{Ends, Prefix};
+    use pfkey_model::sa::Selector;
+    use pfkey_wire::{Ends, Prefix};
 
     #[test]
     fn what_changes_in_a_policy_is_found_again() {

@@ -4,10 +4,10 @@ use super::Engine;
 use super::message::write_policy;
 use super::policy::Policy;
 use super::sa::Usage;
-use crate::afkey::read::spd_answer;
-use crate::afkey::request::PolicyName;
-use crate::keyd::{Audience, Context, Errno, Time};
-use crate::wire::{Header, MessageType};
+use pfkey_hub::{Audience, Context, Errno, Time};
+use pfkey_model::read::spd_answer;
+use pfkey_model::request::PolicyName;
+use pfkey_wire::{Header, MessageType};
 
 /// The reference count of a policy that Linux shows in `sadb_msg_reserved` of a dump: one more while its timer is armed,
 /// which it is in the first second, and for policies with a limit.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::wire::IpsecProtocol;
+use pfkey_wire::IpsecProtocol;
 
 type Hasher = foldhash::quality::RandomState;
 

@@ -7,9 +7,9 @@ use super::message::Part;
 use super::message::write_host;
 use super::resolve::template::{Matched, Resolution};
 use super::sa::{Flow, SaId};
-use crate::keyd::{Audience, Context, Errno, KeyEngine as _, MessageBuffer};
-use crate::wire::layout::SadbSa;
-use crate::wire::{ExtensionType as Ext, Header, MessageType, Mode, SaType, Writer};
+use pfkey_hub::{Audience, Context, Errno, KeyEngine as _, MessageBuffer};
+use pfkey_wire::layout::SadbSa;
+use pfkey_wire::{ExtensionType as Ext, Header, MessageType, Mode, SaType, Writer};
 
 /// What to do with an outbound packet.
 #[derive(Clone, Debug, PartialEq, Eq)]

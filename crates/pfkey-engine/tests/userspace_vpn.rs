@@ -144,7 +144,7 @@ impl Drop for Host {
     }
 }
 
-/// Two hosts with a wire between them; `None` where they cannot be had.
+/// Two hosts with a wire between them and policies for what goes over it; `None` where they cannot be had.
 fn hosts() -> Option<(Host, Host)> {
     let has = |program: &str| Command::new(program).arg("-V").stdout(Stdio::null()).status().is_ok();
     if !nix::unistd::geteuid().is_root() || !Path::new("/dev/net/tun").exists() {
@@ -159,6 +159,8 @@ fn hosts() -> Option<(Host, Host)> {
     a.ip(&format!("link add wire type veth peer name wire netns {}", b.keeper.id()));
     a.start(&b);
     b.start(&a);
+    a.protect(&b);
+    b.protect(&a);
     Some((a, b))
 }
 
@@ -177,6 +179,17 @@ fn esp(suite: Suite, from: &Host, to: &Host, spi: u32) -> Sa {
     }
 }
 
+/// The next event of a kind.
+fn event<T>(manager: &mut KeyManager, wanted: impl Fn(&Event) -> Option<T>) -> T {
+    let deadline = Some(Instant::now() + Duration::from_secs(20));
+    loop {
+        let event = manager.next(deadline).expect("events").expect("it comes");
+        if let Some(found) = wanted(&event) {
+            return found;
+        }
+    }
+}
+
 /// Sends a packet there, and waits for it.
 fn passes(from: &UdpSocket, to: &UdpSocket, payload: &[u8]) {
     from.send_to(payload, to.local_addr().expect("an address")).expect("it is sent");
@@ -189,28 +202,21 @@ fn passes(from: &UdpSocket, to: &UdpSocket, payload: &[u8]) {
 fn two_key_managers_fill_it_and_packets_pass() {
     let Some((a, b)) = hosts() else { return };
     let wire = a.capture();
-    a.protect(&b);
-    b.protect(&a);
     let (at_a, at_b) = (a.udp(), b.udp());
-    let backend = a.backend();
-    let mut manager = KeyManager::register_with(&backend, &[SaType::ESP]).expect("REGISTER");
-    let deadline = Some(Instant::now() + Duration::from_secs(20));
+    let mut manager = KeyManager::register_with(&a.backend(), &[SaType::ESP]).expect("REGISTER");
     for (suite, spi) in [(Suite::Gcm, 0x1000), (Suite::Cbc, 0x2000)] {
         // The first packet waits for its SA, which the key manager is asked for.
         at_a.send_to(SECRET, at_b.local_addr().expect("an address")).expect("it is sent");
-        let acquire = loop {
-            match manager.next(deadline).expect("events") {
-                Some(Event::Acquire(acquire)) => break acquire,
-                Some(_) => {}
-                None => panic!("no ACQUIRE came"),
-            }
-        };
+        let seq = event(&mut manager, |event| match event {
+            Event::Acquire(acquire) => Some(acquire.seq),
+            _ => None,
+        });
         let (out, back) = (esp(suite, &a, &b, spi), esp(suite, &b, &a, spi + 1));
         for sa in [&out, &back] {
             b.client().add(sa).expect("ADD");
         }
         manager.client().add(&back).expect("ADD");
-        manager.client().add(&out.clone().answering(acquire.seq)).expect("ADD");
+        manager.client().add(&out.clone().answering(seq)).expect("ADD");
         let mut buffer = [0; 100];
         assert_eq!(at_b.recv(&mut buffer).expect("it has waited"), SECRET.len());
         passes(&at_b, &at_a, SECRET);
@@ -246,24 +252,19 @@ fn two_key_managers_fill_it_and_packets_pass() {
 fn an_sa_wears_out_and_is_renewed() {
     let Some((a, b)) = hosts() else { return };
     let wire = a.capture();
-    a.protect(&b);
-    b.protect(&a);
     let (at_a, at_b) = (a.udp(), b.udp());
-    let backend = a.backend();
-    let mut manager = KeyManager::register_with(&backend, &[SaType::ESP]).expect("REGISTER");
+    let mut manager = KeyManager::register_with(&a.backend(), &[SaType::ESP]).expect("REGISTER");
     let limits = |packets: u64| Limits { bytes: packets * (SECRET.len() as u64 + 28), ..Limits::NONE };
     let install = |manager: &mut KeyManager, spi: u32| {
         let sa = esp(Suite::Gcm, &a, &b, spi).hard(limits(6)).soft(limits(3));
         b.client().add(&sa).expect("ADD");
         manager.client().add(&sa).expect("ADD");
     };
-    let deadline = Some(Instant::now() + Duration::from_secs(60));
-    let expiry = |manager: &mut KeyManager| loop {
-        match manager.next(deadline).expect("events") {
-            Some(Event::Expired { sa, hard }) => break (sa.spi, hard),
-            Some(_) => {}
-            None => panic!("nothing has expired"),
-        }
+    let expiry = |manager: &mut KeyManager| {
+        event(manager, |event| match event {
+            Event::Expired { sa, hard } => Some((sa.spi, *hard)),
+            _ => None,
+        })
     };
     for spi in 0x1000..0x1008 {
         install(&mut manager, spi);

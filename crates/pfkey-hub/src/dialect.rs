@@ -2,7 +2,7 @@
 //! What they do differently with SAs is in the engine's. KLIPS shares neither (`pfkey-klips`).
 
 use super::Audience;
-use crate::wire::{ExtensionType, MessageType, SaType};
+use pfkey_wire::{ExtensionType, MessageType, SaType};
 
 /// What a promiscuous session gets instead of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use zeroize::Zeroizing;
 
 use super::{DumpMessage, DumpStep, Errno, KeyEngine, MessageBuffer, Time};
-use crate::wire::Header;
+use pfkey_wire::Header;
 
 /// How far a dump came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use super::{
     Audience, Context, Errno, KeyEngine, MessageBuffer, PromiscuousCopy, Service, SessionId, SessionState,
     SessionStatistics, Sink, Supported, Time,
 };
-use crate::afkey::request::is_change;
-use crate::wire::{
+use pfkey_model::request::is_change;
+use pfkey_wire::{
     ExtensionType, HEADER_LEN, Header, Message, MessageType, Profile, Rule, SaType, WireError, Writer, several,
 };
 

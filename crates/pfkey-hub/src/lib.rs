@@ -62,8 +62,6 @@ pub use sessions::{Session, SessionStatistics, Sessions};
 
 pub use pfkey_wire::Errno;
 
-use pfkey_model as afkey;
-use pfkey_wire as wire;
 use pfkey_wire::Message;
 use pfkey_wire::layout::SadbAlg;
 

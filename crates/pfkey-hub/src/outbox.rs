@@ -5,7 +5,7 @@ use zerocopy::IntoBytes as _;
 use zeroize::Zeroize;
 
 use super::{Errno, Time};
-use crate::wire::{Header, Profile, SaType, Writer};
+use pfkey_wire::{Header, Profile, SaType, Writer};
 
 /// Bytes that hold any message of an engine: an SA with two keys of 8191 bytes and a label of 4096 is the largest.
 const BUFFER_LEN: usize = 22 * 1024;

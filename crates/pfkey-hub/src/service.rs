@@ -2,7 +2,7 @@
 
 use super::sockets::registration;
 use super::{SessionId, SessionStatistics, Sink, Time};
-use crate::wire::{Header, MessageType, WireError, several};
+use pfkey_wire::{Header, MessageType, WireError, several};
 
 /// What is known of a session beside its socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

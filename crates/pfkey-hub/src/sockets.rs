@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::dump::DumpRun;
 use super::sessions::Sessions;
 use super::{Audience, Dialect, Outbox, PromiscuousCopy, SessionId, Sink};
-use crate::wire::{Header, MessageType, SaType};
+use pfkey_wire::{Header, MessageType, SaType};
 
 /// An open PF_KEY socket.
 pub(super) struct Socket<D> {

@@ -10,9 +10,9 @@ use super::outbound::Released;
 use super::sadb::Sadb;
 use super::table::Direction;
 use super::{field, parse};
-use crate::keyd::random::{self, Random};
-use crate::keyd::{Errno, Time};
-use crate::wire::{Header, SaType};
+use pfkey_hub::random::{self, Random};
+use pfkey_hub::{Errno, Time};
+use pfkey_wire::{Header, SaType};
 
 /// The open PF_KEY sockets, as the engine sees them while it handles one request or packet.
 pub trait Sockets {

@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 
 use super::sa::Identity;
 use super::said::Said;
-use crate::keyd::{Errno, Time};
+use pfkey_hub::{Errno, Time};
 
 /// A data plane's name for a packet that it keeps while the engine holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,10 +6,10 @@ use zerocopy::FromBytes;
 use super::layout::{self, Comb, SAREF_LIMIT, SAREF_NULL};
 use super::number::*;
 use super::request::Request;
-use crate::keyd::Errno;
-use crate::wire::layout::{SadbAddress, SadbAlg, SadbIdent, SadbKey, SadbProp, SadbSens, SadbSupported};
-use crate::wire::sockaddr::{AF_INET, AF_INET6, SOCKADDR_IN_LEN, Sockaddr, sockaddr_len};
-use crate::wire::{AuthAlgorithm, ExtensionType as Ext, SaState, SaType, round8};
+use pfkey_hub::Errno;
+use pfkey_wire::layout::{SadbAddress, SadbAlg, SadbIdent, SadbKey, SadbProp, SadbSens, SadbSupported};
+use pfkey_wire::sockaddr::{AF_INET, AF_INET6, SOCKADDR_IN_LEN, Sockaddr, sockaddr_len};
+use pfkey_wire::{AuthAlgorithm, ExtensionType as Ext, SaState, SaType, round8};
 
 /// The longest replay window.
 const REPLAY_MAX: u8 = 64;

@@ -3,8 +3,8 @@
 use super::number::SATYPE_MAX;
 use super::parse::check_framing;
 use super::{Context, Engine, Sockets};
-use crate::keyd::{Errno, Service, SessionId, SessionStatistics, Sessions, Sink, Time};
-use crate::wire::{Header, Profile, SaType, WireError, Writer};
+use pfkey_hub::{Errno, Service, SessionId, SessionStatistics, Sessions, Sink, Time};
+use pfkey_wire::{Header, Profile, SaType, WireError, Writer};
 
 /// The registered sessions of each SA type, as often as they registered, the first one first.
 type Registered = [Vec<SessionId>; SATYPE_MAX as usize + 1];
@@ -102,7 +102,7 @@ impl Hub {
         let outcome = self.engine.request(bytes, header, &mut Context { now, sockets: &mut delivery });
         if let Err(errno) = outcome {
             let report = header.error_report(errno.to_wire());
-            let mut bytes = [0; crate::wire::HEADER_LEN];
+            let mut bytes = [0; pfkey_wire::HEADER_LEN];
             if let Ok(message) = Writer::new(&mut bytes, report, Profile::Klips).finish() {
                 delivery.tell_all(message);
             }

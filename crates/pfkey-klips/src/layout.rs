@@ -1,10 +1,10 @@
-//! KLIPS's structures, byte for byte, where they differ from [`crate::wire::layout`]'s.
+//! KLIPS's structures, byte for byte, where they differ from [`pfkey_wire::layout`]'s.
 //!
 //! All are unaligned, so that a message can be read and written wherever it lies.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::wire::layout::{Be32, SadbComb, SadbLifetime, SadbSa, U16, U32, layouts};
+use pfkey_wire::layout::{Be32, SadbComb, SadbLifetime, SadbSa, U16, U32, layouts};
 
 layouts! {
     /// `struct sadb_sa`: RFC 2367's with a reference behind it.

@@ -28,9 +28,6 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use pfkey_hub as keyd;
-use pfkey_wire as wire;
-
 pub mod debug;
 mod engine;
 pub mod eroute;

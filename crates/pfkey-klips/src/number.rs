@@ -1,8 +1,8 @@
 //! KLIPS's numbers above RFC 2367's (Openswan 2.4 `pfkeyv2.h`), and what its tables make of SA types.
 //!
-//! Below message 13, extension 18 and SA type 9 they are those of [`crate::wire::number`].
+//! Below message 13, extension 18 and SA type 9 they are those of [`pfkey_wire::number`].
 
-use crate::wire::{ExtensionType, MessageType, SaType};
+use pfkey_wire::{ExtensionType, MessageType, SaType};
 
 /// Links two SAs, or takes a group apart.
 pub const X_GRPSA: MessageType = MessageType(13);

@@ -9,8 +9,8 @@ use super::reply::Reply;
 use super::request::Endpoint;
 use super::said::Said;
 use super::{Context, Engine};
-use crate::wire::layout::SadbComb;
-use crate::wire::{AuthAlgorithm, EncryptAlgorithm, ExtensionType as Ext, Header, MessageType, SaType};
+use pfkey_wire::layout::SadbComb;
+use pfkey_wire::{AuthAlgorithm, EncryptAlgorithm, ExtensionType as Ext, Header, MessageType, SaType};
 
 /// UDP and TCP have ports that eroutes look at.
 const UDP: u8 = 17;

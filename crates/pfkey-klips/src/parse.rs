@@ -8,9 +8,9 @@ use super::field;
 use super::number::*;
 use super::request::Request;
 use super::table::{self, Direction, Set};
-use crate::keyd::Errno;
-use crate::wire::layout::SadbExt;
-use crate::wire::{
+use pfkey_hub::Errno;
+use pfkey_wire::layout::SadbExt;
+use pfkey_wire::{
     AuthAlgorithm, EncryptAlgorithm, ExtensionType as Ext, HEADER_LEN, Header, MessageType, PF_KEY_V2, Rule, SaState,
     SaType, WireError,
 };

@@ -9,9 +9,9 @@ use super::number::{X_EXT_SA2, X_EXT_SATYPE2};
 use super::request::Endpoint;
 use super::sa::{Amounts, Identity, Sa};
 use super::table::{self, Direction};
-use crate::keyd::Errno;
-use crate::wire::layout::{SadbAddress, SadbAlg, SadbExt, SadbIdent, SadbProp, SadbSupported};
-use crate::wire::{ExtensionType as Ext, HEADER_LEN, Header, SaType, SockaddrBytes, round8};
+use pfkey_hub::Errno;
+use pfkey_wire::layout::{SadbAddress, SadbAlg, SadbExt, SadbIdent, SadbProp, SadbSupported};
+use pfkey_wire::{ExtensionType as Ext, HEADER_LEN, Header, SaType, SockaddrBytes, round8};
 
 /// A message under construction. It never holds keys: KLIPS tells none.
 pub(super) struct Reply {

@@ -7,9 +7,9 @@ use zerocopy::FromBytes;
 use super::layout::{self, Comb};
 use super::number::*;
 use super::table::Set;
-use crate::wire::layout::{SadbAddress, SadbIdent, SadbKey, SadbXNatTType};
-use crate::wire::sockaddr::Sockaddr;
-use crate::wire::{ExtensionType as Ext, Header, SaType};
+use pfkey_wire::layout::{SadbAddress, SadbIdent, SadbKey, SadbXNatTType};
+use pfkey_wire::sockaddr::Sockaddr;
+use pfkey_wire::{ExtensionType as Ext, Header, SaType};
 
 /// An address with a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

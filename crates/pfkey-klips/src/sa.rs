@@ -9,9 +9,9 @@ use super::number::{flags, proto};
 use super::request::{Endpoint, Request};
 use super::said::Said;
 use super::supported;
-use crate::keyd::Errno;
-use crate::wire::layout::{SadbLifetime, SadbSa};
-use crate::wire::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, ExtensionType as Ext, SaState};
+use pfkey_hub::Errno;
+use pfkey_wire::layout::{SadbLifetime, SadbSa};
+use pfkey_wire::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, ExtensionType as Ext, SaState};
 
 use super::number::{X_EXT_NAT_T_DPORT, X_EXT_NAT_T_OA, X_EXT_NAT_T_SPORT};
 
@@ -89,7 +89,7 @@ pub struct Key {
 /// An identity, kept for key managers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// See [`crate::wire::IdentityType`]; 4 is KLIPS's "connection".
+    /// See [`pfkey_wire::IdentityType`]; 4 is KLIPS's "connection".
     pub identity_type: u16,
     /// A number that belongs to it.
     pub id: u64,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::layout::SAREF_LIMIT;
 use super::sa::Sa;
 use super::said::Said;
-use crate::keyd::Errno;
+use pfkey_hub::Errno;
 
 /// The SAs.
 #[derive(Default)]

@@ -1,9 +1,9 @@
 //! The algorithms that KLIPS has (`pfkey_supported_list`).
 
 use super::number::{X_SATYPE_COMP, X_SATYPE_IPIP};
-use crate::keyd::Supported;
-use crate::wire::layout::SadbAlg;
-use crate::wire::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, SaType};
+use pfkey_hub::Supported;
+use pfkey_wire::layout::SadbAlg;
+use pfkey_wire::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, SaType};
 
 /// "IPv4 in IPv4", an IP-in-IP SA's "algorithm".
 pub const TALG_IPV4_IN_IPV4: u8 = 1;

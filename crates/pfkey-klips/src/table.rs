@@ -1,7 +1,7 @@
 //! Which extensions each message may and must have, in both directions (Openswan `pfkey_v2_ext_bits.c`).
 
 use super::number::*;
-use crate::wire::{ExtensionType as Ext, MessageType};
+use pfkey_wire::{ExtensionType as Ext, MessageType};
 
 /// Where a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use super::request::Endpoint;
 use super::sa::{Amounts, Sa};
 use super::said::Said;
 use super::{Context, Engine};
-use crate::keyd::Errno;
-use crate::wire::{ExtensionType as Ext, Header, MessageType, SaState, SaType};
+use pfkey_hub::Errno;
+use pfkey_wire::{ExtensionType as Ext, Header, MessageType, SaState, SaType};
 
 impl Engine {
     /// Tests an inbound SA's limits and counts a packet for it. False: the packet must not pass.

@@ -6,7 +6,7 @@ use super::eroute::subnet;
 use super::number::{SATYPE_MAX, flags};
 use super::supported::supported;
 use super::{Engine, Format, Hub};
-use crate::wire::{ExtensionType as Ext, SaType};
+use pfkey_wire::{ExtensionType as Ext, SaType};
 
 impl Engine {
     /// The eroutes as `ipsec_eroute` shows them: packets, source, destination, SA.

@@ -30,8 +30,6 @@ pub mod sa;
 pub mod template;
 pub mod view;
 
-use pfkey_wire as wire;
-
 /// The example of README.md is tested, too.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -6,9 +6,9 @@ use zerocopy::IntoBytes;
 
 use super::policy::{Policy, Template};
 use super::sa::{Limits, Sa, SecurityLabel, Selector, Usage};
-use crate::wire::address::in_family_of;
-use crate::wire::layout::{SadbLifetime, SadbSa, SadbXIpsecrequest, SadbXPolicy};
-use crate::wire::{
+use pfkey_wire::address::in_family_of;
+use pfkey_wire::layout::{SadbLifetime, SadbSa, SadbXIpsecrequest, SadbXPolicy};
+use pfkey_wire::{
     ExtensionType as Ext, IpsecProtocol, Mode, PolicyLevel, PolicyType, Prefix, SaState, SockaddrBytes, Writer,
 };
 

@@ -6,8 +6,8 @@ use super::message::write_prefix;
 use super::policy::{MAX_TEMPLATES, ends};
 use super::read;
 use super::sa::Selector;
-use crate::wire::layout::{SadbXIpsecrequest, SadbXPolicy};
-use crate::wire::{
+use pfkey_wire::layout::{SadbXIpsecrequest, SadbXPolicy};
+use pfkey_wire::{
     Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType, Mode, PolicyDirection, PolicyLevel,
     PolicyType, Requests, SaType, SockaddrBytes, Writer,
 };

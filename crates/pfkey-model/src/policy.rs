@@ -7,8 +7,8 @@ use zerocopy::FromBytes as _;
 
 use super::sa::{Limits, SecurityLabel, Selector, Usage, reached_at};
 pub use crate::template::{MANUAL_REQID_MAX, MAX_TEMPLATES, Template, ends, parse_requests};
-use crate::wire::layout::SadbXPolicy;
-use crate::wire::{Ends, Errno, Mode, PolicyDirection, PolicyType};
+use pfkey_wire::layout::SadbXPolicy;
+use pfkey_wire::{Ends, Errno, Mode, PolicyDirection, PolicyType};
 
 /// A policy.
 #[derive(Clone, Debug)]

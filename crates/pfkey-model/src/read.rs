@@ -1,8 +1,8 @@
 //! The parts of requests: SAs, names, selectors, with af_key's checks in af_key's order.
 
 use super::sa::{Encap, Key, Limits, Sa, SaId, SecurityLabel, Selector};
-use crate::wire::layout::{SadbLifetime, SadbSa};
-use crate::wire::{
+use pfkey_wire::layout::{SadbLifetime, SadbSa};
+use pfkey_wire::{
     AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol,
     Message, MessageType, Mode, Prefix, SaFlags, SaType,
 };

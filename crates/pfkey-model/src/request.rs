@@ -4,7 +4,7 @@ use super::migrate::{Migration, read_migration};
 use super::policy::{Policy, parse_requests};
 use super::read::{Judge, ends, is_of_socket, limits, mode, sa, sa_id, selector};
 use super::sa::{Sa, SaId, SecurityLabel, Selector};
-use crate::wire::{
+use pfkey_wire::{
     Ends, Errno, ExtensionType as Ext, IpsecProtocol, Message, MessageType, Mode, PolicyDirection, PolicyType,
 };
 

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
-use crate::wire::address::hash_address;
-use crate::wire::algorithm::{AEAD, AUTH, COMPRESS, ENCRYPT, by_id};
-use crate::wire::{
+use pfkey_wire::address::hash_address;
+use pfkey_wire::algorithm::{AEAD, AUTH, COMPRESS, ENCRYPT, by_id};
+use pfkey_wire::{
     AuthAlgorithm, EncryptAlgorithm, Ends, Errno, IpsecProtocol, Message, Mode, Prefix, SaFlags, SaState, SaType,
 };
 
@@ -289,7 +289,7 @@ pub struct Sa {
     pub flags: SaFlags,
     /// `sadb_sa_auth`.
     pub auth: AuthAlgorithm,
-    /// `sadb_sa_encrypt`; of an IPComp SA the number is a [`CompressionAlgorithm`](crate::wire::CompressionAlgorithm)'s.
+    /// `sadb_sa_encrypt`; of an IPComp SA the number is a [`CompressionAlgorithm`](pfkey_wire::CompressionAlgorithm)'s.
     pub encrypt: EncryptAlgorithm,
     /// Authentication key.
     pub auth_key: Key,

@@ -1,8 +1,8 @@
 //! The requests of a policy as the kernel reads them (`parse_ipsecrequests`): what `sadb_x_ipsecrequest`s ask of SAs,
 //! in the SPD and in a socket's own policy.
 
-use crate::wire::layout::SadbXIpsecrequest;
-use crate::wire::{Ends, Errno, IpsecProtocol, Mode, PolicyDirection, PolicyLevel, Requests, Sockaddr};
+use pfkey_wire::layout::SadbXIpsecrequest;
+use pfkey_wire::{Ends, Errno, IpsecProtocol, Mode, PolicyDirection, PolicyLevel, Requests, Sockaddr};
 
 /// `XFRM_MAX_DEPTH`.
 pub const MAX_TEMPLATES: usize = 6;

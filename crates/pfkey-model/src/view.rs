@@ -3,8 +3,8 @@
 use super::policy::{MAX_TEMPLATES, Policy, Template, parse_requests};
 use super::read::{is_of_socket, limits, selector};
 use super::sa::{Encap, Key, Limits, Sa, SaId, SecurityLabel, Selector, State, Usage};
-use crate::wire::layout::SadbLifetime;
-use crate::wire::{
+use pfkey_wire::layout::SadbLifetime;
+use pfkey_wire::{
     AuthAlgorithm, EncryptAlgorithm, Ends, ExtensionType as Ext, IpsecProtocol, Message, Mode, PolicyDirection,
     PolicyType, Prefix, SaFlags, SaState, SaType,
 };

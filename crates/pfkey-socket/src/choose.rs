@@ -12,7 +12,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::error::OpenError;
 use super::{opened, place, start, sys};
-use crate::wire::Extras;
+use pfkey_wire::Extras;
 
 /// What stands behind a PF_KEY descriptor; the values of the environment variable `PFKEY_BACKEND`.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]

@@ -5,7 +5,7 @@ use std::{fmt, io};
 
 use thiserror::Error;
 
-use crate::wire::Extras;
+use pfkey_wire::Extras;
 
 /// Why no PF_KEY descriptor could be opened.
 #[derive(Debug, Error)]
@@ -22,7 +22,7 @@ pub enum OpenError {
         /// The value.
         value: String,
         /// The word that is not known.
-        why: crate::wire::extras::UnknownExtra,
+        why: pfkey_wire::extras::UnknownExtra,
     },
     /// Algorithms beyond AF_KEY's were asked for, and AF_KEY.
     #[error("AF_KEY has no {extras}: PFKEY_BACKEND=xfrm has, and auto chooses it")]

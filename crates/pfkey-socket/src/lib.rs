@@ -21,8 +21,6 @@
 
 mod choose;
 mod error;
-mod headers;
-mod interface;
 mod opened;
 mod place;
 mod remembered;
@@ -36,14 +34,14 @@ use std::time::{Duration, Instant};
 
 pub use choose::{Backend, extras, open, open_with, open_with_cloexec, set_extras};
 pub use error::{OpenError, Step};
-pub use headers::Headers;
-pub use interface::{INTERFACE_NAME, interface_name};
-use pfkey_wire as wire;
 pub use place::find_pfkeyd;
 pub use remembered::remember_pfkeyd;
-pub use sys::{accept, become_unprivileged, drop_capabilities, inherited, same_namespace, try_af_key, try_xfrm};
+pub use sys::{
+    Headers, INTERFACE_NAME, accept, become_unprivileged, close, drop_capabilities, inherited, interface_name,
+    same_namespace, try_af_key, try_xfrm,
+};
 
-use crate::wire::{Header, Profile};
+use pfkey_wire::{Header, Profile};
 
 /// Names of descriptors that a pfkeyd serves begin so, in the abstract namespace of AF_UNIX.
 const NAME_PREFIX: &[u8] = b"\0pfkey/";
@@ -91,7 +89,7 @@ pub fn is_private(fd: BorrowedFd<'_>) -> bool {
     served::is_named(fd, XFRM_PREFIX) || served::is_named(fd, EMBEDDED_PREFIX)
 }
 
-/// Sends several messages behind [`crate::wire::SEVERAL`], and returns when every answer waits.
+/// Sends several messages behind [`pfkey_wire::SEVERAL`], and returns when every answer waits.
 ///
 /// # Errors
 /// That of `send`.
@@ -118,16 +116,6 @@ pub fn check_framing_start(start: &[u8], len: usize) -> io::Result<()> {
         Ok(_) => Ok(()),
         Err(error) => Err(io::Error::from_raw_os_error(error.rule.errno().to_raw())),
     }
-}
-
-/// Closes a descriptor. A number that is not open is no error, as it is none to libipsec.
-///
-/// # Safety
-/// If it is open, nothing else in this process owns it.
-#[allow(unsafe_code)]
-pub unsafe fn close(fd: RawFd) {
-    opened::forget(fd);
-    let _ = nix::unistd::close(fd);
 }
 
 /// How long a sender waits for a pfkeyd that does not come to its requests, because it or its control group is stopped.

@@ -2,6 +2,8 @@
 #![allow(unsafe_code)]
 
 mod capability;
+mod headers;
+mod interface;
 pub(super) mod spawn;
 
 use std::ffi::CStr;
@@ -13,6 +15,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 pub(super) use capability::has_net_admin;
 pub use capability::{become_unprivileged, drop_capabilities};
+pub use headers::Headers;
+pub use interface::{INTERFACE_NAME, interface_name};
 
 unsafe extern "C" {
     /// glibc and musl; the libc crate lacks it.
@@ -135,16 +139,46 @@ pub(super) fn has_name_prefix(fd: RawFd, prefix: &[u8]) -> bool {
         && name.sun_path.iter().zip(prefix).all(|(a, b)| *a as u8 == *b)
 }
 
-/// Whether it is an AF_KEY socket; errno is kept.
-pub(super) fn is_af_key(fd: RawFd) -> bool {
-    let mut domain: libc::c_int = 0;
+/// An option of a socket that is an integer; errno is kept.
+fn integer_option(fd: RawFd, name: libc::c_int) -> Option<libc::c_int> {
+    let mut value: libc::c_int = 0;
     let mut len = size_of::<libc::c_int>() as libc::socklen_t;
     let errno = nix::errno::Errno::last_raw();
     // SAFETY: the pointer is that of a live integer of the length that is passed.
-    let status =
-        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, (&raw mut domain).cast(), &raw mut len) };
+    let status = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, (&raw mut value).cast(), &raw mut len) };
     nix::errno::Errno::set_raw(errno);
-    status == 0 && domain == AF_KEY
+    (status == 0).then_some(value)
+}
+
+/// Whether it is an AF_KEY socket; errno is kept.
+pub(super) fn is_af_key(fd: RawFd) -> bool {
+    integer_option(fd, libc::SO_DOMAIN) == Some(AF_KEY)
+}
+
+/// Whether it is a socket of whole messages in order; errno is kept.
+pub(super) fn is_seqpacket(fd: RawFd) -> bool {
+    integer_option(fd, libc::SO_TYPE) == Some(libc::SOCK_SEQPACKET)
+}
+
+/// The uid of who made a socket's peer (`SO_PEERCRED`: of a pair, who made it; of a connection, who listens); errno is kept.
+pub(super) fn peer_uid(fd: RawFd) -> Option<libc::uid_t> {
+    let mut peer = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: libc::gid_t::MAX };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    let errno = nix::errno::Errno::last_raw();
+    // SAFETY: the pointer is that of a live value of the length that is passed.
+    let status =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut peer).cast(), &raw mut len) };
+    nix::errno::Errno::set_raw(errno);
+    (status == 0).then_some(peer.uid)
+}
+
+/// Closes a descriptor. A number that is not open is no error, as it is none to libipsec.
+///
+/// # Safety
+/// If it is open, nothing else in this process owns it.
+pub unsafe fn close(fd: RawFd) {
+    super::opened::forget(fd);
+    let _ = nix::unistd::close(fd);
 }
 
 /// Whether two sockets are of the same network namespace (`SO_NETNS_COOKIE`, Linux 5.14); false if that is not known.

@@ -7,14 +7,12 @@ use super::attribute::{Attributes, Received};
 use super::layout::UserAcquire;
 use super::policy::{SHARE_TAG, templates};
 use super::value::{ends_from_xfrm, label};
-use crate::afkey::message::write_host;
-use crate::afkey::sa::SecurityLabel;
-use crate::keyd::{Audience, Context, Errno};
-use crate::wire::algorithm::Algorithm;
-use crate::wire::layout::{SadbComb, SadbXPolicy};
-use crate::wire::{
-    Ends, ExtensionType as Ext, Header, IpsecProtocol, MessageType, PolicyDirection, PolicyType, SaType,
-};
+use pfkey_hub::{Audience, Context, Errno};
+use pfkey_model::message::write_host;
+use pfkey_model::sa::SecurityLabel;
+use pfkey_wire::algorithm::Algorithm;
+use pfkey_wire::layout::{SadbComb, SadbXPolicy};
+use pfkey_wire::{Ends, ExtensionType as Ext, Header, IpsecProtocol, MessageType, PolicyDirection, PolicyType, SaType};
 
 /// An SA that the kernel wants.
 #[derive(Debug)]

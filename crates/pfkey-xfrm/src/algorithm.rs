@@ -5,8 +5,8 @@ use zerocopy::IntoBytes;
 
 use super::attribute::{ACK, REQUEST, Writer};
 use super::layout::{ALGORITHM_NAME, Id, LifetimeConfig, UsersaInfo, attribute, message};
-use crate::wire::algorithm::{self, AEAD, AUTH, Algorithm, COMPRESS, ENCRYPT};
-use crate::wire::sockaddr::AF_INET;
+use pfkey_wire::algorithm::{self, AEAD, AUTH, Algorithm, COMPRESS, ENCRYPT};
+use pfkey_wire::sockaddr::AF_INET;
 
 /// The kind of an algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

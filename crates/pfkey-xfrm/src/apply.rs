@@ -3,13 +3,13 @@
 
 use super::event::{Event, Mapping, Origin};
 use super::{EVENT_BUFFER, XfrmEngine};
-use crate::afkey::message::{Part, write_host, write_policy, write_sa};
-use crate::afkey::migrate::{Migration, migration_header, write_migration};
-use crate::afkey::policy::Policy;
-use crate::afkey::sa::{Sa, State};
-use crate::keyd::{Audience, Context, Errno};
-use crate::wire::layout::SadbSa;
-use crate::wire::{ExtensionType as Ext, Header, MessageType, SaType};
+use pfkey_hub::{Audience, Context, Errno};
+use pfkey_model::message::{Part, write_host, write_policy, write_sa};
+use pfkey_model::migrate::{Migration, migration_header, write_migration};
+use pfkey_model::policy::Policy;
+use pfkey_model::sa::{Sa, State};
+use pfkey_wire::layout::SadbSa;
+use pfkey_wire::{ExtensionType as Ext, Header, MessageType, SaType};
 
 /// More events than the socket can hold: it is charged 768 bytes at least for each, and Linux doubles its size.
 const MOST_EVENTS: usize = 2 * EVENT_BUFFER / 512;

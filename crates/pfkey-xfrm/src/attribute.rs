@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::layout::{AttributeHeader, Header, message};
-use crate::keyd::Errno;
+use pfkey_hub::Errno;
 
 /// `NLM_F_REQUEST`.
 pub const REQUEST: u16 = 1;

@@ -4,9 +4,9 @@
 use super::XfrmEngine;
 use super::attribute::{ACK, REQUEST};
 use super::change::is_one_change;
-use crate::afkey::request::Request;
-use crate::keyd::Context;
-use crate::wire::Message;
+use pfkey_hub::Context;
+use pfkey_model::request::Request;
+use pfkey_wire::Message;
 
 /// The most changes of a batch.
 const CHANGES: usize = 64;

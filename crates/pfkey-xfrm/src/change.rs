@@ -5,10 +5,10 @@ use super::XfrmEngine;
 use super::attribute::REQUEST;
 use super::event::Origin;
 use super::shadow::Unused;
-use crate::afkey::request::{Request, is_change};
-use crate::afkey::sa::SaId;
-use crate::keyd::{Context, Errno, Time};
-use crate::wire::{Header, Message, MessageType};
+use pfkey_hub::{Context, Errno, Time};
+use pfkey_model::request::{Request, is_change};
+use pfkey_model::sa::SaId;
+use pfkey_wire::{Header, Message, MessageType};
 
 /// What the notification of an engine's own change to an SA leaves out.
 pub struct OwnChange {

@@ -9,9 +9,9 @@ use super::dump_reader::DumpReader;
 use super::layout::{AttributeHeader, Header, UsersaInfo, attribute, message};
 use super::netlink::Netlink;
 use super::sa::{Reading, view};
-use crate::afkey::view::SaView;
-use crate::keyd::{Errno, Time};
-use crate::wire::IpsecProtocol;
+use pfkey_hub::{Errno, Time};
+use pfkey_model::view::SaView;
+use pfkey_wire::IpsecProtocol;
 
 /// Shows every SA of a protocol in the network namespace of a netlink socket. `None` if that cannot be
 /// done from here, and nothing was shown.

@@ -10,12 +10,12 @@ use super::layout::{AddressFilter, UserpolicyInfo, UsersaInfo, attribute, messag
 use super::netlink::Netlink;
 use super::reqid::InUse;
 use super::{policy, sa};
-use crate::afkey::message::{Part, write_policy, write_sa};
 #[cfg(fuzzing)]
-use crate::keyd::Context;
-use crate::keyd::{DumpMessage, DumpStep, Errno, Time};
-use crate::wire::layout::SadbXFilter;
-use crate::wire::{Header, IpsecProtocol, Message, MessageType, SaType};
+use pfkey_hub::Context;
+use pfkey_hub::{DumpMessage, DumpStep, Errno, Time};
+use pfkey_model::message::{Part, write_policy, write_sa};
+use pfkey_wire::layout::SadbXFilter;
+use pfkey_wire::{Header, IpsecProtocol, Message, MessageType, SaType};
 
 /// What a dump lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,11 +9,11 @@ use super::layout::{
 use super::policy;
 use super::sa::read;
 use super::value::ends_from_xfrm;
-use crate::afkey::migrate::Migration;
-use crate::afkey::policy::Policy;
-use crate::afkey::sa::{Sa, SaId};
-use crate::wire::address::from_xfrm;
-use crate::wire::{Ends, Extras, IpsecProtocol};
+use pfkey_model::migrate::Migration;
+use pfkey_model::policy::Policy;
+use pfkey_model::sa::{Sa, SaId};
+use pfkey_wire::address::from_xfrm;
+use pfkey_wire::{Ends, Extras, IpsecProtocol};
 
 /// The request that caused an event, of whatever process: PF_KEY's sequence number and process id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,8 +159,8 @@ mod tests {
 
     use super::super::attribute::{Writer, split};
     use super::*;
-    use crate::afkey::sa::{Selector, State};
-    use crate::wire::{AuthAlgorithm as A, EncryptAlgorithm as E, Mode, PolicyDirection};
+    use pfkey_model::sa::{Selector, State};
+    use pfkey_wire::{AuthAlgorithm as A, EncryptAlgorithm as E, Mode, PolicyDirection};
 
     /// The notifications of Linux 7.2 (`tests/kernel/record-events`): the commands that caused them, and the messages.
     fn recorded() -> Vec<(&'static str, Vec<u8>)> {

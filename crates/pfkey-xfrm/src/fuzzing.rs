@@ -9,8 +9,8 @@ use super::event::{Event, Origin};
 use super::layout::{UserpolicyId, UserpolicyInfo, UsersaInfo};
 use super::netlink::Netlink;
 use super::{policy, sa};
-use crate::keyd::Context;
-use crate::wire::Extras;
+use pfkey_hub::Context;
+use pfkey_wire::Extras;
 
 /// An engine whose sockets are /dev/null, where `send` and `recv` fail.
 ///

@@ -8,7 +8,7 @@ use zeroize::Zeroize;
 
 use super::attribute::{Received, split};
 use super::netlink::Netlink;
-use crate::keyd::Errno;
+use pfkey_hub::Errno;
 
 /// Events that one system call takes.
 const EVENTS: usize = 16;

@@ -3,9 +3,9 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::wire::layout::{Be16, Be32, U16, U32, U64};
+use pfkey_wire::layout::{Be16, Be32, U16, U32, U64};
 
-/// `xfrm_address_t`, see [`crate::wire::address`].
+/// `xfrm_address_t`, see [`pfkey_wire::address`].
 type Address = [u8; 16];
 
 macro_rules! layouts {

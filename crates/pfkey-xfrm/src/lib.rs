@@ -57,21 +57,17 @@ mod value;
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use pfkey_hub as keyd;
-use pfkey_model as afkey;
-use pfkey_wire as wire;
-
-use crate::afkey::policy::Policy;
-use crate::afkey::request::Request;
-use crate::afkey::sa::SaId;
-use crate::keyd::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
-use crate::wire::{Extras, Message};
 use attribute::Writer;
 use change::{Changes, is_one_change};
 pub use dump::XfrmDump;
 use inbox::Inbox;
 use netlink::Group;
 pub use netlink::Netlink;
+use pfkey_hub::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
+use pfkey_model::policy::Policy;
+use pfkey_model::request::Request;
+use pfkey_model::sa::SaId;
+use pfkey_wire::{Extras, Message};
 use removals::Removals;
 use reqid::Reqids;
 use requests::Requests;

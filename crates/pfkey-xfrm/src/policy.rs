@@ -11,12 +11,12 @@ use super::value::{
     ends_from_xfrm, label, limits_from_xfrm, limits_to_xfrm, mode_from_xfrm, mode_to_xfrm, selector_from_xfrm,
     selector_to_xfrm, usage,
 };
-use crate::afkey::migrate::{Migration, Move};
-use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
-use crate::afkey::sa::Selector;
-use crate::afkey::view::{PolicyView, Templates};
-use crate::wire::address::{family, to_xfrm, unspecified};
-use crate::wire::{IpsecProtocol, Mode, PolicyDirection};
+use pfkey_model::migrate::{Migration, Move};
+use pfkey_model::policy::{MAX_TEMPLATES, Policy, Template};
+use pfkey_model::sa::Selector;
+use pfkey_model::view::{PolicyView, Templates};
+use pfkey_wire::address::{family, to_xfrm, unspecified};
+use pfkey_wire::{IpsecProtocol, Mode, PolicyDirection};
 
 /// Marks the templates that came through PF_KEY (`xfrm_user_tmpl.share`, which the kernel stores and never uses): an
 /// ACQUIRE of such a one proposes no algorithms, as AF_KEY's.

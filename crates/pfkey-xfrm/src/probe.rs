@@ -5,12 +5,12 @@ use std::collections::HashSet;
 
 use super::XfrmEngine;
 use super::algorithm::{Kind, write_probe};
-use crate::afkey::read::Judge;
-use crate::afkey::sa::SecurityLabel;
-use crate::keyd::{Errno, Supported};
-use crate::wire::algorithm::Algorithm;
-use crate::wire::layout::SadbAlg;
-use crate::wire::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Message};
+use pfkey_hub::{Errno, Supported};
+use pfkey_model::read::Judge;
+use pfkey_model::sa::SecurityLabel;
+use pfkey_wire::algorithm::Algorithm;
+use pfkey_wire::layout::SadbAlg;
+use pfkey_wire::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Message};
 
 /// The algorithms that the kernel had when it was asked.
 #[derive(Debug, Default)]

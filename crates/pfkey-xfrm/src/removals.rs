@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 
-use crate::afkey::sa::SaId;
-use crate::wire::IpsecProtocol;
+use pfkey_model::sa::SaId;
+use pfkey_wire::IpsecProtocol;
 
 /// The removals since the first of the running dumps began, numbered from 1.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use crate::afkey::policy::MANUAL_REQID_MAX;
+use pfkey_model::policy::MANUAL_REQID_MAX;
 
 /// The first number that is not for manual use.
 const FIRST: u32 = MANUAL_REQID_MAX + 1;
@@ -28,7 +28,7 @@ pub struct Reqids {
 impl Default for Reqids {
     fn default() -> Self {
         // Programs print reqids as %d.
-        Self::after(crate::keyd::random::seed() as u32 >> 1)
+        Self::after(pfkey_hub::random::seed() as u32 >> 1)
     }
 }
 

@@ -10,7 +10,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::attribute::{Acknowledgement, Name, Received, Writer, split};
 use super::netlink::{Netlink, RECEIVE_BUFFER};
-use crate::keyd::Errno;
+use pfkey_hub::Errno;
 
 /// How often a receive that fails is tried. A socket reports an error once, and keeps what waits.
 const TRIES: usize = 3;

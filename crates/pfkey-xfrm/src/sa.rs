@@ -10,12 +10,12 @@ use super::value::{
     ends_from_xfrm, label, limits_from_xfrm, limits_to_xfrm, mode_from_xfrm, mode_to_xfrm, selector_from_xfrm,
     selector_in_family, selector_to_xfrm, usage, write_label,
 };
-use crate::afkey::sa::{Encap, Key, Limits, Sa, SaId, State, Usage};
-use crate::afkey::view::{KeyView, SaView};
-use crate::keyd::Time;
-use crate::wire::address::{family, to_xfrm};
-use crate::wire::algorithm::Algorithm;
-use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, IpsecProtocol, Message, SaFlags};
+use pfkey_hub::Time;
+use pfkey_model::sa::{Encap, Key, Limits, Sa, SaId, State, Usage};
+use pfkey_model::view::{KeyView, SaView};
+use pfkey_wire::address::{family, to_xfrm};
+use pfkey_wire::algorithm::Algorithm;
+use pfkey_wire::{AuthAlgorithm, EncryptAlgorithm, Extras, IpsecProtocol, Message, SaFlags};
 
 /// `XFRM_STATE_*` flags that PF_KEY has names for.
 const FLAGS: [(u8, SaFlags); 3] = [(1, SaFlags::NOECN), (2, SaFlags::DECAP_DSCP), (4, SaFlags::NOPMTUDISC)];
@@ -206,10 +206,10 @@ mod tests {
     use super::super::attribute::{REQUEST, split};
     use super::super::layout::message;
     use super::*;
-    use crate::keyd::{Hub, Queues, Service as _};
-    use crate::wire::{ExtensionType as Ext, Header, MessageType as M, Profile, SaType, SockaddrBytes};
-    use crate::wire::{Writer as Request, layout::SadbLifetime, layout::SadbSa};
     use pfkey_engine::{Engine, LINUX};
+    use pfkey_hub::{Hub, Queues, Service as _};
+    use pfkey_wire::{ExtensionType as Ext, Header, MessageType as M, Profile, SaType, SockaddrBytes};
+    use pfkey_wire::{Writer as Request, layout::SadbLifetime, layout::SadbSa};
 
     const NOW: Time = Time::from_secs(1_700_000_000);
 

@@ -7,12 +7,12 @@ use super::change::OwnChange;
 use super::layout::{UsersaInfo, UserspiInfo, message};
 use super::sa::{read, usersa_id, usersa_info, write_attributes};
 use super::shadow::Unused;
-use crate::afkey::message::{Part, write_sa};
-use crate::afkey::read::answer;
-use crate::afkey::request::GetSpi;
-use crate::afkey::sa::{Sa, SaId};
-use crate::keyd::{Audience, Context, Errno, Time};
-use crate::wire::{Header, IpsecProtocol, Message, MessageType, SaType};
+use pfkey_hub::{Audience, Context, Errno, Time};
+use pfkey_model::message::{Part, write_sa};
+use pfkey_model::read::answer;
+use pfkey_model::request::GetSpi;
+use pfkey_model::sa::{Sa, SaId};
+use pfkey_wire::{Header, IpsecProtocol, Message, MessageType, SaType};
 
 /// IPComp's SPIs are CPIs, of 16 bits.
 const MAX_CPI: u32 = 0xffff;

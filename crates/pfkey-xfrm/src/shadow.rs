@@ -5,9 +5,9 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::sa::is_past_soft_limit;
-use crate::afkey::sa::{Encap, Key, Sa, SaId, SecurityLabel, State};
-use crate::keyd::Time;
-use crate::wire::{AuthAlgorithm, EncryptAlgorithm, IpsecProtocol};
+use pfkey_hub::Time;
+use pfkey_model::sa::{Encap, Key, Sa, SaId, SecurityLabel, State};
+use pfkey_wire::{AuthAlgorithm, EncryptAlgorithm, IpsecProtocol};
 
 /// Refused larvals that are remembered at most. They live for seconds.
 const REFUSED: usize = 1024;

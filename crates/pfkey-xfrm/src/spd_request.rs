@@ -6,13 +6,13 @@ use super::attribute::{ACK, REQUEST};
 use super::layout::{UserpolicyId, UserpolicyInfo, message};
 use super::policy::{self, by_id, by_selector, userpolicy_info, write_moves, write_templates};
 use super::value::write_label;
-use crate::afkey::message::write_policy;
-use crate::afkey::migrate::Migration;
-use crate::afkey::policy::Policy;
-use crate::afkey::read::spd_answer;
-use crate::afkey::request::PolicyName;
-use crate::keyd::{Audience, Context, Errno};
-use crate::wire::{ExtensionType as Ext, Header, Message, MessageType, PolicyDirection};
+use pfkey_hub::{Audience, Context, Errno};
+use pfkey_model::message::write_policy;
+use pfkey_model::migrate::Migration;
+use pfkey_model::policy::Policy;
+use pfkey_model::read::spd_answer;
+use pfkey_model::request::PolicyName;
+use pfkey_wire::{ExtensionType as Ext, Header, Message, MessageType, PolicyDirection};
 
 impl XfrmEngine {
     /// Writes the change of SPDADD and SPDSETIDX, or of SPDUPDATE (`replace`; `pfkey_spdadd`). The notification comes from

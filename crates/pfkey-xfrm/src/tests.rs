@@ -8,9 +8,9 @@ use zerocopy::IntoBytes as _;
 use super::XfrmEngine;
 use super::netlink::Netlink;
 use super::reqid::Reqids;
-use crate::keyd::{Errno, Hub, Queues, Service as _, SessionId};
-use crate::wire::layout::{SadbXIpsecrequest, SadbXPolicy};
-use crate::wire::{ExtensionType as Ext, Header, MessageType as M, Profile, SaType, SockaddrBytes, Writer};
+use pfkey_hub::{Errno, Hub, Queues, Service as _, SessionId};
+use pfkey_wire::layout::{SadbXIpsecrequest, SadbXPolicy};
+use pfkey_wire::{ExtensionType as Ext, Header, MessageType as M, Profile, SaType, SockaddrBytes, Writer};
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);
 const PID: u32 = 4242;

@@ -5,9 +5,9 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::attribute::{Attributes, Writer};
 use super::layout::{INFINITE, LifetimeConfig, LifetimeCurrent, Selector as XfrmSelector, UserSecCtx, attribute};
-use crate::afkey::sa::{Limits, Selector, Usage};
-use crate::wire::address::{family, from_xfrm, to_xfrm, width};
-use crate::wire::{Ends, Message, Mode, Prefix};
+use pfkey_model::sa::{Limits, Selector, Usage};
+use pfkey_wire::address::{family, from_xfrm, to_xfrm, width};
+use pfkey_wire::{Ends, Message, Mode, Prefix};
 
 /// `XFRM_MODE_*` of a mode, where any was made transport.
 pub const fn mode_to_xfrm(mode: Mode) -> u8 {

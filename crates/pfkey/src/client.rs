@@ -253,31 +253,22 @@ impl Client {
     /// [`Error::Invalid`]; that of the key engine.
     pub fn migrate(&mut self, migration: &Migration) -> Result<(), Error> {
         let call = self.send(&Request::Migrate(migration))?;
-        // Refused, it is answered; otherwise there is only the notification that everybody receives, and that may be of
-        // another's. All that waits is read first.
+        // Refused, it is answered. Otherwise there is only the notification that everybody receives, and that may be of
+        // another's: what else waits is read first.
+        let mut deadline = self.deadline();
         let mut has_moved = false;
-        let mut answer = |client: &mut Self, deadline| {
-            while let Some(message) = client.next_message(deadline)? {
-                match Header::read(&message) {
-                    Some(header) if call.answers(&header) => {
-                        return call.outcome_of(&header).map(|()| true);
-                    }
-                    Some(header) => has_moved |= (header.msg_type, header.seq) == (MessageType::X_MIGRATE, 0),
-                    None => {}
+        while let Some(message) = self.next_message(deadline)? {
+            if let Some(header) = Header::read(&message) {
+                if call.answers(&header) {
+                    return call.outcome_of(&header);
                 }
-                client.kept.push_back(message);
-                if has_moved && deadline > Some(Instant::now()) {
-                    break;
+                if (header.msg_type, header.seq) == (MessageType::X_MIGRATE, 0) {
+                    (deadline, has_moved) = (Some(Instant::now()), true);
                 }
             }
-            Ok(has_moved)
-        };
-        let now = Some(Instant::now());
-        let limit = self.deadline();
-        if answer(self, now)? || answer(self, limit)? {
-            return Ok(());
+            self.kept.push_back(message);
         }
-        Err(Error::NoAnswer { request: call.request(), limit: self.limit })
+        if has_moved { Ok(()) } else { Err(Error::NoAnswer { request: call.request(), limit: self.limit }) }
     }
 
     /// Makes this descriptor one of a key manager's for a type of SA: it receives ACQUIRE and EXPIRE. Returns what
@@ -313,7 +304,7 @@ impl Client {
     /// [`Error`].
     pub fn call<T>(&mut self, request: &Request<'_>, read: impl FnOnce(&Received<'_>) -> T) -> Result<T, Error> {
         let call = self.send(request)?;
-        let deadline = Instant::now().checked_add(self.limit);
+        let deadline = self.deadline();
         self.answer(call, deadline, read)
     }
 

@@ -72,11 +72,36 @@ impl<'c, T: Entry> Dump<'c, T> {
 
 fn begin(client: &mut Client, request: &Request<'_>) -> Result<Call, Error> {
     // Entries of two dumps cannot be told from each other.
-    while let Some(call) = client.unread {
-        let deadline = client.deadline();
-        skip(client, call, deadline)?;
-    }
+    skip_unread(client)?;
     client.send(request)
+}
+
+/// Reads one message of a dump, and says whether it is the last; `None`: there is nothing to dump, which Linux says with an
+/// errno.
+fn step<T>(client: &mut Client, call: Call, read: impl FnOnce(&Received<'_>) -> T) -> Result<Option<(bool, T)>, Error> {
+    let deadline = client.deadline();
+    match client.answer(call, deadline, |answer| (answer.header.seq == 0, read(answer))) {
+        Ok(step) => Ok(Some(step)),
+        Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
+        Err(error) => {
+            if matches!(error, Error::NoAnswer { .. }) {
+                client.unread = Some(call);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Reads what is left of a dump that nobody reads any more, and forgets it.
+fn skip_unread(client: &mut Client) -> Result<(), Error> {
+    while let Some(call) = client.unread {
+        match step(client, call, |_| ()) {
+            Ok(Some((false, ()))) => {}
+            Ok(_) | Err(Error::Refused { .. }) => client.unread = None,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// A dump whose messages are read by `each`.
@@ -86,36 +111,13 @@ pub(crate) fn for_each<E: From<Error>>(
     mut each: impl FnMut(&Received<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let call = begin(client, request)?;
-    loop {
-        let deadline = client.deadline();
-        match client.answer(call, deadline, |answer| (answer.header.seq == 0, each(answer))) {
-            Ok((true, outcome)) => return outcome,
-            Ok((false, Ok(()))) => {}
-            Ok((false, outcome)) => {
-                client.unread = Some(call);
-                return outcome;
-            }
-            // Nothing is there: Linux says so with an errno.
-            Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(()),
-            Err(error) => {
-                if matches!(error, Error::NoAnswer { .. }) {
-                    client.unread = Some(call);
-                }
-                return Err(error.into());
-            }
+    while let Some((last, outcome)) = step(client, call, &mut each)? {
+        if !last && outcome.is_err() {
+            client.unread = Some(call);
         }
-    }
-}
-
-/// Reads one entry of a dump and forgets it.
-fn skip(client: &mut Client, call: Call, deadline: Option<std::time::Instant>) -> Result<(), Error> {
-    let ended = match client.answer(call, deadline, |answer| answer.header.seq == 0) {
-        Ok(ended) => ended,
-        Err(Error::Refused { .. }) => true,
-        Err(error) => return Err(error),
-    };
-    if ended {
-        client.unread = None;
+        if last || outcome.is_err() {
+            return outcome;
+        }
     }
     Ok(())
 }
@@ -125,31 +127,19 @@ impl<T: Entry> Iterator for Dump<'_, T> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let call = self.call?;
-            let deadline = self.client.deadline();
-            let read = |answer: &Received<'_>| {
-                let left_out = answer.message.as_ref().is_some_and(T::is_none);
-                (answer.header.seq == 0, left_out, answer.message.as_ref().and_then(T::read))
+            let call = self.call.take()?;
+            let read = |answer: &Received<'_>| match &answer.message {
+                Some(message) if T::is_none(message) => None,
+                message => Some(message.as_ref().and_then(T::read)),
             };
-            match self.client.answer(call, deadline, read) {
-                Ok((last, left_out, entry)) => {
-                    if last {
-                        self.call = None;
-                    }
-                    if left_out {
-                        continue;
-                    }
-                    let missing = Error::Incomplete { request: call.request(), missing: T::NAME };
-                    return Some(entry.ok_or(missing));
-                }
-                Err(error) => {
-                    self.call = None;
-                    if matches!(error, Error::NoAnswer { .. }) {
-                        self.client.unread = Some(call);
-                    }
-                    // Nothing is there: Linux says so with an errno.
-                    return if error.errno() == Some(Errno::ENOENT) { None } else { Some(Err(error)) };
-                }
+            let (last, entry) = match step(self.client, call, read) {
+                Ok(step) => step?,
+                Err(error) => return Some(Err(error)),
+            };
+            self.call = Some(call).filter(|_| !last);
+            if let Some(entry) = entry {
+                let missing = Error::Incomplete { request: call.request(), missing: T::NAME };
+                return Some(entry.ok_or(missing));
             }
         }
     }
@@ -157,13 +147,10 @@ impl<T: Entry> Iterator for Dump<'_, T> {
 
 impl<T: Entry> Drop for Dump<'_, T> {
     fn drop(&mut self) {
-        self.client.unread = self.call.or(self.client.unread);
-        while let Some(call) = self.call.filter(|_| self.client.unread.is_some()) {
-            let deadline = self.client.deadline();
+        if self.call.is_some() {
+            self.client.unread = self.call;
             // What cannot be read now is recognised when it comes.
-            if skip(self.client, call, deadline).is_err() {
-                break;
-            }
+            let _ = skip_unread(self.client);
         }
     }
 }

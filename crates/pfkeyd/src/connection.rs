@@ -11,7 +11,7 @@ use super::keeper::{Keeper, Slot};
 use super::limits::{ALL_SEND_BUFFERS, ATTEMPTS, SEND_BUFFER, SMALL_SEND_BUFFER};
 use super::stage::Stage;
 use super::{SessionId, Sink};
-use crate::wire::Header;
+use pfkey_wire::Header;
 
 /// What became of the first message that waits at a client's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub(super) struct Connections<K> {
 
 impl<K: Keeper> Sink for Connections<K> {
     fn deliver(&mut self, to: SessionId, message: &[u8]) -> bool {
-        let sent = self.deliver_copy(to, message);
+        let sent = self.send(to, message);
         let answers = self.requester.as_ref().filter(|requester| sent && requester.id == to);
         if let Some((requester, answer)) = answers.zip(Header::read(message)) {
             if requester.is_answered_by(&answer) {
@@ -92,6 +92,27 @@ impl<K: Keeper> Sink for Connections<K> {
     }
 
     fn deliver_copy(&mut self, to: SessionId, message: &[u8]) -> bool {
+        self.send(to, message)
+    }
+
+    fn may_dump(&mut self, to: SessionId) -> bool {
+        self.left > 0 && self.has_room(to)
+    }
+
+    fn deliver_dumped(&mut self, to: SessionId, message: &[u8]) -> bool {
+        if !self.has_room(to) {
+            return false;
+        }
+        let Some(connection) = self.by_session.get_mut(&to) else { return false };
+        connection.stage.push(message);
+        self.left = self.left.saturating_sub(1);
+        true
+    }
+}
+
+impl<K: Keeper> Connections<K> {
+    /// Sends a message, or stages it among others; false: it is lost.
+    fn send(&mut self, to: SessionId, message: &[u8]) -> bool {
         if self.together == Some(to) {
             return self.deliver_dumped(to, message);
         }
@@ -116,20 +137,6 @@ impl<K: Keeper> Sink for Connections<K> {
             }
         }
         false
-    }
-
-    fn may_dump(&mut self, to: SessionId) -> bool {
-        self.left > 0 && self.has_room(to)
-    }
-
-    fn deliver_dumped(&mut self, to: SessionId, message: &[u8]) -> bool {
-        if !self.has_room(to) {
-            return false;
-        }
-        let Some(connection) = self.by_session.get_mut(&to) else { return false };
-        connection.stage.push(message);
-        self.left = self.left.saturating_sub(1);
-        true
     }
 }
 

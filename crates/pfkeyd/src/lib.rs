@@ -41,7 +41,5 @@ mod sources;
 mod stage;
 
 use pfkey_hub::{Service, SessionId, SessionState, Sink, Time};
-use pfkey_socket as socket;
-use pfkey_wire as wire;
 
 pub use sources::Sources;

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{MsgFlags, send};
 
-use crate::wire::{HEADER_LEN, Header, MessageType, Profile, SaType, Writer, several};
+use pfkey_wire::{HEADER_LEN, Header, MessageType, Profile, SaType, Writer, several};
 
 /// Bytes of answers that may wait for one client (`SO_SNDBUF`; the kernel charges up to twice as much); the client's own
 /// `SO_RCVBUF` does not matter on such a socket. Thousands of a dump's messages: the fewer, the more often it waits.

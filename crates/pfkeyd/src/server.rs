@@ -25,7 +25,7 @@ use super::keeper::{Keeper, Nobody};
 use super::limits::{self, ATTEMPTS, LEAST_DUMPED, ROUND_DUMPED, TURN_DUMPED};
 use super::log::log;
 use super::{Service, SessionId, Sources, Time};
-use crate::wire::{HEADER_LEN, Header, SEVERAL, several};
+use pfkey_wire::{HEADER_LEN, Header, SEVERAL, several};
 use receive::{Consume, Peeked, consume, has_request, peek};
 use take_over::is_dump;
 
@@ -226,7 +226,7 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
 
     fn accept(&mut self) {
         let Some(listener) = self.listener.as_ref() else { return };
-        match crate::socket::accept(listener.as_fd()) {
+        match pfkey_socket::accept(listener.as_fd()) {
             Ok(client) => {
                 self.admit(client);
             }

@@ -6,8 +6,8 @@ use super::mtu::Transform;
 use super::path::{Path, Routes};
 use super::template::Link;
 use crate::Engine;
-use crate::afkey::sa::SaId;
-use crate::wire::{Errno, IpsecProtocol, Mode};
+use pfkey_model::sa::SaId;
+use pfkey_wire::{Errno, IpsecProtocol, Mode};
 
 /// One SA of a bundle.
 #[derive(Clone, Copy, Debug)]

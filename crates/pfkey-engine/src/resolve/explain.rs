@@ -3,11 +3,11 @@
 
 use super::mtu::{Transform, chain_mtu};
 use super::template::key;
-use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
-use crate::afkey::sa::{Sa, SaId, State};
 use crate::sadb::AcquireKey;
-use crate::wire::{Ends, PolicyDirection};
 use crate::{Engine, Flow};
+use pfkey_model::policy::{MAX_TEMPLATES, Policy, Template};
+use pfkey_model::sa::{Sa, SaId, State};
+use pfkey_wire::{Ends, PolicyDirection};
 
 /// Why a template has no SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

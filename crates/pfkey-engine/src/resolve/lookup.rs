@@ -10,11 +10,11 @@ use super::packet_queue::PacketQueue;
 use super::path::{Path, Routes};
 use super::statistics::{Counter, Statistics};
 use super::template::{Matched, Resolution, Wanted};
-use crate::afkey::policy::Policy;
-use crate::afkey::sa::SaId;
-use crate::keyd::{Context, KeyEngine as _, Time};
-use crate::wire::Errno;
 use crate::{Engine, Flow};
+use pfkey_hub::{Context, KeyEngine as _, Time};
+use pfkey_model::policy::Policy;
+use pfkey_model::sa::SaId;
+use pfkey_wire::Errno;
 
 /// A packet that is to go out.
 #[derive(Clone, Copy, Debug)]

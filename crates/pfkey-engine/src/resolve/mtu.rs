@@ -1,9 +1,9 @@
 //! What a chain of SAs adds to a packet, and what it leaves of the path's MTU
 //! (`esp_init_state`, `ah_init_state`, `ipcomp4_init_state`, `xfrm_state_mtu`, `xfrm_init_pmtu`).
 
-use crate::afkey::sa::Sa;
-use crate::wire::algorithm::{AEAD, AUTH, ENCRYPT, by_id};
-use crate::wire::{AuthAlgorithm, EncryptAlgorithm, Extras, IpsecProtocol, Mode};
+use pfkey_model::sa::Sa;
+use pfkey_wire::algorithm::{AEAD, AUTH, ENCRYPT, by_id};
+use pfkey_wire::{AuthAlgorithm, EncryptAlgorithm, Extras, IpsecProtocol, Mode};
 
 /// Bytes of an IPv4 header without options.
 const IPV4_HEADER: u32 = 20;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::Flow;
-use crate::keyd::Time;
+use pfkey_hub::Time;
 
 /// Packets that a policy's queue holds: one more than `XFRM_MAX_QUEUE_LEN`, as the kernel compares.
 pub const MOST_HELD: usize = 101;

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::wire::Errno;
-use crate::wire::address::in_family_of;
+use pfkey_wire::Errno;
+use pfkey_wire::address::in_family_of;
 
 /// Where packets go without SAs: an ordinary route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

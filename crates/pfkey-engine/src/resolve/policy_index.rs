@@ -15,9 +15,9 @@ mod tuple;
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::afkey::sa::{Flow, Selector};
-use crate::wire::Prefix;
-use crate::wire::address::width;
+use pfkey_model::sa::{Flow, Selector};
+use pfkey_wire::Prefix;
+use pfkey_wire::address::width;
 use prefixes::Side;
 use tuple::{Bits, Same, Shape, Tuple, as_flow};
 
@@ -235,7 +235,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::wire::Ends;
+    use pfkey_wire::Ends;
 
     /// A small generator, so that a failure repeats (xorshift64*).
     struct Random(u64);

@@ -1,17 +1,17 @@
 //! Which SA each template of a policy gets (`xfrm_tmpl_resolve_one`, `xfrm_state_find`).
 
 use super::path::Routes;
-use crate::afkey::message::write_host;
-use crate::afkey::policy::{MAX_TEMPLATES, Policy, Template};
-use crate::afkey::sa::{Sa, SaId, SecurityLabel, Selector, State};
-use crate::keyd::{Context, Time};
 use crate::sadb::{AcquireKey, Change, Route};
-use crate::wire::layout::SadbXPolicy;
-use crate::wire::{
+use crate::{Engine, Flow};
+use pfkey_hub::{Context, Time};
+use pfkey_model::message::write_host;
+use pfkey_model::policy::{MAX_TEMPLATES, Policy, Template};
+use pfkey_model::sa::{Sa, SaId, SecurityLabel, Selector, State};
+use pfkey_wire::layout::SadbXPolicy;
+use pfkey_wire::{
     Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol, MessageType, Mode, PolicyDirection, PolicyType, SaType,
     Writer,
 };
-use crate::{Engine, Flow};
 
 /// An SA that was found for a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::Hasher;
 use super::slots::{Index, Links, NONE, Slots};
 use crate::sa::{Sa, SaId, State};
 use crate::spi_set::SpiSet;
-use crate::wire::{Ends, IpsecProtocol, Mode};
+use pfkey_wire::{Ends, IpsecProtocol, Mode};
 
 /// What a larval is found by (`__find_acq_core`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -10,8 +10,8 @@ use super::super::sa::{Identity, InboundFlow};
 use super::super::said::Said;
 use super::super::{Context, Engine, Released, Request};
 use super::protocol_of;
-use crate::keyd::Errno;
-use crate::wire::ExtensionType as Ext;
+use pfkey_hub::Errno;
+use pfkey_wire::ExtensionType as Ext;
 
 /// A flow as a request has it: addresses and masks, each with a port.
 struct Flow {

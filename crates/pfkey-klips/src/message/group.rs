@@ -5,8 +5,8 @@ use super::super::reply::Reply;
 use super::super::said::Said;
 use super::super::{Context, Engine, Request};
 use super::protocol_of;
-use crate::keyd::Errno;
-use crate::wire::ExtensionType as Ext;
+use pfkey_hub::Errno;
+use pfkey_wire::ExtensionType as Ext;
 
 /// Links an SA to the next one outwards, or takes the group of one apart.
 pub(super) fn grpsa(engine: &mut Engine, request: &Request<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {

@@ -3,8 +3,8 @@
 use super::super::reply::Reply;
 use super::super::supported::supported;
 use super::super::{Context, Engine, Request};
-use crate::keyd::Errno;
-use crate::wire::ExtensionType as Ext;
+use pfkey_hub::Errno;
+use pfkey_wire::ExtensionType as Ext;
 
 /// Forwards a key manager's ACQUIRE to those that registered for its SA type. Only one with an errno comes so far: a
 /// proposal is not taken.

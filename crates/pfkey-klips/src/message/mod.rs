@@ -7,8 +7,8 @@ mod sa;
 mod spi;
 
 use super::{Context, Engine, Request};
-use crate::keyd::Errno;
-use crate::wire::Header;
+use pfkey_hub::Errno;
+use pfkey_wire::Header;
 
 /// A message's parser.
 #[derive(Clone, Copy)]

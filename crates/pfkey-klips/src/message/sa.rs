@@ -7,8 +7,8 @@ use super::super::sa::Sa;
 use super::super::said::Said;
 use super::super::{Context, Engine, Request};
 use super::protocol_of;
-use crate::keyd::Errno;
-use crate::wire::{ExtensionType as Ext, SaType};
+use pfkey_hub::Errno;
+use pfkey_wire::{ExtensionType as Ext, SaType};
 
 /// Adds a mature SA that is not there yet.
 pub(super) fn add(engine: &mut Engine, request: &Request<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {

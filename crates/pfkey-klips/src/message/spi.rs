@@ -4,8 +4,8 @@ use super::super::reply::Reply;
 use super::super::sa::Sa;
 use super::super::{Context, Engine, Request};
 use super::protocol_of;
-use crate::keyd::Errno;
-use crate::wire::{ExtensionType as Ext, SaState};
+use pfkey_hub::Errno;
+use pfkey_wire::{ExtensionType as Ext, SaState};
 
 /// Makes a larval SA with a free SPI of the range. Everybody hears of it before it is there.
 pub(super) fn getspi(engine: &mut Engine, request: &Request<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {

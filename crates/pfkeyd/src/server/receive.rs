@@ -9,7 +9,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg};
 use zeroize::Zeroize;
 
 use crate::limits::ATTEMPTS;
-use crate::wire::MAX_MESSAGE_LEN;
+use pfkey_wire::MAX_MESSAGE_LEN;
 
 /// Takes the first message away from a descriptor.
 pub(super) type Consume = fn(BorrowedFd<'_>) -> nix::Result<usize>;

@@ -10,8 +10,8 @@ use super::receive::peek;
 use super::{Server, now};
 use crate::keeper::{Keeper, Slot, Unfinished, Word};
 use crate::log::log;
-use crate::wire::{HEADER_LEN, Header, MessageType, Profile, SEVERAL, Writer, several};
 use crate::{Service, SessionId, Sink, Sources};
+use pfkey_wire::{HEADER_LEN, Header, MessageType, Profile, SEVERAL, Writer, several};
 
 /// A request for a dump.
 pub(super) const fn is_dump(request: &Header) -> bool {

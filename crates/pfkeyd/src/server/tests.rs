@@ -17,9 +17,9 @@ use zerocopy::IntoBytes as _;
 use super::receive::consume;
 use super::{ATTEMPTS, Server};
 use crate::keeper::{Keeper, Slot, Unfinished, Word};
-use crate::wire::{HEADER_LEN, Header, MessageType, SEVERAL, SaType, WireError};
 use crate::{Service, SessionId, SessionState, Sink, Sources, Time};
 use pfkey_hub::SessionStatistics;
+use pfkey_wire::{HEADER_LEN, Header, MessageType, SEVERAL, SaType, WireError};
 
 fn sockets() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).expect("two sockets")

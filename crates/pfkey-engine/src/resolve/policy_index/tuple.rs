@@ -6,8 +6,8 @@ use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use super::{RandomState, Rank, Ranked};
-use crate::afkey::sa::{Flow, Selector};
-use crate::wire::Ends;
+use pfkey_model::sa::{Flow, Selector};
+use pfkey_wire::Ends;
 
 /// The bits that a tuple leaves open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,11 +1,10 @@
 //! The headers of what waits on a descriptor, many with one system call and without allocating, as nix would.
-#![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 
-use crate::wire::HEADER_LEN;
+use pfkey_wire::HEADER_LEN;
 
 /// Messages that are received at once.
 const MOST: usize = 64;

@@ -1,5 +1,4 @@
 //! Names of interfaces, which nix does not give without allocating.
-#![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char};
 
