@@ -1,13 +1,21 @@
 # libpfkey_rs: build, try, test, install.
-#   make            the libraries and pfkeyd, optimised
-#   make demo       a short tour: an SA added to an embedded key engine, and dumped
-#   make check      every test; KERNEL=yes: on a real kernel too, which needs root and Debian, and fetches it
-#   make check-deny the licences and sources of the crates, and what is known against them (cargo deny)
-#   make notices    THIRD-PARTY.md again, from the crates that are linked
-#   make install    PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, MANDIR, DOCDIR, DESTDIR; LIBIPSEC_COMPAT=DIR for a libipsec.so.0
-#   make uninstall  the same; with LIBIPSEC_COMPAT=DIR that libipsec.so.0 too
-#   make fuzz       every fuzz target for SECONDS (docs/testing.md)
+#
+#   make demo            a short tour: an SA added to an embedded key engine, and dumped
+#   make check           every test; KERNEL=yes: on a real kernel too, which needs root and Debian, and fetches it
+#   make build           the libraries and programs, optimised
+#   make install         PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, MANDIR, DOCDIR, DESTDIR; LIBIPSEC_COMPAT=DIR for a libipsec.so.0
+#   make uninstall       the same; with LIBIPSEC_COMPAT=DIR that libipsec.so.0 too
+#   make bench           what it does in a second
+#   make check-kernel    scenarios, packets and programs in kernels that run as processes; needs root
 #   make check-sanitize  tests under sanitizers, valgrind and Miri; PARTS="asan valgrind tsan miri"
+#   make check-deny      the licences and sources of the crates, and what is known against them (cargo deny)
+#   make fuzz            every fuzz target for SECONDS (docs/testing.md)
+#   make headers         include/pfkey_rs.h again, from src/
+#   make notices         THIRD-PARTY.md again, from the crates that are linked
+#   make clean           removes what was built
+#
+# For another processor: make build TARGET=aarch64-unknown-linux-gnu CC=aarch64-linux-gnu-gcc STRIP=aarch64-linux-gnu-strip
+# (and CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER for cargo). CARGO_TARGET_DIR is where cargo puts it.
 SHELL = /bin/sh
 PREFIX = /usr/local
 LIBDIR = $(PREFIX)/lib
@@ -21,26 +29,41 @@ LIBIPSEC_COMPAT =
 KERNEL =
 SECONDS = 60
 CC = cc
+STRIP = strip
 CARGO = cargo
+TARGET = $(CARGO_BUILD_TARGET)
+CARGO_TARGET_DIR ?= target
 CBINDGEN_VERSION = 0.29.4
 HEADER = include/pfkey_rs.h
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-T = target/release
+TRIPLE = $(if $(TARGET),/$(TARGET))
+T = $(CARGO_TARGET_DIR)$(TRIPLE)/release
+D = $(CARGO_TARGET_DIR)$(TRIPLE)/debug
+DEMO = $(CARGO_TARGET_DIR)/demo
+FOR_TARGET = --locked $(if $(TARGET),--target $(TARGET))
+# Where something was built is nobody's business, and two builds shall be the same.
+CARGO_HOME ?= $(HOME)/.cargo
+RELEASE = RUSTFLAGS="$$RUSTFLAGS --remap-path-prefix=$(CARGO_HOME)=/cargo --remap-path-prefix=$(CURDIR)=." PFKEYD_PATH=$(SBINDIR)/pfkeyd
 MAN_PAGES = pfkey.1 pfkey-run.1 pfkeyd.8 libpfkey_rs.3
 NOTICES = LICENSE-MIT LICENSE-APACHE THIRD-PARTY.md
 HEADERS = libpfkey.h pfkey_rs.h
 COMPAT_HEADERS = libpfkey_rs/pfkeyv2_compat.h libpfkey_rs/net/pfkeyv2.h libpfkey_rs/netinet/ipsec.h
 PLACES = -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
   -e 's|@VERSION@|$(VERSION)|'
-PROGRAMS = sadb_add sadb_dump sadb_register sadb_static sadb_dynamic spd two_listeners fork_and_pass
 
-.PHONY: all build demo check check-deny check-kernel bench headers notices install uninstall clean
+.PHONY: help all build demo check check-deny check-kernel bench headers notices install uninstall clean
+
+help:
+	@sed -n '/^# *make /s/^# *//p' Makefile
 
 all: build
 
+# The libraries as C sees them only: cargo optimises across crates only where nothing of it is a library for Rust.
 build:
-	PFKEYD_PATH=$(SBINDIR)/pfkeyd $(CARGO) build --locked --release --package libpfkey_rs --package pfkeyd --package pfkey-cli --package pfkey_preload
+	$(RELEASE) $(CARGO) rustc $(FOR_TARGET) --release --package libpfkey_rs --lib --crate-type cdylib,staticlib
+	$(RELEASE) $(CARGO) rustc $(FOR_TARGET) --release --package pfkey_preload --lib --crate-type cdylib
+	$(RELEASE) $(CARGO) build $(FOR_TARGET) --release --package pfkeyd --package pfkey-cli
 
 headers:
 	cbindgen --version | grep -qx 'cbindgen $(CBINDGEN_VERSION)' || \
@@ -49,13 +72,15 @@ headers:
 	mv $(HEADER).new $(HEADER)
 
 demo:
-	@$(CARGO) build --locked
-	@mkdir -p target/demo
-	@ln -sf ../debug/libpfkey_rs.so target/demo/libpfkey_rs.so.0
+	@echo "building the library, pfkeyd and two C programs"
+	@$(CARGO) build $(FOR_TARGET)
+	@mkdir -p $(DEMO)
+	@cp $(D)/libpfkey_rs.so $(DEMO)/libpfkey_rs.so.0
 	@for p in sadb_add sadb_dump; do \
-	  $(CC) -std=gnu11 -Wall -Wextra -Iinclude -o target/demo/$$p c-tests/$$p.c c-tests/common.c \
-	    -Ltarget/debug -lpfkey_rs -Wl,-rpath,$(CURDIR)/target/demo || exit 1; done
-	@target/debug/pfkeyd -- sh -c 'target/demo/sadb_add && target/demo/sadb_dump'
+	  $(CC) -std=gnu11 -Wall -Wextra -Iinclude -o $(DEMO)/$$p c-tests/$$p.c c-tests/common.c \
+	    $(DEMO)/libpfkey_rs.so.0 -Wl,-rpath,'$$ORIGIN' || exit 1; done
+	@echo "pfkeyd with an embedded key engine around them: sadb_add adds an SA, sadb_dump lists what there is"
+	@$(D)/pfkeyd -- sh -c '$(DEMO)/sadb_add && $(DEMO)/sadb_dump'
 
 check:
 	@CARGO='$(CARGO)' KERNEL='$(KERNEL)' sh tests/check.sh
@@ -87,12 +112,22 @@ bench:
 	$(CARGO) bench --locked
 
 install: build
+	$(MAKE) install-files
+	$(if $(LIBIPSEC_COMPAT),$(MAKE) install-libipsec)
+	@# A program finds a new library after ldconfig only. A package's own scripts do that for what is in DESTDIR.
+	@if [ -z '$(DESTDIR)' ]; then ldconfig 2>/dev/null || \
+	  echo "now run ldconfig as root, or set LD_LIBRARY_PATH=$(LIBDIR): until then programs do not find libpfkey_rs.so.0"; fi
+
+# What was built in T is put in its places.
+.PHONY: install-files
+install-files:
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR) \
 	  $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs/net $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs/netinet
 	install -m 755 $(T)/libpfkey_rs.so $(DESTDIR)$(LIBDIR)/libpfkey_rs.so.$(VERSION)
 	ln -sf libpfkey_rs.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libpfkey_rs.so.0
 	ln -sf libpfkey_rs.so.0 $(DESTDIR)$(LIBDIR)/libpfkey_rs.so
-	install -m 644 $(T)/libpfkey_rs.a $(DESTDIR)$(LIBDIR)/libpfkey_rs.a
+	$(STRIP) --strip-debug --enable-deterministic-archives -o $(T)/libpfkey_rs.stripped.a $(T)/libpfkey_rs.a
+	install -m 644 $(T)/libpfkey_rs.stripped.a $(DESTDIR)$(LIBDIR)/libpfkey_rs.a
 	install -m 755 $(T)/libpfkey_preload.so $(DESTDIR)$(LIBDIR)/libpfkey_preload.so.$(VERSION)
 	ln -sf libpfkey_preload.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libpfkey_preload.so.0
 	ln -sf libpfkey_preload.so.0 $(DESTDIR)$(LIBDIR)/libpfkey_preload.so
@@ -110,7 +145,9 @@ install: build
 	  sed $(PLACES) pkgconfig/$$p.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/$$p.pc || exit 1; done
 	sed $(PLACES) preload/pfkey-run > $(DESTDIR)$(BINDIR)/pfkey-run
 	chmod 755 $(DESTDIR)$(BINDIR)/pfkey-run
-	$(if $(LIBIPSEC_COMPAT),$(MAKE) install-libipsec)
+	install -d $(DESTDIR)$(LIBDIR)/cmake/pfkey_rs
+	for f in pfkey_rs-config pfkey_rs-config-version; do \
+	  sed $(PLACES) pkgconfig/$$f.cmake.in > $(DESTDIR)$(LIBDIR)/cmake/pfkey_rs/$$f.cmake || exit 1; done
 
 # A libipsec.so.0 for programs that were linked with libipsec. strongSwan has another library of that name, so it
 # must not be found by anyone who does not ask for it (LD_LIBRARY_PATH, or an rpath). It contains the preload object's
@@ -121,13 +158,20 @@ install-libipsec: build
 	  /lib|/lib64|/usr/lib|/usr/lib64|/usr/local/lib|/usr/local/lib64|/lib/*-linux-gnu|/lib/*-linux-musl|\
 	  /usr/lib/*-linux-gnu|/usr/lib/*-linux-musl|$(LIBDIR)) \
 	    echo "LIBIPSEC_COMPAT=$(LIBIPSEC_COMPAT): a directory of its own, please: strongSwan has a libipsec.so.0 too" >&2; exit 1;; esac
-	install -d $(DESTDIR)$(LIBIPSEC_COMPAT)
-	PFKEYD_PATH=$(SBINDIR)/pfkeyd $(CARGO) build --locked --release --package pfkey_preload --example pfkey_compat
+	$(RELEASE) $(CARGO) build $(FOR_TARGET) --release --package pfkey_preload --example pfkey_compat
+	$(MAKE) install-libipsec-files
+
+.PHONY: install-libipsec-files
+install-libipsec-files:
 	{ echo '{ global:'; sed 's/$$/;/' exports.txt preload/exports.txt; echo 'local: *; };'; } > $(T)/libipsec.map
-	$(CC) -shared -o $(T)/libipsec.so.0 -Wl,-soname,libipsec.so.0 -Wl,--version-script=$(T)/libipsec.map \
+	$(CC) -shared -o $(T)/libipsec.so.0 -Wl,-soname,libipsec.so.0 -Wl,--version-script=$(T)/libipsec.map -Wl,-z,relro,-z,now \
 	  -Wl,--whole-archive $(T)/examples/libpfkey_compat.a -Wl,--no-whole-archive -Wl,--gc-sections -Wl,--strip-debug \
-	  -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
+	  -lutil -lrt -lpthread -lm -ldl -lc
+	install -d $(DESTDIR)$(LIBIPSEC_COMPAT)/pkgconfig
 	install -m 755 $(T)/libipsec.so.0 $(DESTDIR)$(LIBIPSEC_COMPAT)/libipsec.so.0
+	ln -sf libipsec.so.0 $(DESTDIR)$(LIBIPSEC_COMPAT)/libipsec.so
+	sed $(PLACES) -e 's|@LIBIPSEC_COMPAT@|$(LIBIPSEC_COMPAT)|' pkgconfig/libipsec.pc.in \
+	  > $(DESTDIR)$(LIBIPSEC_COMPAT)/pkgconfig/libipsec.pc
 
 uninstall:
 	for l in pfkey_rs pfkey_preload; do rm -f $(DESTDIR)$(LIBDIR)/lib$$l.so.$(VERSION) $(DESTDIR)$(LIBDIR)/lib$$l.so.0 \
@@ -137,8 +181,10 @@ uninstall:
 	for page in $(MAN_PAGES); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
 	cd $(DESTDIR)$(DOCDIR) && rm -f $(NOTICES) rust-library.html
 	-rmdir $(DESTDIR)$(DOCDIR)
-	$(if $(LIBIPSEC_COMPAT),rm -f $(DESTDIR)$(LIBIPSEC_COMPAT)/libipsec.so.0)
-	$(if $(LIBIPSEC_COMPAT),-rmdir $(DESTDIR)$(LIBIPSEC_COMPAT))
+	rm -f $(DESTDIR)$(LIBDIR)/cmake/pfkey_rs/pfkey_rs-config.cmake $(DESTDIR)$(LIBDIR)/cmake/pfkey_rs/pfkey_rs-config-version.cmake
+	-rmdir $(DESTDIR)$(LIBDIR)/cmake/pfkey_rs
+	$(if $(LIBIPSEC_COMPAT),cd $(DESTDIR)$(LIBIPSEC_COMPAT) && rm -f libipsec.so.0 libipsec.so pkgconfig/libipsec.pc)
+	$(if $(LIBIPSEC_COMPAT),-rmdir $(DESTDIR)$(LIBIPSEC_COMPAT)/pkgconfig $(DESTDIR)$(LIBIPSEC_COMPAT))
 	cd $(DESTDIR)$(INCLUDEDIR) && rm -f $(HEADERS) $(COMPAT_HEADERS)
 	-rmdir $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs/net $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs/netinet \
 	  $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs

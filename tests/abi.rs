@@ -96,20 +96,34 @@ fn data_is_shared_with_the_program() {
     assert!(text.lines().any(|l| l.contains("COPY") && l.contains("libipsec_opt")), "{text}");
 }
 
-/// The static library with what the .pc file names for it.
+/// The archive with what the .pc file names for it, in a program that is dynamic otherwise, and in one that is static altogether.
 #[test]
 fn static_linking_needs_only_what_the_pc_file_names() {
     let dir = c::scratch("abi_static");
     let template = std::fs::read_to_string(c::root().join("pkgconfig/pfkey_rs.pc.in")).expect("the template");
     let private = template.lines().find_map(|l| l.strip_prefix("Libs.private: ")).expect("Libs.private");
-    std::fs::write(dir.join("s.c"), "#include <libpfkey.h>\nint main(void) { return pfkey_get_softrate(0) != 80; }\n")
-        .expect("a source file");
-    let program = dir.join("s");
-    let mut cc = Command::new("cc");
-    cc.arg("-I").arg(c::root().join("include")).arg("-o").arg(&program).arg(dir.join("s.c"));
-    cc.arg(c::output_dir().join("libpfkey_rs.a")).args(private.split_whitespace());
-    c::run(&mut cc);
-    c::run(&mut Command::new(program));
+    std::fs::write(
+        dir.join("s.c"),
+        r#"
+        #include <libpfkey.h>
+        int main(void)
+        {
+            int s = pfkey_open();
+            if (s < 0 || pfkey_send_flush(s, SADB_SATYPE_ESP) < 0)
+                return 1;
+            pfkey_close(s);
+            return pfkey_get_softrate(0) != 80;
+        }"#,
+    )
+    .expect("a source file");
+    for how in [&[][..], &["-static"]] {
+        let program = dir.join(format!("s{}", how.concat()));
+        let mut cc = Command::new("cc");
+        cc.args(how).arg("-I").arg(c::root().join("include")).arg("-o").arg(&program).arg(dir.join("s.c"));
+        cc.arg(c::output_dir().join("libpfkey_rs.a")).args(private.split_whitespace());
+        c::run(&mut cc);
+        c::run(Command::new(program).env("PFKEY_BACKEND", "embedded").env("PFKEYD", c::program("pfkeyd")));
+    }
 }
 
 /// A program that was linked with libipsec runs on the libipsec.so.0 that `make install` makes of this library.
@@ -167,7 +181,7 @@ fn a_program_linked_with_libipsec_runs_unchanged() {
     cc.args(["-shared", "-Wl,-soname,libipsec.so.0", "-o"]).arg(dir.join("ours/libipsec.so.0"));
     cc.arg(format!("-Wl,--version-script={}", dir.join("libipsec.map").display()));
     cc.arg("-Wl,--whole-archive").arg(archive).arg("-Wl,--no-whole-archive");
-    cc.args(["-Wl,--gc-sections", "-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc"]);
+    cc.args(["-Wl,--gc-sections", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc"]);
     c::run(&mut cc);
     let output = c::run(
         Command::new(&program)

@@ -29,9 +29,10 @@ need readelf binutils
   exit 1
 }
 
-mkdir -p target || exit 1
-log=target/check.log
-: >$log || exit 1
+target=${CARGO_TARGET_DIR:-target}
+mkdir -p "$target" || exit 1
+log=$target/check.log
+: >"$log" || exit 1
 began=$(date +%s)
 ticker() {
   trap 'kill $! 2>&-; exit' TERM
@@ -40,7 +41,7 @@ ticker() {
     wait $!
     now=$(($(date +%s) - began))
     printf -- '-- %d:%02d, %d tests done; last: %s\n' $((now / 60)) $((now % 60)) \
-      "$(grep -c '^test .* \.\.\. ' $log)" "$(sed -n '$s/^ *//p' $log)"
+      "$(grep -c '^test .* \.\.\. ' "$log")" "$(sed -n '$s/^ *//p' "$log")"
   done
 }
 ticker &
@@ -59,21 +60,21 @@ $cargo build --locked || exit 1
     yes* | '' | running\ * | 'test result: '* | 'status '*) ;;
     *) printf '%s\n' "$line" ;;
   esac
-done 3>$log
+done 3>"$log"
 
 echo
 echo "skipped:"
 awk '/^successes:$/ { on = 1 } /^failures:$|^test result: / { on = 0 }
   on && /^---- .* stdout ----$/ { name = substr($0, 6, length($0) - 17) }
   on && /skipped/ { sub(/.*skipped:? */, ""); print "  " name ": " $0 }
-  /^test .* \.\.\. ignored/ { sub(/^test /, ""); print "  " $0 }' $log
-count() { awk -v what="$1;" '/^test result: / { for (i = 2; i <= NF; i++) if ($i == what) n += $(i - 1) } END { print n + 0 }' $log; }
+  /^test .* \.\.\. ignored/ { sub(/^test /, ""); print "  " $0 }' "$log"
+count() { awk -v what="$1;" '/^test result: / { for (i = 2; i <= NF; i++) if ($i == what) n += $(i - 1) } END { print n + 0 }' "$log"; }
 passed=$(count passed)
 failed=$(count failed)
 # A program that died says no result.
-dead=$(awk '/^ +(Running|Doc-tests) / { if (name) print name; name = $2 } /^test result: / { name = "" } END { if (name) print name }' $log)
+dead=$(awk '/^ +(Running|Doc-tests) / { if (name) print name; name = $2 } /^test result: / { name = "" } END { if (name) print name }' "$log")
 for name in $dead; do failed=$((failed + 1)); done
-status=$(sed -n 's/^status //p' $log)
+status=$(sed -n 's/^status //p' "$log")
 [ "$status" = 0 ] || [ "$failed" != 0 ] || failed=1
 # The oracle: a real kernel.
 if [ "${KERNEL:-}" = yes ]; then
@@ -88,7 +89,7 @@ else
 fi
 [ "$failed" = 0 ] || {
   echo "failed (all of it: $log):"
-  sed -n 's/^test \(.*\) \.\.\. FAILED$/  \1/p' $log
+  sed -n 's/^test \(.*\) \.\.\. FAILED$/  \1/p' "$log"
   for name in $dead; do echo "  $name: ended without a result"; done
 }
 echo "$passed passed, $failed failed"

@@ -8,6 +8,7 @@ mod daemon;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::FromRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
@@ -395,15 +396,25 @@ fn twenty_thousand_lines() {
     assert_eq!(daemon.ok(&["save"]), saved);
 }
 
+/// Both sides of a new terminal. Not nix's, whose feature `term` asks for old versions of functions, which no static program finds.
+fn terminal() -> (File, File) {
+    let (mut master, mut slave) = (-1, -1);
+    let no_name = std::ptr::null_mut();
+    // SAFETY: two numbers are written; no name, no settings and no size are asked for.
+    let result = unsafe { libc::openpty(&raw mut master, &raw mut slave, no_name, std::ptr::null(), std::ptr::null()) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: both are open, and nobody else's.
+    unsafe { (File::from_raw_fd(master), File::from_raw_fd(slave)) }
+}
+
 /// What a `pfkey` writes to a terminal: everything it prints on both streams.
 fn on_a_terminal(daemon: &Daemon, arguments: &[&str]) -> String {
-    let terminal = nix::pty::openpty(None, None).unwrap();
+    let (mut master, slave) = terminal();
     let mut command = daemon.pfkey(arguments);
-    command.stdout(terminal.slave.try_clone().unwrap()).stderr(terminal.slave).env_remove("NO_COLOR");
+    command.stdout(slave.try_clone().unwrap()).stderr(slave).env_remove("NO_COLOR");
     let mut child = command.spawn().unwrap();
     drop(command);
     let mut bytes = Vec::new();
-    let mut master = File::from(terminal.master);
     let mut buffer = [0; 4096];
     // The last descriptor of the other side is closed: EIO.
     while let Ok(n) = master.read(&mut buffer) {
