@@ -41,7 +41,7 @@ TRIPLE = $(if $(TARGET),/$(TARGET))
 T = $(CARGO_TARGET_DIR)$(TRIPLE)/release
 D = $(CARGO_TARGET_DIR)$(TRIPLE)/debug
 DEMO = $(CARGO_TARGET_DIR)/demo
-FOR_TARGET = --locked $(if $(TARGET),--target $(TARGET))
+FOR_TARGET = $(if $(TARGET),--target $(TARGET))
 # Where something was built is nobody's business, and two builds shall be the same.
 CARGO_HOME ?= $(HOME)/.cargo
 RELEASE = RUSTFLAGS="$$RUSTFLAGS --remap-path-prefix=$(CARGO_HOME)=/cargo --remap-path-prefix=$(CURDIR)=." PFKEYD_PATH=$(SBINDIR)/pfkeyd
@@ -61,9 +61,9 @@ all: build
 
 # The libraries as C sees them only: cargo optimises across crates only where nothing of it is a library for Rust.
 build:
-	$(RELEASE) $(CARGO) rustc $(FOR_TARGET) --release --package libpfkey_rs --lib --crate-type cdylib,staticlib
-	$(RELEASE) $(CARGO) rustc $(FOR_TARGET) --release --package pfkey_preload --lib --crate-type cdylib
-	$(RELEASE) $(CARGO) build $(FOR_TARGET) --release --package pfkeyd --package pfkey-cli
+	$(RELEASE) $(CARGO) rustc --locked $(FOR_TARGET) --release --package libpfkey_rs --lib --crate-type cdylib,staticlib
+	$(RELEASE) $(CARGO) rustc --locked $(FOR_TARGET) --release --package pfkey_preload --lib --crate-type cdylib
+	$(RELEASE) $(CARGO) build --locked $(FOR_TARGET) --release --package pfkeyd --package pfkey-cli
 
 headers:
 	cbindgen --version | grep -qx 'cbindgen $(CBINDGEN_VERSION)' || \
@@ -73,7 +73,7 @@ headers:
 
 demo:
 	@echo "building the library, pfkeyd and two C programs"
-	@$(CARGO) build $(FOR_TARGET)
+	@$(CARGO) build --locked $(FOR_TARGET)
 	@mkdir -p $(DEMO)
 	@cp $(D)/libpfkey_rs.so $(DEMO)/libpfkey_rs.so.0
 	@for p in sadb_add sadb_dump; do \
@@ -158,7 +158,7 @@ install-libipsec: build
 	  /lib|/lib64|/usr/lib|/usr/lib64|/usr/local/lib|/usr/local/lib64|/lib/*-linux-gnu|/lib/*-linux-musl|\
 	  /usr/lib/*-linux-gnu|/usr/lib/*-linux-musl|$(LIBDIR)) \
 	    echo "LIBIPSEC_COMPAT=$(LIBIPSEC_COMPAT): a directory of its own, please: strongSwan has a libipsec.so.0 too" >&2; exit 1;; esac
-	$(RELEASE) $(CARGO) build $(FOR_TARGET) --release --package pfkey_preload --example pfkey_compat
+	$(RELEASE) $(CARGO) build --locked $(FOR_TARGET) --release --package pfkey_preload --example pfkey_compat
 	$(MAKE) install-libipsec-files
 
 .PHONY: install-libipsec-files
