@@ -16,7 +16,7 @@ use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use pfkey_rs::socket::{self, Backend};
 use pfkey_rs::wire::layout::{SadbLifetime, SadbSa};
-use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType, Profile, SEVERAL, SaType, SockaddrBytes, Writer};
+use pfkey_rs::wire::{BATCH, ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
 
 /// Threads of the client that floods, each with a descriptor.
 const THREADS: u32 = 4;
@@ -79,7 +79,7 @@ fn plain(msg_type: MessageType) -> Vec<u8> {
 }
 
 fn together(messages: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
-    let mut bytes = SEVERAL.to_vec();
+    let mut bytes = BATCH.to_vec();
     messages.for_each(|one| bytes.extend(one));
     bytes
 }
@@ -122,7 +122,7 @@ fn unanswered(fd: &OwnedFd, thread: u32, turn: u64) {
 fn batches(fd: &OwnedFd, thread: u32, turn: u64) {
     let msg_type = if turn % 2 == 0 { MessageType::ADD } else { MessageType::DELETE };
     let all = together((0..64).map(|n| message(msg_type, 1, 0x10_0000 * (thread + 2) + n, 0)));
-    let _ = socket::send_several(fd.as_raw_fd(), &all);
+    let _ = socket::send_batch(fd.as_raw_fd(), &all);
     drain(fd);
 }
 
@@ -130,14 +130,14 @@ fn largest_batches(fd: &OwnedFd, thread: u32, turn: u64) {
     let msg_type = if turn % 2 == 0 { MessageType::ADD } else { MessageType::DELETE };
     let all = together((0..3000).map(|n| message(msg_type, 1, 0x10_0000 * (thread + 2) + n, 0)));
     let _ = setsockopt(fd, sockopt::SndBufForce, &(4 << 20)).or_else(|_| setsockopt(fd, sockopt::SndBuf, &(4 << 20)));
-    let _ = socket::send_several(fd.as_raw_fd(), &all);
+    let _ = socket::send_batch(fd.as_raw_fd(), &all);
     drain(fd);
 }
 
 fn flush_batches(fd: &OwnedFd, _: u32, _: u64) {
     let all = together((0..30_000).map(|_| plain(MessageType::FLUSH)));
     let _ = setsockopt(fd, sockopt::SndBufForce, &(4 << 20)).or_else(|_| setsockopt(fd, sockopt::SndBuf, &(4 << 20)));
-    let _ = socket::send_several(fd.as_raw_fd(), &all);
+    let _ = socket::send_batch(fd.as_raw_fd(), &all);
     drain(fd);
 }
 

@@ -15,7 +15,7 @@ use pfkey_rs::engine::{Engine, LINUX};
 use pfkey_rs::hub::{
     Audience, Context, DumpMessage, DumpStep, Errno, Hub, KeyEngine, Queues, Service as _, Supported, Time,
 };
-use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType, Profile, SEVERAL, SaType, Writer};
+use pfkey_rs::wire::{BATCH, ExtensionType as Ext, Header, Message, MessageType, Profile, SaType, Writer};
 use pfkeyd::Sources;
 use pfkeyd::limits::{TURN_DELIVERIES, TURN_DUMPED, TURN_MESSAGES};
 use pfkeyd::server::Server;
@@ -84,7 +84,7 @@ fn bytes(msg_type: MessageType, seq: u32) -> Vec<u8> {
 
 /// Requests in one datagram, each with the number 1000.
 fn batch(msg_type: MessageType, messages: usize) -> Vec<u8> {
-    let mut all = SEVERAL.to_vec();
+    let mut all = BATCH.to_vec();
     (0..messages).for_each(|_| all.extend(bytes(msg_type, 1000)));
     all
 }

@@ -215,7 +215,7 @@ fn a_served_descriptor() {
     long[4..6].copy_from_slice(&words.to_ne_bytes());
     ask(&long, 1);
     // Several at once.
-    let mut batch = pfkey_rs::wire::SEVERAL.to_vec();
+    let mut batch = pfkey_rs::wire::BATCH.to_vec();
     for spi in 0x3000..0x3020 {
         batch.extend(sa(M::ADD, spi).bytes());
     }

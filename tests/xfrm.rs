@@ -48,7 +48,7 @@ impl Program {
 
     /// Everything that the program hears of a request, or of several, until `send` returns.
     fn send(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
-        if pfkey_rs::wire::several(bytes).count() == 1 {
+        if pfkey_rs::wire::split_batch(bytes).count() == 1 {
             self.hub.receive(self.session, bytes, NOW, &mut self.queues).expect("a message");
         } else {
             assert_eq!(self.hub.receive_all(self.session, bytes, NOW, &mut self.queues), 0);

@@ -15,7 +15,7 @@ use pfkey_rs::policy;
 use pfkey_rs::print::{self, SocketPolicyFilter, Style, Utc};
 use pfkey_rs::wire::{
     AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Errno, ExtensionType, HEADER_LEN, Header, Message, Profile,
-    Requests, Writer, several,
+    Requests, Writer, split_batch,
 };
 
 /// An engine that has every algorithm.
@@ -78,7 +78,7 @@ fuzz_target!(|bytes: &[u8]| {
     for profile in [Profile::Linux, Profile::Klips] {
         views(bytes, profile);
     }
-    for one in several(bytes) {
+    for one in split_batch(bytes) {
         assert!(!one.is_empty());
     }
     let mut slots = [None; align::SLOTS];

@@ -4,6 +4,7 @@ use std::ffi::c_int;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use pfkey::{Call, Reply};
 use zerocopy::{FromBytes, IntoBytes};
 use zeroize::Zeroizing;
 
@@ -109,16 +110,18 @@ fn store(message: &[u8]) -> Result<(), Code> {
 /// Returns 0; -1 with a code otherwise. An answer with an errno is code 26 with that errno's text.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_recv_register(so: c_int) -> c_int {
-    let pid = std::process::id();
+    // Which message is the answer is pfkey's to say, but the loop is this crate's own: the thread may be cancelled between two
+    // messages only, outside of every Rust frame that has something to drop, and no memory is asked for. A program's own
+    // REGISTER may have any sequence number.
+    let call = Call::of(Header::new(MessageType::REGISTER, SaType::UNSPEC, 0, std::process::id())).with_any_seq();
     waiting(so, || {
         let mut buffer = Zeroizing::new([0; USUAL]);
         let answer = receive(so, &mut *buffer, |first, rest| {
             let Some(header) = Header::read(first) else { return Err(Code::InvalidMessage.into()) };
-            if header.msg_type != MessageType::REGISTER || header.pid != pid {
-                return Ok(false);
-            }
-            if header.errno != 0 {
-                return Err(Failure::Errno(header.errno.into()));
+            match call.reply(&header) {
+                None => return Ok(false),
+                Some(Reply::Refused(_)) => return Err(Failure::Errno(header.errno.into())),
+                Some(Reply::Entry | Reply::Last) => {}
             }
             if rest.is_empty() {
                 store(first)?;

@@ -21,7 +21,7 @@ pub(super) enum Progress {
 type Bytes = Zeroizing<Vec<u8>>;
 
 /// The messages that were taken from the engine and not delivered.
-enum Stage {
+enum Undelivered {
     /// None was taken yet.
     Empty,
     /// The newest is held back: it may be the last.
@@ -38,14 +38,14 @@ pub(super) struct DumpRun<D> {
     header: Header,
     /// Messages taken from the engine so far.
     seq: u32,
-    stage: Stage,
+    undelivered: Undelivered,
     /// A buffer to write the next message into.
     spare: Bytes,
 }
 
 impl<D> DumpRun<D> {
     pub(super) fn new(cursor: D, header: Header) -> Self {
-        Self { cursor, header, seq: 0, stage: Stage::Empty, spare: Zeroizing::default() }
+        Self { cursor, header, seq: 0, undelivered: Undelivered::Empty, spare: Zeroizing::default() }
     }
 
     pub(super) const fn header(&self) -> Header {
@@ -75,25 +75,25 @@ impl<D> DumpRun<D> {
         E: KeyEngine<Dump = D>,
     {
         loop {
-            self.stage = match std::mem::replace(&mut self.stage, Stage::Empty) {
+            self.undelivered = match std::mem::replace(&mut self.undelivered, Undelivered::Empty) {
                 // Even the closing message obeys the gate.
-                Stage::Last(last) if gate(queue) && deliver(queue, &last) => return Progress::Done,
-                Stage::Next { held, newer } if deliver(queue, &held) => {
+                Undelivered::Last(last) if gate(queue) && deliver(queue, &last) => return Progress::Done,
+                Undelivered::Next { held, newer } if deliver(queue, &held) => {
                     self.spare = held;
-                    Stage::Held(newer)
+                    Undelivered::Held(newer)
                 }
                 // The gate is tested before a message is built.
-                stage @ (Stage::Empty | Stage::Held(_)) if gate(queue) => {
-                    match (self.take(engine, now, buffer), stage) {
-                        (Ok(Some(newer)), Stage::Held(held)) => Stage::Next { held, newer },
-                        (Ok(Some(first)), _) => Stage::Held(first),
-                        (Ok(None), Stage::Held(last)) => self.closing(last, None),
-                        (Err(errno), Stage::Held(last)) => self.closing(last, Some(errno)),
+                before @ (Undelivered::Empty | Undelivered::Held(_)) if gate(queue) => {
+                    match (self.take(engine, now, buffer), before) {
+                        (Ok(Some(newer)), Undelivered::Held(held)) => Undelivered::Next { held, newer },
+                        (Ok(Some(first)), _) => Undelivered::Held(first),
+                        (Ok(None), Undelivered::Held(last)) => self.closing(last, None),
+                        (Err(errno), Undelivered::Held(last)) => self.closing(last, Some(errno)),
                         (ended, _) => return Progress::Failed(ended.err().unwrap_or(Errno::ENOENT)),
                     }
                 }
                 full => {
-                    self.stage = full;
+                    self.undelivered = full;
                     return Progress::Suspended;
                 }
             };
@@ -117,9 +117,9 @@ impl<D> DumpRun<D> {
     }
 
     /// The last message, which says so and how the dump ended.
-    fn closing(&self, mut last: Bytes, errno: Option<Errno>) -> Stage {
+    fn closing(&self, mut last: Bytes, errno: Option<Errno>) -> Undelivered {
         patch(&mut last, 0, self.header.pid, errno);
-        Stage::Last(last)
+        Undelivered::Last(last)
     }
 }
 

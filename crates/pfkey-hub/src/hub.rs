@@ -8,7 +8,7 @@ use super::{
 };
 use pfkey_model::request::is_change;
 use pfkey_wire::{
-    ExtensionType, HEADER_LEN, Header, Message, MessageType, Profile, Rule, SaType, WireError, Writer, several,
+    ExtensionType, HEADER_LEN, Header, Message, MessageType, Profile, Rule, SaType, WireError, Writer, split_batch,
 };
 
 /// SAs and policies in memory, unless [`Hub::set_max_objects`] is told otherwise: about a gigabyte.
@@ -106,7 +106,7 @@ impl<E: KeyEngine> Service for Hub<E> {
     fn receive_all(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> u64 {
         let mut malformed = 0;
         let mut together: Vec<Message<'_>> = Vec::new();
-        for one in several(bytes) {
+        for one in split_batch(bytes) {
             let full = self.engine.objects() + together.len() >= self.max_objects;
             let plain =
                 self.check(one).is_ok_and(|header| is_change(header.msg_type) && !(full && adds(header.msg_type)));

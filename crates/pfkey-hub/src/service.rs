@@ -2,7 +2,7 @@
 
 use super::sockets::registration;
 use super::{SessionId, SessionStatistics, Sink, Time};
-use pfkey_wire::{Header, MessageType, WireError, several};
+use pfkey_wire::{Header, MessageType, WireError, split_batch};
 
 /// What is known of a session beside its socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub trait Service {
 
     /// Takes several messages that came from a session together. Returns the number of those that were no messages.
     fn receive_all(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> u64 {
-        several(bytes).map(|one| u64::from(self.receive(id, one, now, sink).is_err())).sum()
+        split_batch(bytes).map(|one| u64::from(self.receive(id, one, now, sink).is_err())).sum()
     }
 
     /// Goes on with a session's dump after its queue has room again.

@@ -89,11 +89,11 @@ pub fn is_private(fd: BorrowedFd<'_>) -> bool {
     served::is_named(fd, XFRM_PREFIX) || served::is_named(fd, EMBEDDED_PREFIX)
 }
 
-/// Sends several messages behind [`pfkey_wire::SEVERAL`], and returns when every answer waits.
+/// Sends several messages behind [`pfkey_wire::BATCH`], and returns when every answer waits.
 ///
 /// # Errors
 /// That of `send`.
-pub fn send_several(fd: RawFd, messages: &[u8]) -> io::Result<()> {
+pub fn send_batch(fd: RawFd, messages: &[u8]) -> io::Result<()> {
     sys::send(fd, messages)?;
     settle(fd);
     Ok(())

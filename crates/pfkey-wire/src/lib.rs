@@ -71,10 +71,10 @@ pub const MAX_MESSAGE_LEN: usize = 65535 * 8;
 
 /// The head of a batch: several messages in one datagram, which this library sends to a pfkeyd. No PF_KEY message of any
 /// version begins with these bytes, so that no other program sends a batch by accident.
-pub const SEVERAL: [u8; HEADER_LEN] = *b"\0several\xd7\x1c\x8e\x3b\xf4\x60\xa9\x95";
+pub const BATCH: [u8; HEADER_LEN] = *b"\0several\xd7\x1c\x8e\x3b\xf4\x60\xa9\x95";
 
 /// The messages of a batch, behind its head. Ends where a length does not fit.
-pub fn several(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn split_batch(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let len = usize::from(Header::read(bytes)?.len) * 8;
         let (message, rest) = bytes.split_at_checked(len).filter(|_| len >= HEADER_LEN)?;

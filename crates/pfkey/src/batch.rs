@@ -1,12 +1,20 @@
 //! Many requests at once: what loads thousands of SAs or policies need not wait for each answer.
 #![forbid(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io;
+use std::os::fd::BorrowedFd;
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
+use crate::calls::{Call, Calls, Reply};
+use crate::error::Error;
+use crate::model::sa::SaId;
+use crate::policy::Policy;
+use crate::request::Request;
+use crate::sa::Sa;
 use crate::socket::{self, Headers};
-use crate::wire::{Errno, Header, MAX_MESSAGE_LEN, MessageType, Profile, SEVERAL};
+use crate::transport::{self, Transport, reply_to};
+use crate::wire::{BATCH, Errno, HEADER_LEN, Header, MAX_MESSAGE_LEN, Profile, SaType};
 
 /// Messages that travel together.
 const MESSAGES: usize = 64;
@@ -14,51 +22,42 @@ const MESSAGES: usize = 64;
 const BYTES: usize = 48 * 1024;
 
 /// Requests in order. They may hold keys, and are wiped.
+///
+/// ```no_run
+/// use pfkey::{Batch, Cipher, Client, Hmac, Sa};
+/// let mut batch = Batch::default();
+/// for spi in 0x1000..0x2000 {
+///     let sa = Sa::esp([192, 0, 2, 1], [192, 0, 2, 2], spi);
+///     batch.add(&sa.encrypt(Cipher::AesCbc, &[1; 16]).authenticate(Hmac::Sha256, &[2; 32]))?;
+/// }
+/// for outcome in Client::open()?.run(&batch)? {
+///     outcome?;
+/// }
+/// # Ok::<(), pfkey::Error>(())
+/// ```
 #[derive(Default)]
 pub struct Batch {
+    requests: Requests,
+    /// Where a typed request is written.
+    buffer: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Batch({} requests)", self.len())
+    }
+}
+
+/// Messages, one behind the other.
+#[derive(Default)]
+struct Requests {
     bytes: Zeroizing<Vec<u8>>,
     /// Where each ends.
     ends: Vec<usize>,
 }
 
-impl std::fmt::Debug for Batch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Batch({} requests)", self.ends.len())
-    }
-}
-
-/// A request whose answer is awaited.
-#[derive(PartialEq, Eq)]
-struct Awaited {
-    msg_type: MessageType,
-    seq: u32,
-    pid: u32,
-}
-
-impl Awaited {
-    const fn of(header: &Header) -> Self {
-        Self { msg_type: header.msg_type, seq: header.seq, pid: header.pid }
-    }
-}
-
-impl Batch {
-    /// Number of requests.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
-    /// Adds a request.
-    ///
-    /// # Errors
-    /// What AF_KEY's `send` would refuse: EINVAL or EMSGSIZE. ENOMEM; the batch is as before then.
-    pub fn push(&mut self, message: &[u8]) -> Result<(), Errno> {
+impl Requests {
+    fn push(&mut self, message: &[u8]) -> Result<(), Errno> {
         Header::check(message, Profile::Linux).map_err(|error| error.rule.errno())?;
         self.ends.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         if self.bytes.capacity() - self.bytes.len() < message.len() {
@@ -72,106 +71,226 @@ impl Batch {
         Ok(())
     }
 
-    /// The requests, each with its header.
-    fn requests(&self) -> impl Iterator<Item = &[u8]> {
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).filter_map(|(start, end)| self.bytes.get(start..*end))
     }
+}
 
-    /// Does all requests in order and reads their answers. `failed` is told the place of each that the key engine
-    /// refused, and why; the others are done all the same. Gives the number of those that failed.
+impl Batch {
+    /// Number of requests.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.requests.ends.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.requests.ends.is_empty()
+    }
+
+    /// As [`Client::add`](crate::Client::add).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]; the batch is as before then.
+    pub fn add(&mut self, sa: &Sa) -> Result<&mut Self, Error> {
+        self.request(&Request::Add(sa))
+    }
+
+    /// As [`Client::update`](crate::Client::update).
+    ///
+    /// # Errors
+    /// As [`Batch::add`].
+    pub fn update(&mut self, sa: &Sa) -> Result<&mut Self, Error> {
+        self.request(&Request::Update(sa))
+    }
+
+    /// As [`Client::delete`](crate::Client::delete); ESRCH if there is none.
+    ///
+    /// # Errors
+    /// As [`Batch::add`].
+    pub fn delete(&mut self, id: SaId) -> Result<&mut Self, Error> {
+        self.request(&Request::Delete(id))
+    }
+
+    /// As [`Client::flush`](crate::Client::flush); ESRCH where Linux has nothing to flush.
+    ///
+    /// # Errors
+    /// As [`Batch::add`].
+    pub fn flush(&mut self, satype: SaType) -> Result<&mut Self, Error> {
+        self.request(&Request::Flush(satype))
+    }
+
+    /// As [`Client::add_policy`](crate::Client::add_policy), without its id.
+    ///
+    /// # Errors
+    /// As [`Batch::add`].
+    pub fn add_policy(&mut self, policy: &Policy) -> Result<&mut Self, Error> {
+        self.request(&Request::AddPolicy(policy))
+    }
+
+    /// As [`Client::update_policy`](crate::Client::update_policy), without its id.
+    ///
+    /// # Errors
+    /// As [`Batch::add`].
+    pub fn update_policy(&mut self, policy: &Policy) -> Result<&mut Self, Error> {
+        self.request(&Request::UpdatePolicy(policy))
+    }
+
+    /// As [`Client::delete_policy`](crate::Client::delete_policy); ENOENT if there is none.
+    ///
+    /// # Errors
+    /// As [`Batch::add`].
+    pub fn delete_policy(&mut self, policy: &Policy) -> Result<&mut Self, Error> {
+        self.request(&Request::DeletePolicy(policy))
+    }
+
+    /// As [`Client::delete_policy_by_id`](crate::Client::delete_policy_by_id); ENOENT if there is none.
+    ///
+    /// # Errors
+    /// As [`Batch::add`].
+    pub fn delete_policy_by_id(&mut self, id: u32) -> Result<&mut Self, Error> {
+        self.request(&Request::DeletePolicyById(id))
+    }
+
+    /// As [`Client::flush_policies`](crate::Client::flush_policies); ESRCH where Linux has nothing to flush.
+    ///
+    /// # Errors
+    /// As [`Batch::add`].
+    pub fn flush_policies(&mut self) -> Result<&mut Self, Error> {
+        self.request(&Request::FlushPolicies)
+    }
+
+    fn request(&mut self, request: &Request<'_>) -> Result<&mut Self, Error> {
+        let (_, message) = Calls::new().begin(request, &mut self.buffer)?;
+        let pushed = self.requests.push(message);
+        message.zeroize();
+        pushed.map_err(|errno| io::Error::from_raw_os_error(errno.to_raw()))?;
+        Ok(self)
+    }
+
+    /// Adds a message that was written elsewhere, as it is.
+    ///
+    /// # Errors
+    /// What AF_KEY's `send` would refuse: EINVAL or EMSGSIZE. ENOMEM; the batch is as before then.
+    pub fn push(&mut self, message: &[u8]) -> Result<(), Errno> {
+        self.requests.push(message)
+    }
+
+    /// Does all requests in order and reads their answers, on a descriptor without a client. `failed` receives the place of
+    /// each that the key engine refused, and why; the others are done all the same. Returns the number of those that failed.
     ///
     /// A request's answer is the first message with its type, sequence number and process id. What else arrives on
-    /// the descriptor meanwhile is read and lost.
+    /// the descriptor meanwhile is read and lost; [`Client::run`](crate::Client::run) keeps it.
     ///
     /// # Errors
     /// Sending or receiving failed, or an answer is missing (ENOBUFS: the descriptor was full of unread messages). How
     /// many requests were done is not known then. ENOMEM: none was sent.
     pub fn send(self, fd: BorrowedFd<'_>, mut failed: impl FnMut(usize, Errno)) -> Result<usize, Errno> {
-        let mut answers = Answers::new(fd);
         let (mut place, mut failures) = (0, 0);
-        let mut take = |awaited: &[Awaited], answers: &mut Answers<'_>| -> Result<(), Errno> {
-            for request in awaited {
-                match answers.next(request)? {
-                    0 => {}
-                    errno => {
-                        failures += 1;
-                        failed(place, Errno::from_raw(errno.into()));
-                    }
-                }
-                place += 1;
+        let mut answers = Answers { fd, waiting: Headers::default(), header: [0; HEADER_LEN], len: 0 };
+        self.run(&mut answers, socket::is_private(fd), |_, reply| {
+            if let Reply::Refused(errno) = reply {
+                failures += 1;
+                failed(place, errno);
             }
-            Ok(())
-        };
-        let several = socket::is_private(fd);
-        let room = if several { SEVERAL.len() + BYTES + MAX_MESSAGE_LEN } else { 0 };
-        let mut together = Zeroizing::new(with_room(room)?);
-        let mut awaited = with_room(MESSAGES)?;
-        for request in self.requests() {
-            let Some(header) = Header::read(request) else { continue };
-            if !several {
-                send(fd, request)?;
-                take(&[Awaited::of(&header)], &mut answers)?;
-                continue;
-            }
-            if together.is_empty() {
-                together.extend_from_slice(&SEVERAL);
-            }
-            together.extend_from_slice(request);
-            awaited.push(Awaited::of(&header));
-            if awaited.len() == MESSAGES || together.len() > BYTES {
-                socket::send_several(fd.as_raw_fd(), &together)?;
-                together.clear();
-                take(&awaited, &mut answers)?;
-                awaited.clear();
-            }
-        }
-        if !awaited.is_empty() {
-            socket::send_several(fd.as_raw_fd(), &together)?;
-            take(&awaited, &mut answers)?;
-        }
+            place += 1;
+        })?;
         Ok(failures)
+    }
+
+    /// Sends the requests, many in a datagram if they may travel together, and shows how each was answered. No memory is asked
+    /// for once the first was sent.
+    pub(crate) fn run<T: Transport>(
+        &self,
+        transport: &mut T,
+        are_together: bool,
+        mut answered: impl FnMut(&Call, Reply),
+    ) -> Result<(), T::Error> {
+        let requests = self.requests.iter().filter_map(|bytes| Some((Call::of(Header::read(bytes)?), bytes)));
+        if !are_together {
+            for (call, bytes) in requests {
+                transport.send(bytes, &[call])?;
+                answered(&call, last_reply_to(&call, transport)?);
+            }
+            return Ok(());
+        }
+        let mut datagram = Zeroizing::new(with_room(BATCH.len() + BYTES + MAX_MESSAGE_LEN)?);
+        let mut calls = with_room(MESSAGES)?;
+        let mut requests = requests.peekable();
+        while let Some((call, bytes)) = requests.next() {
+            if datagram.is_empty() {
+                datagram.extend_from_slice(&BATCH);
+            }
+            datagram.extend_from_slice(bytes);
+            calls.push(call);
+            if calls.len() == MESSAGES || datagram.len() > BYTES || requests.peek().is_none() {
+                transport.send(&datagram, &calls)?;
+                datagram.clear();
+                for call in calls.drain(..) {
+                    answered(&call, last_reply_to(&call, transport)?);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-fn with_room<T>(len: usize) -> Result<Vec<T>, Errno> {
+/// The answer to a call, or the end of its dump.
+fn last_reply_to<T: Transport>(call: &Call, transport: &mut T) -> Result<Reply, T::Error> {
+    loop {
+        match reply_to(call, transport)? {
+            Reply::Entry => {}
+            reply => return Ok(reply),
+        }
+    }
+}
+
+fn with_room<T>(len: usize) -> io::Result<Vec<T>> {
     let mut empty = Vec::new();
-    empty.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
+    empty.try_reserve_exact(len).map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
     Ok(empty)
 }
 
-fn send(fd: BorrowedFd<'_>, message: &[u8]) -> Result<(), Errno> {
-    Ok(socket::send(fd.as_raw_fd(), message).map(drop)?)
-}
-
-/// The headers of what arrives on a descriptor.
+/// The headers of what arrives on a descriptor of a C program's. What answers something else is lost, because there may be no
+/// memory in which to keep it.
 struct Answers<'fd> {
     fd: BorrowedFd<'fd>,
-    arrived: Headers,
+    waiting: Headers,
+    /// The last one, or what there was of it.
+    header: [u8; HEADER_LEN],
+    len: usize,
 }
 
-impl<'fd> Answers<'fd> {
-    fn new(fd: BorrowedFd<'fd>) -> Self {
-        Self { fd, arrived: Headers::default() }
+impl Transport for Answers<'_> {
+    type Error = Errno;
+
+    fn send(&mut self, bytes: &[u8], _: &[Call]) -> Result<(), Errno> {
+        Ok(transport::send(self.fd, bytes)?)
     }
 
-    /// The errno of an answer, 0 for success.
-    fn next(&mut self, request: &Awaited) -> Result<u8, Errno> {
+    fn receive(&mut self, _: &Call) -> Result<(), Errno> {
         loop {
-            match self.arrived.take() {
+            match self.waiting.take() {
                 // pfkeyd is gone.
                 Some([]) => return Err(Errno::EPIPE),
-                Some(bytes) => match Header::read(bytes) {
-                    Some(header) if Awaited::of(&header) == *request => return Ok(header.errno),
-                    _ => {}
-                },
+                Some(bytes) => {
+                    self.len = bytes.len();
+                    self.header.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+                    return Ok(());
+                }
                 // Answers wait when `send` returns, so none that does not wait will come.
-                None => match self.arrived.receive(self.fd) {
+                None => match self.waiting.receive(self.fd) {
                     Ok(()) | Err(nix::errno::Errno::EINTR) => {}
                     Err(nix::errno::Errno::EAGAIN) => return Err(Errno::ENOBUFS),
-                    Err(errno) => return Err(std::io::Error::from(errno).into()),
+                    Err(errno) => return Err(io::Error::from(errno).into()),
                 },
             }
         }
+    }
+
+    fn message(&mut self) -> &mut [u8] {
+        self.header.get_mut(..self.len).unwrap_or_default()
     }
 }

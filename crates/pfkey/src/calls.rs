@@ -39,6 +39,19 @@ pub struct Calls(());
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
     header: Header,
+    /// The sequence number of an answer says nothing.
+    any_seq: bool,
+}
+
+/// What a message is to the call that it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// An entry of its dump; more follow.
+    Entry,
+    /// Its answer, or the last entry of its dump.
+    Last,
+    /// The request was refused, or its dump could not be finished.
+    Refused(Errno),
 }
 
 impl Calls {
@@ -59,11 +72,23 @@ impl Calls {
     ) -> Result<(Call, &'b mut [u8]), Invalid> {
         // Asked each time: the process may have forked.
         let (header, len) = request.write(next_seq(), std::process::id(), buffer)?;
-        Ok((Call { header }, buffer.get_mut(..len).unwrap_or_default()))
+        Ok((Call::of(header), buffer.get_mut(..len).unwrap_or_default()))
     }
 }
 
 impl Call {
+    /// The call of a request with this header, which was made otherwise.
+    #[must_use]
+    pub const fn of(header: Header) -> Self {
+        Self { any_seq: is_dump(header.msg_type), header }
+    }
+
+    /// The same, answered by a message with any sequence number.
+    #[must_use]
+    pub const fn with_any_seq(self) -> Self {
+        Self { any_seq: true, ..self }
+    }
+
     /// The type of the request.
     #[must_use]
     pub const fn request(&self) -> MessageType {
@@ -73,14 +98,19 @@ impl Call {
     /// Whether a message answers it. Of a dump each entry does; the last has the sequence number 0, or an errno.
     #[must_use]
     pub fn is_answered_by(&self, received: &Received<'_>) -> bool {
-        !received.is_copy && self.answers(&received.header)
+        !received.is_copy && self.reply(&received.header).is_some()
     }
 
-    /// Whether a message with this header, which no other header is before, answers it.
-    pub(crate) fn answers(&self, header: &Header) -> bool {
-        let is_dump = matches!(header.msg_type, MessageType::DUMP | MessageType::X_SPDDUMP);
-        (header.msg_type, header.pid) == (self.header.msg_type, self.header.pid)
-            && (is_dump || header.seq == self.header.seq)
+    /// What a message with this header, which no other header is before, is to it; `None`: it answers something else.
+    #[must_use]
+    pub fn reply(&self, header: &Header) -> Option<Reply> {
+        let is_its = (header.msg_type, header.pid) == (self.header.msg_type, self.header.pid)
+            && (self.any_seq || header.seq == self.header.seq);
+        is_its.then(|| match header.errno {
+            0 if is_dump(header.msg_type) && header.seq != 0 => Reply::Entry,
+            0 => Reply::Last,
+            errno => Reply::Refused(Errno::from_raw(errno.into())),
+        })
     }
 
     /// Whether a message is the copy of the request that a promiscuous session receives before the answer: behind a header
@@ -99,13 +129,18 @@ impl Call {
     /// # Errors
     /// [`Error::Refused`].
     pub fn outcome(&self, answer: &Received<'_>) -> Result<(), Error> {
-        self.outcome_of(&answer.header)
-    }
-
-    pub(crate) const fn outcome_of(&self, answer: &Header) -> Result<(), Error> {
-        match answer.errno {
+        match answer.header.errno {
             0 => Ok(()),
-            errno => Err(Error::Refused { request: self.request(), errno: Errno::from_raw(errno as i32) }),
+            errno => Err(self.refused(Errno::from_raw(errno.into()))),
         }
     }
+
+    pub(crate) const fn refused(&self, errno: Errno) -> Error {
+        Error::Refused { request: self.request(), errno }
+    }
+}
+
+/// Whether the answer has many messages, with sequence numbers of their own.
+const fn is_dump(msg_type: MessageType) -> bool {
+    matches!(msg_type, MessageType::DUMP | MessageType::X_SPDDUMP)
 }

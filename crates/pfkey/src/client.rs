@@ -10,7 +10,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::calls::{Call, Calls};
+use crate::batch::Batch;
+use crate::calls::{Call, Calls, Reply};
 use crate::dump::{Policies, Sas};
 use crate::error::Error;
 use crate::event::{Algorithms, Event};
@@ -23,6 +24,7 @@ use crate::received::Received;
 use crate::request::{Request, SpiRange};
 use crate::sa::Sa;
 use crate::socket::{self, Backend, OpenError};
+use crate::transport::{self, Transport, reply_to};
 use crate::wire::{Errno, Header, MAX_MESSAGE_LEN, MessageType, SaType};
 
 /// How long an answer may take. AF_KEY and a pfkeyd have it ready when `send` returns.
@@ -34,15 +36,19 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub struct Client {
     fd: OwnedFd,
     calls: Calls,
-    /// Both ways carry keys.
+    /// A request, or the message that was received last. Both carry keys.
     buffer: Zeroizing<Vec<u8>>,
+    /// Bytes of that message; 0: it was read and wiped.
+    len: usize,
     kept: VecDeque<Zeroizing<Vec<u8>>>,
     limit: Duration,
+    /// When the answer that is awaited has to be there.
+    deadline: Option<Instant>,
     /// A dump whose rest was not read.
     pub(crate) unread: Option<Call>,
     promiscuous: bool,
-    /// A request of which a copy will come, because this descriptor is promiscuous.
-    copied: Option<Call>,
+    /// Requests of which copies will come, because this descriptor is promiscuous.
+    copied: Vec<Call>,
 }
 
 impl AsFd for Client {
@@ -64,11 +70,13 @@ impl From<OwnedFd> for Client {
             fd,
             calls: Calls::new(),
             buffer: Zeroizing::default(),
+            len: 0,
             kept: VecDeque::new(),
             limit: LIMIT,
+            deadline: None,
             unread: None,
             promiscuous: false,
-            copied: None,
+            copied: Vec::new(),
         }
     }
 }
@@ -253,22 +261,12 @@ impl Client {
     /// [`Error::Invalid`]; that of the key engine.
     pub fn migrate(&mut self, migration: &Migration) -> Result<(), Error> {
         let call = self.send(&Request::Migrate(migration))?;
-        // Refused, it is answered. Otherwise there is only the notification that everybody receives, and that may be of
-        // another's: what else waits is read first.
-        let mut deadline = self.deadline();
-        let mut has_moved = false;
-        while let Some(message) = self.next_message(deadline)? {
-            if let Some(header) = Header::read(&message) {
-                if call.answers(&header) {
-                    return call.outcome_of(&header);
-                }
-                if (header.msg_type, header.seq) == (MessageType::X_MIGRATE, 0) {
-                    (deadline, has_moved) = (Some(Instant::now()), true);
-                }
-            }
-            self.kept.push_back(message);
+        let mut moving = Moving { client: self, has_moved: false };
+        match reply_to(&call, &mut moving) {
+            Ok(Reply::Refused(errno)) => Err(call.refused(errno)),
+            Err(Error::NoAnswer { .. }) if moving.has_moved => Ok(()),
+            other => other.map(|_| ()),
         }
-        if has_moved { Ok(()) } else { Err(Error::NoAnswer { request: call.request(), limit: self.limit }) }
     }
 
     /// Makes this descriptor one of a key manager's for a type of SA: it receives ACQUIRE and EXPIRE. Returns what
@@ -304,8 +302,25 @@ impl Client {
     /// [`Error`].
     pub fn call<T>(&mut self, request: &Request<'_>, read: impl FnOnce(&Received<'_>) -> T) -> Result<T, Error> {
         let call = self.send(request)?;
-        let deadline = self.deadline();
-        self.answer(call, deadline, read)
+        self.answer(call, read).map(|(_, read)| read)
+    }
+
+    /// Does all requests of a batch in order, many of them with one message where a pfkeyd takes it, and returns the outcome of
+    /// each. One that is refused does not keep the others from being done.
+    ///
+    /// # Errors
+    /// [`Error`]: how many requests were done is not known then.
+    pub fn run(&mut self, batch: &Batch) -> Result<Vec<Result<(), Error>>, Error> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let are_together = socket::is_private(self.fd.as_fd());
+        batch.run(self, are_together, |call, reply| {
+            outcomes.push(match reply {
+                Reply::Refused(errno) => Err(call.refused(errno)),
+                Reply::Entry | Reply::Last => Ok(()),
+            });
+        })?;
+        self.wipe();
+        Ok(outcomes)
     }
 
     /// Sends a request.
@@ -314,56 +329,32 @@ impl Client {
     /// [`Error::Invalid`], [`Error::Refused`] for what `send` refuses, [`Error::Closed`], [`Error::Io`].
     pub fn send(&mut self, request: &Request<'_>) -> Result<Call, Error> {
         let (call, message) = self.calls.begin(request, &mut self.buffer)?;
-        let sent = socket::send(self.fd.as_raw_fd(), message);
+        let sent = transmit(self.fd.as_fd(), message, call.request());
         message.zeroize();
-        match sent {
-            Ok(_) => {
-                self.copied = Some(call).filter(|_| self.promiscuous);
-                Ok(call)
-            }
-            Err(error) => Err(match error.raw_os_error() {
-                Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Error::Closed,
-                Some(errno @ (libc::EINVAL | libc::EMSGSIZE)) => {
-                    Error::Refused { request: call.request(), errno: Errno::from_raw(errno) }
-                }
-                _ => Error::Io(error),
-            }),
-        }
+        sent?;
+        self.expect_copies(&[call]);
+        Ok(call)
     }
 
-    /// Reads the next answer to a call; keeps what else arrives.
-    pub(crate) fn answer<T>(
-        &mut self,
-        call: Call,
-        deadline: Option<Instant>,
-        read: impl FnOnce(&Received<'_>) -> T,
-    ) -> Result<T, Error> {
-        loop {
-            let Some(mut message) = self.next_message(deadline)? else {
-                return Err(Error::NoAnswer { request: call.request(), limit: self.limit });
-            };
-            if Header::read(&message).is_some_and(|header| call.answers(&header)) {
-                if let Some(answer) = Received::read(&mut message) {
-                    return call.outcome(&answer).map(|()| read(&answer));
-                }
-            } else if !self.is_unread(&message) {
-                self.kept.push_back(message);
-            }
-        }
+    /// Reads the next answer to a call, and says which it is; keeps what else arrives.
+    pub(crate) fn answer<T>(&mut self, call: Call, read: impl FnOnce(&Received<'_>) -> T) -> Result<(Reply, T), Error> {
+        let reply = reply_to(&call, self)?;
+        let outcome = match (reply, Received::read(self.message())) {
+            (Reply::Refused(errno), _) => Err(call.refused(errno)),
+            (reply, Some(answer)) => Ok((reply, read(&answer))),
+            (_, None) => Err(Error::Incomplete { request: call.request(), missing: "header" }),
+        };
+        self.wipe();
+        outcome
     }
 
-    /// Whether a message is of a dump that nobody reads any more.
-    fn is_unread(&mut self, message: &[u8]) -> bool {
-        let Some((call, header)) = self.unread.zip(Header::read(message)) else { return false };
-        let is = call.answers(&header);
-        if is && (header.errno != 0 || header.seq == 0) {
+    /// Whether the message received last is of a dump that nobody reads any more.
+    fn is_unread(&mut self) -> bool {
+        let reply = self.unread.zip(Header::read(self.message())).and_then(|(call, header)| call.reply(&header));
+        if matches!(reply, Some(Reply::Last | Reply::Refused(_))) {
             self.unread = None;
         }
-        is
-    }
-
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        Instant::now().checked_add(self.limit)
+        reply.is_some()
     }
 
     /// The next message that answers no request, whoever caused it; `None` if the deadline passes first, at once for one that
@@ -385,18 +376,18 @@ impl Client {
         read: impl FnOnce(&Received<'_>) -> T,
     ) -> Result<Option<T>, Error> {
         loop {
-            let mut message = match self.kept.pop_front() {
-                Some(message) => message,
-                None => match self.next_message(deadline)? {
-                    Some(message) => message,
-                    None => return Ok(None),
-                },
-            };
-            if self.is_unread(&message) {
+            if let Some(kept) = self.kept.pop_front() {
+                self.hold(&kept);
+            } else if !self.receive_until(deadline)? {
+                return Ok(None);
+            }
+            if self.is_unread() {
                 continue;
             }
-            if let Some(received) = Received::read(&mut message) {
-                return Ok(Some(read(&received)));
+            if let Some(received) = Received::read(self.message()) {
+                let value = read(&received);
+                self.wipe();
+                return Ok(Some(value));
             }
         }
     }
@@ -410,36 +401,36 @@ impl Client {
         self.next_event(Some(Instant::now()))
     }
 
-    /// The next message that is no copy of this client's own request; `None` if the deadline passes first.
-    fn next_message(&mut self, deadline: Option<Instant>) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+    /// Receives the next message that is no copy of this client's own request. False: the deadline passed first.
+    fn receive_until(&mut self, deadline: Option<Instant>) -> Result<bool, Error> {
         loop {
-            let Some(len) = self.receive(deadline)? else { return Ok(None) };
-            let bytes = self.buffer.get_mut(..len).unwrap_or_default();
-            let message = Zeroizing::new(bytes.to_vec());
-            bytes.zeroize();
-            if self.copied.is_some_and(|call| call.is_copied_by(&message)) {
-                self.copied = None;
-                self.kept.push_back(message);
-            } else {
-                return Ok(Some(message));
+            if !self.receive_any(deadline)? {
+                return Ok(false);
             }
+            let bytes = self.buffer.get(..self.len).unwrap_or_default();
+            let Some(place) = self.copied.iter().position(|call| call.is_copied_by(bytes)) else { return Ok(true) };
+            self.copied.swap_remove(place);
+            self.keep();
         }
     }
 
-    /// Receives a message into the buffer; `None` if the deadline passes first.
-    fn receive(&mut self, deadline: Option<Instant>) -> Result<Option<usize>, Error> {
+    fn receive_any(&mut self, deadline: Option<Instant>) -> Result<bool, Error> {
+        self.wipe();
         self.buffer.resize(MAX_MESSAGE_LEN, 0);
         loop {
             match recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) | Err(System::ECONNRESET) => return Err(Error::Closed),
-                Ok(len) => return Ok(Some(len)),
+                Ok(len) => {
+                    self.len = len;
+                    return Ok(true);
+                }
                 Err(System::EAGAIN) => {}
                 Err(System::EINTR) => continue,
                 Err(errno) => return Err(io::Error::from(errno).into()),
             }
             let timeout = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
                 None => PollTimeout::NONE,
-                Some(Duration::ZERO) => return Ok(None),
+                Some(Duration::ZERO) => return Ok(false),
                 // Rounded up, so that the last millisecond is slept through.
                 Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
             };
@@ -449,6 +440,112 @@ impl Client {
             }
         }
     }
+
+    /// Requests were sent: a promiscuous descriptor receives copies of them.
+    fn expect_copies(&mut self, calls: &[Call]) {
+        if self.promiscuous {
+            self.copied = calls.to_vec();
+        }
+    }
+
+    /// Keeps the message received last for whoever wants events.
+    fn keep(&mut self) {
+        let message = Zeroizing::new(self.message().to_vec());
+        self.wipe();
+        self.kept.push_back(message);
+    }
+
+    /// Makes a message that was kept the last one.
+    fn hold(&mut self, kept: &[u8]) {
+        self.wipe();
+        if let Some(place) = self.buffer.get_mut(..kept.len()) {
+            place.copy_from_slice(kept);
+            self.len = kept.len();
+        }
+    }
+
+    fn wipe(&mut self) {
+        self.message().zeroize();
+        self.len = 0;
+    }
+}
+
+impl Transport for Client {
+    type Error = Error;
+
+    fn send(&mut self, bytes: &[u8], calls: &[Call]) -> Result<(), Error> {
+        let request = calls.first().map_or(MessageType::default(), Call::request);
+        transmit(self.fd.as_fd(), bytes, request)?;
+        self.expect_copies(calls);
+        Ok(())
+    }
+
+    fn begin(&mut self) {
+        self.deadline = Instant::now().checked_add(self.limit);
+    }
+
+    fn receive(&mut self, call: &Call) -> Result<(), Error> {
+        if self.receive_until(self.deadline)? {
+            Ok(())
+        } else {
+            Err(Error::NoAnswer { request: call.request(), limit: self.limit })
+        }
+    }
+
+    fn message(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(..self.len).unwrap_or_default()
+    }
+
+    fn set_aside(&mut self) {
+        if !self.is_unread() {
+            self.keep();
+        }
+    }
+}
+
+/// A client that waits for the answer to X_MIGRATE. Refused, it is answered. Otherwise there is only the notification that
+/// everybody receives, and that may be of another's: what else waits is read first.
+struct Moving<'c> {
+    client: &'c mut Client,
+    has_moved: bool,
+}
+
+impl Transport for Moving<'_> {
+    type Error = Error;
+
+    fn send(&mut self, bytes: &[u8], calls: &[Call]) -> Result<(), Error> {
+        Transport::send(self.client, bytes, calls)
+    }
+
+    fn begin(&mut self) {
+        self.client.begin();
+    }
+
+    fn receive(&mut self, call: &Call) -> Result<(), Error> {
+        self.client.receive(call)
+    }
+
+    fn message(&mut self) -> &mut [u8] {
+        self.client.message()
+    }
+
+    fn set_aside(&mut self) {
+        let header = Header::read(self.client.message());
+        if header.is_some_and(|header| (header.msg_type, header.seq) == (MessageType::X_MIGRATE, 0)) {
+            self.has_moved = true;
+            self.client.deadline = Some(Instant::now());
+        }
+        self.client.set_aside();
+    }
+}
+
+/// Sends a request, or the datagram of a batch.
+fn transmit(fd: BorrowedFd<'_>, bytes: &[u8], request: MessageType) -> Result<(), Error> {
+    transport::send(fd, bytes).map_err(|error| match error.raw_os_error() {
+        Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Error::Closed,
+        Some(errno @ (libc::EINVAL | libc::EMSGSIZE)) => Error::Refused { request, errno: Errno::from_raw(errno) },
+        _ => Error::Io(error),
+    })
 }
 
 /// The outcome, in which being refused with an errno is a value.

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use crate::calls::Call;
+use crate::calls::{Call, Reply};
 use crate::client::Client;
 use crate::error::Error;
 use crate::model::policy::Policy as PolicyInfo;
@@ -79,9 +79,8 @@ fn begin(client: &mut Client, request: &Request<'_>) -> Result<Call, Error> {
 /// Reads one message of a dump, and says whether it is the last; `None`: there is nothing to dump, which Linux says with an
 /// errno.
 fn step<T>(client: &mut Client, call: Call, read: impl FnOnce(&Received<'_>) -> T) -> Result<Option<(bool, T)>, Error> {
-    let deadline = client.deadline();
-    match client.answer(call, deadline, |answer| (answer.header.seq == 0, read(answer))) {
-        Ok(step) => Ok(Some(step)),
+    match client.answer(call, read) {
+        Ok((reply, value)) => Ok(Some((reply == Reply::Last, value))),
         Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
         Err(error) => {
             if matches!(error, Error::NoAnswer { .. }) {

@@ -35,6 +35,7 @@ pub mod policy_text;
 mod received;
 mod request;
 mod sa;
+mod transport;
 
 use pfkey_model as model;
 use pfkey_socket as socket;
@@ -42,7 +43,8 @@ pub use pfkey_wire as wire;
 use pfkey_xfrm as xfrm;
 
 pub use algorithm::{Cipher, Compression, Hmac};
-pub use calls::{Call, Calls};
+pub use batch::Batch;
+pub use calls::{Call, Calls, Reply};
 pub use client::Client;
 pub use dump::{Policies, Sas};
 pub use error::{Error, Invalid};

@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::sys::socket::{MsgFlags, recv};
 use zeroize::Zeroizing;
 
+use crate::calls::{Call, Reply};
 pub use crate::model::view::SaView;
-use crate::wire::Errno;
-use crate::wire::{Header, MAX_MESSAGE_LEN, Message, MessageType, Profile, SaType, Writer};
+use crate::transport::{self, Transport, reply_to};
+use crate::wire::{Errno, Header, MAX_MESSAGE_LEN, Message, MessageType, Profile, SaType, Writer};
 use crate::{socket, xfrm};
 
 /// Shows every SA of a type (UNSPEC: of all) to `visit`, newest first, until it breaks.
@@ -49,42 +50,70 @@ fn by_dump(
     visit: &mut dyn FnMut(&SaView<'_>) -> ControlFlow<()>,
 ) -> Result<(), Errno> {
     // Before the request: its answers have to be read.
-    let mut buffer = Zeroizing::new(Vec::new());
-    buffer.try_reserve_exact(MAX_MESSAGE_LEN).map_err(|_| Errno::ENOMEM)?;
-    buffer.resize(MAX_MESSAGE_LEN, 0);
+    let mut entries = Entries::of(fd)?;
     let mut request = [0; crate::wire::HEADER_LEN];
-    let pid = std::process::id();
-    let header = Header::new(MessageType::DUMP, satype, 0, pid);
+    let header = Header::new(MessageType::DUMP, satype, 0, std::process::id());
     Writer::new(&mut request, header, Profile::Linux).finish().map_err(|_| Errno::EINVAL)?;
-    socket::send(fd.as_raw_fd(), &request)?;
+    let call = Call::of(header);
+    entries.send(&request, &[call])?;
     let mut flow = ControlFlow::Continue(());
     loop {
-        let len = match recv(fd.as_fd().as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Err(nix::errno::Errno::EINTR) => continue,
-            // pfkeyd is gone.
-            Ok(0) => return Err(Errno::EPIPE),
-            other => other.map_err(std::io::Error::from)?,
-        };
-        let Some(message) = buffer.get(..len).and_then(|bytes| Message::parse(bytes, Profile::Linux).ok()) else {
-            continue;
-        };
-        let header = message.header();
-        if header.msg_type != MessageType::DUMP || header.pid != pid {
-            continue;
+        let reply = reply_to(&call, &mut entries)?;
+        match reply {
+            Reply::Refused(Errno::ENOENT) => return Ok(()),
+            Reply::Refused(errno) => return Err(errno),
+            // A dump cannot be stopped: its rest is read unseen.
+            Reply::Entry | Reply::Last if flow.is_continue() => {
+                let message = Message::parse(entries.message(), Profile::Linux).ok();
+                flow = message.as_ref().and_then(SaView::of_message).map_or(flow, |view| visit(&view));
+            }
+            Reply::Entry | Reply::Last => {}
         }
-        match header.errno {
-            0 => {}
-            errno => match Errno::from_raw(errno.into()) {
-                Errno::ENOENT => return Ok(()),
-                errno => return Err(errno),
-            },
-        }
-        // A dump cannot be stopped: its rest is read unseen.
-        if flow.is_continue() {
-            flow = SaView::of_message(&message).map_or(flow, |view| visit(&view));
-        }
-        if header.seq == 0 {
+        if reply == Reply::Last {
             return Ok(());
         }
+    }
+}
+
+/// A descriptor of a C program's, waited for as its own `recv` would: O_NONBLOCK and SO_RCVTIMEO are the program's. What
+/// answers something else is lost, because there may be no memory in which to keep it.
+struct Entries<'fd> {
+    fd: BorrowedFd<'fd>,
+    buffer: Zeroizing<Vec<u8>>,
+    len: usize,
+}
+
+impl<'fd> Entries<'fd> {
+    fn of(fd: BorrowedFd<'fd>) -> Result<Self, Errno> {
+        let mut buffer = Zeroizing::new(Vec::new());
+        buffer.try_reserve_exact(MAX_MESSAGE_LEN).map_err(|_| Errno::ENOMEM)?;
+        buffer.resize(MAX_MESSAGE_LEN, 0);
+        Ok(Self { fd, buffer, len: 0 })
+    }
+}
+
+impl Transport for Entries<'_> {
+    type Error = Errno;
+
+    fn send(&mut self, bytes: &[u8], _: &[Call]) -> Result<(), Errno> {
+        Ok(transport::send(self.fd, bytes)?)
+    }
+
+    fn receive(&mut self, _: &Call) -> Result<(), Errno> {
+        loop {
+            match recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::empty()) {
+                Err(nix::errno::Errno::EINTR) => {}
+                // pfkeyd is gone.
+                Ok(0) => return Err(Errno::EPIPE),
+                other => {
+                    self.len = other.map_err(std::io::Error::from)?;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn message(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(..self.len).unwrap_or_default()
     }
 }

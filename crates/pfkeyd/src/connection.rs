@@ -9,7 +9,7 @@ use nix::sys::socket::{MsgFlags, getsockopt, send, setsockopt, sockopt};
 
 use super::keeper::{Keeper, Slot};
 use super::limits::{ALL_SEND_BUFFERS, ATTEMPTS, SEND_BUFFER, SMALL_SEND_BUFFER};
-use super::stage::Stage;
+use super::outgoing::SendQueue;
 use super::{SessionId, Sink};
 use pfkey_wire::Header;
 
@@ -37,7 +37,7 @@ pub(super) struct Connection {
     /// Whether epoll is asked for requests, and for room.
     pub asked: (bool, bool),
     /// Messages of a dump or of a batch that are to be sent.
-    pub stage: Stage,
+    pub outgoing: SendQueue,
     /// The dump that began last, while it may have to be noted.
     pub dump: Option<Header>,
     /// Turns that ended before their request did.
@@ -71,7 +71,7 @@ pub(super) struct Connections<K> {
     pub gone: Vec<SessionId>,
     /// Sessions that rest from now on.
     pub tired: Vec<SessionId>,
-    /// The session whose answers are staged, because many follow each other.
+    /// The session whose answers are queued, because many follow each other.
     pub together: Option<SessionId>,
     /// Messages that dumps may still send in this turn.
     left: usize,
@@ -104,22 +104,22 @@ impl<K: Keeper> Sink for Connections<K> {
             return false;
         }
         let Some(connection) = self.by_session.get_mut(&to) else { return false };
-        connection.stage.push(message);
+        connection.outgoing.push(message);
         self.left = self.left.saturating_sub(1);
         true
     }
 }
 
 impl<K: Keeper> Connections<K> {
-    /// Sends a message, or stages it among others; false: it is lost.
+    /// Sends a message, or queues it behind others; false: it is lost.
     fn send(&mut self, to: SessionId, message: &[u8]) -> bool {
         if self.together == Some(to) {
             return self.deliver_dumped(to, message);
         }
         self.left = self.left.saturating_sub(1);
-        // What was staged comes first.
+        // What is queued comes first.
         self.flush(to);
-        let Some(connection) = self.by_session.get_mut(&to).filter(|connection| connection.stage.is_empty()) else {
+        let Some(connection) = self.by_session.get_mut(&to).filter(|connection| connection.outgoing.is_empty()) else {
             return false;
         };
         for _ in 0..ATTEMPTS {
@@ -182,7 +182,7 @@ impl<K> Connections<K> {
             in_hand: InHand::Untouched,
             rests: false,
             asked: (true, false),
-            stage: Stage::default(),
+            outgoing: SendQueue::default(),
             dump: None,
             interrupted: 0,
             reserved,
@@ -204,19 +204,19 @@ impl<K> Connections<K> {
         }
     }
 
-    /// Whether a message can be staged for a session, where necessary after what is staged was sent.
+    /// Whether a message can be queued for a session, where necessary after what is queued was sent.
     fn has_room(&mut self, id: SessionId) -> bool {
-        let has = |connections: &Self| connections.by_session.get(&id).is_some_and(|c| c.stage.has_room());
+        let has = |connections: &Self| connections.by_session.get(&id).is_some_and(|c| c.outgoing.has_room());
         has(self) || {
             self.flush(id);
             has(self)
         }
     }
 
-    /// Sends what is staged for a session, as far as its socket takes it.
+    /// Sends what is queued for a session, as far as its socket takes it.
     pub fn flush(&mut self, id: SessionId) {
-        let Some(connection) = self.by_session.get_mut(&id).filter(|c| !c.stage.is_empty()) else { return };
-        match connection.stage.flush(connection.fd.as_fd()) {
+        let Some(connection) = self.by_session.get_mut(&id).filter(|c| !c.outgoing.is_empty()) else { return };
+        match connection.outgoing.flush(connection.fd.as_fd()) {
             Ok(()) => {}
             Err(Errno::ENOBUFS | Errno::ENOMEM) => self.rest(id),
             Err(_) => self.gone.push(id),

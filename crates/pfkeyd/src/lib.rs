@@ -36,9 +36,9 @@ mod connection;
 pub mod keeper;
 pub mod limits;
 pub mod log;
+mod outgoing;
 pub mod server;
 mod sources;
-mod stage;
 
 use pfkey_hub::{Service, SessionId, SessionState, Sink, Time};
 

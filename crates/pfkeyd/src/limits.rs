@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{MsgFlags, send};
 
-use pfkey_wire::{HEADER_LEN, Header, MessageType, Profile, SaType, Writer, several};
+use pfkey_wire::{HEADER_LEN, Header, MessageType, Profile, SaType, Writer, split_batch};
 
 /// Bytes of answers that may wait for one client (`SO_SNDBUF`; the kernel charges up to twice as much); the client's own
 /// `SO_RCVBUF` does not matter on such a socket. Thousands of a dump's messages: the fewer, the more often it waits.
@@ -62,7 +62,7 @@ pub fn refuse(fd: BorrowedFd<'_>) {
 pub fn turn(batch: &[u8], sessions: usize) -> usize {
     let most = (TURN_DELIVERIES / sessions.max(1)).clamp(1, TURN_MESSAGES);
     let (mut bytes, mut messages) = (0, 0);
-    for message in several(batch) {
+    for message in split_batch(batch) {
         if messages == most {
             break;
         }

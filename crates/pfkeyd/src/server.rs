@@ -25,7 +25,7 @@ use super::keeper::{Keeper, Nobody};
 use super::limits::{self, ATTEMPTS, LEAST_DUMPED, ROUND_DUMPED, TURN_DUMPED};
 use super::log::log;
 use super::{Service, SessionId, Sources, Time};
-use pfkey_wire::{HEADER_LEN, Header, SEVERAL, several};
+use pfkey_wire::{BATCH, HEADER_LEN, Header, split_batch};
 use receive::{Consume, Peeked, consume, has_request, peek};
 use take_over::is_dump;
 
@@ -355,14 +355,14 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
         self.malformed += match self.buffer.get(..len) {
             None => 1,
             Some(bytes) => match bytes.split_at_checked(HEADER_LEN) {
-                Some((head, messages)) if head == SEVERAL => {
+                Some((head, messages)) if head == BATCH => {
                     let rest = messages.get(done..).unwrap_or_default();
                     let turn = limits::turn(rest, self.connections.by_session.len());
                     self.connections.together = Some(id);
                     let (these, others) = rest.split_at_checked(turn).unwrap_or_default();
                     let malformed = self.hub.receive_all(id, these, now(), &mut self.connections);
                     self.connections.together = None;
-                    batch = several(others).next().map(|_| done + turn);
+                    batch = split_batch(others).next().map(|_| done + turn);
                     malformed
                 }
                 _ => u64::from(self.hub.receive(id, bytes, now(), &mut self.connections).is_err()),
@@ -421,9 +421,9 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
         let dumps = self.hub.is_dumping(id);
         let Some(connection) = self.connections.by_session.get_mut(&id) else { return };
         if !dumps {
-            connection.stage.release();
+            connection.outgoing.release();
         }
-        let wanted = (!connection.rests, !connection.rests && (dumps || !connection.stage.is_empty()));
+        let wanted = (!connection.rests, !connection.rests && (dumps || !connection.outgoing.is_empty()));
         if connection.asked != wanted {
             let mut flags = EpollFlags::empty();
             flags.set(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, wanted.0);

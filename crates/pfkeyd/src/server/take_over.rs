@@ -11,7 +11,7 @@ use super::{Server, now};
 use crate::keeper::{Keeper, Slot, Unfinished, Word};
 use crate::log::log;
 use crate::{Service, SessionId, Sink, Sources};
-use pfkey_wire::{HEADER_LEN, Header, MessageType, Profile, SEVERAL, Writer, several};
+use pfkey_wire::{BATCH, HEADER_LEN, Header, MessageType, Profile, Writer, split_batch};
 
 /// A request for a dump.
 pub(super) const fn is_dump(request: &Header) -> bool {
@@ -106,9 +106,9 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
         }
         let mut left = Left { done: None, unanswered: Vec::new() };
         match (bytes.split_at_checked(HEADER_LEN), unfinished.answered) {
-            (Some((head, messages)), _) if head == SEVERAL => {
+            (Some((head, messages)), _) if head == BATCH => {
                 let rest = messages.get(unfinished.done..).unwrap_or_default();
-                left.unanswered = several(rest).filter_map(Header::read).collect();
+                left.unanswered = split_batch(rest).filter_map(Header::read).collect();
             }
             (_, Some(errno)) => left.done = Header::read(bytes).filter(|_| errno == 0),
             (_, None) => left.unanswered.extend(Header::read(bytes)),
@@ -131,7 +131,7 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
         let Some(slot) = connection.slot else { return };
         let mut state = self.hub.state(id);
         // A dump is over when its last message was sent.
-        connection.dump = state.dump.or(connection.dump.filter(|_| !connection.stage.is_empty()));
+        connection.dump = state.dump.or(connection.dump.filter(|_| !connection.outgoing.is_empty()));
         state.dump = connection.dump;
         self.connections.keeper.note(slot, id, &state);
     }

@@ -19,7 +19,7 @@ use super::{ATTEMPTS, Server};
 use crate::keeper::{Keeper, Slot, Unfinished, Word};
 use crate::{Service, SessionId, SessionState, Sink, Sources, Time};
 use pfkey_hub::SessionStatistics;
-use pfkey_wire::{HEADER_LEN, Header, MessageType, SEVERAL, SaType, WireError};
+use pfkey_wire::{BATCH, HEADER_LEN, Header, MessageType, SaType, WireError};
 
 fn sockets() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).expect("two sockets")
@@ -80,7 +80,7 @@ fn a_request_that_cannot_be_consumed_is_done_once() {
             server.consume = fails;
             server.add(ours).expect("a session");
             FAILURES.set((failures, errno));
-            let batch = [&SEVERAL[..], &[2, 3, 0, 3, 2, 0, 0, 0], &[3; 8]].concat();
+            let batch = [&BATCH[..], &[2, 3, 0, 3, 2, 0, 0, 0], &[3; 8]].concat();
             for message in [&b"first"[..], &batch, b"third"] {
                 assert_eq!(send(theirs.as_raw_fd(), message, MsgFlags::empty()), Ok(message.len()));
             }
@@ -385,7 +385,7 @@ fn a_dump_whose_last_messages_were_not_sent_ends_in_an_error() {
 fn of_a_batch_that_another_clients_request_ended_each_message_is_answered_once() {
     let clients = Clients::new(2);
     let numbers: Vec<u32> = (1000..2000).collect();
-    let mut batch = SEVERAL.to_vec();
+    let mut batch = BATCH.to_vec();
     for seq in &numbers {
         batch.extend_from_slice(header(MessageType::ADD, *seq).to_layout().as_bytes());
     }

@@ -33,7 +33,7 @@ enum What {
     Open = 1,
     Close = 2,
     Receive = 3,
-    Several = 4,
+    Batch = 4,
     Advance = 5,
     /// Killed two workers; not done again.
     Poison = 6,
@@ -288,7 +288,7 @@ impl<S: Service + Sources> Service for &mut Recorded<S> {
 
     fn receive_all(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> u64 {
         self.make_room();
-        let state = self.append(What::Several, id, now, bytes);
+        let state = self.append(What::Batch, id, now, bytes);
         let mut sink = Committing { sink, memory: &self.memory, state };
         let malformed = self.service.receive_all(id, bytes, now, &mut sink);
         self.commit(state);

@@ -10,24 +10,24 @@ use zeroize::Zeroize;
 
 /// Messages that one system call takes.
 const MESSAGES: usize = 64;
-/// Bytes after which no more are staged.
+/// Bytes after which no more are queued.
 const BYTES: usize = 64 * 1024;
 
 /// Messages that wait to be sent, in order. They may hold keys, and are wiped.
 #[derive(Default)]
-pub(super) struct Stage {
+pub(super) struct SendQueue {
     bytes: Vec<u8>,
     /// Where each message ends.
     ends: Vec<usize>,
 }
 
-impl Drop for Stage {
+impl Drop for SendQueue {
     fn drop(&mut self) {
         self.bytes.zeroize();
     }
 }
 
-impl Stage {
+impl SendQueue {
     pub(super) fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
@@ -37,7 +37,7 @@ impl Stage {
         self.ends.len() < MESSAGES && self.bytes.len() < BYTES
     }
 
-    /// Gives the memory back, if nothing is staged.
+    /// Gives the memory back, if nothing waits.
     pub(super) fn release(&mut self) {
         if self.is_empty() && self.bytes.capacity() != 0 {
             *self = Self::default();
@@ -107,16 +107,16 @@ mod tests {
     fn what_the_socket_does_not_take_stays_in_order() {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).expect("a pair");
-        let mut stage = Stage::default();
+        let mut queue = SendQueue::default();
         let (mut pushed, mut received) = (0_u16, 0_u16);
         while received < 5000 {
-            while stage.has_room() && pushed < 5000 {
+            while queue.has_room() && pushed < 5000 {
                 let mut message = [0; 300];
                 message[..2].copy_from_slice(&pushed.to_ne_bytes());
-                stage.push(&message[..20 + usize::from(pushed) % 280]);
+                queue.push(&message[..20 + usize::from(pushed) % 280]);
                 pushed += 1;
             }
-            stage.flush(ours.as_fd()).expect("the peer is there");
+            queue.flush(ours.as_fd()).expect("the peer is there");
             let mut buffer = [0; 400];
             while let Ok(len) = recv(theirs.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
                 assert_eq!(u16::from_ne_bytes([buffer[0], buffer[1]]), received);
@@ -124,9 +124,9 @@ mod tests {
                 received += 1;
             }
         }
-        assert!(stage.is_empty());
+        assert!(queue.is_empty());
         drop(theirs);
-        stage.push(&[0; 16]);
-        assert!(stage.flush(ours.as_fd()).is_err());
+        queue.push(&[0; 16]);
+        assert!(queue.flush(ours.as_fd()).is_err());
     }
 }
