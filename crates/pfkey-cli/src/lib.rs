@@ -29,6 +29,7 @@ mod monitor;
 mod output;
 mod private_file;
 mod save;
+mod script;
 #[doc(hidden)]
 pub mod setkey;
 mod show;

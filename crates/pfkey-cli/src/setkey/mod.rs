@@ -15,7 +15,7 @@ use pfkey_wire::SaType;
 use crate::model::policy::Policy;
 use crate::model::sa::Sa;
 
-pub use parse::parse;
+pub use parse::{Parsed, parse};
 
 /// One command, and where its name stands in the text, in bytes.
 pub struct Command {
