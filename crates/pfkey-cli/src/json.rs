@@ -1,91 +1,43 @@
-//! JSON, written as it is made: no tree in memory that would hold copies of keys.
+//! JSON, written as it is serialised: no tree in memory that would hold copies of keys.
 
 use std::io::{self, Write};
 
-/// Writes one JSON text. The caller keeps to the grammar; commas and escapes are done here.
-pub struct Json<'w> {
-    out: &'w mut dyn Write,
-    /// Whether the innermost array or object has an element already.
-    filled: bool,
+use serde::Serialize;
+use serde_json::Serializer;
+use serde_json::ser::{CharEscape, Formatter};
+
+/// Writes one JSON text without blanks.
+pub fn write(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
+    Ok(value.serialize(&mut Serializer::with_formatter(out, Numbered))?)
 }
 
-impl<'w> Json<'w> {
-    /// A text that goes to `out`.
-    pub fn new(out: &'w mut dyn Write) -> Self {
-        Self { out, filled: false }
-    }
+/// Control characters as numbers, also where JSON has letters for them.
+struct Numbered;
 
-    fn comma(&mut self) -> io::Result<()> {
-        if std::mem::replace(&mut self.filled, true) { self.out.write_all(b",") } else { Ok(()) }
-    }
-
-    /// `[` or `{`.
-    pub fn open(&mut self, bracket: char) -> io::Result<()> {
-        self.comma()?;
-        self.filled = false;
-        write!(self.out, "{bracket}")
-    }
-
-    /// `]` or `}`.
-    pub fn close(&mut self, bracket: char) -> io::Result<()> {
-        self.filled = true;
-        write!(self.out, "{bracket}")
-    }
-
-    /// A member's name; its value comes next.
-    pub fn name(&mut self, name: &str) -> io::Result<()> {
-        self.string(name)?;
-        self.filled = false;
-        self.out.write_all(b":")
-    }
-
-    /// A string.
-    pub fn string(&mut self, text: &str) -> io::Result<()> {
-        self.comma()?;
-        self.out.write_all(b"\"")?;
-        for c in text.chars() {
-            match c {
-                '"' => self.out.write_all(b"\\\"")?,
-                '\\' => self.out.write_all(b"\\\\")?,
-                c if c < ' ' => write!(self.out, "\\u{:04x}", c as u32)?,
-                c => write!(self.out, "{c}")?,
-            }
-        }
-        self.out.write_all(b"\"")
-    }
-
-    /// A number.
-    pub fn number(&mut self, number: u64) -> io::Result<()> {
-        self.comma()?;
-        write!(self.out, "{number}")
-    }
-
-    /// `null`.
-    pub fn null(&mut self) -> io::Result<()> {
-        self.comma()?;
-        self.out.write_all(b"null")
+impl Formatter for Numbered {
+    fn write_char_escape<W: ?Sized + Write>(&mut self, out: &mut W, escape: CharEscape) -> io::Result<()> {
+        let control = match escape {
+            CharEscape::Quote => return out.write_all(b"\\\""),
+            CharEscape::ReverseSolidus => return out.write_all(b"\\\\"),
+            CharEscape::Solidus => b'/',
+            CharEscape::Backspace => 0x08,
+            CharEscape::Tab => b'\t',
+            CharEscape::LineFeed => b'\n',
+            CharEscape::FormFeed => 0x0c,
+            CharEscape::CarriageReturn => b'\r',
+            CharEscape::AsciiControl(byte) => byte,
+        };
+        write!(out, "\\u{control:04x}")
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Json;
-
     #[test]
-    fn commas_and_escapes() {
+    fn control_characters_are_numbers() {
         let mut bytes = Vec::new();
-        let mut json = Json::new(&mut bytes);
-        json.open('{').unwrap();
-        json.name("a").unwrap();
-        json.open('[').unwrap();
-        json.number(1).unwrap();
-        json.string("\"\\\n é").unwrap();
-        json.open('{').unwrap();
-        json.close('}').unwrap();
-        json.close(']').unwrap();
-        json.name("b").unwrap();
-        json.null().unwrap();
-        json.close('}').unwrap();
-        assert_eq!(String::from_utf8(bytes).unwrap(), r#"{"a":[1,"\"\\\u000a é",{}],"b":null}"#);
+        super::write(&mut bytes, &("\"\\/\n\t\r\x08\x0c\x1f\x7f é", [1, 2], ())).unwrap();
+        let expected = r#"["\"\\/\u000a\u0009\u000d\u0008\u000c\u001f@ é",[1,2],null]"#.replace('@', "\x7f");
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
     }
 }

@@ -8,11 +8,11 @@ use zeroize::Zeroizing;
 
 use crate::channel::{Channel, Received, header_only};
 use crate::failure::{Failure, errno_text};
-use crate::json::Json;
+use crate::json;
 use crate::model::policy::PolicyEntry;
 use crate::model::sa::SaEntry;
 use crate::model::{any_host, names, utc};
-use crate::output::{Format, Out, Record, Value, View, object, plain};
+use crate::output::{Format, JsonRecord, Out, Record, Value, View, plain};
 
 /// Shows messages until interrupted, or until `count` were shown.
 ///
@@ -44,7 +44,7 @@ pub fn monitor(view: View, count: Option<u64>) -> Result<(), Failure> {
         shown += 1;
         match view.format {
             Format::Json => {
-                object(&mut Json::new(&mut out), &record, view.show_keys)?;
+                json::write(&mut out, &JsonRecord { record: &record, show_keys: view.show_keys })?;
                 writeln!(out)?;
             }
             Format::Plain => plain(&mut out, &record, view.show_keys)?,

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::json::Json;
+use crate::json;
 
 /// Bytes that are written at once.
 const CAPACITY: usize = 64 * 1024;
@@ -135,22 +136,61 @@ impl Value {
             Self::List(items) => items.join(" "),
         })
     }
+}
 
-    fn json(&self, json: &mut Json<'_>, show_keys: bool) -> io::Result<()> {
-        match self {
-            Self::Text(text) => json.string(text),
-            Self::Number(number) => json.number(*number),
-            Self::Hex(number) => json.number((*number).into()),
-            Self::Key(key) if show_keys => json.string(&hex(key)),
-            Self::Key(_) => json.null(),
-            Self::List(items) => {
-                json.open('[')?;
-                for item in items {
-                    json.string(item)?;
-                }
-                json.close(']')
+/// A value as JSON: hexadecimal is for people only.
+struct JsonValue<'r> {
+    value: &'r Value,
+    show_keys: bool,
+}
+
+impl Serialize for JsonValue<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.value {
+            Value::Text(text) => serializer.serialize_str(text),
+            Value::Number(number) => serializer.serialize_u64(*number),
+            Value::Hex(number) => serializer.serialize_u32(*number),
+            Value::Key(key) if self.show_keys => serializer.serialize_str(&hex(key)),
+            Value::Key(_) => serializer.serialize_none(),
+            Value::List(items) => serializer.collect_seq(items),
+        }
+    }
+}
+
+/// A record as a JSON object.
+pub struct JsonRecord<'r> {
+    /// It.
+    pub record: &'r Record,
+    /// Whether its keys are shown.
+    pub show_keys: bool,
+}
+
+impl Serialize for JsonRecord<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let show_keys = self.show_keys;
+        serializer.collect_map(self.record.iter().map(|(name, value)| (name, JsonValue { value, show_keys })))
+    }
+}
+
+/// Records as the only array of a JSON object.
+struct JsonListing<'r> {
+    kind: &'r str,
+    records: &'r [Record],
+    show_keys: bool,
+}
+
+impl Serialize for JsonListing<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Records<'r>(&'r [Record], bool);
+        impl Serialize for Records<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_seq(self.0.iter().map(|record| JsonRecord { record, show_keys: self.1 }))
             }
         }
+        let mut object = serializer.serialize_map(Some(2))?;
+        object.serialize_entry("schema", &SCHEMA)?;
+        object.serialize_entry(self.kind, &Records(self.records, self.show_keys))?;
+        object.end()
     }
 }
 
@@ -158,17 +198,7 @@ impl Value {
 pub fn show(out: &mut Out, view: View, kind: &str, columns: &[&'static str], records: &[Record]) -> io::Result<()> {
     match view.format {
         Format::Json => {
-            let mut json = Json::new(out);
-            json.open('{')?;
-            json.name("schema")?;
-            json.number(SCHEMA)?;
-            json.name(kind)?;
-            json.open('[')?;
-            for record in records {
-                object(&mut json, record, view.show_keys)?;
-            }
-            json.close(']')?;
-            json.close('}')?;
+            json::write(out, &JsonListing { kind, records, show_keys: view.show_keys })?;
             writeln!(out)?;
         }
         Format::Plain => {
@@ -179,16 +209,6 @@ pub fn show(out: &mut Out, view: View, kind: &str, columns: &[&'static str], rec
         Format::Table { colour } => table(out, colour, view.show_keys, columns, records)?,
     }
     out.flush()
-}
-
-/// One record as a JSON object.
-pub fn object(json: &mut Json<'_>, record: &Record, show_keys: bool) -> io::Result<()> {
-    json.open('{')?;
-    for (name, value) in record {
-        json.name(name)?;
-        value.json(json, show_keys)?;
-    }
-    json.close('}')
 }
 
 /// One record as a line.
