@@ -96,3 +96,16 @@ fn no_rust_program_has_a_function_of_libipsec() {
         assert!(both.is_empty(), "{name}: {both:?}");
     }
 }
+
+/// Neither what serves descriptors nor what reads command lines.
+#[test]
+fn a_client_needs_no_hub() {
+    let mut tree = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    tree.args(["tree", "--locked", "--offline", "--package", "pfkey", "--edges", "normal", "--prefix", "none"]);
+    let tree = String::from_utf8(c::run(tree.current_dir(c::root())).stdout).unwrap();
+    let crates: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(crates.contains("pfkey-xfrm"), "{tree}");
+    for name in ["pfkey-hub", "pfkey-engine", "pfkeyd", "clap"] {
+        assert!(!crates.contains(name), "{name}");
+    }
+}

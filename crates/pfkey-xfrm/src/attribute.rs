@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::layout::{AttributeHeader, Header, message};
-use pfkey_hub::Errno;
+use pfkey_wire::Errno;
 
 /// `NLM_F_REQUEST`.
 pub const REQUEST: u16 = 1;

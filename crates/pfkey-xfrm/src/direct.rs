@@ -1,6 +1,7 @@
 //! The kernel's SAs without an engine, for programs that only read.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use zerocopy::IntoBytes;
 
@@ -9,8 +10,8 @@ use super::dump_reader::DumpReader;
 use super::layout::{AttributeHeader, Header, UsersaInfo, attribute, message};
 use super::netlink::Netlink;
 use super::sa::{Reading, view};
-use pfkey_hub::{Errno, Time};
 use pfkey_model::view::SaView;
+use pfkey_wire::Errno;
 use pfkey_wire::IpsecProtocol;
 
 /// Shows every SA of a protocol in the network namespace of a netlink socket. `None` if that cannot be
@@ -18,7 +19,7 @@ use pfkey_wire::IpsecProtocol;
 pub fn for_each_sa(
     netlink: Netlink,
     proto: IpsecProtocol,
-    now: Time,
+    now: Duration,
     visit: &mut dyn FnMut(&SaView<'_>) -> ControlFlow<()>,
 ) -> Option<Result<(), Errno>> {
     let how = Reading { aeads: true, judged_at: Some(now) };

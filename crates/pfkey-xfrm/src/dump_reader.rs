@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::attribute::{Received, split};
 use super::layout::message;
 use super::netlink::{Netlink, RECEIVE_BUFFER};
-use pfkey_hub::Errno;
+use pfkey_wire::Errno;
 
 /// A dump between its request and its end. What was received may hold keys, and is wiped in the end.
 pub struct DumpReader {

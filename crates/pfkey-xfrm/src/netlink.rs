@@ -8,7 +8,7 @@ use nix::errno::Errno as System;
 use nix::sys::socket::{MsgFlags, MultiHeaders, NetlinkAddr, bind, recvfrom, recvmmsg, send, setsockopt, sockopt};
 
 use super::attribute::Acknowledgement;
-use pfkey_hub::Errno;
+use pfkey_wire::Errno;
 
 /// `NETLINK_XFRM`.
 const PROTOCOL: libc::c_int = 6;

@@ -1,6 +1,8 @@
 //! SAs between `struct xfrm_usersa_info` with its attributes and [`Sa`].
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::algorithm::{Kind, icv_bits, padded};
@@ -10,7 +12,6 @@ use super::value::{
     ends_from_xfrm, label, limits_from_xfrm, limits_to_xfrm, mode_from_xfrm, mode_to_xfrm, selector_from_xfrm,
     selector_in_family, selector_to_xfrm, usage, write_label,
 };
-use pfkey_hub::Time;
 use pfkey_model::sa::{Encap, Key, Limits, Sa, SaId, State, Usage};
 use pfkey_model::view::{KeyView, SaView};
 use pfkey_wire::address::{family, to_xfrm};
@@ -127,7 +128,7 @@ pub struct Reading {
     /// AEADs are shown; AF_KEY shows them without number and key.
     pub aeads: bool,
     /// The time at which it is decided whether an SA is dying, see [`is_past_soft_limit`]. The kernel does not report it.
-    pub judged_at: Option<Time>,
+    pub judged_at: Option<Duration>,
 }
 
 /// An SA that the kernel reports. `None` for one that PF_KEY cannot show (its mode or family). An SA without any algorithm
@@ -193,7 +194,7 @@ pub fn read(info: &UsersaInfo, attributes: Attributes<'_>, extras: Extras) -> Op
 
 /// Whether an SA is over a soft limit, judged from outside: true to the second for times; for volumes the kernel
 /// looks only when the next packet comes.
-pub fn is_past_soft_limit(soft: &Limits, usage: &Usage, now: Time) -> bool {
+pub fn is_past_soft_limit(soft: &Limits, usage: &Usage, now: Duration) -> bool {
     let now = now.as_secs();
     let reached = |limit: u64, value: u64| limit != 0 && value >= limit;
     // The kernel's timer runs a second after the SA was added.
@@ -211,7 +212,7 @@ mod tests {
     use pfkey_wire::{ExtensionType as Ext, Header, MessageType as M, Profile, SaType, SockaddrBytes};
     use pfkey_wire::{Writer as Request, layout::SadbLifetime, layout::SadbSa};
 
-    const NOW: Time = Time::from_secs(1_700_000_000);
+    const NOW: Duration = Duration::from_secs(1_700_000_000);
 
     fn add(satype: SaType, sa: SadbSa, ends: [&str; 2], more: impl FnOnce(&mut Request<'_>)) -> Vec<u8> {
         let mut buffer = [0; 1024];

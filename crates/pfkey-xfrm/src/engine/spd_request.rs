@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::XfrmEngine;
-use super::attribute::{ACK, REQUEST};
-use super::layout::{UserpolicyId, UserpolicyInfo, message};
-use super::policy::{self, by_id, by_selector, userpolicy_info, write_moves, write_templates};
-use super::value::write_label;
+use crate::attribute::{ACK, REQUEST};
+use crate::layout::{UserpolicyId, UserpolicyInfo, message};
+use crate::policy::{self, by_id, by_selector, userpolicy_info, write_moves, write_templates};
+use crate::value::write_label;
 use pfkey_hub::{Audience, Context, Errno};
 use pfkey_model::message::write_policy;
 use pfkey_model::migrate::Migration;

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::XfrmEngine;
-use super::algorithm::{Kind, write_probe};
+use crate::algorithm::{Kind, write_probe};
 use pfkey_hub::{Errno, Supported};
 use pfkey_model::read::Judge;
 use pfkey_model::sa::SecurityLabel;

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use zeroize::Zeroize;
 
-use super::attribute::{Received, split};
-use super::netlink::Netlink;
+use crate::attribute::{Received, split};
+use crate::netlink::Netlink;
 use pfkey_hub::Errno;
 
 /// Events that one system call takes.

@@ -6,8 +6,8 @@ use nix::sched::{CloneFlags, unshare};
 use zerocopy::IntoBytes as _;
 
 use super::XfrmEngine;
-use super::netlink::Netlink;
 use super::reqid::Reqids;
+use crate::netlink::Netlink;
 use pfkey_hub::{Errno, Hub, Queues, Service as _, SessionId};
 use pfkey_wire::layout::{SadbXIpsecrequest, SadbXPolicy};
 use pfkey_wire::{ExtensionType as Ext, Header, MessageType as M, Profile, SaType, SockaddrBytes, Writer};

@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::XfrmEngine;
-use super::attribute::REQUEST;
 use super::event::Origin;
 use super::shadow::Unused;
+use crate::attribute::REQUEST;
 use pfkey_hub::{Context, Errno, Time};
 use pfkey_model::request::{Request, is_change};
 use pfkey_model::sa::SaId;

@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::XfrmEngine;
-use super::algorithm::Kind;
-use super::attribute::{Attributes, Received};
-use super::layout::UserAcquire;
-use super::policy::{SHARE_TAG, templates};
-use super::value::{ends_from_xfrm, label};
+use crate::algorithm::Kind;
+use crate::attribute::{Attributes, Received};
+use crate::layout::UserAcquire;
+use crate::policy::{SHARE_TAG, templates};
+use crate::value::{ends_from_xfrm, label};
 use pfkey_hub::{Audience, Context, Errno};
 use pfkey_model::message::write_host;
 use pfkey_model::sa::SecurityLabel;

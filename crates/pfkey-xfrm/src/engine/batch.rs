@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::XfrmEngine;
-use super::attribute::{ACK, REQUEST};
 use super::change::is_one_change;
+use crate::attribute::{ACK, REQUEST};
 use pfkey_hub::Context;
 use pfkey_model::request::Request;
 use pfkey_wire::Message;

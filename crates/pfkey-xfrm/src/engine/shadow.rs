@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use super::sa::is_past_soft_limit;
+use crate::sa::is_past_soft_limit;
 use pfkey_hub::Time;
 use pfkey_model::sa::{Encap, Key, Sa, SaId, SecurityLabel, State};
 use pfkey_wire::{AuthAlgorithm, EncryptAlgorithm, IpsecProtocol};

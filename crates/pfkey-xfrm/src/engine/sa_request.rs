@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::XfrmEngine;
-use super::attribute::{ACK, REQUEST};
 use super::change::OwnChange;
-use super::layout::{UsersaInfo, UserspiInfo, message};
-use super::sa::{read, usersa_id, usersa_info, write_attributes};
 use super::shadow::Unused;
+use crate::attribute::{ACK, REQUEST};
+use crate::layout::{UsersaInfo, UserspiInfo, message};
+use crate::sa::{read, usersa_id, usersa_info, write_attributes};
 use pfkey_hub::{Audience, Context, Errno, Time};
 use pfkey_model::message::{Part, write_sa};
 use pfkey_model::read::answer;

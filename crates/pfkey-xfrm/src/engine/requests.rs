@@ -8,8 +8,8 @@
 
 use zeroize::{Zeroize, Zeroizing};
 
-use super::attribute::{Acknowledgement, Name, Received, Writer, split};
-use super::netlink::{Netlink, RECEIVE_BUFFER};
+use crate::attribute::{Acknowledgement, Name, Received, Writer, split};
+use crate::netlink::{Netlink, RECEIVE_BUFFER};
 use pfkey_hub::Errno;
 
 /// How often a receive that fails is tried. A socket reports an error once, and keeps what waits.

@@ -2,13 +2,13 @@
 #![forbid(unsafe_code)]
 
 use super::acquire::Acquire;
-use super::attribute::{Attributes, Received};
-use super::layout::{
+use crate::attribute::{Attributes, Received};
+use crate::layout::{
     UserExpire, UserMapping, UserPolexpire, UserpolicyId, UserpolicyInfo, UsersaId, UsersaInfo, attribute, message,
 };
-use super::policy;
-use super::sa::read;
-use super::value::ends_from_xfrm;
+use crate::policy;
+use crate::sa::read;
+use crate::value::ends_from_xfrm;
 use pfkey_model::migrate::Migration;
 use pfkey_model::policy::Policy;
 use pfkey_model::sa::{Sa, SaId};
@@ -157,14 +157,14 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::attribute::{Writer, split};
     use super::*;
+    use crate::attribute::{Writer, split};
     use pfkey_model::sa::{Selector, State};
     use pfkey_wire::{AuthAlgorithm as A, EncryptAlgorithm as E, Mode, PolicyDirection};
 
     /// The notifications of Linux 7.2 (`tests/kernel/record-events`): the commands that caused them, and the messages.
     fn recorded() -> Vec<(&'static str, Vec<u8>)> {
-        let text = include_str!("../../../tests/transcripts/7.2/xfrm-events.txt");
+        let text = include_str!("../../../../tests/transcripts/7.2/xfrm-events.txt");
         let bytes =
             |hex: &str| (0..hex.len()).step_by(2).map(|n| u8::from_str_radix(&hex[n..n + 2], 16).unwrap()).collect();
         let event = |block: &'static str| {

@@ -4,12 +4,12 @@
 use zerocopy::IntoBytes;
 
 use super::XfrmEngine;
-use super::attribute::{DUMP, REQUEST, Received};
-use super::dump_reader::DumpReader;
-use super::layout::{AddressFilter, UserpolicyInfo, UsersaInfo, attribute, message};
-use super::netlink::Netlink;
 use super::reqid::InUse;
-use super::{policy, sa};
+use crate::attribute::{DUMP, REQUEST, Received};
+use crate::dump_reader::DumpReader;
+use crate::layout::{AddressFilter, UserpolicyInfo, UsersaInfo, attribute, message};
+use crate::netlink::Netlink;
+use crate::{policy, sa};
 #[cfg(fuzzing)]
 use pfkey_hub::Context;
 use pfkey_hub::{DumpMessage, DumpStep, Errno, Time};

@@ -4,11 +4,11 @@
 use std::os::fd::OwnedFd;
 
 use super::XfrmEngine;
-use super::attribute::{Attributes, split};
 use super::event::{Event, Origin};
-use super::layout::{UserpolicyId, UserpolicyInfo, UsersaInfo};
-use super::netlink::Netlink;
-use super::{policy, sa};
+use crate::attribute::{Attributes, split};
+use crate::layout::{UserpolicyId, UserpolicyInfo, UsersaInfo};
+use crate::netlink::Netlink;
+use crate::{policy, sa};
 use pfkey_hub::Context;
 use pfkey_wire::Extras;
 
