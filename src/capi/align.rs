@@ -27,7 +27,7 @@ pub unsafe extern "C-unwind" fn pfkey_align(msg: *mut sadb_msg, mhp: *mut *mut c
         for (index, slot) in slots.iter().enumerate() {
             let pointer = slot.map_or(ptr::null_mut(), |offset| msg.cast::<c_char>().wrapping_add(offset));
             // SAFETY: the caller's array has 27 elements.
-            unsafe { mhp.add(index).write(pointer) };
+            unsafe { mhp.wrapping_add(index).write(pointer) };
         }
         outcome.map_err(Code::from)?;
         Ok(0)
@@ -44,7 +44,7 @@ pub unsafe extern "C-unwind" fn pfkey_check(mhp: *mut *mut c_char) -> c_int {
             return Err(Code::InvalidArgument.into());
         }
         // SAFETY: the caller's array has 27 elements.
-        let at = |ext: ExtensionType| unsafe { mhp.add(ext.0.into()).read() };
+        let at = |ext: ExtensionType| unsafe { mhp.wrapping_add(ext.0.into()).read() };
         let base = at(ExtensionType::RESERVED);
         // SAFETY: the first element points at a header, or is NULL.
         let head = unsafe { argument::bytes(base.cast(), if base.is_null() { 1 } else { HEADER_LEN }) }?;
@@ -52,8 +52,10 @@ pub unsafe extern "C-unwind" fn pfkey_check(mhp: *mut *mut c_char) -> c_int {
         align::check_header(header).map_err(Code::from)?;
         let (src, dst) = (at(ExtensionType::ADDRESS_SRC), at(ExtensionType::ADDRESS_DST));
         if !src.is_null() && !dst.is_null() {
-            // SAFETY: the elements point at extensions.
-            let (src, dst) = unsafe { (argument::extension(src, 8), argument::extension(dst, 8)) };
+            // SAFETY: the element points at an extension.
+            let src = unsafe { argument::extension(src, 8) };
+            // SAFETY: as above.
+            let dst = unsafe { argument::extension(dst, 8) };
             align::check_addresses(src, dst).map_err(Code::from)?;
         }
         Ok(0)

@@ -30,6 +30,18 @@ pub(super) unsafe fn sockaddr<'a>(pointer: *const libc::sockaddr) -> Result<Sock
     Ok(Sockaddr(unsafe { slice::from_raw_parts(pointer.cast(), sockaddr_len(family)) }))
 }
 
+/// Two sockaddrs, as [`sockaddr`] reads each.
+pub(super) unsafe fn sockaddrs<'a>(
+    first: *const libc::sockaddr,
+    second: *const libc::sockaddr,
+) -> Result<(Sockaddr<'a>, Sockaddr<'a>), Code> {
+    // SAFETY: passed on from the caller.
+    let first = unsafe { sockaddr(first) }?;
+    // SAFETY: passed on from the caller.
+    let second = unsafe { sockaddr(second) }?;
+    Ok((first, second))
+}
+
 /// A message: its header says how many bytes there are; never fewer than the header.
 pub(super) unsafe fn message<'a>(pointer: *const super::sadb_msg) -> Result<&'a [u8], Code> {
     if pointer.is_null() {

@@ -63,14 +63,12 @@ mod own {
         if place.is_null() {
             return Err(Code::NoBuffers.into());
         }
-        // SAFETY: malloc's blocks have room and alignment for it; the key was made.
-        let errno = unsafe {
-            place.write(gathered);
-            libc::pthread_setspecific(key, place.cast())
-        };
-        failed(errno).inspect_err(|_| {
-            // SAFETY: nobody else has it.
-            unsafe { thread_ends(place.cast()) };
+        // SAFETY: malloc's blocks have room and alignment for it.
+        unsafe { place.write(gathered) };
+        // SAFETY: the key was made.
+        failed(unsafe { libc::pthread_setspecific(key, place.cast()) }).inspect_err(|_| {
+            // SAFETY: written above, and nobody else has it.
+            drop(unsafe { out_of(place) });
         })
     }
 
@@ -80,22 +78,24 @@ mod own {
         if place.is_null() {
             return None;
         }
-        // NULL is stored without a block of memory.
-        // SAFETY: there is a batch, so there is a key. What was put is read once, and its block is malloc's.
-        unsafe {
-            libc::pthread_setspecific(known()?, std::ptr::null());
-            let gathered = place.read();
-            libc::free(place.cast());
-            Some(gathered)
-        }
+        // SAFETY: there is a batch, so its key was made. NULL is stored without a block of memory.
+        unsafe { libc::pthread_setspecific(known()?, std::ptr::null()) };
+        // SAFETY: what `put` made, which nobody finds any more.
+        Some(unsafe { out_of(place) })
+    }
+
+    /// Takes a batch out of its block, which is malloc's, and frees that.
+    unsafe fn out_of(place: *mut Gathered) -> Gathered {
+        // SAFETY: there is one, and nobody reads it again.
+        let gathered = unsafe { place.read() };
+        // SAFETY: the block is malloc's.
+        unsafe { libc::free(place.cast()) };
+        gathered
     }
 
     unsafe extern "C" fn thread_ends(place: *mut c_void) {
         // SAFETY: what `put` made, which nobody uses any more.
-        unsafe {
-            drop(place.cast::<Gathered>().read());
-            libc::free(place);
-        }
+        drop(unsafe { out_of(place.cast()) });
     }
 
     /// A library that is unloaded takes `thread_ends` with it.

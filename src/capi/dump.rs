@@ -14,11 +14,10 @@ use crate::print::{self, Sink, SocketPolicyFilter};
 static HIDE: AtomicBool = AtomicBool::new(false);
 static HIDDEN: AtomicU64 = AtomicU64::new(0);
 
-unsafe fn show(msg: *const sadb_msg, print: impl FnOnce(&[u8], &mut Sink<'_>) -> Code) {
+fn show(message: Result<&[u8], Code>, print: impl FnOnce(&[u8], &mut Sink<'_>) -> Code) {
     keep_code(|| {
         let mut stream = Stream::stdout();
-        // SAFETY: the caller gives a whole message, or NULL.
-        match unsafe { argument::message(msg) } {
+        match message {
             Ok(message) => error::set(print(message, &mut |text| stream.put(text))),
             Err(code) => {
                 error::set(code);
@@ -42,29 +41,33 @@ fn show_policy(message: &[u8], with_ports: bool, sink: &mut Sink<'_>) -> Code {
 /// Prints an SA on stdout, as `setkey -D` shows it, keys included.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_sadump(m: *mut sadb_msg) {
-    // SAFETY: passed on from the caller.
-    unsafe { show(m, |message, sink| print::sadump_to(message, false, &CLibrary, sink)) }
+    // SAFETY: the caller gives a whole message, or NULL.
+    let message = unsafe { argument::message(m) };
+    show(message, |message, sink| print::sadump_to(message, false, &CLibrary, sink));
 }
 
 /// `pfkey_sadump` with ports.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_sadump_withports(m: *mut sadb_msg) {
-    // SAFETY: passed on from the caller.
-    unsafe { show(m, |message, sink| print::sadump_to(message, true, &CLibrary, sink)) }
+    // SAFETY: the caller gives a whole message, or NULL.
+    let message = unsafe { argument::message(m) };
+    show(message, |message, sink| print::sadump_to(message, true, &CLibrary, sink));
 }
 
 /// Prints a policy on stdout, as `setkey -DP` shows it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_spdump(m: *mut sadb_msg) {
-    // SAFETY: passed on from the caller.
-    unsafe { show(m, |message, sink| show_policy(message, false, sink)) }
+    // SAFETY: the caller gives a whole message, or NULL.
+    let message = unsafe { argument::message(m) };
+    show(message, |message, sink| show_policy(message, false, sink));
 }
 
 /// `pfkey_spdump` with ports.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_spdump_withports(m: *mut sadb_msg) {
-    // SAFETY: passed on from the caller.
-    unsafe { show(m, |message, sink| show_policy(message, true, sink)) }
+    // SAFETY: the caller gives a whole message, or NULL.
+    let message = unsafe { argument::message(m) };
+    show(message, |message, sink| show_policy(message, true, sink));
 }
 
 /// Leaves per-socket policies out of `pfkey_spdump` (`on` not 0), or no longer.

@@ -256,11 +256,11 @@ pub unsafe extern "C-unwind" fn pfkey_engine_outbound(
     now: u64,
 ) -> c_int {
     // SAFETY: NULL, or sockaddrs of their families.
-    let ends = unsafe { (argument::sockaddr(src), argument::sockaddr(dst)) };
+    let ends = unsafe { argument::sockaddrs(src, dst) };
     // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
     let engine = unsafe { engine.as_mut() };
     with(engine, |e| {
-        let (Ok(src), Ok(dst)) = ends else { return Err(Errno::EFAULT) };
+        let Ok((src, dst)) = ends else { return Err(Errno::EFAULT) };
         let flow = flow(src, dst, proto)?;
         let now = Duration::from_nanos(now);
         // The caller knows its routes, and asks pfkey_resolve for MTUs. A tunnel without a source starts at the packet's.
@@ -281,7 +281,7 @@ pub unsafe extern "C-unwind" fn pfkey_engine_outbound(
         }
         for (i, node) in nodes.iter().enumerate() {
             // SAFETY: `sas` has room for so many, as was checked.
-            unsafe { sas.add(i).write(named(&node.id, node.mode)) };
+            unsafe { sas.wrapping_add(i).write(named(&node.id, node.mode)) };
         }
         Ok(nodes.len() as c_int)
     })
@@ -310,7 +310,7 @@ pub unsafe extern "C-unwind" fn pfkey_engine_statistics(
             // SAFETY: `text` has `room` bytes, of which these are at most all.
             unsafe { text.copy_from_nonoverlapping(lines.as_ptr().cast(), len) };
             // SAFETY: and this the last.
-            unsafe { text.add(len).write(0) };
+            unsafe { text.wrapping_add(len).write(0) };
         }
         c_int::try_from(lines.len()).map_err(|_| Errno::EOVERFLOW)
     })
@@ -377,8 +377,10 @@ pub unsafe extern "C-unwind" fn pfkey_engine_new_mapping(
     peer: *const libc::sockaddr,
     now: u64,
 ) -> c_int {
-    // SAFETY: NULL, or the caller's; a sockaddr of its family.
-    let (sa, peer) = unsafe { (sa.as_ref(), argument::sockaddr(peer)) };
+    // SAFETY: NULL, or the caller's.
+    let sa = unsafe { sa.as_ref() };
+    // SAFETY: NULL, or a sockaddr of its family.
+    let peer = unsafe { argument::sockaddr(peer) };
     // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
     let engine = unsafe { engine.as_mut() };
     with(engine, |e| {

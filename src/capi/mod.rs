@@ -3,6 +3,8 @@
 //!
 //! Memory given to C comes from `malloc` and is freed with `free`. Text goes through C's stdio.
 #![allow(unsafe_code)]
+// A block's reason is the reason of one operation.
+#![deny(clippy::multiple_unsafe_ops_per_block)]
 // What a caller has to keep to stands in each function's text in the words of C; there are no further conditions.
 #![allow(clippy::missing_safety_doc)]
 // The names are libipsec's.

@@ -46,9 +46,9 @@ pub unsafe extern "C-unwind" fn pfkey_resolve(
     resolution: *mut pfkey_resolution,
 ) -> c_int {
     // SAFETY: NULL, or sockaddrs of their families.
-    let ends = unsafe { (argument::sockaddr(src), argument::sockaddr(dst)) };
+    let ends = unsafe { argument::sockaddrs(src, dst) };
     let resolve = |engine: &mut pfkey_engine| {
-        let (Ok(src), Ok(dst)) = ends else { return Err(Errno::EFAULT) };
+        let Ok((src, dst)) = ends else { return Err(Errno::EFAULT) };
         if resolution.is_null() {
             return Err(Errno::EFAULT);
         }

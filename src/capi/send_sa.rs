@@ -11,7 +11,7 @@ use super::sending::send;
 use super::softrate;
 use crate::error::Code;
 use crate::request::{Lifetime, NatT, SaIdRequest, SaRequest, SaRequestKind, SecurityContext, SpiRequest};
-use crate::wire::{MessageType, Sockaddr};
+use crate::wire::MessageType;
 
 /// The arguments of `pfkey_send_add2` and `pfkey_send_update2`.
 #[repr(C)]
@@ -93,7 +93,7 @@ const _: () = {
 /// Sends an SA. The positional calls have 64 bits for the limits, which the message has too.
 unsafe fn send_sa(args: &pfkey_send_sa_args, kind: SaRequestKind, hard: Lifetime) -> Result<c_int, Failure> {
     // SAFETY: pointers and lengths are the caller's word for what is there.
-    let (src, dst) = unsafe { (argument::sockaddr(args.src)?, argument::sockaddr(args.dst)?) };
+    let (src, dst) = unsafe { argument::sockaddrs(args.src, args.dst) }?;
     let (e_len, a_len) = (args.e_keylen as usize, args.a_keylen as usize);
     // The keys that the message will not carry are not looked at.
     let wanted = if args.a_type != 0 { e_len.saturating_add(a_len) } else { e_len };
@@ -310,7 +310,7 @@ pub unsafe extern "C-unwind" fn pfkey_send_getspi_nat(
 ) -> c_int {
     cancellation_point(|| {
         // SAFETY: the caller gives sockaddrs or NULL.
-        let (src, dst): (Sockaddr<'_>, Sockaddr<'_>) = unsafe { (argument::sockaddr(src)?, argument::sockaddr(dst)?) };
+        let (src, dst) = unsafe { argument::sockaddrs(src, dst) }?;
         let nat_t = NatT { encap_type: natt_type, sport, dport, original: None };
         let request = SpiRequest { satype: satype as u8, mode: mode as u8, src, dst, nat_t, min, max, reqid, seq };
         send(so, |pid, buffer| request.write(pid, buffer))
@@ -327,7 +327,7 @@ unsafe fn send_id(
 ) -> c_int {
     cancellation_point(|| {
         // SAFETY: the caller gives sockaddrs or NULL.
-        let (src, dst) = unsafe { (argument::sockaddr(src)?, argument::sockaddr(dst)?) };
+        let (src, dst) = unsafe { argument::sockaddrs(src, dst) }?;
         let request = SaIdRequest { msg_type, satype: satype as u8, src, dst, spi: spi.map(u32::from_be) };
         send(so, |pid, buffer| request.write(pid, buffer))
     })

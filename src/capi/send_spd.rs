@@ -30,10 +30,10 @@ unsafe fn send_policy(so: c_int, kind: PolicyRequestKind, times: (u64, u64), a: 
             return Err(Code::InvalidArgument.into());
         }
         let len = usize::try_from(a.policylen).map_err(|_| Code::InvalidArgument)?;
-        // SAFETY: the caller gives sockaddrs or NULL, and `policylen` bytes of policy.
-        let (src, dst, policy) = unsafe {
-            (argument::sockaddr(a.src)?, argument::sockaddr(a.dst)?, argument::bytes(a.policy.cast::<c_void>(), len)?)
-        };
+        // SAFETY: the caller gives sockaddrs or NULL.
+        let (src, dst) = unsafe { argument::sockaddrs(a.src, a.dst) }?;
+        // SAFETY: the caller gives `policylen` bytes.
+        let policy = unsafe { argument::bytes(a.policy.cast::<c_void>(), len) }?;
         let request = PolicyRequest {
             kind,
             src,
@@ -166,15 +166,15 @@ pub unsafe extern "C-unwind" fn pfkey_send_migrate(
 ) -> c_int {
     cancellation_point(|| {
         let len = usize::try_from(policylen).map_err(|_| Code::InvalidArgument)?;
-        // SAFETY: the caller gives sockaddrs or NULL, and `policylen` bytes of policy.
-        let (src, dst) = unsafe { (argument::sockaddr(src)?, argument::sockaddr(dst)?) };
+        // SAFETY: the caller gives sockaddrs or NULL.
+        let (src, dst) = unsafe { argument::sockaddrs(src, dst) }?;
         if src.family() != dst.family() {
             return Err(Code::FamilyMismatch.into());
         }
         // SAFETY: as above.
-        let (local, remote, policy) = unsafe {
-            (argument::sockaddr(local)?, argument::sockaddr(remote)?, argument::bytes(policy.cast::<c_void>(), len)?)
-        };
+        let (local, remote) = unsafe { argument::sockaddrs(local, remote) }?;
+        // SAFETY: the caller gives `policylen` bytes.
+        let policy = unsafe { argument::bytes(policy.cast::<c_void>(), len) }?;
         let proto = proto as u8;
         let request = MigrateRequest { local, remote, src, prefs, dst, prefd, proto, policy, seq };
         send(so, |pid, buffer| request.write(pid, buffer))
