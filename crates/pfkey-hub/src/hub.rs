@@ -275,16 +275,11 @@ impl<E: KeyEngine> Hub<E> {
     }
 
     fn dispatch(&mut self, id: SessionId, message: &Message<'_>, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
-        // What happened before a request is reported before its answer; engines see to it for theirs.
-        if matches!(
-            message.header().msg_type,
-            MessageType::REGISTER | MessageType::X_PROMISC | MessageType::DUMP | MessageType::X_SPDDUMP
-        ) {
-            self.event(now, sink);
-        }
+        // What happened before a request is reported before its answer. The hub's own begin with that; engines see to it for
+        // theirs.
         match message.header().msg_type {
             MessageType::REGISTER => self.register(id, message.header(), now, sink),
-            MessageType::X_PROMISC => self.promisc(id, message, sink),
+            MessageType::X_PROMISC => self.promisc(id, message, now, sink),
             MessageType::DUMP | MessageType::X_SPDDUMP => self.dump(id, message, now, sink),
             msg_type if self.sockets.dialect.unhandled.contains(&msg_type) => Err(Errno::EOPNOTSUPP),
             msg_type if adds(msg_type) && self.is_full() => Err(self.refuse(id, Errno::ENOBUFS)),
@@ -305,6 +300,7 @@ impl<E: KeyEngine> Hub<E> {
 
     /// `pfkey_register`.
     fn register(&mut self, id: SessionId, header: Header, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
+        self.event(now, sink);
         let dialect = self.sockets.dialect;
         if header.satype.0 > MAX_SATYPE || header.satype == SaType::UNSPEC && !dialect.register_unspec {
             return Err(Errno::EINVAL);
@@ -349,7 +345,8 @@ impl<E: KeyEngine> Hub<E> {
     }
 
     /// `pfkey_promisc`: the short form sets the flag; both forms go to everybody.
-    fn promisc(&mut self, id: SessionId, message: &Message<'_>, sink: &mut impl Sink) -> Result<(), Errno> {
+    fn promisc(&mut self, id: SessionId, message: &Message<'_>, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
+        self.event(now, sink);
         let header = message.header();
         if header.len != 2 {
             self.sockets.delivery(Some(id), sink).broadcast(Audience::All, None, message.bytes());
@@ -364,6 +361,7 @@ impl<E: KeyEngine> Hub<E> {
 
     /// `pfkey_dump`, `pfkey_spddump`.
     fn dump(&mut self, id: SessionId, message: &Message<'_>, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
+        self.event(now, sink);
         if self.is_dumping(id) {
             return Err(self.refuse(id, Errno::EBUSY));
         }
