@@ -10,7 +10,7 @@ use std::time::Duration;
 use build::{Msg, request};
 use nix::sched::{CloneFlags, unshare};
 use pfkey_rs::hub::{Hub, Queues, Service as _, SessionId};
-use pfkey_rs::wire::{Errno, ExtensionType as Ext, Header, Message, MessageType as M, Profile, SaType as S};
+use pfkey_rs::wire::{Errno, ExtensionType as Ext, Header, Message, MessageType as M, Profile, SaState, SaType as S};
 use pfkey_rs::xfrm::XfrmEngine;
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);
@@ -69,6 +69,22 @@ impl Program {
         let answer = own.next().expect("an answer");
         assert_eq!(own.next(), None, "one answer");
         answer
+    }
+
+    /// The answer to a GETSPI: the larval's SPI.
+    fn larval(&mut self, getspi: &Msg) -> u32 {
+        let mut answers = self.send(&getspi.bytes());
+        assert_eq!(answers.len(), 1);
+        let message = parse(&mut answers[0]);
+        assert_eq!(message.header().errno, 0);
+        message.sa().expect("an SA").spi.get()
+    }
+
+    /// SPIs and states of all SAs.
+    fn states(&mut self) -> Vec<(u32, SaState)> {
+        let mut sas = self.send(&Msg::new(M::DUMP, S::UNSPEC, 1).bytes());
+        let states = sas.iter_mut().map(|bytes| parse(bytes).sa().map(|sa| (sa.spi.get(), SaState(sa.state))));
+        states.map(|state| state.expect("an SA")).collect()
     }
 
     /// The policy with this id: its destination.
@@ -254,4 +270,46 @@ fn what_happened_before_a_request_is_told_before_its_answer() {
         let told: Vec<u8> = program.send(&request.bytes()).iter().map(|message| message[1]).collect();
         assert_eq!(told[..2], [M::X_SPDADD.0, request.header.msg_type.0], "{told:?}");
     }
+}
+
+/// A network whose loopback interface is up and asks policies. False: this machine lets nobody have it.
+fn loopback_asks_policies() -> bool {
+    let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+    let asks = std::fs::write("/proc/sys/net/ipv4/conf/lo/disable_xfrm", "0");
+    let ready = up.is_ok_and(|status| status.success()) && asks.is_ok();
+    if !ready {
+        eprintln!("skipped: no ip, or no way to set disable_xfrm");
+    }
+    ready
+}
+
+/// As a pfkeyd's next worker, another engine finds a larval in the kernel, and the sequence number of its ACQUIRE. That a key
+/// manager gave it up XFRM cannot be told.
+#[test]
+fn a_larval_is_found_in_the_kernel_but_not_that_it_was_given_up() {
+    if !new_network() || !loopback_asks_policies() {
+        return;
+    }
+    let mut one = Program::new();
+    assert_eq!(one.errnos(&Msg::new(M::REGISTER, S::ESP, 1)), [0]);
+    let (here, there) = ("127.0.0.1", "127.0.0.2");
+    let selector = Msg::new(M::X_SPDADD, S::UNSPEC, 0).address(Ext::ADDRESS_SRC, here, 0, 255, 32);
+    let selector = selector.address(Ext::ADDRESS_DST, there, 0, 255, 32);
+    assert_eq!(one.errnos(&selector.policy(2, 2, 0, 0, &request(50, 1, 2, 0, None))), [0]);
+    let socket = std::net::UdpSocket::bind((here, 0)).expect("an address");
+    let _ = socket.send_to(b"x", (there, 9));
+    one.hub.event(NOW, &mut one.queues);
+    let acquire = Header::read(&one.queues.pop(one.session).expect("an ACQUIRE")).expect("a header");
+    assert_eq!((acquire.msg_type, acquire.errno), (M::ACQUIRE, 0));
+    assert_eq!(one.states(), [(0, SaState::LARVAL)]);
+    let mut given_up = Msg::new(M::ACQUIRE, S::ESP, acquire.seq);
+    given_up.header.errno = libc::ETIMEDOUT as u8;
+    assert_eq!(one.send(&given_up.bytes()), Vec::<Vec<u8>>::new());
+    assert_eq!(one.states(), [(0, SaState::DEAD)]);
+    let mut next = Program::new();
+    assert_eq!(next.states(), [(0, SaState::LARVAL)]);
+    // Of another reqid, so that it is not found by its addresses.
+    let getspi = Msg::new(M::GETSPI, S::ESP, acquire.seq).pair(here, there).range(0x1000, 0x2000).sa2(1, 7);
+    let spi = next.larval(&getspi);
+    assert_eq!(next.states(), [(spi, SaState::LARVAL)], "no other was made");
 }
