@@ -27,12 +27,13 @@ fn program() -> &'static Path {
 }
 
 fn survives(test: &str, argument: &str) {
-    let output = Command::new(program())
-        .args([test, argument])
-        .env("PFKEY_BACKEND", "embedded")
-        .env("PFKEYD", c::program("pfkeyd"))
-        .output()
-        .expect("it runs");
+    let mut command = Command::new(program());
+    command.args([test, argument]).env("PFKEY_BACKEND", "embedded").env("PFKEYD", c::program("pfkeyd"));
+    if test == "chroot" {
+        // LeakSanitizer reads /proc, which is not there any more.
+        command.env("LSAN_OPTIONS", "detect_leaks=0");
+    }
+    let output = command.output().expect("it runs");
     if output.status.code() == Some(77) {
         return eprintln!("skipped: {test} needs root");
     }
