@@ -23,7 +23,7 @@ run() {
   else
     failed=1
     say "$name: FAILED"
-    grep -E 'panicked at|^error|ERROR: |WARNING: Thread|runtime error|SUMMARY|Undefined Behavior|^test .* FAILED|: (exit status|signal): ' "$log" |
+    grep -E 'panicked at|^error|ERROR: |WARNING: Thread|runtime error|unsupported operation|SUMMARY|Undefined Behavior|^test .* FAILED|: (exit status|signal): ' "$log" |
       head -n 60
   fi
 }
