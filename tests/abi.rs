@@ -62,6 +62,22 @@ fn no_entry_has_anything_to_unwind() {
     assert_eq!(seen, entries.len());
 }
 
+/// What Debian's packages promise of the library, and of which version they are.
+#[test]
+fn the_debian_packages_name_the_symbols_and_the_version() {
+    let read = |file: &str| std::fs::read_to_string(c::root().join(file)).expect(file);
+    let symbols = read("debian/libpfkey-rs0.symbols");
+    let (head, lines) = symbols.split_once('\n').expect("lines");
+    assert_eq!(head, "libpfkey_rs.so.0 libpfkey-rs0 #MINVER#");
+    let mut named: Vec<&str> = lines.lines().filter_map(|line| line.trim().split_once("@Base ")).map(|l| l.0).collect();
+    named.sort_unstable();
+    let mut exported = exported();
+    exported.sort();
+    assert_eq!(named, exported);
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(read("debian/changelog").starts_with(&format!("libpfkey-rs ({version}) ")), "debian/changelog");
+}
+
 /// racoon has a copy relocation against `libipsec_opt`: the variable must be an object of its C size, and program
 /// and library must see the same one. Likewise `__ipsec_errcode`, which a program may write.
 #[test]
