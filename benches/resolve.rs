@@ -72,7 +72,7 @@ struct Case {
 }
 
 fn flow(n: u32) -> Flow {
-    Flow { ends: ends(peer(n)), proto: 17, sport: 1000, dport: 2000 }
+    Flow::new(ends(peer(n)), 17, 1000, 2000)
 }
 
 const CASES: [Case; 3] = [

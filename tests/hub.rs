@@ -7,6 +7,7 @@ use pfkey_rs::hub::{
     Time,
 };
 use pfkey_rs::wire::layout::SadbAlg;
+use pfkey_rs::wire::message_type::MESSAGES;
 use pfkey_rs::wire::{Header, Message, MessageType, Profile, SaType, Writer};
 
 const NOW: Time = Time::from_secs(1);
@@ -126,10 +127,9 @@ fn every_type_goes_to_its_handler() {
         [M::GETSPI, M::UPDATE, M::ADD, M::DELETE, M::GET, M::ACQUIRE, M::FLUSH],
         [M::X_SPDUPDATE, M::X_SPDADD, M::X_SPDDELETE, M::X_SPDGET, M::X_SPDFLUSH, M::X_SPDSETIDX, M::X_SPDDELETE2],
     ];
-    let hubs = [M::REGISTER, M::DUMP, M::X_PROMISC, M::X_SPDDUMP];
+    let hubs = [M::REGISTER, M::DUMP, M::X_PROMISC, M::X_SPDDUMP, M::X_XFRM];
     let nobodys = [M::EXPIRE, M::X_PCHANGE, M::X_SPDACQUIRE, M::X_SPDEXPIRE, M::X_NAT_T_NEW_MAPPING];
-    for number in 1..=Profile::Linux.max_message_type() {
-        let msg_type = MessageType(number);
+    for msg_type in MESSAGES.iter().map(|row| row.msg_type) {
         let mut w = World::new(1, 1 << 20);
         let a = w.hub.open();
         w.send(a, &bytes(msg_type, 0, 1, 1));

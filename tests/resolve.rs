@@ -77,7 +77,7 @@ fn ends(src: IpAddr, dst: IpAddr) -> Ends {
 }
 
 fn flow() -> Flow {
-    Flow { ends: ends(A, B), proto: 17, sport: 1000, dport: 2000 }
+    Flow::new(ends(A, B), 17, 1000, 2000)
 }
 
 fn template(proto: IpsecProtocol, mode: Mode) -> Template {

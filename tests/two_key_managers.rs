@@ -233,17 +233,13 @@ impl Host {
     }
 
     fn sa_id(to: usize, spi: u32) -> SaId {
-        SaId { dst: Self::address(to), spi, proto: IpsecProtocol::ESP }
+        SaId::new(Self::address(to), spi, IpsecProtocol::ESP)
     }
 
     /// What a packet to the other host is to meet: the SPI, or nothing yet.
     fn outbound(&mut self) -> Option<u32> {
-        let flow = Flow {
-            ends: Ends::new(Self::address(self.me), Self::address(1 - self.me)).unwrap(),
-            proto: 17,
-            sport: 1111,
-            dport: 2222,
-        };
+        let ends = Ends::new(Self::address(self.me), Self::address(1 - self.me)).unwrap();
+        let flow = Flow::new(ends, 17, 1111, 2222);
         match self.hub.with_engine(self.now, None, &mut self.queues, |engine, cx| engine.outbound(&flow, cx)) {
             Ok(Outbound::Wait) => None,
             Ok(Outbound::Apply(chain)) if chain.len() == 1 => Some(chain[0].0.spi),

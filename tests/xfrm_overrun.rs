@@ -43,7 +43,7 @@ fn dumped(hub: &mut Hub<XfrmEngine>, queues: &mut Queues) -> Vec<SaId> {
         let message = Message::parse(&bytes, Profile::Linux).unwrap();
         if message.header().msg_type == MessageType::DUMP {
             let dst = message.address(Ext::ADDRESS_DST).unwrap().1.ip().unwrap();
-            names.push(SaId { dst, spi: message.sa().unwrap().spi.get(), proto: IpsecProtocol::ESP });
+            names.push(SaId::new(dst, message.sa().unwrap().spi.get(), IpsecProtocol::ESP));
             if message.header().seq == 0 {
                 hub.close(session, NOW);
                 return names;

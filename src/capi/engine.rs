@@ -60,7 +60,7 @@ fn session(engine: &pfkey_engine, session: c_int) -> Result<SessionId, Errno> {
 fn sa_id(sa: &pfkey_engine_sa) -> Result<SaId, Errno> {
     let dst = from_xfrm(&sa.dst, sa.family).ok_or(Errno::EAFNOSUPPORT)?;
     let proto = SaType(sa.satype).protocol().ok_or(Errno::EINVAL)?;
-    Ok(SaId { dst, spi: u32::from_be(sa.spi), proto })
+    Ok(SaId::new(dst, u32::from_be(sa.spi), proto))
 }
 
 /// Makes an empty engine. `profile` is NULL or "linux" for one that behaves as Linux's AF_KEY, "rfc2367" for one that
@@ -336,7 +336,7 @@ impl pfkey_engine {
 /// A packet between two sockaddrs, whose ports are its own.
 pub(super) fn flow(src: Sockaddr<'_>, dst: Sockaddr<'_>, proto: u8) -> Result<Flow, Errno> {
     let ends = src.ip().zip(dst.ip()).and_then(|(src, dst)| Ends::new(src, dst)).ok_or(Errno::EAFNOSUPPORT)?;
-    Ok(Flow { ends, proto, sport: src.port(), dport: dst.port() })
+    Ok(Flow::new(ends, proto, src.port(), dst.port()))
 }
 
 /// Counts `packets` of together `bytes` bytes for an SA, inbound or outbound, after its limits were tested; what they

@@ -19,7 +19,7 @@ fn describing_an_sa_is_a_get_without_its_keys() {
     let mut get = Msg::new(M::GET, S::ESP, 0).sa(SPI, 0, 0).pair(A, B);
     get.header.pid = 0;
     let got = w.ask(&get);
-    let id = SaId { dst: [10, 0, 0, 2].into(), spi: SPI, proto: IpsecProtocol::ESP };
+    let id = SaId::new([10, 0, 0, 2].into(), SPI, IpsecProtocol::ESP);
     assert_eq!(w.hub.engine().describe(&id), Some(got));
 }
 

@@ -99,12 +99,12 @@ impl World {
     /// What a UDP packet between the two hosts is to meet.
     pub fn outbound(&mut self) -> Result<Outbound, TrafficError> {
         let ends = Ends::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into()).unwrap();
-        let flow = Flow { ends, proto: 17, sport: 1111, dport: 2222 };
+        let flow = Flow::new(ends, 17, 1111, 2222);
         self.hub.with_engine(self.now, None, &mut self.queues, |engine, cx| engine.outbound(&flow, cx))
     }
 
     pub fn count(&mut self, spi: u32, bytes: u64) -> Result<(), TrafficError> {
-        let id = SaId { dst: [10, 0, 0, 2].into(), spi, proto: IpsecProtocol::AH };
+        let id = SaId::new([10, 0, 0, 2].into(), spi, IpsecProtocol::AH);
         self.hub.with_engine(self.now, None, &mut self.queues, |engine, cx| engine.count_traffic(&id, 1, bytes, cx))
     }
 

@@ -70,7 +70,7 @@ const UDP_ENCAP: libc::c_int = 100;
 /// Tells the engine of such a packet.
 pub fn arrived(from: u16, hub: &mut Hub<pfkey_rs::engine::Engine>, now: Duration, sink: &mut impl Sink) {
     let dst = ip(NAT_T.0);
-    let id = SaId { dst, spi: NAT_T.2, proto: IpsecProtocol::ESP };
+    let id = SaId::new(dst, NAT_T.2, IpsecProtocol::ESP);
     hub.with_engine(now, None, sink, |engine, cx| engine.new_mapping(&id, dst, from, cx)).expect("an SA");
 }
 
@@ -81,7 +81,7 @@ fn ip(text: &str) -> IpAddr {
 /// Asks the engine what becomes of it, and counts it for the SAs that it meets.
 pub fn pass(packet: &Packet, hub: &mut Hub<pfkey_rs::engine::Engine>, now: Duration, sink: &mut impl Sink) -> i32 {
     let ends = Ends::new(ip(packet.src.0), ip(packet.dst.0)).expect("one family");
-    let flow = Flow { ends, proto: 17, sport: packet.src.1, dport: packet.dst.1 };
+    let flow = Flow::new(ends, 17, packet.src.1, packet.dst.1);
     let outcome = hub.with_engine(now, None, sink, |engine, cx| {
         let Outbound::Apply(chain) = engine.outbound(&flow, cx)? else { return Ok(()) };
         for (id, mode) in chain {

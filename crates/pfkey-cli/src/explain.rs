@@ -85,7 +85,7 @@ pub fn flow(words: &[String]) -> Result<Flow, String> {
     };
     let (src, dst) = (address("source")?, address("destination")?);
     let ends = Ends::new(src, dst).ok_or_else(|| format!("source {src} and destination {dst} are of two families"))?;
-    let mut flow = Flow { ends, proto: 0, sport: 0, dport: 0 };
+    let mut flow = Flow::new(ends, 0, 0, 0);
     let mut first = true;
     while let Some(word) = words.next() {
         let port = match word {

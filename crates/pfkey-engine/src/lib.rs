@@ -24,7 +24,7 @@
 //!
 //! // The data plane asks what a packet needs. There are no policies yet.
 //! let ends = Ends::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into()).unwrap();
-//! let flow = Flow { ends, proto: 17, sport: 1, dport: 2 };
+//! let flow = Flow::new(ends, 17, 1, 2);
 //! let verdict = hub.with_engine(now, None, &mut queues, |engine, cx| engine.outbound(&flow, cx));
 //! assert_eq!(verdict, Ok(Outbound::Pass));
 //!
@@ -52,7 +52,7 @@ use std::net::IpAddr;
 
 use pfkey_hub::random::{self, Random};
 use pfkey_hub::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
-use pfkey_model::request::Request;
+use pfkey_model::request::{Request, refuse_xfrm};
 pub use pfkey_model::{message, policy, sa};
 use pfkey_wire::address::{family, to_xfrm};
 use pfkey_wire::layout::SadbXFilter;
@@ -223,6 +223,7 @@ impl KeyEngine for Engine {
     }
 
     fn dump(&mut self, request: &Message<'_>, _now: Time) -> Result<EngineDump, Errno> {
+        refuse_xfrm(request)?;
         if request.header().msg_type == MessageType::X_SPDDUMP {
             return Ok(EngineDump(Dumped::Policies { position: u64::MAX }));
         }

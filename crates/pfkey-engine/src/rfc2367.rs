@@ -6,12 +6,16 @@ use zerocopy::FromZeros as _;
 use super::message::{Part, limits, usage, write_host, write_prefix};
 use super::resolve::template::Wanted;
 use super::sa::{Flow, Key, Limits, Sa, SaId, Selector, State};
+use super::sa_request::EngineJudge;
 use super::sadb::Index;
 use super::{Engine, algorithm};
 use pfkey_hub::{Audience, Context, Errno};
 use pfkey_model::read::limits_as_given;
+use pfkey_model::request::refuse_xfrm;
+use pfkey_model::xfrm::{Xfrm, XfrmView};
 use pfkey_wire::address::width;
 use pfkey_wire::layout::{SadbAlg, SadbComb, SadbSa};
+use pfkey_wire::xfrm::Carrier;
 use pfkey_wire::{
     AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Ends, ExtensionType as Ext, Header, IpsecProtocol, Message,
     MessageType, Mode, Prefix, SaFlags, SaState, SaType, Writer,
@@ -105,6 +109,7 @@ impl Engine {
         if header.msg_type.0 > MessageType::X_PCHANGE.0 {
             return self.linux_request(request, cx);
         }
+        refuse_xfrm(request)?;
         // Section 2.1: an errno comes with an ACQUIRE only.
         if header.errno != 0 && header.msg_type != MessageType::ACQUIRE {
             return Err(Errno::EINVAL);
@@ -221,7 +226,7 @@ impl Engine {
     }
 
     /// An SA of an ADD, or of an UPDATE that completes a larval.
-    fn rfc_read_sa(&self, request: &Message<'_>, now: u64) -> Result<Sa, Errno> {
+    fn rfc_read_sa(&mut self, request: &Message<'_>, now: u64) -> Result<Sa, Errno> {
         let header = request.header();
         let ext: SadbSa = request.sa().ok_or(Errno::EINVAL)?;
         let ends = read_ends(request)?;
@@ -260,6 +265,8 @@ impl Engine {
         if sa.carried.len() > MAX_CARRIED {
             return Err(Errno::ENOBUFS);
         }
+        let mut judge = EngineJudge { extras: self.extras, spd: &mut self.spd, counts: &mut self.counts };
+        sa.xfrm = Xfrm::read(request, Carrier::Sa, &mut judge)?;
         sa.seq = header.seq;
         Ok(sa)
     }
@@ -269,7 +276,8 @@ impl Engine {
         let ext = request.sa().ok_or(Errno::EINVAL)?;
         let ends = read_ends(request)?;
         let proto = engine_protocol(request.header().satype)?;
-        let id = SaId { dst: ends.dst(), spi: ext.spi.get(), proto };
+        let mark = XfrmView::of_message(request).mark().masked();
+        let id = SaId { mark, ..SaId::new(ends.dst(), ext.spi.get(), proto) };
         let index = self.sadb.find(&id).ok_or(Errno::ESRCH)?;
         if self.sadb.get(index).is_some_and(|sa| sa.ends == ends) { Ok(index) } else { Err(Errno::ESRCH) }
     }
@@ -400,5 +408,6 @@ pub(super) fn write_sa(writer: &mut Writer<'_>, sa: &Sa, part: Part) {
         if (sa.mode, sa.reqid) != (Mode::TRANSPORT, 0) {
             writer.sa2(sa.mode.0, sa.reqid);
         }
+        sa.xfrm.write(writer);
     }
 }

@@ -8,6 +8,7 @@ use super::{Engine, SaCounts, algorithm};
 use pfkey_hub::{Audience, Context, Errno};
 use pfkey_model::read::{Judge, answer};
 use pfkey_model::request::GetSpi;
+use pfkey_wire::xfrm::{attribute, attribute_info};
 use pfkey_wire::{
     AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Extras, Header, IpsecProtocol, Message, MessageType, Mode,
     SaType,
@@ -15,6 +16,9 @@ use pfkey_wire::{
 
 /// `UDP_ENCAP_ESPINUDP`.
 const ENCAP_ESPINUDP: u8 = 2;
+
+/// The attributes of an SA in use that an UPDATE changes (`xfrm_state_update`).
+const UPDATED: [u16; 4] = [attribute::IF_ID, attribute::SET_MARK, attribute::SET_MARK_MASK, attribute::MTIMER_THRESH];
 
 /// How this engine judges requests: by its table of algorithms, as SELinux without a policy, and by the reqids of its SPD.
 pub(super) struct EngineJudge<'e> {
@@ -44,6 +48,17 @@ impl Judge for EngineJudge<'_> {
         self.spd.new_reqid()
     }
 
+    /// What concerns packets is kept for the data plane, as algorithms are. Of what decides which SA a packet takes, the mark, the
+    /// XFRM interface and the direction are looked at.
+    fn attribute(&mut self, number: u16) -> Result<(), Errno> {
+        match number {
+            attribute::OFFLOAD_DEV | attribute::SA_PCPU => Err(Errno::EOPNOTSUPP),
+            attribute::IPTFS_DROP_TIME..=attribute::IPTFS_PKT_SIZE => Err(Errno::EOPNOTSUPP),
+            _ if attribute_info(number).is_none() => Err(Errno::EOPNOTSUPP),
+            _ => Ok(()),
+        }
+    }
+
     fn requested(&mut self) {
         self.counts.requests += 1;
     }
@@ -56,17 +71,19 @@ impl Judge for EngineJudge<'_> {
 impl Engine {
     /// `pfkey_getspi`.
     pub(super) fn getspi(&mut self, header: Header, wanted: &GetSpi, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let GetSpi { ends, proto, mode, reqid, range: (min, max) } = *wanted;
+        let GetSpi { ends, proto, mode, reqid, range: (min, max), .. } = *wanted;
+        let (mark, if_id) = (wanted.xfrm.mark().masked(), wanted.xfrm.if_id());
         let now = cx.now.as_secs();
         let by_seq = self
             .sadb
             .find_by_seq(header.seq)
             .filter(|&i| self.sadb.get(i).is_some_and(|sa| sa.ends.dst() == ends.dst()));
-        let found = by_seq.or_else(|| self.sadb.find_larval(&AcquireKey { ends, proto, mode, reqid }));
+        let found = by_seq.or_else(|| self.sadb.find_larval(&AcquireKey { ends, proto, mode, reqid, mark, if_id }));
         let index = match found {
             Some(index) => index,
             None => {
-                let larval = Sa::larval(ends, 0, proto, mode, reqid, now, self.acq_expires);
+                let mut larval = Sa::larval(ends, 0, proto, mode, reqid, now, self.acq_expires);
+                larval.xfrm.clone_from(&wanted.xfrm);
                 self.counts.allocated += 1;
                 self.sadb.insert(larval, now)
             }
@@ -181,6 +198,10 @@ impl Engine {
         self.sadb.edit(index, cx.now.as_secs(), |sa| {
             (sa.hard, sa.soft, sa.state) = (new.hard, new.soft, State::Mature);
             sa.encap = new.encap;
+            // Of the attributes a few change.
+            for (number, payload) in new.xfrm.attributes().filter(|(number, _)| UPDATED.contains(number)) {
+                sa.xfrm.set(number, payload);
+            }
         });
         if used {
             self.check_volume(index, cx);

@@ -7,6 +7,7 @@ use super::resolve::policy_index::{PolicyIndex, Rank};
 use super::sa::Flow;
 use pfkey_model::request::PolicyName;
 use pfkey_wire::PolicyDirection;
+use pfkey_wire::xfrm::Mark;
 
 type Hasher = foldhash::quality::RandomState;
 
@@ -29,6 +30,8 @@ pub struct Spd {
     position: u64,
     /// Grows with every change.
     generation: u64,
+    /// How many policies have a mark or an XFRM interface.
+    scoped: usize,
 }
 
 impl Spd {
@@ -130,6 +133,7 @@ impl Spd {
         if let Some(index) = self.index.get_mut(place(policy.dir)) {
             index.insert(&policy.selector, rank(&policy), id);
         }
+        self.scoped += usize::from(is_scoped(&policy));
         for template in &policy.templates {
             *self.reqids.entry(template.reqid).or_insert(0) += 1;
         }
@@ -148,6 +152,7 @@ impl Spd {
         if let Some(index) = self.index.get_mut(place(policy.dir)) {
             index.remove(&policy.selector, rank(&policy));
         }
+        self.scoped -= usize::from(is_scoped(&policy));
         for template in &policy.templates {
             if let Some(count) = self.reqids.get_mut(&template.reqid) {
                 *count -= 1;
@@ -172,7 +177,13 @@ impl Spd {
     /// The policy that decides on a packet of a direction.
     #[must_use]
     pub fn lookup(&self, dir: PolicyDirection, flow: &Flow) -> Option<&Policy> {
-        let (_, id) = self.index.get(place(dir))?.lookup(flow)?;
+        let index = self.index.get(place(dir))?;
+        let (_, id) = if self.scoped == 0 {
+            // The policies of the packets of no XFRM interface.
+            index.lookup(flow).filter(|_| flow.if_id == 0)?
+        } else {
+            index.lookup_where(flow, |id| self.policies.get(&id).is_some_and(|policy| is_in_scope(policy, flow)))?
+        };
         self.policies.get(&id)
     }
 
@@ -216,6 +227,16 @@ impl Spd {
     }
 }
 
+/// Whether a policy is for the packets of a mark, or of an XFRM interface.
+fn is_scoped(policy: &Policy) -> bool {
+    (policy.xfrm.mark(), policy.xfrm.if_id()) != (Mark::NONE, 0)
+}
+
+/// Whether a policy is for a packet's mark and XFRM interface (`xfrm_policy_match`).
+fn is_in_scope(policy: &Policy, flow: &Flow) -> bool {
+    policy.xfrm.if_id() == flow.if_id && policy.xfrm.mark().covers(flow.mark)
+}
+
 /// The place of a direction's index.
 fn place(dir: PolicyDirection) -> usize {
     usize::from(dir.0.wrapping_sub(1))
@@ -236,7 +257,7 @@ mod tests {
     #[test]
     fn what_changes_in_a_policy_is_found_again() {
         let (a, b): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        let flow = |dst| Flow { ends: Ends::new(a, dst).unwrap(), proto: 17, sport: 1, dport: 2 };
+        let flow = |dst| Flow::new(Ends::new(a, dst).unwrap(), 17, 1, 2);
         let to = |dst| Selector { dst: Prefix::host(dst), ..Selector::any(a) };
         let policy = |id, dst| Policy { id, dir: PolicyDirection::OUTBOUND, selector: to(dst), ..Policy::any(a) };
         let mut spd = Spd::default();

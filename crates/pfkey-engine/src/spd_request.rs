@@ -6,7 +6,7 @@ use super::policy::Policy;
 use super::sa::Usage;
 use pfkey_hub::{Audience, Context, Errno, Time};
 use pfkey_model::read::spd_answer;
-use pfkey_model::request::PolicyName;
+use pfkey_model::request::{PolicyId, PolicyName};
 use pfkey_wire::{Header, MessageType};
 
 /// The reference count of a policy that Linux shows in `sadb_msg_reserved` of a dump: one more while its timer is armed,
@@ -57,17 +57,23 @@ impl Engine {
         self.drop_policy(id, spd_answer(header, MessageType::X_SPDDELETE, 1), cx)
     }
 
+    /// `xfrm_policy_byid`.
+    fn by_id(&self, id: &PolicyId) -> Result<&Policy, Errno> {
+        self.spd.get(id.id).filter(|policy| id.is_of(policy)).ok_or(Errno::ENOENT)
+    }
+
     /// `pfkey_spdget` of an SPDDELETE2.
-    pub(super) fn spd_delete_by_id(&mut self, header: Header, id: u32, cx: &mut Context<'_>) -> Result<(), Errno> {
-        self.drop_policy(id, spd_answer(header, MessageType::X_SPDDELETE2, 1), cx)
+    pub(super) fn spd_delete_by_id(&mut self, header: Header, id: PolicyId, cx: &mut Context<'_>) -> Result<(), Errno> {
+        self.by_id(&id)?;
+        self.drop_policy(id.id, spd_answer(header, MessageType::X_SPDDELETE2, 1), cx)
     }
 
     /// `pfkey_spdget`.
-    pub(super) fn spd_get(&self, header: Header, id: u32, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let policy = self.spd.get(id).ok_or(Errno::ENOENT)?;
+    pub(super) fn spd_get(&self, header: Header, id: PolicyId, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let policy = self.by_id(&id)?;
         // The answer itself holds one.
         let references = references(policy, cx.now) + 1;
-        self.show_policy(id, spd_answer(header, MessageType::X_SPDGET, references), Audience::One, cx)
+        self.show_policy(id.id, spd_answer(header, MessageType::X_SPDGET, references), Audience::One, cx)
     }
 
     /// `pfkey_spdflush`: the answer first, then, if something was removed, a notification.

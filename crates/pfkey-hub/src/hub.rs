@@ -1,7 +1,7 @@
 //! The hub between sessions and an engine: af_key's `pfkey_process` without I/O.
 
 use super::dump::{DumpRun, Progress};
-use super::sockets::{Sockets, registration};
+use super::sockets::{Sockets, registration, without_xfrm};
 use super::{
     Audience, Context, Errno, KeyEngine, MessageBuffer, PromiscuousCopy, Service, SessionId, SessionState,
     SessionStatistics, Sink, Supported, Time,
@@ -60,6 +60,7 @@ impl<E: KeyEngine> Service for Hub<E> {
             let _ = self.engine.supported();
         }
         self.sockets.set_promiscuous(id, state.promiscuous);
+        self.show_xfrm(id, state.xfrm);
         self.note_pid(id, state.pid);
         id
     }
@@ -68,6 +69,7 @@ impl<E: KeyEngine> Service for Hub<E> {
         self.sockets.sessions.get(id).map_or_else(SessionState::default, |socket| SessionState {
             registered: socket.registered,
             promiscuous: socket.promiscuous,
+            xfrm: socket.xfrm,
             pid: socket.pid,
             dump: socket.dump.as_ref().map(|run| run.header()),
         })
@@ -76,6 +78,7 @@ impl<E: KeyEngine> Service for Hub<E> {
     /// Its registrations, promiscuity and dump end.
     fn close(&mut self, id: SessionId, now: Time) {
         let Some(socket) = self.sockets.close(id) else { return };
+        self.buffer.show_xfrm(self.sockets.shows_xfrm());
         if let Some(run) = socket.dump {
             self.engine.dump_end(run.into_cursor());
         }
@@ -280,6 +283,7 @@ impl<E: KeyEngine> Hub<E> {
         match message.header().msg_type {
             MessageType::REGISTER => self.register(id, message.header(), now, sink),
             MessageType::X_PROMISC => self.promisc(id, message, now, sink),
+            MessageType::X_XFRM => self.xfrm(id, message.header(), sink),
             MessageType::DUMP | MessageType::X_SPDDUMP => self.dump(id, message, now, sink),
             msg_type if self.sockets.dialect.unhandled.contains(&msg_type) => Err(Errno::EOPNOTSUPP),
             msg_type if adds(msg_type) && self.is_full() => Err(self.refuse(id, Errno::ENOBUFS)),
@@ -359,6 +363,20 @@ impl<E: KeyEngine> Hub<E> {
         self.send(Audience::All, None, Header { errno: 0, ..header }, sink, |_| ())
     }
 
+    /// X_XFRM: the SA type is 1 for a session that wants to be shown X_XFRM extensions, 0 for one that does not.
+    fn xfrm(&mut self, id: SessionId, header: Header, sink: &mut impl Sink) -> Result<(), Errno> {
+        if header.len != 2 || header.satype.0 > 1 {
+            return Err(Errno::EINVAL);
+        }
+        self.show_xfrm(id, header.satype.0 == 1);
+        self.send(Audience::One, Some(id), Header { errno: 0, ..header }, sink, |_| ())
+    }
+
+    fn show_xfrm(&mut self, id: SessionId, shown: bool) {
+        self.sockets.show_xfrm(id, shown);
+        self.buffer.show_xfrm(self.sockets.shows_xfrm());
+    }
+
     /// `pfkey_dump`, `pfkey_spddump`.
     fn dump(&mut self, id: SessionId, message: &Message<'_>, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
         self.event(now, sink);
@@ -386,7 +404,9 @@ impl<E: KeyEngine> Hub<E> {
             &mut self.sockets.delivery(Some(id), sink),
             |delivery| delivery.sink.may_dump(id),
             |delivery, message| {
-                if !delivery.sink.deliver_dumped(id, message) {
+                let shown = delivery.sockets.sessions.get(id).is_none_or(|socket| socket.xfrm);
+                let plain = if shown || !delivery.sockets.shows_xfrm() { None } else { without_xfrm(message) };
+                if !delivery.sink.deliver_dumped(id, plain.as_ref().map_or(message, |plain| plain.as_slice())) {
                     return false;
                 }
                 delivery.sockets.sessions.count(id, |statistics| statistics.delivered += 1);

@@ -7,8 +7,9 @@ use zeroize::Zeroize;
 use super::{Errno, Time};
 use pfkey_wire::{Header, Profile, SaType, Writer};
 
-/// Bytes that hold any message of an engine: an SA with two keys of 8191 bytes and a label of 4096 is the largest.
-const BUFFER_LEN: usize = 22 * 1024;
+/// Bytes that hold any message of an engine: an SA with two keys of 8191 bytes, a label of 4096 and as many bytes of attributes is
+/// the largest.
+const BUFFER_LEN: usize = 26 * 1024;
 
 /// Who receives a message, besides promiscuous sessions, which get one extra copy of everything
 /// (af_key's `pfkey_broadcast`).
@@ -34,15 +35,24 @@ pub trait Outbox {
 
 /// Room for one message at a time. It may hold keys, and is wiped after each: by words, an eighth of the stores.
 #[derive(Debug)]
-pub struct MessageBuffer(Box<[u64]>);
+pub struct MessageBuffer {
+    words: Box<[u64]>,
+    /// Whether X_XFRM extensions are written: somebody asked for them.
+    xfrm: bool,
+}
 
 impl Default for MessageBuffer {
     fn default() -> Self {
-        Self(vec![0; BUFFER_LEN / 8].into())
+        Self { words: vec![0; BUFFER_LEN / 8].into(), xfrm: false }
     }
 }
 
 impl MessageBuffer {
+    /// Whether X_XFRM extensions are written; they are not unless this is called.
+    pub const fn show_xfrm(&mut self, shown: bool) {
+        self.xfrm = shown;
+    }
+
     /// Lends a writer for a message with this header, and the message to `take`.
     ///
     /// # Errors
@@ -53,13 +63,16 @@ impl MessageBuffer {
         write: impl FnOnce(&mut Writer<'_>),
         take: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Errno> {
-        let mut writer = Writer::new(self.0.as_mut_bytes(), header, Profile::Linux);
+        let mut writer = Writer::new(self.words.as_mut_bytes(), header, Profile::Linux);
+        if !self.xfrm {
+            writer.omit_xfrm();
+        }
         write(&mut writer);
         let (taken, len) = match writer.finish() {
             Ok(message) => (Ok(take(message)), message.len()),
             Err(_) => (Err(Errno::ENOBUFS), BUFFER_LEN),
         };
-        if let Some(used) = self.0.get_mut(..len / 8) {
+        if let Some(used) = self.words.get_mut(..len / 8) {
             used.zeroize();
         }
         taken

@@ -11,6 +11,8 @@ pub struct SessionState {
     pub registered: u16,
     /// It gets a copy of every message.
     pub promiscuous: bool,
+    /// It is shown X_XFRM extensions.
+    pub xfrm: bool,
     /// `sadb_msg_pid` of what it sent last.
     pub pid: u32,
     /// The request of its running dump.
@@ -26,6 +28,7 @@ impl SessionState {
             MessageType::REGISTER => self.registered |= registration(request.satype),
             // The short form; the long one carries a message.
             MessageType::X_PROMISC if request.len == 2 => self.promiscuous = request.satype.0 == 1,
+            MessageType::X_XFRM => self.xfrm = request.satype.0 == 1,
             _ => {}
         }
         self

@@ -1,18 +1,21 @@
 //! Who receives what: the PF_KEY sockets of a hub, with what they registered for (af_key's `pfkey_broadcast`).
 
-use zerocopy::IntoBytes as _;
+use zerocopy::{FromBytes as _, IntoBytes as _};
 use zeroize::Zeroizing;
 
 use super::dump::DumpRun;
 use super::sessions::Sessions;
 use super::{Audience, Dialect, Outbox, PromiscuousCopy, SessionId, Sink};
-use pfkey_wire::{Header, MessageType, SaType};
+use pfkey_wire::layout::SadbExt;
+use pfkey_wire::{ExtensionType, HEADER_LEN, Header, MessageType, SaType};
 
 /// An open PF_KEY socket.
 pub(super) struct Socket<D> {
     /// Bit n: registered for SA type n.
     pub registered: u16,
     pub promiscuous: bool,
+    /// It is shown X_XFRM extensions.
+    pub xfrm: bool,
     /// `sadb_msg_pid` of what it sent last.
     pub pid: u32,
     pub dump: Option<Box<DumpRun<D>>>,
@@ -26,6 +29,8 @@ pub(super) struct Sockets<D> {
     registered: usize,
     /// How many are promiscuous; if none is, an answer to one concerns no other.
     promiscuous: usize,
+    /// How many are shown X_XFRM extensions; if none is, no message has one but what clients send.
+    xfrm: usize,
 }
 
 /// The bit of a registration.
@@ -35,17 +40,18 @@ pub(super) fn registration(satype: SaType) -> u16 {
 
 impl<D> Sockets<D> {
     pub(super) fn new(dialect: &'static Dialect) -> Self {
-        Self { sessions: Sessions::default(), dialect, registered: 0, promiscuous: 0 }
+        Self { sessions: Sessions::default(), dialect, registered: 0, promiscuous: 0, xfrm: 0 }
     }
 
     pub(super) fn open(&mut self) -> SessionId {
-        self.sessions.open(Socket { registered: 0, promiscuous: false, pid: 0, dump: None })
+        self.sessions.open(Socket { registered: 0, promiscuous: false, xfrm: false, pid: 0, dump: None })
     }
 
     pub(super) fn close(&mut self, id: SessionId) -> Option<Socket<D>> {
         let socket = self.sessions.close(id)?;
         self.registered -= usize::from(socket.registered != 0);
         self.promiscuous -= usize::from(socket.promiscuous);
+        self.xfrm -= usize::from(socket.xfrm);
         Some(socket)
     }
 
@@ -66,6 +72,19 @@ impl<D> Sockets<D> {
         self.promiscuous -= usize::from(socket.promiscuous);
         self.promiscuous += usize::from(promiscuous);
         socket.promiscuous = promiscuous;
+    }
+
+    /// Whether any is shown X_XFRM extensions.
+    pub(super) const fn shows_xfrm(&self) -> bool {
+        self.xfrm != 0
+    }
+
+    /// Shows a socket X_XFRM extensions, or none.
+    pub(super) fn show_xfrm(&mut self, id: SessionId, shown: bool) {
+        let Some(socket) = self.sessions.get_mut(id) else { return };
+        self.xfrm -= usize::from(socket.xfrm);
+        self.xfrm += usize::from(shown);
+        socket.xfrm = shown;
     }
 
     /// Hands messages to the sockets, on behalf of one of them or of nobody.
@@ -89,17 +108,24 @@ impl<D, S: Sink> Delivery<'_, D, S> {
     /// `pfkey_broadcast`: promiscuous copies and everyone in the audience but `one`, newest session first; `one`
     /// last. Returns the number of sessions that took the message.
     pub(super) fn broadcast(&mut self, audience: Audience, one: Option<SessionId>, message: &[u8]) -> usize {
-        let Sockets { sessions, dialect, promiscuous, .. } = &mut *self.sockets;
+        let Sockets { sessions, dialect, promiscuous, xfrm, .. } = &mut *self.sockets;
         let anybody = *promiscuous != 0;
+        // What a client sent may have an extension that nobody asked for.
+        let plain = if *xfrm != 0 || anybody { without_xfrm(message) } else { None };
+        let plain = plain.as_ref().map_or(message, |plain| plain.as_slice());
         let wraps = anybody && dialect.promiscuous_copy == PromiscuousCopy::Wrapped;
-        let wrapped = if wraps { wrap(message) } else { None };
-        let copy = wrapped.as_ref().map_or(message, |wrapped| wrapped.as_slice());
+        let wrapped = [plain, message].map(|message| if wraps { wrap(message) } else { None });
+        let copy = |shown: bool| {
+            let wrapped = wrapped.get(usize::from(shown)).and_then(Option::as_ref);
+            wrapped.map_or(if shown { message } else { plain }, |wrapped| wrapped.as_slice())
+        };
+        let whole = |shown: bool| if shown { message } else { plain };
         let nobody_else = matches!(audience, Audience::One | Audience::Promiscuous) && !anybody;
         let others = if nobody_else { None } else { Some(sessions.iter_mut().rev()) };
         let mut takers = 0;
         for (id, session) in others.into_iter().flatten() {
             if session.state.promiscuous {
-                session.deliver_copy(id, copy, self.sink);
+                session.deliver_copy(id, copy(session.state.xfrm), self.sink);
             }
             let registered = session.state.registered;
             let hears = match audience {
@@ -109,11 +135,12 @@ impl<D, S: Sink> Delivery<'_, D, S> {
                 Audience::One | Audience::Promiscuous => false,
             };
             if hears && one != Some(id) {
-                takers += usize::from(session.deliver(id, message, self.sink));
+                takers += usize::from(session.deliver(id, whole(session.state.xfrm), self.sink));
             }
         }
         if let Some(id) = one {
-            takers += usize::from(sessions.deliver(id, message, self.sink));
+            let shown = sessions.get(id).is_some_and(|socket| socket.xfrm);
+            takers += usize::from(sessions.deliver(id, whole(shown), self.sink));
         }
         takers
     }
@@ -123,6 +150,22 @@ impl<D, S: Sink> Outbox for Delivery<'_, D, S> {
     fn deliver(&mut self, audience: Audience, message: &[u8]) -> usize {
         let one = if audience == Audience::One { self.requester } else { None };
         self.broadcast(audience, one, message)
+    }
+}
+
+/// A message without its X_XFRM extension; `None` if it has none.
+pub(super) fn without_xfrm(message: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let (mut before, mut rest) = (HEADER_LEN, message.get(HEADER_LEN..)?);
+    loop {
+        let (head, _) = SadbExt::read_from_prefix(rest).ok()?;
+        let len = usize::from(head.len.get()) * 8;
+        let after = rest.get(len..).filter(|_| len != 0)?;
+        if head.ext_type.get() == ExtensionType::X_XFRM.0 {
+            let (extensions, header) = (message.get(HEADER_LEN..before)?, Header::read(message)?);
+            let len = u16::try_from((before + after.len()) / 8).ok()?;
+            return Some(Zeroizing::new([Header { len, ..header }.to_layout().as_bytes(), extensions, after].concat()));
+        }
+        (before, rest) = (before + len, after);
     }
 }
 

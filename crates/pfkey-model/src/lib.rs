@@ -29,6 +29,7 @@ pub mod request;
 pub mod sa;
 pub mod template;
 pub mod view;
+pub mod xfrm;
 
 /// The example of README.md is tested, too.
 #[cfg(doctest)]

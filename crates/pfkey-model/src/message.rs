@@ -114,6 +114,7 @@ pub fn write_sa(writer: &mut Writer<'_>, sa: &Sa, part: Part) {
     if let Some(label) = &sa.label {
         writer.sec_ctx(SecurityLabel::DOI, SecurityLabel::ALG, &label.text);
     }
+    sa.xfrm.write(writer);
 }
 
 /// An SA's selector as Linux shows it: the empty one if it has none, and its source as an address of the SA's family.
@@ -152,6 +153,7 @@ pub fn write_policy(writer: &mut Writer<'_>, policy: &Policy) {
     if let Some(label) = &policy.label {
         writer.sec_ctx(SecurityLabel::DOI, SecurityLabel::ALG, &label.text);
     }
+    policy.xfrm.write(writer);
 }
 
 /// Writes at most six requests. Returns the bytes used.

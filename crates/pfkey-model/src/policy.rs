@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use zerocopy::FromBytes as _;
 
 use super::sa::{Limits, SecurityLabel, Selector, Usage, reached_at};
+use super::xfrm::Xfrm;
 pub use crate::template::{MANUAL_REQID_MAX, MAX_TEMPLATES, Template, ends, parse_requests};
 use pfkey_wire::layout::SadbXPolicy;
 use pfkey_wire::{Ends, Errno, Mode, PolicyDirection, PolicyType};
@@ -21,12 +22,14 @@ pub struct Policy {
     pub priority: u32,
     /// Discard.
     pub block: bool,
-    /// Covers ICMP errors about packets that it covers as well (`XFRM_POLICY_ICMP`). PF_KEY's messages do not contain it.
+    /// Covers ICMP errors about packets that it covers as well (`XFRM_POLICY_ICMP`).
     pub icmp: bool,
     /// Which packets; addresses as given, host bits included.
     pub selector: Selector,
     /// Its security label.
     pub label: Option<SecurityLabel>,
+    /// What XFRM has of it beyond PF_KEY.
+    pub xfrm: Xfrm,
     /// The SAs that its packets need.
     pub templates: Vec<Template>,
     /// Hard limits; only the times count.
@@ -50,7 +53,7 @@ impl Policy {
 
     /// One without a direction that takes the packets of a selector and lets them pass.
     #[must_use]
-    pub const fn of(selector: Selector) -> Self {
+    pub fn of(selector: Selector) -> Self {
         Self {
             id: 0,
             dir: PolicyDirection::ANY,
@@ -59,6 +62,7 @@ impl Policy {
             icmp: false,
             selector,
             label: None,
+            xfrm: Xfrm::default(),
             templates: Vec::new(),
             hard: Limits::NONE,
             soft: Limits::NONE,

@@ -1,7 +1,9 @@
 //! The parts of requests: SAs, names, selectors, with af_key's checks in af_key's order.
 
 use super::sa::{Encap, Key, Limits, Sa, SaId, SecurityLabel, Selector};
+use super::xfrm::Xfrm;
 use pfkey_wire::layout::{SadbLifetime, SadbSa};
+use pfkey_wire::xfrm::Carrier;
 use pfkey_wire::{
     AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol,
     Message, MessageType, Mode, Prefix, SaFlags, SaType,
@@ -29,6 +31,11 @@ pub trait Judge {
     fn label(&mut self, request: &Message<'_>) -> Result<Option<SecurityLabel>, Errno>;
     /// A reqid of its own for a template of level unique (`gen_reqid`).
     fn new_reqid(&mut self) -> Option<u32>;
+    /// Whether an attribute of XFRM's can be used.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP: it cannot.
+    fn attribute(&mut self, number: u16) -> Result<(), Errno>;
     /// The request is an ADD or UPDATE (`pfkey_msg2xfrm_state`).
     fn requested(&mut self) {}
     /// The request has what an SA needs, so that Linux allocates one (`xfrm_state_alloc`). Algorithms, mode and label are
@@ -159,6 +166,7 @@ pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa,
             dport: request.nat_t_port(Ext::X_NAT_T_DPORT).unwrap_or(0),
         });
     }
+    sa.xfrm = Xfrm::read(request, Carrier::Sa, judge)?;
     sa.seq = header.seq;
     Ok(sa)
 }
@@ -167,11 +175,12 @@ pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa,
 ///
 /// # Errors
 /// EINVAL where it is missing, ESRCH for an SA type that has no SAs.
-pub fn sa_id(request: &Message<'_>) -> Result<SaId, Errno> {
+pub fn sa_id(request: &Message<'_>, judge: &mut impl Judge) -> Result<SaId, Errno> {
     let ext = request.sa().ok_or(Errno::EINVAL)?;
     let dst = ends(request)?.dst();
     let proto = request.header().satype.protocol().ok_or(Errno::ESRCH)?;
-    Ok(SaId { dst, spi: ext.spi.get(), proto })
+    let mark = Xfrm::read(request, Carrier::SaName, judge)?.mark().masked();
+    Ok(SaId { mark, ..SaId::new(dst, ext.spi.get(), proto) })
 }
 
 /// The selector of an SPD request: prefixes and ports as given, the destination's protocol.

@@ -4,6 +4,8 @@ use super::migrate::{Migration, read_migration};
 use super::policy::{Policy, parse_requests};
 use super::read::{Judge, ends, is_of_socket, limits, mode, sa, sa_id, selector};
 use super::sa::{Sa, SaId, SecurityLabel, Selector};
+use super::xfrm::Xfrm;
+use pfkey_wire::xfrm::{Carrier, FLAG_POLICY_ICMP, Mark};
 use pfkey_wire::{
     Ends, Errno, ExtensionType as Ext, IpsecProtocol, Message, MessageType, Mode, PolicyDirection, PolicyType,
 };
@@ -32,9 +34,9 @@ pub enum Request {
     /// X_SPDDELETE.
     PolicyDelete(PolicyName),
     /// X_SPDDELETE2.
-    PolicyDeleteById(u32),
+    PolicyDeleteById(PolicyId),
     /// X_SPDGET.
-    PolicyGet(u32),
+    PolicyGet(PolicyId),
     /// X_SPDFLUSH.
     PolicyFlush,
     /// X_MIGRATE.
@@ -57,7 +59,7 @@ pub const fn is_change(msg_type: MessageType) -> bool {
 }
 
 /// A GETSPI.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct GetSpi {
     /// Source and destination.
     pub ends: Ends,
@@ -70,6 +72,33 @@ pub struct GetSpi {
     /// The SPIs to choose from, in host byte order, both ends included. Not checked: af_key looks at them when the larval is
     /// there already, which stays.
     pub range: (u32, u32),
+    /// What XFRM has beyond PF_KEY.
+    pub xfrm: Xfrm,
+}
+
+/// A policy by its number. It is found only together with its mark and its XFRM interface (`xfrm_policy_byid`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyId {
+    /// `sadb_x_policy_id`.
+    pub id: u32,
+    /// Its mark.
+    pub mark: Mark,
+    /// Its XFRM interface, 0 = none.
+    pub if_id: u32,
+}
+
+impl PolicyId {
+    /// Whether a policy with this number is the one.
+    #[must_use]
+    pub fn is_of(&self, policy: &Policy) -> bool {
+        (self.mark, self.if_id) == (policy.xfrm.mark(), policy.xfrm.if_id())
+    }
+
+    /// The number of a policy, which Linux names by it.
+    #[must_use]
+    pub fn of(policy: &Policy) -> Self {
+        Self { id: policy.id, mark: policy.xfrm.mark(), if_id: policy.xfrm.if_id() }
+    }
 }
 
 /// The name of a policy.
@@ -81,6 +110,10 @@ pub struct PolicyName {
     pub selector: Selector,
     /// Its security label.
     pub label: Option<SecurityLabel>,
+    /// Its mark.
+    pub mark: Mark,
+    /// Its XFRM interface, 0 = none.
+    pub if_id: u32,
 }
 
 impl Request {
@@ -89,19 +122,20 @@ impl Request {
     /// # Errors
     /// Those of the error report; EOPNOTSUPP for a message that is none.
     pub fn read(message: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Self, Errno> {
+        refuse_xfrm(message)?;
         Ok(match message.header().msg_type {
-            MessageType::GETSPI => Self::GetSpi(GetSpi::read(message)?),
+            MessageType::GETSPI => Self::GetSpi(GetSpi::read(message, judge)?),
             MessageType::ADD => Self::Add(sa(message, now, judge)?),
             MessageType::UPDATE => Self::Update(sa(message, now, judge)?),
-            MessageType::DELETE => Self::Delete(sa_id(message)?),
-            MessageType::GET => Self::Get(sa_id(message)?),
+            MessageType::DELETE => Self::Delete(sa_id(message, judge)?),
+            MessageType::GET => Self::Get(sa_id(message, judge)?),
             MessageType::ACQUIRE => Self::GiveUp(given_up(message)?),
             MessageType::FLUSH => Self::Flush(message.header().satype.protocol().ok_or(Errno::EINVAL)?),
             MessageType::X_SPDADD | MessageType::X_SPDSETIDX => Self::PolicyAdd(policy(message, judge)?),
             MessageType::X_SPDUPDATE => Self::PolicyUpdate(policy(message, judge)?),
             MessageType::X_SPDDELETE => Self::PolicyDelete(PolicyName::read(message, judge)?),
-            MessageType::X_SPDDELETE2 => Self::PolicyDeleteById(policy_id(message)?),
-            MessageType::X_SPDGET => Self::PolicyGet(policy_id(message)?),
+            MessageType::X_SPDDELETE2 => Self::PolicyDeleteById(policy_id(message, judge)?),
+            MessageType::X_SPDGET => Self::PolicyGet(policy_id(message, judge)?),
             MessageType::X_SPDFLUSH => Self::PolicyFlush,
             MessageType::X_MIGRATE => Self::Migrate(read_migration(message)?),
             _ => return Err(Errno::EOPNOTSUPP),
@@ -111,12 +145,12 @@ impl Request {
 
 impl GetSpi {
     /// `pfkey_getspi`, up to the larval.
-    fn read(message: &Message<'_>) -> Result<Self, Errno> {
+    fn read(message: &Message<'_>, judge: &mut impl Judge) -> Result<Self, Errno> {
         let ends = ends(message)?;
         let proto = message.header().satype.protocol().ok_or(Errno::EINVAL)?;
         let (mode, reqid) = mode(message)?;
         let range = message.spirange().map_or((0x100, 0x0fff_ffff), |r| (r.min.get(), r.max.get()));
-        Ok(Self { ends, proto, mode, reqid, range })
+        Ok(Self { ends, proto, mode, reqid, range, xfrm: Xfrm::read(message, Carrier::Sa, judge)? })
     }
 }
 
@@ -143,8 +177,11 @@ fn policy(message: &Message<'_>, judge: &mut impl Judge) -> Result<Policy, Errno
         PolicyType::IPSEC => parse_requests(requests, dir, nowhere, |_| judge.new_reqid())?,
         _ => Vec::new(),
     };
+    let xfrm = Xfrm::read(message, Carrier::Policy, judge)?;
     Ok(Policy {
         dir,
+        icmp: xfrm.flags() & FLAG_POLICY_ICMP != 0,
+        xfrm,
         priority: ext.priority.get(),
         block: policy_type == PolicyType::DISCARD,
         label,
@@ -159,7 +196,13 @@ impl PolicyName {
     /// The name of a policy.
     #[must_use]
     pub fn of(policy: &Policy) -> Self {
-        Self { dir: policy.dir, selector: policy.selector, label: policy.label.clone() }
+        Self {
+            dir: policy.dir,
+            selector: policy.selector,
+            label: policy.label.clone(),
+            mark: policy.xfrm.mark(),
+            if_id: policy.xfrm.if_id(),
+        }
     }
 
     /// `pfkey_spddelete`.
@@ -169,12 +212,34 @@ impl PolicyName {
         if !dir.is_in_spd() {
             return Err(Errno::EINVAL);
         }
-        Ok(Self { dir, selector, label: judge.label(message)? })
+        let label = judge.label(message)?;
+        let xfrm = Xfrm::read(message, Carrier::PolicyName, judge)?;
+        Ok(Self { dir, selector, label, mark: xfrm.mark(), if_id: xfrm.if_id() })
     }
 }
 
 /// The policy that an SPDGET or SPDDELETE2 is about (`pfkey_spdget`); a socket's is none.
-fn policy_id(message: &Message<'_>) -> Result<u32, Errno> {
+fn policy_id(message: &Message<'_>, judge: &mut impl Judge) -> Result<PolicyId, Errno> {
     let id = message.policy().ok_or(Errno::EINVAL)?.0.id.get();
-    if is_of_socket(id) { Err(Errno::EINVAL) } else { Ok(id) }
+    if is_of_socket(id) {
+        return Err(Errno::EINVAL);
+    }
+    let xfrm = Xfrm::read(message, Carrier::PolicyName, judge)?;
+    Ok(PolicyId { id, mark: xfrm.mark(), if_id: xfrm.if_id() })
+}
+
+/// An extension that would be passed over: who sends it believes that only SAs and policies of a mark or an interface are meant.
+///
+/// # Errors
+/// EOPNOTSUPP.
+pub fn refuse_xfrm(message: &Message<'_>) -> Result<(), Errno> {
+    let passes_over = matches!(
+        message.header().msg_type,
+        MessageType::FLUSH
+            | MessageType::X_SPDFLUSH
+            | MessageType::DUMP
+            | MessageType::X_SPDDUMP
+            | MessageType::X_MIGRATE
+    );
+    if passes_over && message.has(Ext::X_XFRM) { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
+use super::xfrm::Xfrm;
 use pfkey_wire::address::hash_address;
 use pfkey_wire::algorithm::{AEAD, AUTH, COMPRESS, ENCRYPT, by_id};
 use pfkey_wire::{
@@ -21,8 +22,19 @@ pub struct SaId {
     pub spi: u32,
     /// AH, ESP, IPComp, or any for a larval of no protocol.
     pub proto: IpsecProtocol,
+    /// The bits of its mark that count, 0 for an SA without a mark.
+    pub mark: u32,
 }
 
+impl SaId {
+    /// The name of one without a mark.
+    #[must_use]
+    pub const fn new(dst: IpAddr, spi: u32, proto: IpsecProtocol) -> Self {
+        Self { dst, spi, proto, mark: 0 }
+    }
+}
+
+/// Without the mark: which SA has it, masks decide ([`Sa::is_named`]).
 impl Hash for SaId {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -135,8 +147,8 @@ impl Usage {
     }
 }
 
-/// The fields of a packet that selectors look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The fields of a packet that selectors, marks and XFRM interfaces look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// Source and destination.
     pub ends: Ends,
@@ -146,6 +158,27 @@ pub struct Flow {
     pub sport: u16,
     /// Destination port in host byte order (for ICMP the code).
     pub dport: u16,
+    /// The packet's mark (`SO_MARK`).
+    pub mark: u32,
+    /// The XFRM interface that it leaves through, 0 = another one.
+    pub if_id: u32,
+}
+
+impl Flow {
+    /// A packet without a mark and without an XFRM interface.
+    #[must_use]
+    pub const fn new(ends: Ends, proto: u8, sport: u16, dport: u16) -> Self {
+        Self { ends, proto, sport, dport, mark: 0, if_id: 0 }
+    }
+}
+
+impl Hash for Flow {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.ends.hash(state);
+        state.write_u64(u64::from(self.proto) << 32 | u64::from(self.sport) << 16 | u64::from(self.dport));
+        state.write_u64(u64::from(self.mark) << 32 | u64::from(self.if_id));
+    }
 }
 
 /// The packets that a policy or an SA covers. Host bits of its prefixes are kept: selectors that differ in them are
@@ -309,6 +342,8 @@ pub struct Sa {
     pub carried: Box<[u8]>,
     /// Its security label.
     pub label: Option<SecurityLabel>,
+    /// What XFRM has of it beyond PF_KEY.
+    pub xfrm: Xfrm,
     /// The sequence number that ties it to an ACQUIRE or a request.
     pub seq: u32,
 }
@@ -357,14 +392,21 @@ impl Sa {
             encap: None,
             carried: Box::default(),
             label: None,
+            xfrm: Xfrm::default(),
             seq: 0,
         }
     }
 
     /// Its name.
     #[must_use]
-    pub const fn id(&self) -> SaId {
-        SaId { dst: self.ends.dst(), spi: self.spi, proto: self.proto }
+    pub fn id(&self) -> SaId {
+        SaId { mark: self.xfrm.mark().masked(), ..SaId::new(self.ends.dst(), self.spi, self.proto) }
+    }
+
+    /// Whether a look-up by a name finds it (`__xfrm_state_lookup`): one with a mark only where the mark is its own.
+    #[must_use]
+    pub fn is_named(&self, id: &SaId) -> bool {
+        (self.ends.dst(), self.spi, self.proto) == (id.dst, id.spi, id.proto) && self.xfrm.mark().covers(id.mark)
     }
 
     /// Whether it takes IPv6 packets: its selector's family, and without one its own (`pfkey_msg2xfrm_state`).

@@ -3,7 +3,9 @@
 use super::policy::{MAX_TEMPLATES, Policy, Template, parse_requests};
 use super::read::{is_of_socket, limits, selector};
 use super::sa::{Encap, Key, Limits, Sa, SaId, SecurityLabel, Selector, State, Usage};
+use super::xfrm::{Xfrm, XfrmView};
 use pfkey_wire::layout::SadbLifetime;
+use pfkey_wire::xfrm::FLAG_POLICY_ICMP;
 use pfkey_wire::{
     AuthAlgorithm, EncryptAlgorithm, Ends, ExtensionType as Ext, IpsecProtocol, Message, Mode, PolicyDirection,
     PolicyType, Prefix, SaFlags, SaState, SaType,
@@ -51,6 +53,8 @@ pub struct SaView<'a> {
     pub encap: Option<Encap>,
     /// Its security label, the NUL included.
     pub label: Option<&'a [u8]>,
+    /// What XFRM has of it beyond PF_KEY.
+    pub xfrm: XfrmView<'a>,
     /// The sequence number under which the kernel has it; 0 in a message.
     pub seq: u32,
 }
@@ -93,6 +97,7 @@ impl<'a> SaView<'a> {
             selector: None,
             encap: None,
             label: None,
+            xfrm: XfrmView::default(),
             seq: 0,
         }
     }
@@ -127,14 +132,15 @@ impl<'a> SaView<'a> {
                 dport: message.nat_t_port(Ext::X_NAT_T_DPORT).unwrap_or(0),
             }),
             label: message.sec_ctx().map(|(_, text)| text),
+            xfrm: XfrmView::of_message(message),
             ..Self::new(ends, sa.spi.get(), message.header().satype.protocol()?)
         })
     }
 
     /// Its name.
     #[must_use]
-    pub const fn id(&self) -> SaId {
-        SaId { dst: self.ends.dst(), spi: self.spi, proto: self.proto }
+    pub fn id(&self) -> SaId {
+        SaId { mark: self.xfrm.mark().masked(), ..SaId::new(self.ends.dst(), self.spi, self.proto) }
     }
 
     /// `sadb_msg_satype`.
@@ -163,6 +169,7 @@ impl From<&SaView<'_>> for Sa {
             selector: view.selector,
             encap: view.encap,
             label: view.label.map(|text| SecurityLabel { text: text.into() }),
+            xfrm: Xfrm::from(&view.xfrm),
             seq: view.seq,
             ..Self::new(view.ends, view.spi, view.proto, 0)
         }
@@ -183,12 +190,14 @@ pub struct PolicyView<'a> {
     pub priority: u32,
     /// Discard.
     pub block: bool,
-    /// Takes ICMP errors about packets that it covers as well. A message does not say so.
+    /// Takes ICMP errors about packets that it covers as well.
     pub icmp: bool,
     /// Which packets.
     pub selector: Selector,
     /// Its security label, the NUL included.
     pub label: Option<&'a [u8]>,
+    /// What XFRM has of it beyond PF_KEY.
+    pub xfrm: XfrmView<'a>,
     /// The SAs that it needs.
     pub templates: Templates,
     /// Hard limits.
@@ -214,14 +223,16 @@ impl<'a> PolicyView<'a> {
         let parsed = parse_requests(requests, PolicyDirection::INBOUND, nowhere, Some).ok()?;
         let mut templates = Templates::default();
         templates.iter_mut().zip(parsed).for_each(|(place, template)| *place = Some(template));
+        let xfrm = XfrmView::of_message(message);
         Some(Self {
             id: ext.id.get(),
             dir: PolicyDirection(ext.dir),
             priority: ext.priority.get(),
             block: PolicyType(ext.policy_type.get()) == PolicyType::DISCARD,
-            icmp: false,
+            icmp: xfrm.flags & FLAG_POLICY_ICMP != 0,
             selector,
             label: message.sec_ctx().map(|(_, text)| text),
+            xfrm,
             templates,
             hard: limits(message.lifetime(Ext::LIFETIME_HARD)),
             soft: limits(message.lifetime(Ext::LIFETIME_SOFT)),
@@ -239,6 +250,7 @@ impl From<&PolicyView<'_>> for Policy {
             block: view.block,
             icmp: view.icmp,
             label: view.label.map(|text| SecurityLabel { text: text.into() }),
+            xfrm: Xfrm::from(&view.xfrm),
             templates: view.templates.iter().copied().flatten().collect(),
             hard: view.hard,
             soft: view.soft,

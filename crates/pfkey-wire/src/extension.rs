@@ -15,6 +15,8 @@ pub enum Body {
     Key,
     /// A label of the length in `struct sadb_x_sec_ctx` (`verify_sec_ctx_len`).
     SecurityContext,
+    /// Netlink attributes behind `struct sadb_x_xfrm`, up to the end.
+    Attributes,
 }
 
 /// An extension type.
@@ -81,6 +83,8 @@ extensions! {
     X_SEC_CTX = 24: SadbXSecCtx as "sadb_x_sec_ctx", SecurityContext, "security label";
     X_KMADDRESS = 25: SadbXKmaddress as "sadb_x_kmaddress", Any, "key managers' addresses";
     X_FILTER = 26: SadbXFilter as "sadb_x_filter", Any, "which SAs a dump shows";
+    // This library's own, where no implementation of PF_KEY has numbers (docs/numbers.md).
+    X_XFRM = 240: SadbXXfrm as "sadb_x_xfrm", Attributes, "what XFRM has beyond PF_KEY";
 }
 
 /// For each number the place of its row, counted from 1; 0 = none.

@@ -71,7 +71,7 @@ impl Header {
         if header.reserved != 0 {
             return at(6, Rule::Reserved(header.reserved));
         }
-        if header.msg_type == MessageType::RESERVED || header.msg_type.0 > profile.max_message_type() {
+        if !profile.has_message_type(header.msg_type.0) {
             return at(1, Rule::MessageType(header.msg_type.0));
         }
         // Up to seven stray bytes at the end are ignored.

@@ -332,6 +332,19 @@ layouts! {
         /// 0.
         reserved: U32,
     }
+    /// `struct sadb_x_xfrm` of this library's: XFRM's attributes follow, see [`super::xfrm`].
+    SadbXXfrm: 8 {
+        /// Units of 8 bytes.
+        len: U16,
+        /// The extension's type.
+        exttype: U16,
+        /// `XFRM_STATE_*` that `sadb_sa_flags` lacks, or `XFRM_POLICY_*`.
+        flags: u8,
+        /// [`super::xfrm::OPTION_PROPOSE`], [`super::xfrm::OPTION_PARTIAL`].
+        options: u8,
+        /// 0.
+        reserved: U16,
+    }
     /// `struct sadb_x_filter`.
     SadbXFilter: 40 {
         /// Units of 8 bytes.

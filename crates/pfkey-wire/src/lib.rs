@@ -44,6 +44,7 @@ pub mod number;
 mod profile;
 pub mod sockaddr;
 mod writer;
+pub mod xfrm;
 
 pub use address::{Ends, Prefix};
 pub use algorithm::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm};

@@ -6,6 +6,7 @@ use super::extension::Body;
 use super::layout::*;
 use super::profile::SLOTS;
 use super::sockaddr::{self, Sockaddr, sockaddr_len};
+use super::xfrm::{Attributes, Said};
 use super::{ExtensionType, HEADER_LEN, Header, Profile, Rule, WireError, round8};
 
 /// One extension of a message. `Debug` shows no contents: they may be a key.
@@ -237,6 +238,14 @@ impl<'a> Message<'a> {
         self.extension(ExtensionType::X_KMPRIVATE)?.bytes.get(8..)
     }
 
+    /// What XFRM has beyond PF_KEY; nothing without the extension.
+    #[must_use]
+    pub fn xfrm(&self) -> Said<'a> {
+        let read = |ext: Extension<'a>| SadbXXfrm::read_from_prefix(ext.bytes).ok();
+        let said = self.extension(ExtensionType::X_XFRM).and_then(read);
+        said.map_or_else(Said::default, |(fixed, rest)| Said { fixed, attributes: Attributes(rest) })
+    }
+
     /// The bytes behind `struct sadb_x_kmaddress`: two sockaddrs back to back, unchecked.
     #[must_use]
     pub fn kmaddress(&self) -> Option<&'a [u8]> {
@@ -302,6 +311,11 @@ fn check_body(profile: Profile, ext: Extension<'_>) -> Result<(), WireError> {
             // The kernel's limit is PAGE_SIZE.
             if len > 4096 || ext.bytes.len() != round8(8 + len) {
                 return fail(6, Rule::SecurityContext(fixed.ctx_len.get()));
+            }
+        }
+        Body::Attributes => {
+            if !Attributes(ext.bytes.get(size_of::<SadbXXfrm>()..).unwrap_or_default()).is_whole() {
+                return fail(0, Rule::Attributes(t));
             }
         }
     }

@@ -88,4 +88,21 @@ messages! {
     X_SPDDELETE2 = 22: Both, Some("pfkey_spdget"), "remove a policy by its number";
     X_NAT_T_NEW_MAPPING = 23: FromKernel, None, "the peer of an SA in UDP sends from another address or port";
     X_MIGRATE = 24: Both, Some("pfkey_migrate"), "change the addresses of SAs and policies";
+    // This library's own. On AF_KEY it is no message: `send` fails with EINVAL.
+    X_XFRM = 240: Both, None, "show X_XFRM extensions, or show none any more";
+}
+
+const IS_MESSAGE: [bool; 256] = {
+    let mut is = [false; 256];
+    let mut n = 0;
+    while n < MESSAGES.len() {
+        is[MESSAGES[n].msg_type.0 as usize] = true;
+        n += 1;
+    }
+    is
+};
+
+/// Whether a number is that of a message.
+pub(super) const fn is_message(number: u8) -> bool {
+    IS_MESSAGE[number as usize]
 }

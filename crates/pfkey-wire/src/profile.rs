@@ -3,7 +3,7 @@
 //! A profile belongs to a whole engine or socket; it is never guessed from a message.
 
 use super::extension::{self, Body, EXTENSIONS};
-use super::message_type::MESSAGES;
+use super::message_type::{self, MESSAGES};
 
 /// A dialect of PF_KEYv2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -29,6 +29,15 @@ impl Profile {
         match self {
             Self::Linux => MESSAGES[MESSAGES.len() - 1].msg_type.0,
             Self::Klips => 17,
+        }
+    }
+
+    /// Whether there is a message of a type.
+    #[must_use]
+    pub const fn has_message_type(self, msg_type: u8) -> bool {
+        match self {
+            Self::Linux => message_type::is_message(msg_type),
+            Self::Klips => msg_type != 0 && msg_type <= self.max_message_type(),
         }
     }
 

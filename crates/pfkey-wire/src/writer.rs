@@ -22,13 +22,14 @@ pub struct Writer<'b> {
     len: usize,
     profile: Profile,
     overflow: Option<usize>,
+    omits_xfrm: bool,
 }
 
 impl<'b> Writer<'b> {
     /// Starts a message; the header's length is filled in by [`Writer::finish`].
     #[must_use]
     pub fn new(buffer: &'b mut [u8], header: Header, profile: Profile) -> Self {
-        let mut writer = Self { buffer, len: 0, profile, overflow: None };
+        let mut writer = Self { buffer, len: 0, profile, overflow: None, omits_xfrm: false };
         writer.put(header.to_layout().as_bytes());
         writer
     }
@@ -209,6 +210,21 @@ impl<'b> Writer<'b> {
     /// A dump filter; its length and type are filled in.
     pub fn filter(&mut self, filter: SadbXFilter) -> &mut Self {
         self.extension(ExtensionType::X_FILTER, &filter, &[], 0)
+    }
+
+    /// What XFRM has beyond PF_KEY: flags, options, and attributes that are padded to four bytes each. Nothing is written if
+    /// the message's readers do not want it ([`Writer::omit_xfrm`]).
+    pub fn xfrm(&mut self, flags: u8, options: u8, attributes: &[u8]) -> &mut Self {
+        if self.omits_xfrm {
+            return self;
+        }
+        let fixed = SadbXXfrm { flags, options, ..Default::default() };
+        self.extension(ExtensionType::X_XFRM, &fixed, &[attributes], 0)
+    }
+
+    /// Writes no X_XFRM extension: nobody asked for them.
+    pub const fn omit_xfrm(&mut self) {
+        self.omits_xfrm = true;
     }
 
     /// Bytes as they are: an extension that the caller built. Not padded, not checked.

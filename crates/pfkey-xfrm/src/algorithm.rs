@@ -71,22 +71,31 @@ pub fn write_probe(kind: Kind, algorithm: &Algorithm, seq: u32, writer: &mut Wri
         Kind::Encrypt | Kind::Aead => 50,
         Kind::Compress => 108,
     };
-    let info = UsersaInfo {
-        id: Id { spi: 0x100.into(), proto, ..Default::default() },
-        lft: LifetimeConfig::default(),
-        family: AF_INET.into(),
-        mode: 2,
-        ..Default::default()
-    };
     let (name, bits) = (padded(algorithm.kernel), 0_u32);
-    writer.message(message::NEWSA, REQUEST | ACK, seq, 0, &info);
+    writer.message(message::NEWSA, REQUEST | ACK, seq, 0, &impossible(proto));
     match kind {
         Kind::Aead => writer.attribute(kind.attribute(), &[&name, bits.as_bytes(), icv_bits(algorithm).as_bytes()]),
         _ => writer.attribute(kind.attribute(), &[&name, bits.as_bytes()]),
     };
 }
 
-/// Bits of the integrity value of an AEAD.
+/// Asks whether the kernel knows an attribute, by an SA that cannot be: the kernel looks at attributes' lengths first.
+pub fn write_attribute_probe(number: u16, payload: &[u8], seq: u32, writer: &mut Writer) {
+    writer.message(message::NEWSA, REQUEST | ACK, seq, 0, &impossible(50)).attribute(number, &[payload]);
+}
+
+/// An SA of route optimisation (mode 2), which IPv4 has not.
+fn impossible(proto: u8) -> UsersaInfo {
+    UsersaInfo {
+        id: Id { spi: 0x100.into(), proto, ..Default::default() },
+        lft: LifetimeConfig::default(),
+        family: AF_INET.into(),
+        mode: 2,
+        ..Default::default()
+    }
+}
+
+/// Bits of an algorithm's integrity value.
 pub fn icv_bits(algorithm: &Algorithm) -> u32 {
     u32::from(algorithm.icv) * 8
 }

@@ -4,8 +4,10 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::layout::{AttributeHeader, Header, message};
+use super::layout::{Header, message};
 use pfkey_wire::Errno;
+use pfkey_wire::xfrm::AttributeHeader;
+pub use pfkey_wire::xfrm::{Attributes, round4};
 
 /// `NLM_F_REQUEST`.
 pub const REQUEST: u16 = 1;
@@ -13,11 +15,6 @@ pub const REQUEST: u16 = 1;
 pub const ACK: u16 = 4;
 /// `NLM_F_DUMP`.
 pub const DUMP: u16 = 0x300;
-
-/// Netlink pads to four bytes.
-const fn round4(n: usize) -> usize {
-    n.saturating_add(3) & !3
-}
 
 /// One or more messages under construction.
 #[derive(Default)]
@@ -172,35 +169,6 @@ pub fn split(bytes: &[u8]) -> Option<(Received<'_>, &[u8])> {
     Some((received, bytes.get(round4(len)..).unwrap_or_default()))
 }
 
-/// Attributes one after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attributes<'a>(pub &'a [u8]);
-
-impl<'a> Attributes<'a> {
-    /// The first attribute of a type.
-    pub fn payload(mut self, attr_type: u16) -> Option<&'a [u8]> {
-        self.find(|(t, _)| *t == attr_type).map(|(_, payload)| payload)
-    }
-
-    /// The first attribute of a type as a structure; `None` also where it is too short.
-    pub fn read<T: FromBytes + KnownLayout + Immutable>(self, attr_type: u16) -> Option<T> {
-        Some(T::read_from_prefix(self.payload(attr_type)?).ok()?.0)
-    }
-}
-
-impl<'a> Iterator for Attributes<'a> {
-    type Item = (u16, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (header, _) = AttributeHeader::read_from_prefix(self.0).ok()?;
-        let len = usize::from(header.len.get());
-        let payload = self.0.get(4..len)?;
-        self.0 = self.0.get(round4(len)..).unwrap_or_default();
-        // The top bits are flags (nested, byte order).
-        Some((header.attr_type.get() & 0x3fff, payload))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,10 +192,6 @@ mod tests {
 
     #[test]
     fn lengths_that_do_not_fit_end_the_reading() {
-        for len in [0_u16, 3, 9, 0xffff] {
-            let attribute = [&len.to_ne_bytes()[..], &[1, 0, 0, 0, 0, 0]].concat();
-            assert_eq!(Attributes(&attribute).next(), None, "{len}");
-        }
         for len in [0_u32, 15, 21, u32::MAX] {
             let message = [&len.to_ne_bytes()[..], &[0; 16]].concat();
             assert_eq!(split(&message), None, "{len}");

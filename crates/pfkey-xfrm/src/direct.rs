@@ -7,12 +7,12 @@ use zerocopy::IntoBytes;
 
 use super::attribute::{DUMP, REQUEST};
 use super::dump_reader::DumpReader;
-use super::layout::{AttributeHeader, Header, UsersaInfo, attribute, message};
+use super::layout::{Header, UsersaInfo, attribute, message};
 use super::netlink::Netlink;
 use super::sa::{Reading, view};
 use pfkey_model::view::SaView;
-use pfkey_wire::Errno;
-use pfkey_wire::IpsecProtocol;
+use pfkey_wire::xfrm::AttributeHeader;
+use pfkey_wire::{Errno, Extras, IpsecProtocol};
 
 /// Shows every SA of a protocol in the network namespace of a netlink socket. `None` if that cannot be
 /// done from here, and nothing was shown.
@@ -22,7 +22,7 @@ pub fn for_each_sa(
     now: Duration,
     visit: &mut dyn FnMut(&SaView<'_>) -> ControlFlow<()>,
 ) -> Option<Result<(), Errno>> {
-    let how = Reading { aeads: true, judged_at: Some(now) };
+    let how = Reading { extras: Extras { aead: true, sha256_128: false }, judged_at: Some(now) };
     let mut reader = DumpReader::start(netlink, &request(proto)).ok()?;
     loop {
         let seen = reader.next(|received| {

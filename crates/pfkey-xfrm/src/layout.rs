@@ -24,8 +24,6 @@ macro_rules! layouts {
 layouts! {
     /// `struct nlmsghdr`.
     Header: 16 { len: U32, msg_type: U16, flags: U16, seq: U32, pid: U32, }
-    /// `struct nlattr`.
-    AttributeHeader: 4 { len: U16, attr_type: U16, }
     /// `struct xfrm_selector`. The mask of a port is 0xffff, or 0 for any port.
     Selector: 56 {
         daddr: Address, saddr: Address, dport: Be16, dport_mask: Be16, sport: Be16, sport_mask: Be16, family: U16,
@@ -115,8 +113,10 @@ pub mod message {
     pub const MAPPING: u16 = 0x26;
 }
 
-/// `XFRMA_*`.
+/// `XFRMA_*`: those that PF_KEY says in another place. The others are in [`pfkey_wire::xfrm`].
 pub mod attribute {
+    pub use pfkey_wire::xfrm::attribute::ALG_AUTH_TRUNC;
+
     pub const ALG_AUTH: u16 = 1;
     pub const ALG_CRYPT: u16 = 2;
     pub const ALG_COMP: u16 = 3;
@@ -130,7 +130,6 @@ pub mod attribute {
     pub const MIGRATION: u16 = 17;
     pub const ALG_AEAD: u16 = 18;
     pub const KMADDRESS: u16 = 19;
-    pub const ALG_AUTH_TRUNC: u16 = 20;
     pub const PROTO: u16 = 25;
     pub const ADDRESS_FILTER: u16 = 26;
 }

@@ -1,8 +1,6 @@
 //! Policies and their moves between XFRM's structures and [`Policy`], [`PolicyView`] and [`Migration`].
 #![forbid(unsafe_code)]
 
-use std::net::IpAddr;
-
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::attribute::{Attributes, Writer};
@@ -15,7 +13,9 @@ use pfkey_model::migrate::{Migration, Move};
 use pfkey_model::policy::{MAX_TEMPLATES, Policy, Template};
 use pfkey_model::sa::Selector;
 use pfkey_model::view::{PolicyView, Templates};
+use pfkey_model::xfrm::XfrmView;
 use pfkey_wire::address::{family, to_xfrm, unspecified};
+use pfkey_wire::xfrm::{OPTION_PARTIAL, OPTION_PROPOSE};
 use pfkey_wire::{IpsecProtocol, Mode, PolicyDirection};
 
 /// Marks the templates that came through PF_KEY (`xfrm_user_tmpl.share`, which the kernel stores and never uses): an
@@ -37,15 +37,17 @@ pub fn userpolicy_info(policy: &Policy) -> UserpolicyInfo {
         priority: policy.priority.into(),
         dir: dir_to_xfrm(policy.dir),
         action: if policy.block { BLOCK } else { 0 },
+        flags: policy.xfrm.flags(),
         ..Default::default()
     }
 }
 
-/// Writes the templates of a policy for packets of an address's family.
-pub fn write_templates(templates: &[Template], like: IpAddr, writer: &mut Writer) {
-    let mut before = unspecified(like);
+/// Writes the templates of a policy for packets of its family.
+pub fn write_templates(policy: &Policy, writer: &mut Writer) {
+    let mut before = unspecified(policy.selector.src.address);
+    let share = if policy.xfrm.options() & OPTION_PROPOSE != 0 { 0 } else { SHARE_TAG };
     let mut list = Vec::new();
-    for template in templates {
+    for template in &policy.templates {
         // XFRM wants a template in transport mode to be of the family of what is inside it; AF_KEY does not look and
         // does not show it.
         if template.mode != Mode::TRANSPORT {
@@ -58,7 +60,7 @@ pub fn write_templates(templates: &[Template], like: IpAddr, writer: &mut Writer
             saddr: address(template.ends.src()),
             reqid: template.reqid.into(),
             mode: mode_to_xfrm(template.mode),
-            share: SHARE_TAG,
+            share,
             optional: template.optional.into(),
             // All algorithms. None would make inbound checks fail; AF_KEY has a flag of its own for that.
             aalgos: u32::MAX.into(),
@@ -106,9 +108,14 @@ pub fn view<'a>(info: &UserpolicyInfo, attributes: Attributes<'a>) -> Option<Pol
     }
     let (hard, soft) = limits_from_xfrm(&info.lft);
     let mut list = Templates::default();
+    let (mut ours, mut theirs, mut partial) = (false, false, is_partial(info));
     for (place, tmpl) in list.iter_mut().zip(templates(attributes)) {
         *place = Some(template(&tmpl)?);
+        (ours, theirs) = (ours || tmpl.share == SHARE_TAG, theirs || tmpl.share == 0);
+        partial |= !matches!(tmpl.share, 0 | SHARE_TAG) || is_partial_template(&tmpl);
     }
+    partial |= ours && theirs;
+    let option = |is: bool, option: u8| if is { option } else { 0 };
     Some(PolicyView {
         id: info.index.get(),
         dir: PolicyDirection(info.dir.checked_add(1)?),
@@ -117,11 +124,31 @@ pub fn view<'a>(info: &UserpolicyInfo, attributes: Attributes<'a>) -> Option<Pol
         icmp: info.flags & ICMP != 0,
         selector: selector_from_xfrm(&info.sel)?,
         label: label(attributes),
+        xfrm: XfrmView {
+            flags: info.flags,
+            options: option(theirs, OPTION_PROPOSE) | option(partial, OPTION_PARTIAL),
+            icv_bits: None,
+            attributes,
+        },
         templates: list,
         hard,
         soft,
         usage: usage(&info.curlft),
     })
+}
+
+/// Whether PF_KEY cannot say all of a policy: the interface of its packets, a user, ports by mask.
+fn is_partial(info: &UserpolicyInfo) -> bool {
+    let sel = &info.sel;
+    let is_plain = |port: u16, mask: u16| mask == if port == 0 { 0 } else { u16::MAX };
+    let ports = is_plain(sel.sport.get(), sel.sport_mask.get()) && is_plain(sel.dport.get(), sel.dport_mask.get());
+    !ports || (sel.ifindex.get(), sel.user.get(), info.share) != (0, 0, 0)
+}
+
+/// Whether PF_KEY cannot say all of a template: an SPI, some algorithms only.
+fn is_partial_template(tmpl: &UserTmpl) -> bool {
+    let all = u32::MAX;
+    tmpl.id.spi.get() != 0 || (tmpl.aalgos.get(), tmpl.ealgos.get(), tmpl.calgos.get()) != (all, all, all)
 }
 
 /// [`view`], as a copy.

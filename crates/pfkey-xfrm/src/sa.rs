@@ -7,15 +7,17 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::algorithm::{Kind, icv_bits, padded};
 use super::attribute::{Attributes, Writer};
-use super::layout::{ALGORITHM_NAME, EncapTmpl, Id, UsersaId, UsersaInfo, attribute};
+use super::layout::{ALGORITHM_NAME, EncapTmpl, Id, Selector as XfrmSelector, UsersaId, UsersaInfo, attribute};
 use super::value::{
     ends_from_xfrm, label, limits_from_xfrm, limits_to_xfrm, mode_from_xfrm, mode_to_xfrm, selector_from_xfrm,
-    selector_in_family, selector_to_xfrm, usage, write_label,
+    selector_in_family, selector_to_xfrm, usage, write_label, write_xfrm,
 };
 use pfkey_model::sa::{Encap, Key, Limits, Sa, SaId, State, Usage};
 use pfkey_model::view::{KeyView, SaView};
+use pfkey_model::xfrm::XfrmView;
 use pfkey_wire::address::{family, to_xfrm};
 use pfkey_wire::algorithm::Algorithm;
+use pfkey_wire::xfrm::{OPTION_PARTIAL, PF_KEYS_FLAGS};
 use pfkey_wire::{AuthAlgorithm, EncryptAlgorithm, Extras, IpsecProtocol, Message, SaFlags};
 
 /// `XFRM_STATE_*` flags that PF_KEY has names for.
@@ -53,7 +55,7 @@ pub fn usersa_info(sa: &Sa) -> UsersaInfo {
         family: family(sa.ends.dst()).into(),
         mode: mode_to_xfrm(sa.mode),
         replay_window: sa.replay,
-        flags: flags_to_xfrm(sa.flags),
+        flags: flags_to_xfrm(sa.flags) | sa.xfrm.flags(),
         ..Default::default()
     }
 }
@@ -61,12 +63,11 @@ pub fn usersa_info(sa: &Sa) -> UsersaInfo {
 /// Writes the attributes of an SA; the label is the request's. Algorithms that the protocol has no use for are left
 /// out: XFRM refuses what AF_KEY keeps without using it.
 pub fn write_attributes(sa: &Sa, request: &Message<'_>, extras: Extras, writer: &mut Writer) {
-    let sha256_128 = extras.sha256_128 && sa.auth == AuthAlgorithm::X_SHA2_256HMAC;
+    let icv_bits = sa.xfrm.icv_bits().or_else(|| implied_icv(sa.auth, extras));
     let mut algorithm = |kind: Kind, id: u8, key: &Key| {
         if let Some(algorithm) = kind.by_id(id) {
             let (name, bits) = (padded(algorithm.kernel), u32::from(key.bits));
-            if kind == Kind::Auth && sha256_128 {
-                let icv = 128_u32;
+            if let Some(icv) = icv_bits.filter(|_| kind == Kind::Auth) {
                 writer.attribute(attribute::ALG_AUTH_TRUNC, &[&name, bits.as_bytes(), icv.as_bytes(), &key.bytes]);
             } else {
                 writer.attribute(kind.attribute(), &[&name, bits.as_bytes(), &key.bytes]);
@@ -93,7 +94,13 @@ pub fn write_attributes(sa: &Sa, request: &Message<'_>, extras: Extras, writer: 
         };
         writer.attribute(attribute::ENCAP, &[template.as_bytes()]);
     }
+    write_xfrm(&sa.xfrm, writer);
     write_label(request, writer);
+}
+
+/// The bits of an integrity value that are not AF_KEY's.
+fn implied_icv(auth: AuthAlgorithm, extras: Extras) -> Option<u32> {
+    (extras.sha256_128 && auth == AuthAlgorithm::X_SHA2_256HMAC).then_some(128)
 }
 
 fn write_aead(aead: &Algorithm, key: &Key, writer: &mut Writer) {
@@ -125,8 +132,8 @@ fn aead(payload: &[u8]) -> Option<(u8, KeyView<'_>)> {
 /// How an SA is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
-    /// AEADs are shown; AF_KEY shows them without number and key.
-    pub aeads: bool,
+    /// What is offered beyond AF_KEY. It shows AEADs without number and key.
+    pub extras: Extras,
     /// The time at which it is decided whether an SA is dying, see [`is_past_soft_limit`]. The kernel does not report it.
     pub judged_at: Option<Duration>,
 }
@@ -152,6 +159,12 @@ pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> 
         // A selector without a family is of the SA's family.
         selector: selector_from_xfrm(&info.sel).or_else(|| selector_in_family(&info.sel, family)),
         label: label(attributes),
+        xfrm: XfrmView {
+            flags: info.flags & !PF_KEYS_FLAGS,
+            options: if is_partial(&info.sel) { OPTION_PARTIAL } else { 0 },
+            icv_bits: None,
+            attributes,
+        },
         seq: info.seq.get(),
         ..SaView::new(ends, info.id.spi.get(), IpsecProtocol(info.id.proto))
     };
@@ -165,6 +178,7 @@ pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> 
             // ALG_AUTH has the same key.
             attribute::ALG_AUTH_TRUNC => {
                 view.state = grown;
+                view.xfrm.icv_bits = shown_icv(payload, how.extras);
                 continue;
             }
             attribute::ENCAP => {
@@ -178,7 +192,7 @@ pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> 
             }
             attribute::ALG_CRYPT => numbered(Kind::Encrypt, payload).unwrap_or_default(),
             attribute::ALG_COMP => (numbered(Kind::Compress, payload).unwrap_or_default().0, KeyView::default()),
-            attribute::ALG_AEAD if how.aeads => aead(payload).unwrap_or_default(),
+            attribute::ALG_AEAD if how.extras.aead => aead(payload).unwrap_or_default(),
             attribute::ALG_AEAD => (0, KeyView::default()),
             _ => continue,
         };
@@ -187,9 +201,28 @@ pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> 
     Some(view)
 }
 
+/// The bits of an integrity value (`struct xfrm_algo_auth`), if an ADD that says nothing of them would give others.
+fn shown_icv(payload: &[u8], extras: Extras) -> Option<u32> {
+    let icv = u32::from_ne_bytes(*payload.get(ALGORITHM_NAME + 4..)?.first_chunk()?);
+    let algorithm = Kind::Auth.by_id(Kind::Auth.id_of(payload))?;
+    let implied = implied_icv(AuthAlgorithm(algorithm.id), extras).unwrap_or_else(|| icv_bits(algorithm));
+    (icv != implied || implied != icv_bits(algorithm)).then_some(icv)
+}
+
+/// Whether an SA's selector has more than the source that PF_KEY shows.
+fn is_partial(selector: &XfrmSelector) -> bool {
+    let only_source = XfrmSelector {
+        saddr: selector.saddr,
+        prefixlen_s: selector.prefixlen_s,
+        family: selector.family,
+        ..XfrmSelector::default()
+    };
+    *selector != only_source
+}
+
 /// [`view`], as a copy for an engine, which keeps track of dying SAs itself.
 pub fn read(info: &UsersaInfo, attributes: Attributes<'_>, extras: Extras) -> Option<Sa> {
-    view(info, attributes, Reading { aeads: extras.aead, judged_at: None }).map(|view| Sa::from(&view))
+    view(info, attributes, Reading { extras, judged_at: None }).map(|view| Sa::from(&view))
 }
 
 /// Whether an SA is over a soft limit, judged from outside: true to the second for times; for volumes the kernel

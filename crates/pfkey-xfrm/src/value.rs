@@ -6,7 +6,9 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::attribute::{Attributes, Writer};
 use super::layout::{INFINITE, LifetimeConfig, LifetimeCurrent, Selector as XfrmSelector, UserSecCtx, attribute};
 use pfkey_model::sa::{Limits, Selector, Usage};
+use pfkey_model::xfrm::Xfrm;
 use pfkey_wire::address::{family, from_xfrm, to_xfrm, width};
+use pfkey_wire::xfrm::Mark;
 use pfkey_wire::{Ends, Message, Mode, Prefix};
 
 /// `XFRM_MODE_*` of a mode, where any was made transport.
@@ -107,6 +109,18 @@ pub fn selector_in_family(selector: &XfrmSelector, family: u16) -> Option<Select
         sport: selector.sport.get(),
         dport: selector.dport.get(),
     })
+}
+
+/// Writes what XFRM has beyond PF_KEY. The integrity value's bits belong to the algorithm.
+pub fn write_xfrm(xfrm: &Xfrm, writer: &mut Writer) {
+    for (number, payload) in xfrm.attributes().filter(|(number, _)| *number != attribute::ALG_AUTH_TRUNC) {
+        writer.attribute(number, &[payload]);
+    }
+}
+
+/// Writes the mark and the XFRM interface that name an SA or a policy.
+pub fn write_scope(mark: Mark, if_id: u32, writer: &mut Writer) {
+    write_xfrm(&Xfrm::of_scope(mark, if_id), writer);
 }
 
 /// Writes the label of a request, if it has one.

@@ -171,7 +171,7 @@ fn known(header: &Header, message: &Message<'_>) -> Option<Event> {
     let sa = || SaView::of_message(message).map(|view| Box::new(SaInfo { seq: header.seq, ..(&view).into() }));
     let name = || {
         let dst = ends(message).ok()?.dst();
-        Some(SaId { dst, spi: message.sa()?.spi.get(), proto: header.satype.protocol()? })
+        Some(SaId::new(dst, message.sa()?.spi.get(), header.satype.protocol()?))
     };
     let policy = || PolicyView::of_message(message).map(|view| Box::new((&view).into()));
     Some(match header.msg_type {

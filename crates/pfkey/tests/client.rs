@@ -24,7 +24,7 @@ fn ends() -> Ends {
 }
 
 fn id(spi: u32) -> SaId {
-    SaId { dst: DST.into(), spi, proto: IpsecProtocol::ESP }
+    SaId::new(DST.into(), spi, IpsecProtocol::ESP)
 }
 
 fn esp(spi: u32) -> Sa {

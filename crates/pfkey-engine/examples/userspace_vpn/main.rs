@@ -217,7 +217,7 @@ impl Vpn {
         let outer = flow(packet)?;
         let esp = packet.get(header_len(packet)?..)?;
         let spi = esp.get(..4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes)?;
-        let id = SaId { dst: outer.ends.dst(), spi, proto: IpsecProtocol::ESP };
+        let id = SaId::new(outer.ends.dst(), spi, IpsecProtocol::ESP);
         let sa = self.sa(&id).filter(|sa| sa.satype() == SaType::ESP && sa.ends == outer.ends)?;
         let (window, (seq, inner)) = (sa.replay, esp::open(sa, esp).ok()?);
         let sequence = self.sequences.entry(id).or_default();
@@ -256,7 +256,7 @@ fn flow(packet: &[u8]) -> Option<Flow> {
     let word = |at| packet.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_be_bytes);
     let has_ports = matches!(i32::from(proto), libc::IPPROTO_TCP | libc::IPPROTO_UDP);
     let (sport, dport) = if has_ports { (word(len), word(len + 2)) } else { (0, 0) };
-    Some(Flow { ends, proto, sport, dport })
+    Some(Flow::new(ends, proto, sport, dport))
 }
 
 fn checksum(bytes: &[u8]) -> u16 {

@@ -12,7 +12,7 @@ use pfkey_wire::{Ends, PolicyDirection};
 /// Why a template has no SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lack {
-    /// There is none of its protocol, mode and reqid between the two addresses.
+    /// There is none of its protocol, mode, reqid, mark and XFRM interface between the two addresses.
     #[error("no such SA")]
     None,
     /// A key manager was asked for one.
@@ -100,7 +100,7 @@ impl Engine {
         let mut chain = Vec::new();
         let mut from = flow.ends;
         for template in &policy.templates {
-            let key = key(from, template);
+            let key = key(from, template, policy);
             let step = self.step(template, &key, flow);
             if let Some(sa) = step.chosen.ok().and_then(|id| self.sadb.get(self.sadb.find(&id)?)) {
                 chain.push(Transform::of(sa, self.extras()));

@@ -25,7 +25,7 @@
 //! let mut hub = Hub::new(Engine::new(&LINUX));
 //! let (mut queues, mut resolver) = (Queues::new(), Resolver::default());
 //! let ends = Ends::new([10, 0, 1, 7].into(), [10, 0, 2, 9].into()).unwrap();
-//! let flow = Flow { ends, proto: 6, sport: 4000, dport: 443 };
+//! let flow = Flow::new(ends, 6, 4000, 443);
 //! // A host with one route.
 //! let route =
 //!     Path { device: 2, mtu: 1500, source: ends.src(), gateway: None, loopback: false, untransformed: false };

@@ -294,12 +294,12 @@ mod tests {
                 list.push((selector, rank, step));
             }
             let v6 = random.below(4) == 0;
-            let flow = Flow {
-                ends: Ends::new(random.addr(v6), random.addr(v6)).unwrap(),
-                proto: [6, 17, 1][random.below(3) as usize],
-                sport: [500, 9][random.below(2) as usize],
-                dport: [53, 443, 9][random.below(3) as usize],
-            };
+            let flow = Flow::new(
+                Ends::new(random.addr(v6), random.addr(v6)).unwrap(),
+                [6, 17, 1][random.below(3) as usize],
+                [500, 9][random.below(2) as usize],
+                [53, 443, 9][random.below(3) as usize],
+            );
             let expected = list.iter().filter(|(s, ..)| matches(s, &flow)).map(|&(_, r, id)| (r, id)).min();
             assert_eq!(index.lookup(&flow), expected, "step {step}");
             assert_eq!(index.len(), list.len());
@@ -314,7 +314,7 @@ mod tests {
         let narrow = Selector::between(Ends::unspecified(nowhere));
         index.insert(&wide, Rank { priority: 1, position: 1 }, 10);
         index.insert(&narrow, Rank { priority: 1, position: 2 }, 20);
-        let flow = Flow { ends: Ends::unspecified(nowhere), proto: 6, sport: 1, dport: 2 };
+        let flow = Flow::new(Ends::unspecified(nowhere), 6, 1, 2);
         assert_eq!(index.lookup(&flow).map(|f| f.1), Some(10));
         assert_eq!(index.lookup_where(&flow, |p| p != 10).map(|f| f.1), Some(20));
     }

@@ -7,7 +7,9 @@ use pfkey_hub::{Context, Time};
 use pfkey_model::message::write_host;
 use pfkey_model::policy::{MAX_TEMPLATES, Policy, Template};
 use pfkey_model::sa::{Sa, SaId, SecurityLabel, Selector, State};
+use pfkey_model::xfrm::Xfrm;
 use pfkey_wire::layout::SadbXPolicy;
+use pfkey_wire::xfrm::attribute;
 use pfkey_wire::{
     Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol, MessageType, Mode, PolicyDirection, PolicyType, SaType,
     Writer,
@@ -34,6 +36,8 @@ pub(crate) struct Wanted {
     policy: u32,
     priority: u32,
     label: Option<SecurityLabel>,
+    /// The mark and the XFRM interface of the policy, which the SA has to have.
+    scope: Xfrm,
 }
 
 /// The SAs for all templates.
@@ -158,7 +162,7 @@ impl Engine {
             }
             let mut from = flow.ends;
             for template in &policy.templates {
-                let key = key_by(from, template, routes)?;
+                let key = key_by(from, template, policy, routes)?;
                 let change = self.sadb.change(key.ends.dst(), key.reqid);
                 match self.best(&key, flow) {
                     Some((index, sa)) => {
@@ -167,7 +171,8 @@ impl Engine {
                     }
                     None => {
                         let label = policy.label.clone();
-                        found.wanted.push(Wanted { key, policy: policy.id, priority: policy.priority, label });
+                        let scope = Xfrm::of_scope(policy.xfrm.mark(), policy.xfrm.if_id());
+                        found.wanted.push(Wanted { key, policy: policy.id, priority: policy.priority, label, scope });
                         if !template.optional {
                             found.missing = true;
                             return Ok(found);
@@ -193,7 +198,7 @@ impl Engine {
         let route = Route { ends: key.ends, reqid: key.reqid };
         let fits = {
             let key = *key;
-            move |(_, sa): &(u32, &Sa)| (sa.proto, sa.mode) == (key.proto, key.mode)
+            move |(_, sa): &(u32, &Sa)| (sa.proto, sa.mode) == (key.proto, key.mode) && is_in_scope(sa, &key)
         };
         let any_source = Route { ends: Ends::to(key.ends.dst()), ..route };
         let acquire = *key;
@@ -226,7 +231,7 @@ impl Engine {
 
     /// Makes a larval and asks the key managers, unless that was done already.
     fn acquire(&mut self, wanted: &Wanted, flow: &Flow, cx: &mut Context<'_>) {
-        let Wanted { key, label, .. } = wanted;
+        let Wanted { key, label, scope, .. } = wanted;
         let any_source = AcquireKey { ends: Ends::to(key.ends.dst()), ..*key };
         if self.sadb.is_acquiring(key) || self.sadb.is_acquiring(&any_source) || !cx.registered {
             return;
@@ -240,6 +245,7 @@ impl Engine {
         let mut larval = Sa::larval(key.ends, 0, key.proto, key.mode, key.reqid, now, self.acq_expires);
         larval.selector = Some(Selector::exactly(flow));
         larval.label.clone_from(label);
+        larval.xfrm.clone_from(scope);
         self.acquire_seq = self.acquire_seq.wrapping_add(1).max(1);
         larval.seq = self.acquire_seq;
         let satype = SaType::from_protocol(key.proto);
@@ -255,7 +261,7 @@ impl Engine {
 
 /// Writes Linux's ACQUIRE behind its header.
 pub(crate) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, _: &Flow) {
-    let Wanted { key, policy, priority, label } = wanted;
+    let Wanted { key, policy, priority, label, scope } = wanted;
     write_host(writer, Ext::ADDRESS_SRC, key.ends.src());
     write_host(writer, Ext::ADDRESS_DST, key.ends.dst());
     let policy = SadbXPolicy {
@@ -273,11 +279,20 @@ pub(crate) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, _: &Flow) 
     if let Some(label) = label {
         writer.sec_ctx(SecurityLabel::DOI, SecurityLabel::ALG, &label.text);
     }
+    scope.write(writer);
+}
+
+/// Whether an SA is for the packets of a policy's mark and XFRM interface that go out (`xfrm_state_find`).
+fn is_in_scope(sa: &Sa, key: &AcquireKey) -> bool {
+    const IN: u8 = 1;
+    sa.xfrm.if_id() == key.if_id
+        && sa.xfrm.mark().covers(key.mark)
+        && (sa.xfrm.is_empty() || sa.xfrm.attributes().payload(attribute::SA_DIR) != Some(&[IN]))
 }
 
 /// What a template wants whose packets come from between these ends. A tunnel leads elsewhere; one without a source starts
 /// where the packet is.
-pub(super) fn key(from: Ends, template: &Template) -> AcquireKey {
+pub(super) fn key(from: Ends, template: &Template, policy: &Policy) -> AcquireKey {
     let Template { proto, mode, reqid, ends: tunnel, .. } = *template;
     let ends = if mode == Mode::TRANSPORT {
         from
@@ -286,15 +301,15 @@ pub(super) fn key(from: Ends, template: &Template) -> AcquireKey {
     } else {
         tunnel
     };
-    AcquireKey { ends, proto, mode, reqid }
+    AcquireKey { ends, proto, mode, reqid, mark: policy.xfrm.mark().masked(), if_id: policy.xfrm.if_id() }
 }
 
 /// The same where routes are known: a tunnel without a source starts where the route to its other end does.
 ///
 /// # Errors
 /// EHOSTUNREACH: there is no such route (`xfrm4_get_saddr`).
-fn key_by(from: Ends, template: &Template, routes: Option<&dyn Routes>) -> Result<AcquireKey, Errno> {
-    let mut key = key(from, template);
+fn key_by(from: Ends, template: &Template, policy: &Policy, routes: Option<&dyn Routes>) -> Result<AcquireKey, Errno> {
+    let mut key = key(from, template, policy);
     let without_source = template.mode != Mode::TRANSPORT && template.ends.src().is_unspecified();
     if let Some(routes) = routes.filter(|_| without_source) {
         let route = routes.route(None, key.ends.dst()).map_err(|_| Errno::EHOSTUNREACH)?;

@@ -23,13 +23,18 @@ pub struct AcquireKey {
     pub mode: Mode,
     /// Request id.
     pub reqid: u32,
+    /// The bits of the mark that count.
+    pub mark: u32,
+    /// XFRM interface, 0 = none.
+    pub if_id: u32,
 }
 
 impl AcquireKey {
     /// The key of an SA.
     #[must_use]
-    pub const fn of(sa: &Sa) -> Self {
-        Self { ends: sa.ends, proto: sa.proto, mode: sa.mode, reqid: sa.reqid }
+    pub fn of(sa: &Sa) -> Self {
+        let (mark, if_id) = (sa.xfrm.mark().masked(), sa.xfrm.if_id());
+        Self { ends: sa.ends, proto: sa.proto, mode: sa.mode, reqid: sa.reqid, mark, if_id }
     }
 }
 
@@ -106,7 +111,7 @@ fn hash_of<K: Hash>(hasher: &Hasher, slots: &Slots, index: Index, key: impl Fn(&
 impl Indexes {
     pub fn find(&self, slots: &Slots, id: &SaId) -> Option<Index> {
         let hash = self.hasher.hash_one(id);
-        self.by_id.find(hash, |&i| key_of(slots, i, Sa::id) == Some(*id)).copied()
+        self.by_id.find(hash, |&i| slots.get(i).is_some_and(|slot| slot.sa.is_named(id))).copied()
     }
 
     /// The larval without an SPI.

@@ -10,6 +10,7 @@ use crate::value::{ends_from_xfrm, label};
 use pfkey_hub::{Audience, Context, Errno};
 use pfkey_model::message::write_host;
 use pfkey_model::sa::SecurityLabel;
+use pfkey_model::xfrm::{Xfrm, XfrmView};
 use pfkey_wire::algorithm::Algorithm;
 use pfkey_wire::layout::{SadbComb, SadbXPolicy};
 use pfkey_wire::{Ends, ExtensionType as Ext, Header, IpsecProtocol, MessageType, PolicyDirection, PolicyType, SaType};
@@ -28,6 +29,7 @@ pub struct Acquire {
     /// The masks of algorithms that may be proposed, for authentication and encryption: ids below 32 only.
     allowed: Option<(u32, u32)>,
     label: Option<Box<[u8]>>,
+    xfrm: Xfrm,
 }
 
 impl Acquire {
@@ -44,6 +46,7 @@ impl Acquire {
             // AF_KEY leaves the masks of its policies empty, so that it proposes nothing for them.
             allowed: (!ours).then(|| (acquire.aalgos.get(), acquire.ealgos.get())),
             label: label(attributes).map(Into::into),
+            xfrm: Xfrm::from(&XfrmView { attributes, ..XfrmView::default() }),
         })
     }
 }
@@ -82,6 +85,7 @@ impl XfrmEngine {
             if let Some(text) = &acquire.label {
                 writer.sec_ctx(SecurityLabel::DOI, SecurityLabel::ALG, text);
             }
+            acquire.xfrm.write(writer);
         })
     }
 

@@ -7,6 +7,7 @@ use pfkey_hub::{Audience, Context, Errno};
 use pfkey_model::message::{Part, write_host, write_policy, write_sa};
 use pfkey_model::migrate::{Migration, migration_header, write_migration};
 use pfkey_model::policy::Policy;
+use pfkey_model::request::PolicyId;
 use pfkey_model::sa::{Sa, State};
 use pfkey_wire::layout::SadbSa;
 use pfkey_wire::{ExtensionType as Ext, Header, MessageType, SaType};
@@ -181,7 +182,7 @@ impl XfrmEngine {
         // An update keeps the number, not the position.
         self.removals.note_policy(policy.id);
         if self.labelled {
-            policy.label = self.ask_policy(policy.id).ok().and_then(|asked| asked.label);
+            policy.label = self.ask_policy(PolicyId::of(&policy)).ok().and_then(|asked| asked.label);
             self.shadow.set_label(policy.id, policy.label.clone());
         }
         cx.send(Audience::All, header, |writer| write_policy(writer, &policy))

@@ -14,6 +14,7 @@ use crate::{policy, sa};
 use pfkey_hub::Context;
 use pfkey_hub::{DumpMessage, DumpStep, Errno, Time};
 use pfkey_model::message::{Part, write_policy, write_sa};
+use pfkey_model::request::refuse_xfrm;
 use pfkey_wire::layout::SadbXFilter;
 use pfkey_wire::{Header, IpsecProtocol, Message, MessageType, SaType};
 
@@ -70,6 +71,7 @@ impl XfrmEngine {
 
     /// DUMP and SPDDUMP.
     pub(super) fn start_dump(&mut self, request: &Message<'_>, _now: Time) -> Result<XfrmDump, Errno> {
+        refuse_xfrm(request)?;
         if request.header().msg_type == MessageType::X_SPDDUMP {
             return self.open_policy_dump();
         }

@@ -90,8 +90,8 @@ impl Event {
                 proto => Some(Self::SasFlushed(IpsecProtocol(*proto))),
             },
             message::EXPIRE => {
-                let (expire, _) = received.fixed::<UserExpire>()?;
-                let sa = read(&expire.state, Attributes(&[]), extras)?;
+                let (expire, attributes) = received.fixed::<UserExpire>()?;
+                let sa = read(&expire.state, attributes, extras)?;
                 Some(Self::SaExpired { sa, hard: expire.hard != 0 })
             }
             message::ACQUIRE => Acquire::decode(received).map(Self::SaWanted),
@@ -145,7 +145,7 @@ fn policy(received: &Received<'_>, event: fn(Policy) -> Event) -> Option<Event> 
 fn mapping(received: &Received<'_>) -> Option<Mapping> {
     let (mapping, _) = received.fixed::<UserMapping>()?;
     let (name, family) = (&mapping.id, mapping.id.family.get());
-    let id = SaId { dst: from_xfrm(&name.daddr, family)?, spi: name.spi.get(), proto: IpsecProtocol(name.proto) };
+    let id = SaId::new(from_xfrm(&name.daddr, family)?, name.spi.get(), IpsecProtocol(name.proto));
     let moved = ends_from_xfrm(&mapping.old_saddr, &mapping.new_saddr, family)?;
     let ports = (mapping.old_sport.get(), mapping.new_sport.get());
     (id.proto == IpsecProtocol::ESP).then_some(Mapping { id, moved, old_port: ports.0, new_port: ports.1 })
@@ -297,7 +297,7 @@ mod tests {
         let Some(Event::MappingChanged(Mapping { id, moved, old_port, new_port })) = mapping(50) else {
             panic!("a mapping")
         };
-        assert_eq!(id, SaId { dst: ip("192.0.2.2"), spi: 0x1001, proto: IpsecProtocol::ESP });
+        assert_eq!(id, SaId::new(ip("192.0.2.2"), 0x1001, IpsecProtocol::ESP));
         assert_eq!((moved, old_port, new_port), (ends("192.0.2.1", "198.51.100.7"), 4500, 60_000));
         assert!(mapping(51).is_none());
     }

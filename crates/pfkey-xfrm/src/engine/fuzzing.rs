@@ -35,7 +35,7 @@ pub fn hear(engine: &mut XfrmEngine, datagram: &[u8], cx: &mut Context<'_>) {
         engine.read_dumped(&one, cx);
         if let Some((info, attributes)) = one.fixed::<UsersaInfo>() {
             let _ = sa::read(&info, attributes, extras);
-            let _ = sa::view(&info, attributes, sa::Reading { aeads: true, judged_at: Some(cx.now) });
+            let _ = sa::view(&info, attributes, sa::Reading { extras, judged_at: Some(cx.now) });
         }
         if let Some((info, attributes)) = one.fixed::<UserpolicyInfo>() {
             let _ = policy::read(&info, attributes);

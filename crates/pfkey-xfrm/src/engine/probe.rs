@@ -1,10 +1,10 @@
 //! The algorithms of this kernel. XFRM cannot list them: each is asked for.
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::XfrmEngine;
-use crate::algorithm::{Kind, write_probe};
+use crate::algorithm::{Kind, write_attribute_probe, write_probe};
 use pfkey_hub::{Errno, Supported};
 use pfkey_model::read::Judge;
 use pfkey_model::sa::SecurityLabel;
@@ -12,9 +12,16 @@ use pfkey_wire::algorithm::Algorithm;
 use pfkey_wire::layout::SadbAlg;
 use pfkey_wire::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Message};
 
-/// The algorithms that the kernel had when it was asked.
+/// How the kernel refuses an attribute of a wrong length (`validate_nla`).
+const OUT_OF_RANGE: Errno = Errno::from_raw(libc::ERANGE);
+
+/// The algorithms and attributes that the kernel had when it was asked.
 #[derive(Debug, Default)]
-pub(super) struct Probed(HashSet<(Kind, u8)>);
+pub(super) struct Probed {
+    algorithms: HashSet<(Kind, u8)>,
+    /// Attributes, and whether the kernel knows them.
+    attributes: HashMap<u16, bool>,
+}
 
 impl XfrmEngine {
     /// Asks the kernel for algorithms of a kind; it loads modules that it needs.
@@ -25,10 +32,10 @@ impl XfrmEngine {
         let mut found = Vec::new();
         for (algorithm, outcome) in algorithms.iter().zip(self.requests.change_all(&mut self.writer)?) {
             match outcome {
-                Err(Errno::ENOSYS) => drop(self.probed.0.remove(&(kind, algorithm.id))),
+                Err(Errno::ENOSYS) => drop(self.probed.algorithms.remove(&(kind, algorithm.id))),
                 // It lacks the mode only.
                 Err(Errno::EPROTONOSUPPORT) => {
-                    self.probed.0.insert((kind, algorithm.id));
+                    self.probed.algorithms.insert((kind, algorithm.id));
                     found.push(algorithm);
                 }
                 Err(errno) => return Err(errno),
@@ -53,16 +60,31 @@ impl XfrmEngine {
 
     /// The algorithms of a kind that were found before.
     pub(super) fn known(&self, kind: Kind) -> impl Iterator<Item = &'static Algorithm> {
-        kind.all().iter().filter(move |algorithm| self.probed.0.contains(&(kind, algorithm.id)))
+        kind.all().iter().filter(move |algorithm| self.probed.algorithms.contains(&(kind, algorithm.id)))
     }
 
     fn has(&mut self, kind: Kind, id: u8) -> bool {
-        if self.probed.0.contains(&(kind, id)) {
+        if self.probed.algorithms.contains(&(kind, id)) {
             return true;
         }
         let place = kind.all().iter().position(|algorithm| algorithm.id == id);
         let Some(one) = place.and_then(|n| kind.all().get(n..=n)) else { return false };
         self.probe(kind, one).is_ok_and(|found| !found.is_empty())
+    }
+}
+
+impl XfrmEngine {
+    /// Whether the kernel knows an attribute: it passes over those that it does not know.
+    fn knows_attribute(&mut self, number: u16) -> Result<bool, Errno> {
+        if let Some(known) = self.probed.attributes.get(&number) {
+            return Ok(*known);
+        }
+        // None has both lengths, and the kernel refuses the wrong one of what it knows.
+        write_attribute_probe(number, &[], self.requests.number(), &mut self.writer);
+        write_attribute_probe(number, &[0], self.requests.number(), &mut self.writer);
+        let known = self.requests.change_all(&mut self.writer)?.contains(&Err(OUT_OF_RANGE));
+        self.probed.attributes.insert(number, known);
+        Ok(known)
     }
 }
 
@@ -77,6 +99,10 @@ impl Judge for XfrmEngine {
 
     fn has_compress(&mut self, id: CompressionAlgorithm) -> bool {
         self.has(Kind::Compress, id.0)
+    }
+
+    fn attribute(&mut self, number: u16) -> Result<(), Errno> {
+        if self.knows_attribute(number)? { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
     }
 
     fn new_reqid(&mut self) -> Option<u32> {

@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_removal_concerns_the_dumps_that_began_before_it() {
-        let id = SaId { dst: [10, 0, 0, 1].into(), spi: 1, proto: IpsecProtocol::ESP };
+        let id = SaId::new([10, 0, 0, 1].into(), 1, IpsecProtocol::ESP);
         let mut removals = Removals::default();
         removals.note_sa(&id);
         let first = removals.begin();

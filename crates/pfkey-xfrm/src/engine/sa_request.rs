@@ -7,15 +7,22 @@ use super::shadow::Unused;
 use crate::attribute::{ACK, REQUEST};
 use crate::layout::{UsersaInfo, UserspiInfo, message};
 use crate::sa::{read, usersa_id, usersa_info, write_attributes};
+use crate::value::{write_scope, write_xfrm};
 use pfkey_hub::{Audience, Context, Errno, Time};
 use pfkey_model::message::{Part, write_sa};
 use pfkey_model::read::answer;
 use pfkey_model::request::GetSpi;
 use pfkey_model::sa::{Sa, SaId};
+use pfkey_wire::xfrm::Mark;
 use pfkey_wire::{Header, IpsecProtocol, Message, MessageType, SaType};
 
 /// IPComp's SPIs are CPIs, of 16 bits.
 const MAX_CPI: u32 = 0xffff;
+
+/// The mark that a look-up by a name has.
+fn mark_of(id: &SaId) -> Mark {
+    Mark { value: id.mark, mask: if id.mark == 0 { 0 } else { u32::MAX } }
+}
 
 impl XfrmEngine {
     /// The SA of the last answer.
@@ -29,6 +36,7 @@ impl XfrmEngine {
     /// Asks for one SA.
     fn ask(&mut self, id: &SaId) -> Result<(), Errno> {
         self.writer.message(message::GETSA, REQUEST, self.requests.number(), 0, &usersa_id(id));
+        write_scope(mark_of(id), 0, &mut self.writer);
         self.requests.ask(&mut self.writer)
     }
 
@@ -44,7 +52,7 @@ impl XfrmEngine {
 
     /// `pfkey_getspi`.
     pub(super) fn getspi(&mut self, header: Header, wanted: &GetSpi, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let GetSpi { ends, proto, mode, reqid, range: (min, max) } = *wanted;
+        let GetSpi { ends, proto, mode, reqid, range: (min, max), .. } = *wanted;
         if proto == IpsecProtocol::ANY {
             return Err(Errno::EINVAL);
         }
@@ -57,6 +65,7 @@ impl XfrmEngine {
         let (from, to) = if possible { (min, max) } else { (0, 0) };
         let info = UserspiInfo { info: usersa_info(&larval), min: from.into(), max: to.into() };
         self.writer.message(message::ALLOCSPI, REQUEST, self.requests.number(), 0, &info);
+        write_xfrm(&wanted.xfrm, &mut self.writer);
         let outcome = self.requests.ask(&mut self.writer);
         if !possible {
             return Err(Errno::EINVAL);
@@ -109,6 +118,7 @@ impl XfrmEngine {
             return Err(Errno::ESRCH);
         }
         self.writer.message(message::DELSA, flags, header.seq, header.pid, &usersa_id(id));
+        write_scope(mark_of(id), 0, &mut self.writer);
         Ok(())
     }
 

@@ -5,13 +5,13 @@ use super::XfrmEngine;
 use crate::attribute::{ACK, REQUEST};
 use crate::layout::{UserpolicyId, UserpolicyInfo, message};
 use crate::policy::{self, by_id, by_selector, userpolicy_info, write_moves, write_templates};
-use crate::value::write_label;
+use crate::value::{write_label, write_scope, write_xfrm};
 use pfkey_hub::{Audience, Context, Errno};
 use pfkey_model::message::write_policy;
 use pfkey_model::migrate::Migration;
 use pfkey_model::policy::Policy;
 use pfkey_model::read::spd_answer;
-use pfkey_model::request::PolicyName;
+use pfkey_model::request::{PolicyId, PolicyName};
 use pfkey_wire::{ExtensionType as Ext, Header, Message, MessageType, PolicyDirection};
 
 impl XfrmEngine {
@@ -21,7 +21,8 @@ impl XfrmEngine {
         let header = request.header();
         let msg_type = if replace { message::UPDPOLICY } else { message::NEWPOLICY };
         self.writer.message(msg_type, flags, header.seq, header.pid, &userpolicy_info(policy));
-        write_templates(&policy.templates, policy.selector.src.address, &mut self.writer);
+        write_templates(policy, &mut self.writer);
+        write_xfrm(&policy.xfrm, &mut self.writer);
         self.labelled |= request.has(Ext::X_SEC_CTX);
         write_label(request, &mut self.writer);
     }
@@ -40,12 +41,14 @@ impl XfrmEngine {
         let header = request.header();
         let id: UserpolicyId = by_selector(&name.selector, name.dir);
         self.writer.message(message::DELPOLICY, flags, header.seq, header.pid, &id);
+        write_scope(name.mark, name.if_id, &mut self.writer);
         write_label(request, &mut self.writer);
     }
 
     /// Asks for one policy.
-    pub(super) fn ask_policy(&mut self, id: u32) -> Result<Policy, Errno> {
-        self.writer.message(message::GETPOLICY, REQUEST, self.requests.number(), 0, &by_id(id));
+    pub(super) fn ask_policy(&mut self, id: PolicyId) -> Result<Policy, Errno> {
+        self.writer.message(message::GETPOLICY, REQUEST, self.requests.number(), 0, &by_id(id.id));
+        write_scope(id.mark, id.if_id, &mut self.writer);
         self.requests.ask(&mut self.writer)?;
         let (info, attributes) =
             self.requests.answer().and_then(|m| m.fixed::<UserpolicyInfo>()).ok_or(Errno::ENOBUFS)?;
@@ -53,8 +56,8 @@ impl XfrmEngine {
     }
 
     /// `pfkey_spdget`. XFRM takes the id 0 for "by selector".
-    pub(super) fn spd_get(&mut self, header: Header, id: u32, cx: &mut Context<'_>) -> Result<(), Errno> {
-        if id == 0 {
+    pub(super) fn spd_get(&mut self, header: Header, id: PolicyId, cx: &mut Context<'_>) -> Result<(), Errno> {
+        if id.id == 0 {
             return Err(Errno::ENOENT);
         }
         let policy = self.ask_policy(id)?;
@@ -66,11 +69,12 @@ impl XfrmEngine {
     }
 
     /// Writes the change of SPDDELETE2 (`pfkey_spdget`).
-    pub(super) fn write_spd_delete_by_id(&mut self, header: Header, id: u32, flags: u16) -> Result<(), Errno> {
-        if id == 0 {
+    pub(super) fn write_spd_delete_by_id(&mut self, header: Header, id: PolicyId, flags: u16) -> Result<(), Errno> {
+        if id.id == 0 {
             return Err(Errno::ENOENT);
         }
-        self.writer.message(message::DELPOLICY, flags, header.seq, header.pid, &by_id(id));
+        self.writer.message(message::DELPOLICY, flags, header.seq, header.pid, &by_id(id.id));
+        write_scope(id.mark, id.if_id, &mut self.writer);
         Ok(())
     }
 

@@ -121,7 +121,7 @@ impl Shape {
 /// The first packet that a selector covers.
 pub(super) fn as_flow(selector: &Selector) -> Flow {
     let Selector { src, dst, proto, sport, dport } = *selector;
-    Flow { ends: Ends::in_family_of_dst(src.address, dst.address), proto, sport, dport }
+    Flow::new(Ends::in_family_of_dst(src.address, dst.address), proto, sport, dport)
 }
 
 /// Policies with the same masked selector; they differ in host bits. Most often there is one.

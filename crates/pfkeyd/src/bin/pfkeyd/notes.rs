@@ -25,7 +25,7 @@ pub const SUSPECT: usize = 2;
 /// Clients that the guardian did not let in.
 pub const REFUSED: usize = 3;
 const FIRST_SLOT: usize = 4;
-/// Words of a slot: the session plus one; its registrations, promiscuity and pid; the header of its dump, in two.
+/// Words of a slot: the session plus one; its registrations, promiscuity, whether it is shown X_XFRM extensions, and pid; the header of its dump, in two.
 const SLOT: usize = 7;
 /// And of its request in hand: the bytes of a batch that are done, plus one (0 = there is no request in hand); when it was
 /// sent; the errno of its answer, plus one (0 = it has none).
@@ -96,8 +96,8 @@ impl Keeper for Notes {
         let state = self.memory.word(at + 1);
         let dump = [self.memory.word(at + 2), self.memory.word(at + 3)];
         let dump = Header::read(dump.as_bytes()).filter(|_| dump != [0, 0]);
-        let (registered, promiscuous) = (state as u16, state >> 16 & 1 != 0);
-        Some((SessionId(session), SessionState { registered, promiscuous, pid: (state >> 32) as u32, dump }))
+        let (registered, promiscuous, xfrm) = (state as u16, state >> 16 & 1 != 0, state >> 17 & 1 != 0);
+        Some((SessionId(session), SessionState { registered, promiscuous, xfrm, pid: (state >> 32) as u32, dump }))
     }
 
     fn note(&mut self, slot: Slot, id: SessionId, state: &SessionState) {
@@ -107,7 +107,8 @@ impl Keeper for Notes {
         if let Some(dump) = &dump {
             words.as_mut_bytes().copy_from_slice(dump.as_bytes());
         }
-        let flags = u64::from(state.registered) | u64::from(state.promiscuous) << 16 | u64::from(state.pid) << 32;
+        let bits = u64::from(state.promiscuous) << 16 | u64::from(state.xfrm) << 17;
+        let flags = u64::from(state.registered) | bits | u64::from(state.pid) << 32;
         for (offset, word) in [flags, words[0], words[1], u64::from(id.0) + 1].into_iter().enumerate() {
             // The session last: with it the others count.
             let index = if offset == 3 { at } else { at + 1 + offset };

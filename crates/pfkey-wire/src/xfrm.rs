@@ -1,0 +1,530 @@
+//! XFRM's attributes in PF_KEY (`SADB_X_EXT_XFRM`): which there are, a row each, how they are laid out, and how they are read in
+//! place.
+//!
+//! The extension is [`SadbXXfrm`](crate::layout::SadbXXfrm) and then netlink attributes as `linux/xfrm.h` has them, each padded to
+//! four bytes; four zero bytes may pad the last one to the extension's end. What PF_KEY says in another place (algorithms, keys,
+//! encapsulation, templates, labels) is none of them. An attribute without a row here passes as bytes.
+
+use std::fmt;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::Errno;
+use super::layout::{SadbXXfrm, U16, U32};
+
+/// How an attribute is laid out: this decides its length, and how it is read and written as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// It is there, or not.
+    Flag,
+    /// `__u8`: 1 = in, 2 = out.
+    Direction,
+    /// `__u16`.
+    U16,
+    /// `__u32`.
+    U32,
+    /// `__u32` of which people read the bits.
+    Hex,
+    /// `__u64`: Unix time in seconds.
+    Time,
+    /// [`Mark`].
+    Mark,
+    /// [`ReplayEsn`] and its bitmap.
+    ReplayEsn,
+    /// `struct xfrm_replay_state`.
+    Replay,
+    /// [`Offload`].
+    Offload,
+    /// `xfrm_address_t`.
+    Address,
+    /// [`Truncation`].
+    Truncation,
+}
+
+impl Layout {
+    /// Whether an attribute of this layout can have so many bytes as this one.
+    #[must_use]
+    pub fn fits(self, payload: &[u8]) -> bool {
+        let len = match self {
+            Self::Flag => 0,
+            Self::Direction => 1,
+            Self::U16 => 2,
+            Self::U32 | Self::Hex => 4,
+            Self::Time | Self::Mark | Self::Offload => 8,
+            Self::Replay => 12,
+            Self::Address => 16,
+            Self::Truncation => size_of::<Truncation>(),
+            // As the kernel checks it (`verify_replay`).
+            Self::ReplayEsn => {
+                let Ok((esn, bitmap)) = ReplayEsn::read_from_prefix(payload) else { return false };
+                return esn.words.get() <= ReplayEsn::MAX_WORDS && bitmap.len() == esn.words.get() as usize * 4;
+            }
+        };
+        payload.len() == len
+    }
+}
+
+/// What an attribute is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// How an SA or a policy is set.
+    Setting,
+    /// How far an SA's sequence numbers are.
+    Counter,
+    /// What the kernel reports, and nobody sets.
+    Report,
+}
+
+/// What carries an attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// A whole SA: ADD, UPDATE, GETSPI.
+    Sa,
+    /// A whole policy: X_SPDADD, X_SPDUPDATE, X_SPDSETIDX.
+    Policy,
+    /// The name of an SA: GET, DELETE.
+    SaName,
+    /// The name of a policy: X_SPDGET, X_SPDDELETE, X_SPDDELETE2.
+    PolicyName,
+}
+
+/// An attribute.
+#[derive(Clone, Copy, Debug)]
+pub struct AttributeInfo {
+    /// `XFRMA_*`.
+    pub number: u16,
+    /// That name, without `XFRMA_`.
+    pub c_name: &'static str,
+    /// What the operator's language calls it.
+    pub name: &'static str,
+    /// Its layout.
+    pub layout: Layout,
+    /// What it is.
+    pub role: Role,
+    /// What carries it.
+    pub carriers: &'static [Carrier],
+    /// The first kernel that has it.
+    pub since: &'static str,
+    /// What it is for.
+    pub meaning: &'static str,
+}
+
+const SA: &[Carrier] = &[Carrier::Sa];
+const BOTH: &[Carrier] = &[Carrier::Sa, Carrier::Policy];
+const NAMES: &[Carrier] = &[Carrier::Sa, Carrier::Policy, Carrier::SaName, Carrier::PolicyName];
+const NAMES_POLICIES: &[Carrier] = &[Carrier::Sa, Carrier::Policy, Carrier::PolicyName];
+
+macro_rules! attributes {
+    ($($c_name:ident = $number:literal, $name:literal: $layout:ident, $role:ident, $carriers:ident, $since:literal, $meaning:literal;)*) => {
+        /// `XFRMA_*`.
+        pub mod attribute {
+            $(#[doc = concat!("`XFRMA_", stringify!($c_name), "`: ", $meaning, ".")] pub const $c_name: u16 = $number;)*
+        }
+
+        /// Those that are known, in the order of their numbers.
+        pub const ATTRIBUTES: &[AttributeInfo] = &[$(AttributeInfo {
+            number: $number,
+            c_name: stringify!($c_name),
+            name: $name,
+            layout: Layout::$layout,
+            role: Role::$role,
+            carriers: $carriers,
+            since: $since,
+            meaning: $meaning,
+        }),*];
+    };
+}
+
+attributes! {
+    REPLAY_VAL = 10, "replay": Replay, Counter, SA, "2.6.17", "sequence numbers, without extended ones";
+    REPLAY_THRESH = 11, "replay-thresh": U32, Setting, SA, "2.6.17", "packets after which sequence numbers are reported";
+    ETIMER_THRESH = 12, "etimer-thresh": U32, Setting, SA, "2.6.17", "tenths of a second after which they are reported";
+    COADDR = 14, "coaddr": Address, Setting, SA, "2.6.19", "care-of address of a mobile node";
+    LASTUSED = 15, "lastused": Time, Report, SA, "2.6.19", "when it was last used";
+    ALG_AUTH_TRUNC = 20, "icv": Truncation, Setting, SA, "2.6.33", "bits of the integrity value";
+    MARK = 21, "mark": Mark, Setting, NAMES, "2.6.34", "mark of the packets that it is for; a part of its name";
+    TFCPAD = 22, "tfcpad": U32, Setting, SA, "2.6.39", "bytes to which packets are padded";
+    REPLAY_ESN_VAL = 23, "replay-window": ReplayEsn, Setting, SA, "2.6.39", "replay window above 32, and extended sequence numbers";
+    SA_EXTRA_FLAGS = 24, "extra-flags": Hex, Setting, SA, "3.11", "XFRM_SA_XFLAG_*";
+    OFFLOAD_DEV = 28, "offload": Offload, Setting, BOTH, "4.11", "network interface that does the cryptography";
+    SET_MARK = 29, "set-mark": Hex, Setting, SA, "4.14", "mark that its packets get";
+    SET_MARK_MASK = 30, "set-mark-mask": Hex, Setting, SA, "4.19", "bits of the mark that its packets get";
+    IF_ID = 31, "if_id": U32, Setting, NAMES_POLICIES, "4.19", "XFRM interface that it belongs to";
+    MTIMER_THRESH = 32, "mtimer-thresh": U32, Setting, SA, "5.16", "seconds between two reports that a peer moved";
+    SA_DIR = 33, "dir": Direction, Setting, SA, "6.10", "direction of its packets";
+    NAT_KEEPALIVE_INTERVAL = 34, "nat-keepalive": U32, Setting, SA, "6.11", "seconds between two NAT keepalives";
+    SA_PCPU = 35, "pcpu": U32, Setting, SA, "6.13", "processor that it is for";
+    IPTFS_DROP_TIME = 36, "iptfs-drop-time": U32, Setting, SA, "6.14", "microseconds that a missing packet is waited for";
+    IPTFS_REORDER_WINDOW = 37, "iptfs-reorder-window": U16, Setting, SA, "6.14", "packets that can be put into order";
+    IPTFS_DONT_FRAG = 38, "iptfs-dont-frag": Flag, Setting, SA, "6.14", "packets are not split among others";
+    IPTFS_INIT_DELAY = 39, "iptfs-init-delay": U32, Setting, SA, "6.14", "microseconds that packets are gathered";
+    IPTFS_MAX_QSIZE = 40, "iptfs-max-qsize": U32, Setting, SA, "6.14", "bytes that can wait";
+    IPTFS_PKT_SIZE = 41, "iptfs-pkt-size": U32, Setting, SA, "6.14", "bytes of an outer packet";
+}
+
+/// Those that PF_KEY says in another place, or that no SA and no policy of the SPD has: XFRMA_UNSPEC, ALG_AUTH, ALG_CRYPT, ALG_COMP,
+/// ENCAP, TMPL, SA, POLICY, SEC_CTX, LTIME_VAL, SRCADDR, POLICY_TYPE, MIGRATE, ALG_AEAD, KMADDRESS, PROTO, ADDRESS_FILTER, PAD.
+const PF_KEYS_OWN: [u16; 18] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 16, 17, 18, 19, 25, 26, 27];
+
+/// Whether PF_KEY says in another place what an attribute says.
+#[must_use]
+pub fn is_pf_keys_own(number: u16) -> bool {
+    PF_KEYS_OWN.contains(&number)
+}
+
+/// The row of a number.
+#[must_use]
+pub fn attribute_info(number: u16) -> Option<&'static AttributeInfo> {
+    ATTRIBUTES.iter().find(|row| row.number == number)
+}
+
+/// `struct xfrm_mark`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable, PartialOrd, Ord,
+)]
+#[repr(C)]
+pub struct Mark {
+    /// Its bits.
+    pub value: u32,
+    /// Which bits count; none, where there is no mark.
+    pub mask: u32,
+}
+
+impl Mark {
+    /// No mark: it is for every packet.
+    pub const NONE: Self = Self { value: 0, mask: 0 };
+
+    /// The bits that count, as a look-up has them.
+    #[must_use]
+    pub const fn masked(self) -> u32 {
+        self.value & self.mask
+    }
+
+    /// Whether it is for packets of a mark.
+    #[must_use]
+    pub const fn covers(self, mark: u32) -> bool {
+        mark & self.mask == self.value
+    }
+}
+
+crate::layouts! {
+    /// `struct xfrm_replay_state_esn`; the bitmap follows.
+    ReplayEsn: 24 {
+        /// Words of the bitmap.
+        words: U32,
+        /// Sent.
+        oseq: U32,
+        /// Received.
+        seq: U32,
+        /// The high halves of both.
+        oseq_hi: U32,
+        /// Of what was received.
+        seq_hi: U32,
+        /// Packets.
+        window: U32,
+    }
+    /// `struct xfrm_user_offload`.
+    Offload: 8 {
+        /// Number of the interface.
+        ifindex: U32,
+        /// `XFRM_OFFLOAD_*`.
+        flags: u8,
+        /// Nothing.
+        pad: [u8; 3],
+    }
+    /// `struct xfrm_algo_auth` without a key: the algorithm and its key stand in PF_KEY's own extensions.
+    Truncation: 72 {
+        /// Zeros.
+        name: [[u8; 32]; 2],
+        /// 0.
+        key_bits: U32,
+        /// Bits of the integrity value.
+        icv_bits: U32,
+    }
+    /// `struct nlattr`.
+    AttributeHeader: 4 {
+        /// Bytes, these included.
+        len: U16,
+        /// Its number.
+        attr_type: U16,
+    }
+}
+
+impl ReplayEsn {
+    /// `XFRMA_REPLAY_ESN_MAX`, in words.
+    pub const MAX_WORDS: u32 = 128;
+
+    /// A window of so many packets, nothing received yet.
+    #[must_use]
+    pub fn of_window(packets: u32) -> Self {
+        Self { words: packets.div_ceil(32).into(), window: packets.into(), ..Self::default() }
+    }
+}
+
+/// Netlink's attributes pad to four bytes.
+#[must_use]
+pub const fn round4(n: usize) -> usize {
+    n.saturating_add(3) & !3
+}
+
+/// Appends an attribute. One that is too long for its length field is left out.
+pub fn push(bytes: &mut Vec<u8>, number: u16, payload: &[u8]) {
+    let Ok(len) = u16::try_from(4 + payload.len()) else { return };
+    bytes.extend_from_slice(AttributeHeader { len: len.into(), attr_type: number.into() }.as_bytes());
+    bytes.extend_from_slice(payload);
+    bytes.resize(round4(bytes.len()), 0);
+}
+
+/// Attributes one after the other. They end where a length does not fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes<'a>(pub &'a [u8]);
+
+impl<'a> Attributes<'a> {
+    /// The first attribute of a number.
+    #[must_use]
+    pub fn payload(mut self, number: u16) -> Option<&'a [u8]> {
+        self.find(|(t, _)| *t == number).map(|(_, payload)| payload)
+    }
+
+    /// The first attribute of a number as a structure; `None` also where it is too short.
+    #[must_use]
+    pub fn read<T: FromBytes + KnownLayout + Immutable>(self, number: u16) -> Option<T> {
+        Some(T::read_from_prefix(self.payload(number)?).ok()?.0)
+    }
+
+    /// Whether nothing but padding is left behind the last whole attribute.
+    #[must_use]
+    pub fn is_whole(mut self) -> bool {
+        while self.next().is_some() {}
+        self.0.len() < 8 && self.0.iter().all(|byte| *byte == 0)
+    }
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (header, _) = AttributeHeader::read_from_prefix(self.0).ok()?;
+        let len = usize::from(header.len.get());
+        let payload = self.0.get(4..len)?;
+        self.0 = self.0.get(round4(len)..).unwrap_or_default();
+        // The top bits are flags (nested, byte order).
+        Some((header.attr_type.get() & 0x3fff, payload))
+    }
+}
+
+/// What a message's extension says, in place; nothing where there is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Said<'a> {
+    /// The fixed part.
+    pub fixed: SadbXXfrm,
+    /// The attributes.
+    pub attributes: Attributes<'a>,
+}
+
+/// The most bytes of attributes.
+pub const MAX_LEN: usize = 4096;
+
+/// Why an extension is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// More than [`MAX_LEN`] bytes of attributes: no message could show them together with the longest keys.
+    TooLong(usize),
+    /// Reserved bytes are not zero.
+    Reserved,
+    /// Flags that `sadb_sa_flags` has, or that no policy has.
+    Flags(u8),
+    /// An attribute whose length does not fit.
+    Length(u16),
+    /// An attribute is there twice.
+    Twice(u16),
+    /// PF_KEY says it in another place, or another extension of this message does.
+    PfKeysOwn(u16),
+    /// The kernel reports it; nobody sets it.
+    Report(u16),
+    /// This message cannot carry it.
+    Misplaced(u16),
+}
+
+impl Refusal {
+    /// The errno of the error report.
+    #[must_use]
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::TooLong(_) => Errno::ENOBUFS,
+            _ => Errno::EINVAL,
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |number: u16| {
+            let name = attribute_info(number).map_or_else(String::new, |row| format!(" (XFRMA_{})", row.c_name));
+            format!("attribute {number}{name}")
+        };
+        match *self {
+            Self::TooLong(n) => write!(f, "{n} bytes of attributes: at most {MAX_LEN} are possible"),
+            Self::Reserved => f.write_str("reserved bytes of the extension are not zero"),
+            Self::Flags(flags) => write!(f, "flags {flags:#x} do not belong here"),
+            Self::Length(n) => write!(f, "{} has the wrong length, or a value that it cannot have", name(n)),
+            Self::Twice(n) => write!(f, "{} is there twice", name(n)),
+            Self::PfKeysOwn(n) => write!(f, "{} says what PF_KEY says in another place", name(n)),
+            Self::Report(n) => write!(f, "{} is what the kernel reports; it cannot be set", name(n)),
+            Self::Misplaced(n) => write!(f, "{} does not belong to this message", name(n)),
+        }
+    }
+}
+
+/// `XFRM_STATE_NOECN`, `_DECAP_DSCP` and `_NOPMTUDISC`, which `sadb_sa_flags` has.
+pub const PF_KEYS_FLAGS: u8 = 7;
+/// `XFRM_STATE_ESN`.
+pub const FLAG_ESN: u8 = 128;
+/// `XFRM_POLICY_ICMP`.
+pub const FLAG_POLICY_ICMP: u8 = 2;
+/// A policy's ACQUIREs propose algorithms, as those of policies that came over netlink do, and AF_KEY's do not.
+pub const OPTION_PROPOSE: u8 = 1;
+/// A reported SA or policy has more than PF_KEY and this extension can say.
+pub const OPTION_PARTIAL: u8 = 2;
+
+impl Said<'_> {
+    /// Checks what a request says, and whether its carrier can. `replay` is `sadb_sa_replay`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self, carrier: Carrier, replay: u8) -> Result<(), Refusal> {
+        let SadbXXfrm { flags, options, reserved, .. } = self.fixed;
+        if self.attributes.0.len() > MAX_LEN {
+            return Err(Refusal::TooLong(self.attributes.0.len()));
+        }
+        let (settable, possible) = match carrier {
+            Carrier::Sa => (!PF_KEYS_FLAGS, 0),
+            Carrier::Policy => (u8::MAX, OPTION_PROPOSE),
+            Carrier::SaName | Carrier::PolicyName => (0, 0),
+        };
+        if reserved.get() != 0 || options & !possible != 0 {
+            return Err(Refusal::Reserved);
+        }
+        if flags & !settable != 0 {
+            return Err(Refusal::Flags(flags & !settable));
+        }
+        let mut before = self.attributes;
+        for (place, (number, payload)) in self.attributes.enumerate() {
+            if before.by_ref().take(place).any(|(other, _)| other == number) {
+                return Err(Refusal::Twice(number));
+            }
+            before = self.attributes;
+            if is_pf_keys_own(number) {
+                return Err(Refusal::PfKeysOwn(number));
+            }
+            match attribute_info(number) {
+                Some(row) if row.role == Role::Report => return Err(Refusal::Report(number)),
+                Some(row) if !row.carriers.contains(&carrier) => return Err(Refusal::Misplaced(number)),
+                Some(row) if !row.layout.fits(payload) => return Err(Refusal::Length(number)),
+                None if matches!(carrier, Carrier::SaName | Carrier::PolicyName) => {
+                    return Err(Refusal::Misplaced(number));
+                }
+                _ => {}
+            }
+            self.check_value(number, payload, replay)?;
+        }
+        if flags & FLAG_ESN != 0
+            && carrier == Carrier::Sa
+            && self.attributes.payload(attribute::REPLAY_ESN_VAL).is_none()
+        {
+            return Err(Refusal::Flags(FLAG_ESN));
+        }
+        Ok(())
+    }
+
+    fn check_value(&self, number: u16, payload: &[u8], replay: u8) -> Result<(), Refusal> {
+        let has = |other| self.attributes.payload(other).is_some();
+        match number {
+            // Two windows.
+            attribute::REPLAY_ESN_VAL if replay != 0 || has(attribute::REPLAY_VAL) => Err(Refusal::PfKeysOwn(number)),
+            attribute::SET_MARK_MASK if !has(attribute::SET_MARK) => Err(Refusal::Misplaced(number)),
+            attribute::ALG_AUTH_TRUNC => match Truncation::read_from_bytes(payload) {
+                Ok(t) if t.name != [[0; 32]; 2] || t.key_bits.get() != 0 => Err(Refusal::PfKeysOwn(number)),
+                Ok(t) if t.icv_bits.get() == 0 || t.icv_bits.get() % 8 != 0 => Err(Refusal::Length(number)),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        attributes.iter().for_each(|(number, payload)| push(&mut bytes, *number, payload));
+        bytes
+    }
+
+    fn check(attributes: &[(u16, &[u8])], carrier: Carrier) -> Result<(), Refusal> {
+        let bytes = said(attributes);
+        Said { attributes: Attributes(&bytes), ..Said::default() }.check(carrier, 0)
+    }
+
+    /// The numbers of `linux/xfrm.h`: those that one reader of this machine's header finds, which ends at 32.
+    #[test]
+    fn every_number_has_a_row_or_is_pf_keys_own() {
+        for number in 0..=41 {
+            assert_ne!(attribute_info(number).is_some(), is_pf_keys_own(number), "{number}");
+        }
+        assert!(ATTRIBUTES.windows(2).all(|two| two[0].number < two[1].number));
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_end_the_reading() {
+        for len in [0_u16, 3, 9, 0xffff] {
+            let attribute = [&len.to_ne_bytes()[..], &[1, 0, 0, 0, 0, 0]].concat();
+            assert_eq!(Attributes(&attribute).next(), None, "{len}");
+            assert!(!Attributes(&attribute).is_whole());
+        }
+        assert!(Attributes(&[]).is_whole() && Attributes(&[0; 4]).is_whole() && !Attributes(&[0; 8]).is_whole());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        use attribute::{ALG_AUTH_TRUNC, IF_ID, LASTUSED, MARK, REPLAY_ESN_VAL, SET_MARK, SET_MARK_MASK};
+        let four: &[u8] = &[1, 0, 0, 0];
+        let of = Carrier::Sa;
+        assert_eq!(check(&[(IF_ID, four), (MARK, &[0; 8]), (999, &[1, 2, 3])], of), Ok(()));
+        assert_eq!(check(&[(IF_ID, four), (MARK, &[0; 8]), (IF_ID, four)], of), Err(Refusal::Twice(IF_ID)));
+        assert_eq!(check(&[(999, four), (999, four)], of), Err(Refusal::Twice(999)));
+        assert_eq!(check(&[(IF_ID, &[1, 0, 0])], of), Err(Refusal::Length(IF_ID)));
+        assert_eq!(check(&[(1, four)], of), Err(Refusal::PfKeysOwn(1)));
+        assert_eq!(check(&[(LASTUSED, &[0; 8])], of), Err(Refusal::Report(LASTUSED)));
+        assert_eq!(check(&[(SET_MARK_MASK, four)], of), Err(Refusal::Misplaced(SET_MARK_MASK)));
+        assert_eq!(check(&[(SET_MARK, four), (SET_MARK_MASK, four)], of), Ok(()));
+        assert_eq!(check(&[(SET_MARK, four)], Carrier::Policy), Err(Refusal::Misplaced(SET_MARK)));
+        assert_eq!(check(&[(MARK, &[0; 8])], Carrier::SaName), Ok(()));
+        assert_eq!(check(&[(IF_ID, four)], Carrier::SaName), Err(Refusal::Misplaced(IF_ID)));
+        assert_eq!(check(&[(999, four)], Carrier::PolicyName), Err(Refusal::Misplaced(999)));
+        let esn = ReplayEsn::of_window(4096);
+        assert_eq!(check(&[(REPLAY_ESN_VAL, &[esn.as_bytes(), &[0; 512]].concat())], of), Ok(()));
+        assert_eq!(check(&[(REPLAY_ESN_VAL, esn.as_bytes())], of), Err(Refusal::Length(REPLAY_ESN_VAL)));
+        let mut truncation = Truncation { icv_bits: 128.into(), ..Truncation::default() };
+        assert_eq!(check(&[(ALG_AUTH_TRUNC, truncation.as_bytes())], of), Ok(()));
+        truncation.name[0][0] = b'h';
+        assert_eq!(check(&[(ALG_AUTH_TRUNC, truncation.as_bytes())], of), Err(Refusal::PfKeysOwn(ALG_AUTH_TRUNC)));
+    }
+
+    #[test]
+    fn two_replay_windows_are_one_too_many() {
+        let bytes = said(&[(attribute::REPLAY_ESN_VAL, ReplayEsn::default().as_bytes())]);
+        let mut said = Said { attributes: Attributes(&bytes), ..Said::default() };
+        assert_eq!(said.check(Carrier::Sa, 32), Err(Refusal::PfKeysOwn(attribute::REPLAY_ESN_VAL)));
+        said.fixed.flags = FLAG_ESN;
+        assert_eq!(said.check(Carrier::Sa, 0), Ok(()));
+        said.attributes = Attributes(&[]);
+        assert_eq!(said.check(Carrier::Sa, 0), Err(Refusal::Flags(FLAG_ESN)));
+        said.fixed = SadbXXfrm { options: OPTION_PARTIAL, ..SadbXXfrm::default() };
+        assert_eq!(said.check(Carrier::Sa, 0), Err(Refusal::Reserved));
+    }
+}

@@ -1,0 +1,321 @@
+//! XFRM's attributes in PF_KEY, in memory: who is shown them, what is refused, and what marks and XFRM interfaces decide. Over a
+//! kernel: `tests/kernel/attributes`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use pfkey_rs::engine::{Engine, Flow, LINUX, Outbound, RFC2367};
+use pfkey_rs::hub::{Hub, Queues, Service as _, SessionId};
+use pfkey_rs::model::view::{PolicyView, SaView};
+use pfkey_rs::wire::layout::{SadbSa, SadbXIpsecrequest, SadbXPolicy};
+use pfkey_rs::wire::xfrm::{self, Mark, ReplayEsn, attribute};
+use pfkey_rs::wire::{
+    Ends, ExtensionType as Ext, Header, Message, MessageType as M, Profile, SaType, SockaddrBytes, Writer,
+};
+use zerocopy::IntoBytes as _;
+
+const NOW: Duration = Duration::from_secs(1_700_000_000);
+const A: [u8; 4] = [10, 0, 0, 1];
+const B: [u8; 4] = [10, 0, 0, 2];
+
+struct World {
+    hub: Hub<Engine>,
+    queues: Queues,
+}
+
+/// Attributes as netlink has them.
+fn attributes(list: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    list.iter().for_each(|(number, payload)| xfrm::push(&mut bytes, *number, payload));
+    bytes
+}
+
+fn mark(value: u32, mask: u32) -> Vec<u8> {
+    attributes(&[(attribute::MARK, Mark { value, mask }.as_bytes())])
+}
+
+fn if_id(n: u32) -> Vec<u8> {
+    attributes(&[(attribute::IF_ID, &n.to_ne_bytes())])
+}
+
+fn message(msg_type: M, satype: u8, write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+    let mut buffer = vec![0; 128 * 1024];
+    let mut writer = Writer::new(&mut buffer, Header::new(msg_type, SaType(satype), 7, 4242), Profile::Linux);
+    write(&mut writer);
+    writer.finish().unwrap().to_vec()
+}
+
+fn ends(writer: &mut Writer<'_>, proto: u8) {
+    for (ext, ip) in [(Ext::ADDRESS_SRC, A), (Ext::ADDRESS_DST, B)] {
+        writer.address(ext, proto, 32, SockaddrBytes::new(ip.into(), 0).as_bytes());
+    }
+}
+
+fn sa(msg_type: M, spi: u32, said: &[u8]) -> Vec<u8> {
+    message(msg_type, 3, |writer| {
+        writer.sa(SadbSa { spi: spi.into(), auth: 5, encrypt: 12, state: 1, ..Default::default() });
+        ends(writer, 0);
+        if msg_type == M::ADD || msg_type == M::UPDATE {
+            writer.key(Ext::KEY_AUTH, 256, &[1; 32]).key(Ext::KEY_ENCRYPT, 128, &[2; 16]);
+        }
+        if !said.is_empty() {
+            writer.xfrm(0, 0, said);
+        }
+    })
+}
+
+fn policy(msg_type: M, id: u32, priority: u32, said: &[u8]) -> Vec<u8> {
+    let request = SadbXIpsecrequest { len: 16.into(), proto: 50.into(), mode: 1, level: 2, ..Default::default() };
+    let fixed =
+        SadbXPolicy { policy_type: 2.into(), dir: 2, id: id.into(), priority: priority.into(), ..Default::default() };
+    message(msg_type, 0, |writer| {
+        ends(writer, 255);
+        writer.policy(fixed, request.as_bytes());
+        if !said.is_empty() {
+            writer.xfrm(0, 0, said);
+        }
+    })
+}
+
+impl World {
+    fn new() -> Self {
+        Self { hub: Hub::new(Engine::with_seed(&LINUX, 1)), queues: Queues::new() }
+    }
+
+    /// A session, which is shown extensions or not.
+    fn open(&mut self, shown: bool) -> SessionId {
+        let id = self.hub.open();
+        if shown {
+            assert_eq!(self.ask(id, &message(M::X_XFRM, 1, |_| ())).len(), 1);
+        }
+        id
+    }
+
+    /// What a session receives after it sent something.
+    fn ask(&mut self, id: SessionId, request: &[u8]) -> Vec<Vec<u8>> {
+        self.hub.receive(id, request, NOW, &mut self.queues).unwrap();
+        self.drain(id)
+    }
+
+    /// What waits for a session, without the reference counts that Linux shows of policies and no message may have.
+    fn drain(&mut self, id: SessionId) -> Vec<Vec<u8>> {
+        let mut all: Vec<_> = std::iter::from_fn(|| self.queues.pop(id)).collect();
+        all.iter_mut().for_each(|bytes| bytes[6..8].fill(0));
+        all
+    }
+
+    /// The errno of the last answer.
+    fn errno(&mut self, id: SessionId, request: &[u8]) -> i32 {
+        i32::from(self.ask(id, request).last().expect("an answer")[2])
+    }
+
+    fn outbound(&mut self, mark: u32, if_id: u32) -> Option<Vec<u32>> {
+        let ends = Ends::new(IpAddr::from(A), IpAddr::from(B)).unwrap();
+        let flow = Flow { mark, if_id, ..Flow::new(ends, 17, 1, 2) };
+        match self.hub.with_engine(NOW, None, &mut self.queues, |engine, cx| engine.outbound(&flow, cx)) {
+            Ok(Outbound::Apply(sas)) => Some(sas.iter().map(|(id, _)| id.spi).collect()),
+            Ok(Outbound::Pass) => Some(Vec::new()),
+            _ => None,
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> Message<'_> {
+    Message::parse(bytes, Profile::Linux).unwrap()
+}
+
+/// The attributes of a message, without padding behind them.
+fn said_by(bytes: &[u8]) -> Vec<u8> {
+    attributes(&parse(bytes).xfrm().attributes.collect::<Vec<_>>())
+}
+
+/// An extension reaches those who asked for it, in notifications, answers and dumps; nobody else, not even those who hear everything.
+#[test]
+fn who_does_not_ask_is_shown_nothing() {
+    let mut w = World::new();
+    let (old, promiscuous) = (w.open(false), w.open(false));
+    w.ask(promiscuous, &message(M::X_PROMISC, 1, |_| ()));
+    w.drain(old);
+    let said = if_id(42);
+    for asked in [false, true] {
+        let new = w.open(asked);
+        let spi = 0x1000 + u32::from(asked);
+        let dump = message(M::DUMP, 0, |_| ());
+        let mut of_new = w.ask(new, &sa(M::ADD, spi, &said));
+        of_new.extend(w.ask(new, &sa(M::GET, spi, &[])));
+        of_new.extend(w.ask(new, &dump));
+        of_new.extend(w.ask(new, &policy(M::X_SPDADD, 0, spi, &if_id(spi))));
+        of_new.extend(w.ask(new, &message(M::X_SPDDUMP, 0, |_| ())));
+        let whole = of_new.iter().map(|bytes| parse(bytes)).filter(|m| m.has(Ext::ADDRESS_SRC)).collect::<Vec<_>>();
+        assert!(whole.len() > 4 && whole.iter().all(|m| m.has(Ext::X_XFRM) == asked), "{asked}");
+        let mut of_old = w.drain(old);
+        of_old.extend(w.ask(old, &dump));
+        of_old.extend(w.drain(promiscuous));
+        assert!(of_old.len() > 10 && !of_old.iter().any(|bytes| parse(bytes).has(Ext::X_XFRM)), "{asked}");
+        if asked {
+            // What it was shown is what was said, at the message's end.
+            let shown = whole[0].extension(Ext::X_XFRM).unwrap();
+            assert_eq!((&shown.bytes[8..16], shown.offset + 16), (&said[..], whole[0].bytes().len()));
+            // And no more when it has had enough.
+            w.ask(new, &message(M::X_XFRM, 0, |_| ()));
+            assert!(!w.ask(new, &dump).iter().any(|bytes| parse(bytes).has(Ext::X_XFRM)));
+        }
+    }
+    assert_eq!(w.errno(old, &message(M::X_XFRM, 2, |_| ())), libc::EINVAL);
+}
+
+/// What one engine shows, another takes, and shows the same: byte for byte but for counters.
+#[test]
+fn what_is_shown_can_be_said() {
+    let esn = [ReplayEsn::of_window(64).as_bytes(), &[0; 8]].concat();
+    let said = attributes(&[
+        (attribute::MARK, Mark { value: 5, mask: 0xff }.as_bytes()),
+        (attribute::REPLAY_ESN_VAL, &esn),
+        (attribute::SET_MARK, &7_u32.to_ne_bytes()),
+        (attribute::SA_DIR, &[2]),
+        (attribute::TFCPAD, &100_u32.to_ne_bytes()),
+    ]);
+    let mut w = World::new();
+    let session = w.open(true);
+    let shown = w.ask(session, &sa(M::ADD, 0x1000, &said)).remove(0);
+    let mut of_sa = parse(&shown).xfrm().attributes.collect::<Vec<_>>();
+    of_sa.sort_unstable();
+    let mut expected = xfrm::Attributes(&said).collect::<Vec<_>>();
+    expected.sort_unstable();
+    assert_eq!(of_sa, expected);
+    let view = SaView::of_message(&parse(&shown)).unwrap();
+    assert_eq!((view.id().mark, view.xfrm.mark()), (5, Mark { value: 5, mask: 0xff }));
+    let shown = w.ask(session, &policy(M::X_SPDADD, 0, 0, &if_id(9))).remove(0);
+    let parsed = parse(&shown);
+    let view = PolicyView::of_message(&parsed).unwrap();
+    assert_eq!(view.xfrm.attributes.payload(attribute::IF_ID), Some(&9_u32.to_ne_bytes()[..]));
+}
+
+#[test]
+fn what_is_wrong_has_an_errno() {
+    let mut w = World::new();
+    let session = w.open(true);
+    let four = 1_u32.to_ne_bytes();
+    for (list, errno) in [
+        (attributes(&[(attribute::IF_ID, &four[..3])]), libc::EINVAL),
+        (attributes(&[(attribute::IF_ID, &four), (attribute::IF_ID, &four)]), libc::EINVAL),
+        // XFRMA_ALG_CRYPT, XFRMA_ENCAP: PF_KEY has extensions for these.
+        (attributes(&[(2, &[0; 68])]), libc::EINVAL),
+        (attributes(&[(4, &[0; 24])]), libc::EINVAL),
+        (attributes(&[(attribute::LASTUSED, &[0; 8])]), libc::EINVAL),
+        // This engine does not do it, and nobody knows what 999 is.
+        (attributes(&[(attribute::OFFLOAD_DEV, &[0; 8])]), libc::EOPNOTSUPP),
+        (attributes(&[(attribute::SA_PCPU, &four)]), libc::EOPNOTSUPP),
+        (attributes(&[(999, &four)]), libc::EOPNOTSUPP),
+        // Cut off, of no length, longer than the extension.
+        (vec![12, 0, 31, 0], libc::EINVAL),
+        (vec![0, 0, 31, 0, 1, 0, 0, 0], libc::EINVAL),
+        (vec![0xff, 0xff, 31, 0, 1, 0, 0, 0], libc::EINVAL),
+        (attributes(&[(0xff, &[0; 60_000])]), libc::ENOBUFS),
+    ] {
+        assert_eq!(w.errno(session, &sa(M::ADD, 0x1000, &list)), errno, "{:?}", &list[..4]);
+    }
+    // Nothing of it was added, and what names something has no other attributes.
+    assert_eq!(w.errno(session, &message(M::DUMP, 0, |_| ())), libc::ENOENT);
+    assert_eq!(w.errno(session, &sa(M::GET, 0x1000, &if_id(1))), libc::EINVAL);
+    assert_eq!(w.errno(session, &sa(M::DELETE, 0x1000, &mark(1, 1))), libc::ESRCH);
+    // Whoever means the SAs of an interface would lose all.
+    for msg_type in [M::FLUSH, M::X_SPDFLUSH, M::DUMP, M::X_SPDDUMP] {
+        let request = message(msg_type, 0, |writer| {
+            writer.xfrm(0, 0, &if_id(1));
+        });
+        assert_eq!(w.errno(session, &request), libc::EOPNOTSUPP, "{msg_type:?}");
+    }
+}
+
+/// `xfrm_state_lookup` and `xfrm_state_add`: an SA is found by packets of its mark, and one without a mark by all.
+#[test]
+fn the_mark_is_a_part_of_an_sas_name() {
+    let mut w = World::new();
+    let session = w.open(true);
+    assert_eq!(w.errno(session, &sa(M::ADD, 0x1000, &mark(1, 0xff))), 0);
+    assert_eq!(w.errno(session, &sa(M::ADD, 0x1000, &mark(2, 0xff))), 0);
+    assert_eq!(w.errno(session, &sa(M::ADD, 0x1000, &mark(2, 0xff))), libc::EEXIST);
+    assert_eq!(w.errno(session, &sa(M::GET, 0x1000, &[])), libc::ESRCH);
+    let found = w.ask(session, &sa(M::GET, 0x1000, &mark(2, u32::MAX))).remove(0);
+    assert_eq!(SaView::of_message(&parse(&found)).unwrap().id().mark, 2);
+    assert_eq!(w.errno(session, &sa(M::DELETE, 0x1000, &mark(1, 0xff))), 0);
+    assert_eq!(w.errno(session, &sa(M::GET, 0x1000, &mark(1, 0xff))), libc::ESRCH);
+    assert_eq!(w.errno(session, &sa(M::UPDATE, 0x1000, &mark(2, 0xff))), 0);
+    // One without a mark is every mark's, so that no other can come beside it.
+    assert_eq!(w.errno(session, &sa(M::ADD, 0x1000, &[])), 0);
+    assert_eq!(w.errno(session, &sa(M::ADD, 0x1000, &mark(3, 0xff))), libc::EEXIST);
+}
+
+/// `xfrm_policy_insert`, `xfrm_policy_match`, `xfrm_state_find`: two policies with one selector, each for its own packets and SAs.
+#[test]
+fn marks_and_interfaces_decide_which_policy_and_sa_a_packet_takes() {
+    let mut w = World::new();
+    let session = w.open(true);
+    assert_eq!(w.errno(session, &policy(M::X_SPDADD, 0, 1, &mark(1, 0xff))), 0);
+    assert_eq!(w.errno(session, &policy(M::X_SPDADD, 0, 1, &mark(1, 0xff))), libc::EEXIST);
+    assert_eq!(w.errno(session, &policy(M::X_SPDADD, 0, 1, &if_id(42))), 0);
+    assert_eq!(w.outbound(0, 0), Some(vec![]), "no policy is for it");
+    assert_eq!(w.outbound(1, 0), None, "there is no SA");
+    assert_eq!(w.errno(session, &sa(M::ADD, 0x1001, &mark(1, 0xff))), 0);
+    assert_eq!(w.errno(session, &sa(M::ADD, 0x1042, &if_id(42))), 0);
+    assert_eq!(w.errno(session, &sa(M::ADD, 0x1000, &[])), 0);
+    assert_eq!(w.outbound(1, 0), Some(vec![0x1000]), "an SA without a mark is for every mark, and it is the newest");
+    assert_eq!(w.errno(session, &sa(M::DELETE, 0x1000, &[])), 0);
+    assert_eq!(w.outbound(0x101, 0), Some(vec![0x1001]), "the mask");
+    assert_eq!((w.outbound(2, 0), w.outbound(0, 7)), (Some(vec![]), Some(vec![])));
+    assert_eq!(w.outbound(0, 42), Some(vec![0x1042]));
+    // By number only together with the interface.
+    let shown = w.ask(session, &message(M::X_SPDDUMP, 0, |_| ())).remove(0);
+    let id = PolicyView::of_message(&parse(&shown)).unwrap().id;
+    assert_eq!(w.errno(session, &policy(M::X_SPDGET, id, 0, &[])), libc::ENOENT);
+    assert_eq!(w.errno(session, &policy(M::X_SPDGET, id, 0, &if_id(42))), 0);
+    assert_eq!(w.errno(session, &policy(M::X_SPDDELETE, 0, 0, &[])), libc::ENOENT);
+    assert_eq!(w.errno(session, &policy(M::X_SPDDELETE, 0, 0, &if_id(42))), 0);
+    assert_eq!((w.outbound(0, 42), w.outbound(1, 0)), (Some(vec![]), Some(vec![0x1001])));
+}
+
+/// The policy's mark and interface are what a key manager has to give the SA.
+#[test]
+fn an_acquire_says_for_whom() {
+    let mut w = World::new();
+    let session = w.open(true);
+    w.ask(session, &message(M::REGISTER, 3, |_| ()));
+    let said = [mark(1, 0xff), if_id(42)].concat();
+    assert_eq!(w.errno(session, &policy(M::X_SPDADD, 0, 1, &said)), 0);
+    assert_eq!(w.outbound(1, 42), None);
+    let acquire = w.drain(session).remove(0);
+    let parsed = parse(&acquire);
+    assert_eq!((parsed.header().msg_type, said_by(&acquire)), (M::ACQUIRE, said.clone()));
+    // The larval of the answer has them too.
+    let getspi = message(M::GETSPI, 3, |writer| {
+        ends(writer, 0);
+        writer.spirange(0x1000, 0x1000).xfrm(0, 0, &said);
+    });
+    let larval = w.ask(session, &getspi).remove(0);
+    assert_eq!(said_by(&larval), said);
+    assert_eq!(w.errno(session, &sa(M::UPDATE, 0x1000, &said)), 0);
+    assert_eq!(w.outbound(1, 42), Some(vec![0x1000]));
+}
+
+/// A session is shown extensions by another worker too, which learns of it from the session's state.
+#[test]
+fn what_a_session_asked_for_outlives_a_worker() {
+    let mut w = World::new();
+    let session = w.open(true);
+    let state = w.hub.state(session);
+    let mut other = World::new();
+    let resumed = other.hub.resume(SessionId(99), &state, NOW);
+    let answer = other.ask(resumed, &sa(M::ADD, 0x1000, &if_id(1))).remove(0);
+    assert!(parse(&answer).has(Ext::X_XFRM));
+}
+
+#[test]
+fn rfc_2367s_profile_has_them_too() {
+    let mut w = World { hub: Hub::new(Engine::with_seed(&RFC2367, 1)), queues: Queues::new() };
+    let session = w.open(true);
+    let answer = w.ask(session, &sa(M::ADD, 0x1000, &mark(1, 1))).remove(0);
+    assert_eq!((answer[2], said_by(&answer)), (0, mark(1, 1)));
+    assert_eq!(w.errno(session, &sa(M::GET, 0x1000, &[])), libc::ESRCH);
+    assert_eq!(w.errno(session, &sa(M::GET, 0x1000, &mark(1, 1))), 0);
+}
