@@ -136,6 +136,11 @@ fn who_does_not_ask_is_shown_nothing() {
     let (old, promiscuous) = (w.open(false), w.open(false));
     w.ask(promiscuous, &message(M::X_PROMISC, 1, |_| ()));
     w.drain(old);
+    w.open(true);
+    assert!(
+        w.drain(promiscuous).iter().all(|bytes| parse(bytes).header().msg_type == M::X_PROMISC),
+        "nobody hears of it"
+    );
     let said = if_id(42);
     for asked in [false, true] {
         let new = w.open(asked);

@@ -90,7 +90,10 @@ impl<E: KeyEngine> Service for Hub<E> {
 
     fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> Result<(), WireError> {
         let header = self.check(bytes)?;
-        self.sockets.delivery(Some(id), sink).broadcast(Audience::Promiscuous, None, bytes);
+        // X_XFRM is between a session and this hub, as an option of a socket is.
+        if header.msg_type != MessageType::X_XFRM {
+            self.sockets.delivery(Some(id), sink).broadcast(Audience::Promiscuous, None, bytes);
+        }
         self.note_pid(id, header.pid);
         let wraps = self.sockets.dialect.promiscuous_copy == PromiscuousCopy::Wrapped;
         let wrapper = wraps && header.msg_type == MessageType::X_PROMISC && header.len > 2;
@@ -369,7 +372,8 @@ impl<E: KeyEngine> Hub<E> {
             return Err(Errno::EINVAL);
         }
         self.show_xfrm(id, header.satype.0 == 1);
-        self.send(Audience::One, Some(id), Header { errno: 0, ..header }, sink, |_| ())
+        let sessions = &mut self.sockets.sessions;
+        self.buffer.write(Header { errno: 0, ..header }, |_| (), |answer| sessions.deliver(id, answer, sink)).map(drop)
     }
 
     fn show_xfrm(&mut self, id: SessionId, shown: bool) {

@@ -79,9 +79,14 @@ pub fn write_probe(kind: Kind, algorithm: &Algorithm, seq: u32, writer: &mut Wri
     };
 }
 
-/// Asks whether the kernel knows an attribute, by an SA that cannot be: the kernel looks at attributes' lengths first.
-pub fn write_attribute_probe(number: u16, payload: &[u8], seq: u32, writer: &mut Writer) {
-    writer.message(message::NEWSA, REQUEST | ACK, seq, 0, &impossible(50)).attribute(number, &[payload]);
+/// Asks for the same SA with an attribute, or without it: the kernel looks at attributes' lengths first.
+pub fn write_attribute_probe(number: u16, payload: Option<&[u8]>, seq: u32, writer: &mut Writer) {
+    let (name, bits) = (padded("ecb(cipher_null)"), 0_u32);
+    writer.message(message::NEWSA, REQUEST | ACK, seq, 0, &impossible(50));
+    writer.attribute(attribute::ALG_CRYPT, &[&name, bits.as_bytes()]);
+    if let Some(payload) = payload {
+        writer.attribute(number, &[payload]);
+    }
 }
 
 /// An SA of route optimisation (mode 2), which IPv4 has not.

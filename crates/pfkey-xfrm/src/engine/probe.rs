@@ -12,9 +12,6 @@ use pfkey_wire::algorithm::Algorithm;
 use pfkey_wire::layout::SadbAlg;
 use pfkey_wire::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Message};
 
-/// How the kernel refuses an attribute of a wrong length (`validate_nla`).
-const OUT_OF_RANGE: Errno = Errno::from_raw(libc::ERANGE);
-
 /// The algorithms and attributes that the kernel had when it was asked.
 #[derive(Debug, Default)]
 pub(super) struct Probed {
@@ -79,10 +76,13 @@ impl XfrmEngine {
         if let Some(known) = self.probed.attributes.get(&number) {
             return Ok(*known);
         }
-        // None has both lengths, and the kernel refuses the wrong one of what it knows.
-        write_attribute_probe(number, &[], self.requests.number(), &mut self.writer);
-        write_attribute_probe(number, &[0], self.requests.number(), &mut self.writer);
-        let known = self.requests.change_all(&mut self.writer)?.contains(&Err(OUT_OF_RANGE));
+        // None has both lengths. The kernel refuses the wrong one of what it knows before it looks at the SA.
+        let payloads: [Option<&[u8]>; 3] = [None, Some(&[]), Some(&[0])];
+        for payload in payloads {
+            write_attribute_probe(number, payload, self.requests.number(), &mut self.writer);
+        }
+        let outcomes = self.requests.change_all(&mut self.writer)?;
+        let known = outcomes.iter().any(|outcome| Some(outcome) != outcomes.first());
         self.probed.attributes.insert(number, known);
         Ok(known)
     }
