@@ -1,18 +1,23 @@
 //! The command's PF_KEY descriptor: requests that it writes itself, and their answers.
 
 use std::os::fd::AsRawFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use pfkey::Received;
 use pfkey::{Backend, Client, Error, Request};
-use pfkey_wire::{HEADER_LEN, Header, MAX_MESSAGE_LEN, MessageType, Profile, SaType, Writer};
+use pfkey_wire::{ExtensionType, HEADER_LEN, Header, MAX_MESSAGE_LEN, Message, MessageType, Profile, SaType, Writer};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Unwritable};
 
+/// How long an answer to X_XFRM is waited for. Sending returns when it is there.
+const ASKING: Duration = Duration::from_millis(500);
+
 /// A client and what is written for it.
 pub struct Channel {
     client: Client,
+    /// The key engine understands X_XFRM extensions, and shows them.
+    xfrm: bool,
     buffer: Zeroizing<Vec<u8>>,
 }
 
@@ -24,10 +29,16 @@ impl Channel {
 
     /// Opens a given backend.
     pub fn open_with(backend: &Backend) -> Result<Self, Failure> {
-        let client = Client::open_with(backend)?;
+        let mut client = Client::open_with(backend)?;
+        // AF_KEY has no such message; an older pfkeyd throws it away.
+        let limit = client.limit();
+        client.set_limit(ASKING);
+        let asked = Request::Raw(Header::new(MessageType::X_XFRM, SaType(1), 0, 0), &[]);
+        let xfrm = client.call(&asked, |_| ()).is_ok();
+        client.set_limit(limit);
         // Keys pass through this process: no core dumps, no ptrace by others.
         let _ = nix::sys::prctl::set_dumpable(false);
-        Ok(Self { client, buffer: Zeroizing::new(vec![0; MAX_MESSAGE_LEN]) })
+        Ok(Self { client, xfrm, buffer: Zeroizing::new(vec![0; MAX_MESSAGE_LEN]) })
     }
 
     /// Whether a pfkeyd serves the descriptor.
@@ -55,6 +66,12 @@ impl Channel {
         let len = write(0, 0, &mut self.buffer).map_err(|error| Failure::Usage(format!("{what}: {error}")))?;
         let message = self.buffer.get(..len).unwrap_or_default();
         let header = Header::read(message).ok_or_else(|| Failure::Usage(format!("{what}: no message")))?;
+        if !self.xfrm && Message::parse(message, Profile::Linux).is_ok_and(|m| m.has(ExtensionType::X_XFRM)) {
+            // It would be passed over.
+            return Err(Failure::Told(format!(
+                "{what}: this key engine has no attributes of XFRM's (-X); AF_KEY has none"
+            )));
+        }
         let request = Request::Raw(header, message.get(HEADER_LEN..).unwrap_or_default());
         self.client.call(&request, read).map_err(|error| Failure::of(what, error))
     }

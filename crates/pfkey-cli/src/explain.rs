@@ -74,13 +74,14 @@ pub fn explain(view: View, options: &Options<'_>) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// Reads `SRC [→] DST [PROTOCOL] [sport N] [dport N]`, as arguments or as one.
+/// Reads `SRC [→] DST [PROTOCOL] [sport N] [dport N] [mark N] [if_id N]`, as arguments or as one.
 pub fn flow(words: &[String]) -> Result<Flow, String> {
     let arrow = |word: &&str| !matches!(*word, "→" | "to");
     let mut words = words.iter().flat_map(|word| word.split_whitespace()).filter(arrow);
     let mut address = |which: &str| -> Result<IpAddr, String> {
-        let word =
-            words.next().ok_or_else(|| format!("no {which}: expected SRC → DST [PROTOCOL] [sport N] [dport N]"))?;
+        let word = words.next().ok_or_else(|| {
+            format!("no {which}: expected SRC → DST [PROTOCOL] [sport N] [dport N] [mark N] [if_id N]")
+        })?;
         word.parse().map_err(|_| format!("{which} {word:?}: not an address"))
     };
     let (src, dst) = (address("source")?, address("destination")?);
@@ -88,6 +89,14 @@ pub fn flow(words: &[String]) -> Result<Flow, String> {
     let mut flow = Flow::new(ends, 0, 0, 0);
     let mut first = true;
     while let Some(word) = words.next() {
+        if matches!(word, "mark" | "if_id") {
+            let value = words.next().ok_or_else(|| format!("{word} needs a number"))?;
+            let number = crate::model::xfrm::parse_u32(value);
+            let number = number.ok_or_else(|| format!("{word} {value:?}: not a number of 32 bits"))?;
+            *(if word == "mark" { &mut flow.mark } else { &mut flow.if_id }) = number;
+            first = false;
+            continue;
+        }
         let port = match word {
             "sport" | "dport" => {
                 let value = words.next().ok_or_else(|| format!("{word} needs a port"))?;
@@ -99,7 +108,7 @@ pub fn flow(words: &[String]) -> Result<Flow, String> {
         match (word, port) {
             ("sport", Some(port)) => flow.sport = port,
             (_, Some(port)) => flow.dport = port,
-            _ if !first => return Err(format!("{word:?}: expected sport or dport")),
+            _ if !first => return Err(format!("{word:?}: expected sport, dport, mark or if_id")),
             _ => {
                 flow.proto = word.parse().ok().or_else(|| names::upper_number(word)).ok_or_else(|| {
                     let near = names::nearest(word, names::upper_names());

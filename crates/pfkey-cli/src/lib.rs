@@ -152,10 +152,13 @@ enum Command {
         /// To this file, which only its owner can read, instead of standard output
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// What PF_KEY cannot say is no failure
+        #[arg(long)]
+        lossy: bool,
     },
     /// Tell which policy and SAs an outbound packet takes and what MTU is left, or why it is dropped
     Explain {
-        /// SRC → DST [PROTOCOL] [sport N] [dport N]; the arrow may be "to", or be left out
+        /// SRC → DST [PROTOCOL] [sport N] [dport N] [mark N] [if_id N]; the arrow may be "to", or be left out
         #[arg(required = true)]
         words: Vec<String>,
         /// Ask a file that 'save' made or 'load' reads, not what is live
@@ -278,7 +281,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Load { file, check, all_or_nothing, kernel } => {
             load::file(view, &file, load::Options { check, all_or_nothing, kernel })
         }
-        Command::Save { output } => save::save(output.as_deref()),
+        Command::Save { output, lossy } => save::save(output.as_deref(), lossy),
         Command::Explain { words, file, mtu } => {
             explain::explain(view, &explain::Options { words: &words, file: file.as_deref(), mtu })
         }

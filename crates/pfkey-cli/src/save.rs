@@ -14,8 +14,9 @@ use crate::output::Out;
 use crate::private_file::{PrivateFile, readers};
 use crate::state;
 
-/// Writes to a file that nobody else reads, or to standard output.
-pub fn save(output: Option<&Path>) -> Result<(), Failure> {
+/// Writes to a file that nobody else reads, or to standard output. What cannot be said is a failure unless `lossy`, after all that
+/// can be said is written.
+pub fn save(output: Option<&Path>, lossy: bool) -> Result<(), Failure> {
     let mut channel = Channel::open()?;
     let sas = state::sas(&mut channel, SaType::UNSPEC)?;
     let policies = state::policies(&mut channel)?;
@@ -23,16 +24,37 @@ pub fn save(output: Option<&Path>) -> Result<(), Failure> {
         Some(path) => {
             let told = |error| Failure::Told(format!("{}: {error}", path.display()));
             let file = PrivateFile::create(path).map_err(told)?;
-            write(&mut Out::to(file.handle().map_err(told)?), &sas, &policies).map_err(told)?;
-            file.keep().map_err(told)
+            let lost = write(&mut Out::to(file.handle().map_err(told)?), &sas, &policies).map_err(told)?;
+            file.keep().map_err(told)?;
+            outcome(lost, lossy)
         }
         None => {
             if sas.iter().any(SaEntry::has_key) {
                 warn();
             }
-            Ok(write(&mut Out::new(), &sas, &policies)?)
+            outcome(write(&mut Out::new(), &sas, &policies)?, lossy)
         }
     }
+}
+
+/// How many SAs and policies the file lacks, or has otherwise than they are.
+#[derive(Clone, Copy, Default)]
+struct Lost {
+    left_out: usize,
+    other: usize,
+}
+
+fn outcome(lost: Lost, lossy: bool) -> Result<(), Failure> {
+    let Lost { left_out, other } = lost;
+    if left_out + other == 0 {
+        return Ok(());
+    }
+    let text = format!("pfkey: {left_out} left out, {other} saved otherwise than they are");
+    if lossy {
+        eprintln!("{text}");
+        return Ok(());
+    }
+    Err(Failure::Told(format!("{text} (--lossy: this is no failure)")))
 }
 
 /// Says if somebody else may see what goes to standard output.
@@ -49,15 +71,23 @@ fn warn() {
 }
 
 /// Writes SAs and policies, oldest first, because the engine tells of the newest first.
-fn write(out: &mut Out, sas: &[SaEntry], policies: &[PolicyEntry]) -> std::io::Result<()> {
+fn write(out: &mut Out, sas: &[SaEntry], policies: &[PolicyEntry]) -> std::io::Result<Lost> {
+    let mut lost = Lost::default();
     writeln!(out, "# SAs and policies as pfkey save found them. It holds keys: keep it from others' eyes.")?;
     for entry in sas.iter().rev() {
         match entry.command() {
             Ok(command) => {
+                if entry.partial {
+                    lost.other += 1;
+                    otherwise(out, &entry.sa.title(), "its selector has more than a source, which PF_KEY cannot say")?;
+                }
                 out.write_all(command.as_bytes())?;
                 writeln!(out)?;
             }
-            Err(why) => left_out(out, &entry.sa.title(), why)?,
+            Err(why) => {
+                lost.left_out += 1;
+                left_out(out, &entry.sa.title(), why)?;
+            }
         }
     }
     let forwarded: HashSet<_> = policies
@@ -71,16 +101,27 @@ fn write(out: &mut Out, sas: &[SaEntry], policies: &[PolicyEntry]) -> std::io::R
         let copied = forwarded.contains(&entry.policy.forwarded().selector());
         match entry.command(copied) {
             Ok((command, note)) => {
-                if let Some(note) = note {
-                    eprintln!("pfkey: warning: {}: {note}", entry.policy.title());
-                    writeln!(out, "# {note}:")?;
+                let partial = "it has an interface, limits, or details of its requests that PF_KEY cannot say";
+                let partial = entry.partial.then_some(partial);
+                lost.other += usize::from(note.or(partial).is_some());
+                for note in note.into_iter().chain(partial) {
+                    otherwise(out, &entry.policy.title(), note)?;
                 }
                 writeln!(out, "{command}")?;
             }
-            Err(why) => left_out(out, &entry.policy.title(), why)?,
+            Err(why) => {
+                lost.left_out += 1;
+                left_out(out, &entry.policy.title(), why)?;
+            }
         }
     }
-    out.flush()
+    out.flush()?;
+    Ok(lost)
+}
+
+fn otherwise(out: &mut Out, title: &str, note: &str) -> std::io::Result<()> {
+    eprintln!("pfkey: warning: {title}: {note}");
+    writeln!(out, "# {note}:")
 }
 
 fn left_out(out: &mut Out, title: &str, why: &str) -> std::io::Result<()> {

@@ -7,8 +7,10 @@ use crate::channel::{Channel, finish};
 use crate::failure::Failure;
 use crate::model::policy::PolicyEntry;
 use crate::model::sa::{Sa, SaEntry};
+use crate::model::xfrm;
 use crate::output::{Out, Record, View, show};
 use crate::state;
+use pfkey_model::xfrm::Xfrm;
 
 /// A table's columns for SAs.
 const SA_COLUMNS: &[&str] = &[
@@ -88,6 +90,26 @@ pub fn spd(
 
 /// A request about the policy of a number.
 pub fn policy_request(channel: &mut Channel, msg_type: MessageType, id: u32) -> Result<Option<PolicyEntry>, Failure> {
+    match request_in(channel, msg_type, id, &Xfrm::default()) {
+        // One with a mark or an XFRM interface is found only together with it.
+        Err(Failure::Refused { errno: libc::ENOENT, what }) => {
+            let scope = state::policies(channel)?.into_iter().find(|entry| entry.id == id);
+            let scope = scope.map(|entry| xfrm::scope(&entry.policy.xfrm, true)).unwrap_or_default();
+            if scope.is_empty() {
+                return Err(Failure::Refused { errno: libc::ENOENT, what });
+            }
+            request_in(channel, msg_type, id, &scope)
+        }
+        other => other,
+    }
+}
+
+fn request_in(
+    channel: &mut Channel,
+    msg_type: MessageType,
+    id: u32,
+    scope: &Xfrm,
+) -> Result<Option<PolicyEntry>, Failure> {
     let verb = if msg_type == MessageType::X_SPDGET { "get" } else { "delete" };
     channel.request(
         &format!("policy {verb} {id}"),
@@ -95,6 +117,7 @@ pub fn policy_request(channel: &mut Channel, msg_type: MessageType, id: u32) -> 
             let mut w = Writer::new(buffer, Header::new(msg_type, SaType::UNSPEC, seq, pid), Profile::Linux);
             let fixed = SadbXPolicy { exttype: ExtensionType::X_POLICY.0.into(), id: id.into(), ..Default::default() };
             w.policy(fixed, &[]);
+            scope.write(&mut w);
             finish(w)
         },
         |received| received.message.as_ref().and_then(|m| PolicyEntry::of(m, received.header.reserved)),

@@ -122,6 +122,11 @@ impl Xfrm {
         self.0.get_or_insert_default().flags = flags;
     }
 
+    /// Sets the options.
+    pub fn set_options(&mut self, options: u8) {
+        self.0.get_or_insert_default().options = options;
+    }
+
     /// Whether there is nothing.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

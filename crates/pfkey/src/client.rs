@@ -109,6 +109,12 @@ impl Client {
         self.limit = limit;
     }
 
+    /// How long an answer is waited for.
+    #[must_use]
+    pub const fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// Adds an SA.
     ///
     /// # Errors

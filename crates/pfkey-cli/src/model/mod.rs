@@ -3,6 +3,7 @@
 pub mod names;
 pub mod policy;
 pub mod sa;
+pub mod xfrm;
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 

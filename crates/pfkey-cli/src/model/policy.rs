@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 use crate::failure::Unwritable;
 use pfkey::policy_text::priority::{DEFAULT, HIGH, LOW};
 use pfkey::policy_text::{AH, ESP, IPCOMP, PolicySpec, RequestSpec};
+use pfkey_model::xfrm::{Xfrm, XfrmView};
 use pfkey_wire::layout::SadbLifetime;
 use pfkey_wire::sockaddr::sockaddr_len;
+use pfkey_wire::xfrm::{Carrier, Mark};
 use pfkey_wire::{
     ExtensionType as Ext, Header, Message, MessageType, Mode, PolicyDirection, PolicyLevel, PolicyType, Profile,
     Requests, SaType, Sockaddr, Writer,
 };
 
+use super::xfrm::{self, Shown};
 use super::{Context, host, host_port, names, sockaddr, socket_addr, utc, width};
 use crate::channel::finish;
 use crate::output::{Record, Value};
@@ -42,6 +45,8 @@ pub struct Policy {
     pub upper: u8,
     /// Label.
     pub context: Option<Context>,
+    /// What XFRM has beyond PF_KEY.
+    pub xfrm: Xfrm,
     /// Seconds that it lives; 0 = no limit.
     pub lifetime: u64,
     /// Seconds that it lives unused; 0 = no limit.
@@ -51,7 +56,7 @@ pub struct Policy {
 }
 
 /// What names a policy.
-pub type Selector = (SocketAddr, u8, SocketAddr, u8, u8, u8, Option<(u8, u8, Vec<u8>)>);
+pub type Selector = (SocketAddr, u8, SocketAddr, u8, u8, u8, Option<(u8, u8, Vec<u8>)>, (Mark, u32));
 
 /// Whether the protocol has ports, and not something else in their place.
 pub const fn has_ports(upper: u8) -> bool {
@@ -63,7 +68,8 @@ impl Policy {
     pub fn selector(&self) -> Selector {
         let context = self.context.as_ref().map(|c| (c.doi, c.alg, c.text.clone()));
         let dir = self.spec.direction.0;
-        (self.src, self.src_prefix, self.dst, self.dst_prefix, self.upper, dir, context)
+        let scope = (self.xfrm.mark(), self.xfrm.if_id());
+        (self.src, self.src_prefix, self.dst, self.dst_prefix, self.upper, dir, context, scope)
     }
 
     /// For people.
@@ -98,6 +104,11 @@ impl Policy {
                 ..Default::default()
             };
             w.lifetime(Ext::LIFETIME_HARD, limit);
+        }
+        if msg_type == MessageType::X_SPDDELETE {
+            xfrm::scope(&self.xfrm, true).write(&mut w);
+        } else {
+            self.xfrm.write(&mut w);
         }
         finish(w)
     }
@@ -153,6 +164,8 @@ pub struct PolicyEntry {
     pub times: (u64, u64),
     /// References to it.
     pub references: u16,
+    /// It has more than the file language can say.
+    pub partial: bool,
 }
 
 impl PolicyEntry {
@@ -165,6 +178,12 @@ impl PolicyEntry {
         let requests = walk.by_ref().map(|(fixed, body)| request(fixed, body)).collect::<Option<Vec<_>>>()?;
         let hard = message.lifetime(Ext::LIFETIME_HARD).unwrap_or_default();
         let current = message.lifetime(Ext::LIFETIME_CURRENT).unwrap_or_default();
+        let shown = Shown::of(&XfrmView::of_message(message));
+        let soft = message.lifetime(Ext::LIFETIME_SOFT).unwrap_or_default();
+        // Linux looks at these, and the file language cannot say them.
+        let other_limits =
+            [hard.bytes.get(), u64::from(hard.allocations.get()), soft.addtime.get(), soft.usetime.get()];
+        let partial = shown.partial || other_limits != [0; 4];
         let policy = Policy {
             src: socket_addr(src_addr)?,
             src_prefix: src.prefixlen,
@@ -172,6 +191,7 @@ impl PolicyEntry {
             dst_prefix: dst.prefixlen,
             upper: dst.proto,
             context: Context::of(message),
+            xfrm: shown.settings,
             lifetime: hard.addtime.get(),
             idle_lifetime: hard.usetime.get(),
             spec: PolicySpec {
@@ -182,7 +202,7 @@ impl PolicyEntry {
             },
         };
         let times = (current.addtime.get(), current.usetime.get());
-        Some(Self { policy, id: fixed.id.get(), times, references })
+        Some(Self { policy, id: fixed.id.get(), times, references, partial })
     }
 
     /// Whether it belongs to a socket.
@@ -207,6 +227,10 @@ impl PolicyEntry {
         ];
         if let Some(context) = &policy.context {
             record.push(("label", Value::Text(context.label())));
+        }
+        let words = xfrm::words(&policy.xfrm, Carrier::Policy);
+        if !words.is_empty() {
+            record.push(("xfrm", Value::List(words)));
         }
         let limits = [("hard_seconds", policy.lifetime), ("hard_idle_seconds", policy.idle_lifetime)];
         record.extend(limits.into_iter().filter(|(_, n)| *n != 0).map(|(name, n)| (name, Value::Number(n))));
@@ -234,6 +258,9 @@ impl PolicyEntry {
             if seconds != 0 {
                 text.push_str(&format!(" {option} {seconds}"));
             }
+        }
+        for word in xfrm::words(&policy.xfrm, Carrier::Policy) {
+            text.push_str(&format!(" -X {word}"));
         }
         text.push_str(&format!(
             " -P {} {} {}",

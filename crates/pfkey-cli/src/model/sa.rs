@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 
 use crate::failure::Unwritable;
+use pfkey_model::xfrm::{Xfrm, XfrmView};
 use pfkey_wire::layout::{SadbLifetime, SadbSa, SadbXNatTType};
+use pfkey_wire::xfrm::Carrier;
 use pfkey_wire::{ExtensionType as Ext, Header, Message, MessageType, Profile, SaFlags, SaType, Writer};
 use zerocopy::IntoBytes;
 use zeroize::Zeroizing;
 
+use super::xfrm::{self, Shown};
 use super::{Context, host, host_port, names, sockaddr, socket_addr, utc, width};
 use crate::channel::finish;
 use crate::output::{Record, Value, hex};
@@ -77,10 +80,12 @@ pub struct Sa {
     pub proxy: Option<(SocketAddr, u8)>,
     /// Label.
     pub context: Option<Context>,
+    /// What XFRM has beyond PF_KEY.
+    pub xfrm: Xfrm,
 }
 
-/// What names an SA: protocol, destination address, SPI.
-pub type SaId = (u8, std::net::IpAddr, u32);
+/// What names an SA: protocol, destination address, SPI, mark.
+pub type SaId = (u8, std::net::IpAddr, u32, u32);
 
 /// Limits of an SA, or what was used of them; 0 = none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,12 +139,13 @@ impl Sa {
             nat_t: None,
             proxy: None,
             context: None,
+            xfrm: Xfrm::default(),
         }
     }
 
     /// What names it.
     pub fn id(&self) -> SaId {
-        (self.satype.0, self.dst.ip(), self.spi)
+        (self.satype.0, self.dst.ip(), self.spi, self.xfrm.mark().masked())
     }
 
     /// For people.
@@ -205,6 +211,11 @@ impl Sa {
         if nat_t.is_some() {
             w.nat_t_port(Ext::X_NAT_T_SPORT, self.src.port()).nat_t_port(Ext::X_NAT_T_DPORT, self.dst.port());
         }
+        if whole {
+            self.xfrm.write(&mut w);
+        } else {
+            xfrm::scope(&self.xfrm, false).write(&mut w);
+        }
         finish(w)
     }
 }
@@ -222,6 +233,10 @@ pub struct SaEntry {
     pub state: u8,
     /// What was used so far; the times are Unix times.
     pub current: Lifetime,
+    /// When it was last used, if it was.
+    pub last_used: Option<String>,
+    /// It has more than the file language can say.
+    pub partial: bool,
 }
 
 impl SaEntry {
@@ -260,7 +275,10 @@ impl SaEntry {
         sa.nat_t = nat_t;
         sa.proxy = proxy;
         sa.context = Context::of(message);
-        Some(Self { sa, state: fixed.state, current: lifetime(message, Ext::LIFETIME_CURRENT) })
+        let shown = Shown::of(&XfrmView::of_message(message));
+        let (last_used, partial) = (shown.last_used(), shown.partial);
+        sa.xfrm = shown.settings;
+        Some(Self { sa, state: fixed.state, current: lifetime(message, Ext::LIFETIME_CURRENT), last_used, partial })
     }
 
     /// Whether it has a key that is worth hiding.
@@ -323,6 +341,11 @@ impl SaEntry {
             ];
             record.extend(numbers.into_iter().filter(|(_, n)| *n != 0).map(|(name, n)| (name, Value::Number(n))));
         }
+        let words = xfrm::words(&sa.xfrm, Carrier::Sa);
+        if !words.is_empty() {
+            record.push(("xfrm", Value::List(words)));
+        }
+        record.extend(self.last_used.iter().map(|time| ("last_used", Value::Text(time.clone()))));
         record.push(("bytes", Value::Number(self.current.bytes)));
         record.push(("packets", Value::Number(self.current.allocations.into())));
         for (name, time) in [("created", self.current.addtime), ("used", self.current.usetime)] {
@@ -360,7 +383,9 @@ impl SaEntry {
         let keys = key_len(&sa.encrypt_key) + key_len(&sa.auth_key);
         let context = sa.context.as_ref().map(|c| c.words().ok_or("a label that the file language cannot hold"));
         let context = context.transpose()?.unwrap_or_default();
-        let mut text = Zeroizing::new(String::with_capacity(1024 + keys * 2 + context.len()));
+        let words =
+            xfrm::words(&sa.xfrm, Carrier::Sa).into_iter().fold(String::new(), |all, word| all + " -X " + &word);
+        let mut text = Zeroizing::new(String::with_capacity(1024 + keys * 2 + context.len() + words.len()));
         let prefix = format!("add {} {} {} {:#x}", host_port(sa.src), host_port(sa.dst), self.protocol(), sa.spi);
         text.push_str(&prefix);
         let _ = write!(text, " -m {}", names::mode(sa.mode));
@@ -380,6 +405,7 @@ impl SaEntry {
             let _ = write!(text, " -proxy {}/{prefix}", host(address));
         }
         text.push_str(&context);
+        text.push_str(&words);
         let unnamed = "an algorithm that has no name";
         if sa.satype == SaType::X_IPCOMP {
             let _ = write!(text, " -C {}", names::name_of(names::COMPRESS, sa.encrypt).ok_or(unnamed)?);

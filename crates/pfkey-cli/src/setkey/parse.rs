@@ -4,13 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use pfkey::policy_text::address;
+use pfkey_model::xfrm::Xfrm;
+use pfkey_wire::xfrm::Carrier;
 use pfkey_wire::{PolicyDirection, SaType};
 
 use super::host_name::is_host_name;
 use super::lexer::{Kind, Lexer, Token};
 use super::{Action, Command, Complaint};
-use crate::model::names;
 use crate::model::sa::NatT;
+use crate::model::{names, xfrm};
 
 /// Errors after which the rest of a text is not looked at.
 const MAX_ERRORS: usize = 20;
@@ -402,6 +404,26 @@ impl<'a> Parser<'a> {
             None
         };
         Ok(Protocol { satype: *satype, nat_t, old: name.ends_with("-old"), at: token.at })
+    }
+
+    /// `-X NAME=VALUE` or `-X NAME`, behind its first word. A value may have slashes in it.
+    pub fn xfrm(&mut self, settings: &mut Xfrm, carrier: Carrier) -> Result<()> {
+        let first = self.peek()?;
+        if first.kind != Kind::Word {
+            return self.expected("NAME=VALUE, an attribute of XFRM's");
+        }
+        self.take()?;
+        let mut word = first.text().into_owned();
+        while self.accept_kind(Kind::Slash)? {
+            let part = self.peek()?;
+            if part.kind != Kind::Word {
+                return self.expected("the rest of a value");
+            }
+            self.take()?;
+            word.push('/');
+            word.push_str(&part.text());
+        }
+        xfrm::parse(settings, carrier, &word).map_err(|text| Complaint { at: first.at, text })
     }
 
     /// `-ctx DOI ALGORITHM "LABEL"`, behind its first word.

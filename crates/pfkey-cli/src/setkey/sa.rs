@@ -4,13 +4,14 @@ use zeroize::Zeroizing;
 
 use pfkey_wire::SaType;
 use pfkey_wire::algorithm::{Algorithm, Keys};
+use pfkey_wire::xfrm::{Carrier, FLAG_ESN};
 
 use super::Complaint;
 use super::lexer::Kind;
 use super::parse::{Parser, Protocol, Result, same_family};
 use crate::model::names::{self, Tables, takes_key};
 use crate::model::sa::{CYCLIC_SEQ, FLAGS, Key, Sa};
-use crate::model::width;
+use crate::model::{width, xfrm};
 
 /// KAME's `SADB_X_EXT_OLD`: RFC 1826 and RFC 1827.
 const OLD: u32 = 1;
@@ -23,7 +24,7 @@ const RAW_CPI: u32 = 0x80;
 /// Every option of an SA.
 const OPTIONS: &[&str] = &[
     "-m", "-u", "-r", "-f", "-lh", "-ls", "-bh", "-bs", "-uh", "-us", "-ph", "-ps", "-proxy", "-ctx", "-E", "-A", "-C",
-    "-R",
+    "-R", "-X",
 ];
 const MODES: &[&str] = &["any", "transport", "tunnel", "beet"];
 
@@ -60,6 +61,12 @@ impl Parser<'_> {
             self.warn(spi_at, "SPIs below 256 are reserved (RFC 4303)");
         }
         self.options(&mut sa, &protocol)?;
+        let replay = sa.replay;
+        xfrm::check(&mut sa.xfrm, Carrier::Sa, replay).map_err(|text| Complaint { at: protocol.at, text })?;
+        if !sa.xfrm.is_empty() && sa.xfrm.flags() & FLAG_ESN != 0 {
+            // The window is that of the attribute.
+            sa.replay = 0;
+        }
         if whole {
             check(&sa, &protocol)?;
         } else if command != "getspi" && sa.mode != 0 {
@@ -147,6 +154,7 @@ impl Parser<'_> {
                     sa.proxy = Some((address, prefix));
                 }
                 "-ctx" => sa.context = Some(self.context()?),
+                "-X" => self.xfrm(&mut sa.xfrm, Carrier::Sa)?,
                 "-E" => {
                     let (name, algorithm) = self.algorithm("encryption algorithm", names::ENCRYPT)?;
                     sa.encrypt = algorithm.id;

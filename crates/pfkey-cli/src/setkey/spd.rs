@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 
 use pfkey::policy_text::{self as policy, PolicyErrorKind, PolicySpec};
+use pfkey_model::xfrm::Xfrm;
+use pfkey_wire::xfrm::Carrier;
 use pfkey_wire::{PolicyLevel, PolicyType};
 
 use super::Complaint;
@@ -38,7 +40,7 @@ const WORDS: &[&str] = &[
     "me",
     "any",
 ];
-const OPTIONS: &[&str] = &["-ctx", "-lh", "-uh", "-P"];
+const OPTIONS: &[&str] = &["-ctx", "-lh", "-uh", "-X", "-P"];
 
 impl Parser<'_> {
     /// The rest of a command about a policy.
@@ -60,7 +62,7 @@ impl Parser<'_> {
             src.set_port(high);
             dst.set_port(low);
         }
-        let mut context = None;
+        let (mut context, mut xfrm) = (None, Xfrm::default());
         let (mut lifetime, mut idle_lifetime) = (0, 0);
         let spec = loop {
             let token = self.peek()?;
@@ -77,6 +79,10 @@ impl Parser<'_> {
                     self.take()?;
                     idle_lifetime = self.number("a lifetime", u64::MAX)?;
                 }
+                "-X" => {
+                    self.take()?;
+                    self.xfrm(&mut xfrm, Carrier::Policy)?;
+                }
                 "-P" => {
                     self.take()?;
                     break self.spec(delete)?;
@@ -86,7 +92,9 @@ impl Parser<'_> {
             }
         };
         self.end()?;
-        let policy = Policy { src, src_prefix, dst, dst_prefix, upper, context, lifetime, idle_lifetime, spec };
+        let carrier = Carrier::Policy;
+        crate::model::xfrm::check(&mut xfrm, carrier, 0).map_err(|text| Complaint { at: upper_at, text })?;
+        let policy = Policy { src, src_prefix, dst, dst_prefix, upper, context, xfrm, lifetime, idle_lifetime, spec };
         Ok((policy, flags))
     }
 

@@ -1,0 +1,378 @@
+//! What XFRM has beyond PF_KEY, in words: `-X NAME=VALUE`, and names alone for flags. An attribute that has no name is its number and
+//! its bytes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use pfkey_model::xfrm::{Xfrm, XfrmView};
+use pfkey_wire::layout::SadbXXfrm;
+use pfkey_wire::xfrm::{
+    ATTRIBUTES, AttributeInfo, Carrier, FLAG_ESN, Layout, Mark, OPTION_PARTIAL, OPTION_PROPOSE, Offload, ReplayEsn,
+    Role, Said, Truncation, attribute, attribute_info, is_pf_keys_own,
+};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{names, utc};
+
+/// `XFRM_STATE_*` that `sadb_sa_flags` lacks.
+const SA_FLAGS: &[(&str, u8)] = &[("wildrecv", 8), ("icmp", 16), ("af-unspec", 32), ("align4", 64), ("esn", FLAG_ESN)];
+/// `XFRM_POLICY_*`.
+const POLICY_FLAGS: &[(&str, u8)] = &[("localok", 1), ("icmp", 2), ("cpu-acquire", 4)];
+/// Options of the extension.
+const OPTIONS: &[(&str, u8)] = &[("propose", OPTION_PROPOSE)];
+/// `XFRM_OFFLOAD_*`.
+const OFFLOAD_FLAGS: &[(&str, u8)] = &[("ipv6", 1), ("in", 2), ("packet", 4)];
+
+/// How an SA or a policy is set; and what the kernel reports besides.
+pub struct Shown {
+    /// Its settings. Sequence numbers are none.
+    pub settings: Xfrm,
+    /// When it was last used, Unix time; 0 = never.
+    pub lastused: u64,
+    /// It has more than this language can say.
+    pub partial: bool,
+}
+
+impl Shown {
+    /// From a message.
+    pub fn of(view: &XfrmView<'_>) -> Self {
+        let mut settings = Xfrm::default();
+        let mut lastused = 0;
+        for (number, payload) in view.carried() {
+            match attribute_info(number) {
+                Some(row) if row.role == Role::Report => {
+                    lastused = payload.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+                }
+                Some(row) if row.role == Role::Counter => {}
+                Some(row) if row.layout == Layout::ReplayEsn => settings.set(number, &without_counters(payload)),
+                _ => settings.set(number, payload),
+            }
+        }
+        if let Some(bits) = view.icv_bits {
+            set_icv(&mut settings, bits);
+        }
+        if view.flags != 0 {
+            settings.set_flags(view.flags);
+        }
+        let options = view.options & !OPTION_PARTIAL;
+        if options != 0 {
+            settings.set_options(options);
+        }
+        Self { settings, lastused, partial: view.options & OPTION_PARTIAL != 0 }
+    }
+
+    /// When it was last used, as people read it.
+    pub fn last_used(&self) -> Option<String> {
+        (self.lastused != 0).then(|| utc(self.lastused))
+    }
+}
+
+/// A replay window as it was set: nothing sent or received yet.
+fn without_counters(payload: &[u8]) -> Vec<u8> {
+    let Ok((esn, bitmap)) = ReplayEsn::read_from_prefix(payload) else { return payload.to_vec() };
+    let fresh = ReplayEsn { words: esn.words, window: esn.window, ..ReplayEsn::default() };
+    [fresh.as_bytes(), &vec![0; bitmap.len()]].concat()
+}
+
+fn set_icv(settings: &mut Xfrm, bits: u32) {
+    let truncation = Truncation { icv_bits: bits.into(), ..Truncation::default() };
+    settings.set(attribute::ALG_AUTH_TRUNC, truncation.as_bytes());
+}
+
+/// The words behind `-X`, in the order of the attributes.
+pub fn words(settings: &Xfrm, carrier: Carrier) -> Vec<String> {
+    let flags = if carrier == Carrier::Policy { POLICY_FLAGS } else { SA_FLAGS };
+    let mut words = bits(flags, settings.flags(), "flags");
+    words.extend(bits(OPTIONS, settings.options(), "options"));
+    words.extend(settings.attributes().map(|(number, payload)| word(number, payload)));
+    words
+}
+
+/// Names of bits, and the rest as a number.
+fn bits(names: &[(&str, u8)], all: u8, rest: &str) -> Vec<String> {
+    let mut left = all;
+    let mut words = Vec::new();
+    for (name, bit) in names.iter().filter(|(_, bit)| all & bit != 0) {
+        words.push((*name).to_owned());
+        left &= !bit;
+    }
+    if left != 0 {
+        words.push(format!("{rest}={left:#x}"));
+    }
+    words
+}
+
+fn word(number: u16, payload: &[u8]) -> String {
+    let named = attribute_info(number).filter(|row| row.layout.fits(payload));
+    let text = named.and_then(|row| Some(format!("{}{}", row.name, value(row.layout, payload)?)));
+    text.unwrap_or_else(|| format!("{number}={}", *crate::output::hex(payload)))
+}
+
+fn number(payload: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let width = payload.len().min(8);
+    if cfg!(target_endian = "little") {
+        bytes.iter_mut().zip(payload).for_each(|(to, from)| *to = *from);
+    } else {
+        bytes.iter_mut().skip(8 - width).zip(payload).for_each(|(to, from)| *to = *from);
+    }
+    u64::from_ne_bytes(bytes)
+}
+
+/// `=VALUE` of an attribute; nothing for one that is there or not. `None`: its bytes say more.
+fn value(layout: Layout, payload: &[u8]) -> Option<String> {
+    Some(match layout {
+        Layout::Flag => String::new(),
+        Layout::Direction => format!("={}", ["in", "out"].get(usize::from(*payload.first()?).checked_sub(1)?)?),
+        Layout::U16 | Layout::U32 | Layout::Time => format!("={}", number(payload)),
+        Layout::Hex => format!("={:#x}", number(payload)),
+        Layout::Mark => {
+            let mark = Mark::read_from_bytes(payload).ok()?;
+            format!("={:#x}/{:#x}", mark.value, mark.mask)
+        }
+        Layout::ReplayEsn => {
+            let (esn, _) = ReplayEsn::read_from_prefix(payload).ok()?;
+            let plain =
+                esn.words == ReplayEsn::of_window(esn.window.get()).words && without_counters(payload) == payload;
+            plain.then(|| format!("={}", esn.window.get()))?
+        }
+        Layout::Offload => {
+            let offload = Offload::read_from_bytes(payload).ok()?;
+            let name = interface_name(offload.ifindex.get()).unwrap_or_else(|| offload.ifindex.get().to_string());
+            let flags = bits(OFFLOAD_FLAGS, offload.flags, "flags");
+            std::iter::once(format!("={name}")).chain(flags).collect::<Vec<_>>().join("/")
+        }
+        Layout::Address => format!("={}", address(payload)?),
+        Layout::Truncation => format!("={}", Truncation::read_from_bytes(payload).ok()?.icv_bits.get()),
+        Layout::Replay => return None,
+    })
+}
+
+/// `xfrm_address_t` does not say its family: an IPv4 address has zeros behind it.
+fn address(payload: &[u8]) -> Option<IpAddr> {
+    let bytes: [u8; 16] = payload.try_into().ok()?;
+    let [a, b, c, d, rest @ ..] = bytes;
+    Some(if rest == [0; 12] { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(bytes).into() })
+}
+
+/// The number of a network interface.
+fn interface_number(name: &str) -> Option<u32> {
+    if name.contains('/') || name.starts_with('.') {
+        return None;
+    }
+    let there = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).ok();
+    there.and_then(|text| text.trim().parse().ok()).or_else(|| name.parse().ok())
+}
+
+fn interface_name(number: u32) -> Option<String> {
+    let all = std::fs::read_dir("/sys/class/net").ok()?;
+    let name = |entry: std::fs::DirEntry| entry.file_name().into_string().ok();
+    all.flatten().filter_map(name).find(|name| interface_number(name) == Some(number))
+}
+
+/// A number, decimal or behind `0x`, up to `max`.
+fn parse_number(text: &str, max: u64) -> Option<u64> {
+    let number = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(hex) => u64::from_str_radix(hex, 16).ok()?,
+        None if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok()?,
+        None => return None,
+    };
+    (number <= max).then_some(number)
+}
+
+/// A number of 32 bits, decimal or behind `0x`.
+pub fn parse_u32(text: &str) -> Option<u32> {
+    parse_number(text, u32::MAX.into()).and_then(|number| u32::try_from(number).ok())
+}
+
+fn parse_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.strip_prefix("0x")?;
+    if digits.len() % 2 != 0 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok()).collect()
+}
+
+/// The payload of a value; `None` for one that the layout has not.
+fn parse_value(layout: Layout, text: &str) -> Option<Vec<u8>> {
+    Some(match layout {
+        Layout::Flag => return None,
+        Layout::Direction => vec![["in", "out"].iter().position(|word| *word == text)? as u8 + 1],
+        Layout::U16 => u16::try_from(parse_number(text, u16::MAX.into())?).ok()?.to_ne_bytes().to_vec(),
+        Layout::U32 | Layout::Hex => parse_u32(text)?.to_ne_bytes().to_vec(),
+        Layout::Time => parse_number(text, u64::MAX)?.to_ne_bytes().to_vec(),
+        Layout::Mark => {
+            let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
+            Mark { value: parse_u32(value)?, mask: parse_u32(mask)? }.as_bytes().to_vec()
+        }
+        Layout::ReplayEsn => {
+            let window = parse_number(text, u64::from(ReplayEsn::MAX_WORDS) * 32)? as u32;
+            let esn = ReplayEsn::of_window(window);
+            [esn.as_bytes(), &vec![0; esn.words.get() as usize * 4]].concat()
+        }
+        Layout::Offload => {
+            let mut parts = text.split('/');
+            let ifindex = interface_number(parts.next()?)?;
+            let mut flags = 0;
+            for part in parts {
+                flags |= match part.strip_prefix("flags=") {
+                    Some(rest) => parse_number(rest, 255)? as u8,
+                    None => OFFLOAD_FLAGS.iter().find(|(name, _)| *name == part)?.1,
+                };
+            }
+            Offload { ifindex: ifindex.into(), flags, ..Offload::default() }.as_bytes().to_vec()
+        }
+        Layout::Address => pfkey_wire::address::to_xfrm(text.parse().ok()?).to_vec(),
+        Layout::Truncation => {
+            let icv_bits = parse_u32(text)?.into();
+            Truncation { icv_bits, ..Truncation::default() }.as_bytes().to_vec()
+        }
+        Layout::Replay => return None,
+    })
+}
+
+/// Adds what one word behind `-X` says.
+///
+/// # Errors
+/// Why it says nothing.
+pub fn parse(settings: &mut Xfrm, carrier: Carrier, word: &str) -> Result<(), String> {
+    let flags = if carrier == Carrier::Policy { POLICY_FLAGS } else { SA_FLAGS };
+    let wrong = || format!("-X {word}: this value cannot be");
+    let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+    if let (Some((_, bit)), None) = (flags.iter().find(|(flag, _)| *flag == name), value) {
+        settings.set_flags(settings.flags() | bit);
+        return Ok(());
+    }
+    if let (Some((_, bit)), None) = (OPTIONS.iter().find(|(option, _)| *option == name), value) {
+        settings.set_options(settings.options() | bit);
+        return Ok(());
+    }
+    if let ("flags", Some(value)) = (name, value) {
+        let bits = parse_number(value, 255).ok_or_else(wrong)? as u8;
+        settings.set_flags(settings.flags() | bits);
+        return Ok(());
+    }
+    let (number, payload) = match ATTRIBUTES.iter().find(|row| row.name == name) {
+        Some(AttributeInfo { number, layout: Layout::Flag, .. }) if value.is_none() => (*number, Vec::new()),
+        Some(row) => (row.number, parse_value(row.layout, value.unwrap_or_default()).ok_or_else(wrong)?),
+        None => {
+            let number = parse_number(name, 0x3fff).filter(|n| !is_pf_keys_own(*n as u16));
+            let number = number.ok_or_else(|| unknown(name, flags))? as u16;
+            (
+                number,
+                value.and_then(parse_hex).ok_or_else(|| format!("-X {word}: 0x and the attribute's bytes expected"))?,
+            )
+        }
+    };
+    if settings.attributes().payload(number).is_some() {
+        return Err(format!("-X {name} is there twice"));
+    }
+    settings.set(number, &payload);
+    Ok(())
+}
+
+fn unknown(name: &str, flags: &[(&'static str, u8)]) -> String {
+    let known = ATTRIBUTES.iter().map(|row| row.name).chain(flags.iter().map(|(flag, _)| *flag)).chain(["propose"]);
+    let near = names::nearest(name, known).map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+    format!("-X {name:?}: unknown{near}")
+}
+
+/// Checks what all words together say. Extended sequence numbers without a window have one of 32 packets.
+///
+/// # Errors
+/// What is wrong.
+pub fn check(settings: &mut Xfrm, carrier: Carrier, replay: u8) -> Result<(), String> {
+    if carrier == Carrier::Sa
+        && settings.flags() & FLAG_ESN != 0
+        && settings.attributes().payload(attribute::REPLAY_ESN_VAL).is_none()
+    {
+        let window = if replay == 0 { 32 } else { replay.into() };
+        let esn = ReplayEsn::of_window(window);
+        settings.set(attribute::REPLAY_ESN_VAL, &[esn.as_bytes(), &vec![0; esn.words.get() as usize * 4]].concat());
+    }
+    let fixed = SadbXXfrm { flags: settings.flags(), options: settings.options(), ..SadbXXfrm::default() };
+    let said = Said { fixed, attributes: settings.attributes() };
+    let has_window = settings.attributes().payload(attribute::REPLAY_ESN_VAL).is_some();
+    if has_window && replay != 0 {
+        return Err("-r and -X replay-window (or -X esn) are two windows".to_owned());
+    }
+    said.check(carrier, 0).map_err(|refusal| format!("-X: {refusal}"))
+}
+
+/// What of the settings belongs to a name: the mark, and of a policy the XFRM interface.
+pub fn scope(settings: &Xfrm, of_policy: bool) -> Xfrm {
+    Xfrm::of_scope(settings.mark(), if of_policy { settings.if_id() } else { 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(words: &[&str], carrier: Carrier) -> Result<Xfrm, String> {
+        let mut settings = Xfrm::default();
+        words.iter().try_for_each(|word| parse(&mut settings, carrier, word))?;
+        check(&mut settings, carrier, 0).map(|()| settings)
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let all = [
+            "icmp",
+            "esn",
+            "flags=0x1",
+            "coaddr=2001:db8::1",
+            "icv=128",
+            "mark=0x1/0xff",
+            "tfcpad=100",
+            "replay-window=4096",
+            "extra-flags=0x3",
+            "offload=lo/in/packet",
+            "set-mark=0x10",
+            "set-mark-mask=0xff",
+            "if_id=42",
+            "mtimer-thresh=5",
+            "dir=in",
+            "nat-keepalive=20",
+            "pcpu=3",
+            "iptfs-reorder-window=7",
+            "iptfs-dont-frag",
+            "999=0x0102",
+        ];
+        let mut settings = Xfrm::default();
+        for word in all {
+            parse(&mut settings, Carrier::Sa, word).unwrap();
+        }
+        let mut shown = words(&settings, Carrier::Sa);
+        let mut expected: Vec<_> = all.iter().map(|word| (*word).to_owned()).collect();
+        shown.sort();
+        expected.sort();
+        assert_eq!(shown, expected);
+        let policy = said(&["localok", "propose", "if_id=7", "mark=5"], Carrier::Policy).unwrap();
+        assert_eq!(words(&policy, Carrier::Policy), ["localok", "propose", "if_id=7", "mark=0x5/0xffffffff"]);
+    }
+
+    #[test]
+    fn extended_sequence_numbers_have_a_window() {
+        let esn = said(&["esn"], Carrier::Sa).unwrap();
+        assert_eq!(words(&esn, Carrier::Sa), ["esn", "replay-window=32"]);
+        assert_eq!(
+            check(&mut said(&["esn"], Carrier::Sa).unwrap(), Carrier::Sa, 4).unwrap_err().split(' ').next(),
+            Some("-r")
+        );
+    }
+
+    #[test]
+    fn complaints_name_the_word() {
+        for (words, complaint) in [
+            (&["mark=x"][..], "-X mark=x: this value cannot be"),
+            (&["if-id=1"], "-X \"if-id\": unknown; did you mean \"if_id\"?"),
+            (&["if_id=1", "if_id=2"], "-X if_id is there twice"),
+            (&["2=0x00"], "-X \"2\": unknown"),
+            (&["replay-window=4097"], "-X replay-window=4097: this value cannot be"),
+            (&["set-mark-mask=1"], "-X: attribute 30 (XFRMA_SET_MARK_MASK) does not belong to this message"),
+            (&["lastused=1"], "-X: attribute 15 (XFRMA_LASTUSED) is what the kernel reports; it cannot be set"),
+        ] {
+            assert_eq!(said(words, Carrier::Sa).unwrap_err(), complaint);
+        }
+        assert!(said(&["pcpu=1"], Carrier::Policy).unwrap_err().contains("XFRMA_SA_PCPU"));
+    }
+}
