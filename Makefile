@@ -100,6 +100,7 @@ check-kernel:
 	tests/kernel/preload
 	tests/kernel/openiked
 	tests/kernel/pfkey
+	tests/kernel/attributes
 
 .PHONY: check-sanitize fuzz
 check-sanitize:

@@ -108,3 +108,18 @@ fn every_row_is_shown() {
     each_row_is_shown("docs/coverage.md", None);
     each_row_is_shown("docs/security.md", Some("no test yet"));
 }
+
+/// The table of XFRM's attributes is the code's: name, word, first kernel.
+#[test]
+fn every_attribute_has_a_row() {
+    use pfkey_rs::wire::xfrm::{ATTRIBUTES, Role};
+    let text = read("docs/coverage.md");
+    let section =
+        text.split("\n## XFRM's attributes\n").nth(1).and_then(|rest| rest.split("\n| beside").next()).unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let written: Vec<Vec<&str>> = rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect();
+    let written: Vec<_> = written.iter().map(|row| (row[0], row[1].trim_matches('`'), row[3])).collect();
+    let word = |role, name| if role == Role::Counter { "–" } else { name };
+    let known: Vec<_> = ATTRIBUTES.iter().map(|row| (row.c_name, word(row.role, row.name), row.since)).collect();
+    assert_eq!(written, known);
+}

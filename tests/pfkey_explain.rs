@@ -95,7 +95,8 @@ fn wrong_words_are_named() {
         (&["10.0.1.7", "::1"], "are of two families"),
         (&["10.0.1.7", "10.0.2.9", "tpc"], "protocol \"tpc\": unknown; did you mean \"tcp\"?"),
         (&["10.0.1.7", "10.0.2.9", "tcp", "dport", "x"], "dport \"x\": not a port"),
-        (&["10.0.1.7", "10.0.2.9", "tcp", "foo"], "\"foo\": expected sport or dport"),
+        (&["10.0.1.7", "10.0.2.9", "tcp", "foo"], "\"foo\": expected sport, dport, mark or if_id"),
+        (&["10.0.1.7", "10.0.2.9", "mark", "x"], "mark \"x\": not a number of 32 bits"),
         (&["10.0.1.7", "10.0.2.9", "dport", "80"], "a port needs a protocol"),
         (&["10.0.1.7", "10.0.2.9", "--mtu", "10"], "--mtu 10: less than 68"),
     ] {

@@ -44,7 +44,7 @@ fn flow(r: &mut Random<'_>) -> Flow {
     let address = |r: &mut Random<'_>| if v6_too { v6(r.below(3)) } else { v4(r.below(4)) };
     let ends = Ends::new(address(r), address(r)).expect("one family");
     let proto = r.of(&[6, 6, 17, 1, 58, 47, 135, 255, 0]);
-    Flow { ends, proto, sport: r.of(&[0, 80, 4500]), dport: r.of(&[0, 80, 53, 65535]) }
+    Flow::new(ends, proto, r.of(&[0, 80, 4500]), r.of(&[0, 80, 53, 65535]))
 }
 
 fn path(r: &mut Random<'_>, flow: &Flow) -> Path {

@@ -17,7 +17,7 @@ fn esp(spi: u32) -> Sa {
 }
 
 fn id(spi: u32) -> SaId {
-    SaId { dst: DST.into(), spi, proto: IpsecProtocol::ESP }
+    SaId::new(DST.into(), spi, IpsecProtocol::ESP)
 }
 
 fn policy(to: &str) -> Policy {

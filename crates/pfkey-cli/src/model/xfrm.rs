@@ -83,7 +83,9 @@ pub fn words(settings: &Xfrm, carrier: Carrier) -> Vec<String> {
     let flags = if carrier == Carrier::Policy { POLICY_FLAGS } else { SA_FLAGS };
     let mut words = bits(flags, settings.flags(), "flags");
     words.extend(bits(OPTIONS, settings.options(), "options"));
-    words.extend(settings.attributes().map(|(number, payload)| word(number, payload)));
+    let mut attributes: Vec<_> = settings.attributes().collect();
+    attributes.sort_unstable();
+    words.extend(attributes.into_iter().map(|(number, payload)| word(number, payload)));
     words
 }
 
