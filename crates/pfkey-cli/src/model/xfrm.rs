@@ -349,7 +349,7 @@ mod tests {
         expected.sort();
         assert_eq!(shown, expected);
         let policy = said(&["localok", "propose", "if_id=7", "mark=5"], Carrier::Policy).unwrap();
-        assert_eq!(words(&policy, Carrier::Policy), ["localok", "propose", "if_id=7", "mark=0x5/0xffffffff"]);
+        assert_eq!(words(&policy, Carrier::Policy), ["localok", "propose", "mark=0x5/0xffffffff", "if_id=7"]);
     }
 
     #[test]
