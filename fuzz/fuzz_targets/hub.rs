@@ -8,13 +8,13 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use pfkey_fuzz::splitmix::Random;
 use pfkey_fuzz::{drawn_message, told};
-use pfkey_rs::model::sa::SaId;
 use pfkey_rs::engine::resolve::explain::Verdict;
-use pfkey_rs::engine::resolve::packet_queue::PacketQueue;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Packet, Resolver};
+use pfkey_rs::engine::resolve::packet_queue::PacketQueue;
 use pfkey_rs::engine::resolve::path::Path;
 use pfkey_rs::engine::{Engine, Flow, LINUX, RFC2367};
 use pfkey_rs::hub::{Hub, Queues, Service as _, SessionId, Time};
+use pfkey_rs::model::sa::SaId;
 use pfkey_rs::wire::{Ends, Errno, Extras, Message, MessageType, Profile};
 
 const START: Time = Duration::from_secs(1_700_000_000);

@@ -3,16 +3,17 @@
 #![forbid(unsafe_code)]
 
 use libfuzzer_sys::fuzz_target;
+use pfkey_rs::align;
+use pfkey_rs::klips::parse;
+use pfkey_rs::klips::table::Direction;
 use pfkey_rs::model::read::Judge;
 use pfkey_rs::model::request::Request;
 use pfkey_rs::model::sa::{Sa, SecurityLabel};
 use pfkey_rs::model::view::{PolicyView, SaView};
 use pfkey_rs::model::{migrate, policy::Policy, read};
-use pfkey_rs::align;
-use pfkey_rs::klips::parse;
-use pfkey_rs::klips::table::Direction;
 use pfkey_rs::policy;
 use pfkey_rs::print::{self, SocketPolicyFilter, Style, Utc};
+use pfkey_rs::wire::xfrm::Carrier;
 use pfkey_rs::wire::{
     AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Errno, ExtensionType, HEADER_LEN, Header, Message, Profile,
     Requests, Writer, split_batch,
@@ -38,6 +39,10 @@ impl Judge for Everything {
         SecurityLabel::of(request)
     }
 
+    fn attribute(&mut self, _: u16) -> Result<(), Errno> {
+        Ok(())
+    }
+
     fn new_reqid(&mut self) -> Option<u32> {
         Some(0x4000)
     }
@@ -59,7 +64,14 @@ fn views(bytes: &[u8], profile: Profile) {
         assert!(Requests::new(requests).count() <= requests.len() / 16);
     }
     // What af_key reads of requests, and what is read of its answers.
-    let _ = (read::ends(&message), read::mode(&message), read::sa_id(&message), read::selector(&message));
+    let _ = (read::ends(&message), read::mode(&message), read::selector(&message));
+    let _ = read::sa_id(&message, &mut Everything);
+    let said = message.xfrm();
+    for carrier in [Carrier::Sa, Carrier::Policy, Carrier::SaName, Carrier::PolicyName] {
+        if said.check(carrier, 0).is_ok() {
+            assert!(said.attributes.is_whole(), "{said:?}");
+        }
+    }
     let _ = Request::read(&message, 1_700_000_000, &mut Everything);
     let _ = migrate::read_migration(&message).map(|migration| {
         let mut buffer = vec![0; 1 << 16];

@@ -5,7 +5,7 @@ use zerocopy::FromZeros as _;
 
 use super::message::{Part, limits, usage, write_host, write_prefix};
 use super::resolve::template::Wanted;
-use super::sa::{Flow, Key, Limits, Sa, SaId, Selector, State};
+use super::sa::{Carried, Flow, Key, Limits, Sa, SaId, Selector, State};
 use super::sa_request::EngineJudge;
 use super::sadb::Index;
 use super::{Engine, algorithm};
@@ -260,11 +260,13 @@ impl Engine {
         if request.has(Ext::ADDRESS_PROXY) {
             sa.selector = Some(Selector::from(end(request, Ext::ADDRESS_PROXY)?));
         }
-        sa.carried = CARRIED.iter().filter_map(|&e| request.extension(e)).flat_map(|e| e.bytes).copied().collect();
+        let carried: Box<[u8]> =
+            CARRIED.iter().filter_map(|&e| request.extension(e)).flat_map(|e| e.bytes).copied().collect();
         // An SA that no message can show must not be added: a dump would end there.
-        if sa.carried.len() > MAX_CARRIED {
+        if carried.len() > MAX_CARRIED {
             return Err(Errno::ENOBUFS);
         }
+        sa.carried = (!carried.is_empty()).then(|| Box::new(Carried(carried)));
         let mut judge = EngineJudge { extras: self.extras, spd: &mut self.spd, counts: &mut self.counts };
         sa.xfrm = Xfrm::read(request, Carrier::Sa, &mut judge)?;
         sa.seq = header.seq;
@@ -403,7 +405,9 @@ pub(super) fn write_sa(writer: &mut Writer<'_>, sa: &Sa, part: Part) {
         }
     }
     if matches!(part, Part::Whole | Part::WithoutKeys | Part::Reply) {
-        writer.copied(&sa.carried);
+        if let Some(Carried(extensions)) = sa.carried.as_deref() {
+            writer.copied(extensions);
+        }
         // RFC 2367 does not have them: only where they differ from what it implies.
         if (sa.mode, sa.reqid) != (Mode::TRANSPORT, 0) {
             writer.sa2(sa.mode.0, sa.reqid);

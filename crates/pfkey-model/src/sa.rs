@@ -301,6 +301,10 @@ impl fmt::Debug for Key {
     }
 }
 
+/// Whole extensions, a multiple of 8 bytes.
+#[derive(Clone, Debug)]
+pub struct Carried(pub Box<[u8]>);
+
 /// A security association.
 #[derive(Clone, Debug)]
 pub struct Sa {
@@ -339,7 +343,7 @@ pub struct Sa {
     /// UDP encapsulation.
     pub encap: Option<Encap>,
     /// Extensions that the engine keeps for key managers and returns unchanged (profile rfc2367).
-    pub carried: Box<[u8]>,
+    pub carried: Option<Box<Carried>>,
     /// Its security label.
     pub label: Option<SecurityLabel>,
     /// What XFRM has of it beyond PF_KEY.
@@ -390,7 +394,7 @@ impl Sa {
             usage: Usage { add_time: now, ..Usage::default() },
             selector: None,
             encap: None,
-            carried: Box::default(),
+            carried: None,
             label: None,
             xfrm: Xfrm::default(),
             seq: 0,
@@ -476,4 +480,4 @@ impl fmt::Display for Sa {
 }
 
 // The budget of an SA beside its keys.
-const _: () = assert!(size_of::<Sa>() <= 384);
+const _: () = assert!(size_of::<Sa>() <= 288);
