@@ -55,6 +55,22 @@ extern "C" {
 #define PFKEY_ADDR_X_NATTYPE(ext) \
 	((ext) != NULL && ((struct sadb_x_nat_t_type *)(ext))->sadb_x_nat_t_type_type)
 
+/* What XFRM has beyond PF_KEY; netlink attributes follow. For sessions that send the message SADB_X_XFRM first, which AF_KEY
+ * refuses; pfkey_align() refuses messages with the extension. */
+#ifndef SADB_X_EXT_XFRM
+#define SADB_X_XFRM 240
+#define SADB_X_EXT_XFRM 240
+#define SADB_X_XFRM_PROPOSE 1
+#define SADB_X_XFRM_PARTIAL 2
+struct sadb_x_xfrm {
+	uint16_t sadb_x_xfrm_len;
+	uint16_t sadb_x_xfrm_exttype;
+	uint8_t sadb_x_xfrm_flags;
+	uint8_t sadb_x_xfrm_options;
+	uint16_t sadb_x_xfrm_reserved;
+};
+#endif
+
 #ifndef IPPROTO_IPV4
 #define IPPROTO_IPV4 IPPROTO_IPIP
 #endif

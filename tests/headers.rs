@@ -31,6 +31,25 @@ fn libpfkey_h_compiles_alone_and_twice() {
     everywhere("h_libpfkey", "#include <libpfkey.h>\n#include <libpfkey.h>\nint x;\n", &[]);
 }
 
+/// `crates/pfkey-wire/src/layout.rs` and its numbers, in C.
+#[test]
+fn the_extension_of_xfrms_attributes() {
+    use pfkey_rs::wire::{ExtensionType, MessageType, layout::SadbXXfrm, xfrm};
+    let text = format!(
+        "#include <stddef.h>\n#include <libpfkey.h>\nint a[sizeof(struct sadb_x_xfrm) == {} ? 1 : -1];\n\
+         int b[offsetof(struct sadb_x_xfrm, sadb_x_xfrm_options) == {} ? 1 : -1];\n\
+         int c[SADB_X_EXT_XFRM == {} && SADB_X_XFRM == {} ? 1 : -1];\n\
+         int d[SADB_X_XFRM_PROPOSE == {} && SADB_X_XFRM_PARTIAL == {} ? 1 : -1];\n",
+        size_of::<SadbXXfrm>(),
+        std::mem::offset_of!(SadbXXfrm, options),
+        ExtensionType::X_XFRM.0,
+        MessageType::X_XFRM.0,
+        xfrm::OPTION_PROPOSE,
+        xfrm::OPTION_PARTIAL,
+    );
+    everywhere("h_xfrm", &text, &[]);
+}
+
 #[test]
 fn pfkey_rs_h_agrees_with_libpfkey_h() {
     everywhere("h_pfkey_rs", "#include <pfkey_rs.h>\n#include <pfkey_rs.h>\nint x;\n", &[]);
