@@ -14,7 +14,7 @@ use std::process::{Command, Output, Stdio};
 
 use daemon::Daemon;
 use nix::sys::socket::{AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr};
-use nix::sys::socket::{accept, bind, listen, recv, socket};
+use nix::sys::socket::{accept, bind, listen, recv, send, socket};
 
 const KEY: &str = "00112233445566778899aabbccddeeff";
 
@@ -261,7 +261,7 @@ fn a_save_that_breaks_off_leaves_the_old_file() {
 fn keys_leave_the_command_line() {
     let directory = c::scratch("private_arguments");
     let path = directory.join("silent.sock");
-    // A daemon that takes the request and never answers, so that the command waits while it is looked at.
+    // A daemon that takes the request and never answers it, so that the command waits while it is looked at.
     let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
     bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
     listen(&listener, Backlog::new(1).unwrap()).unwrap();
@@ -275,6 +275,10 @@ fn keys_leave_the_command_line() {
     let connection = accept(listener.as_raw_fd()).unwrap();
     // Behind the empty message by which it waits until it is served.
     assert_eq!(recv(connection, &mut [0; 4096], MsgFlags::empty()), Ok(0));
+    // It asks to be shown XFRM's attributes: the answer is the header again.
+    let mut wish = [0; 16];
+    assert_eq!(recv(connection, &mut wish, MsgFlags::empty()), Ok(16));
+    assert_eq!(send(connection, &wish, MsgFlags::empty()), Ok(16));
     let len = recv(connection, &mut [0; 4096], MsgFlags::empty()).unwrap();
     let shown = std::fs::read(format!("/proc/{}/cmdline", add.id())).unwrap();
     add.kill().unwrap();
