@@ -75,7 +75,7 @@ demo:
 	@echo "building the library, pfkeyd and two C programs"
 	@$(CARGO) build --locked $(FOR_TARGET)
 	@mkdir -p $(DEMO)
-	@cp $(D)/libpfkey_rs.so $(DEMO)/libpfkey_rs.so.0
+	@rm -f $(DEMO)/libpfkey_rs.so.0; cp $(D)/libpfkey_rs.so $(DEMO)/libpfkey_rs.so.0
 	@for p in sadb_add sadb_dump; do \
 	  $(CC) -std=gnu11 -Wall -Wextra -Iinclude -o $(DEMO)/$$p c-tests/$$p.c c-tests/common.c \
 	    $(DEMO)/libpfkey_rs.so.0 -Wl,-rpath,'$$ORIGIN' || exit 1; done
