@@ -30,14 +30,14 @@ impl Channel {
     /// Opens a given backend.
     pub fn open_with(backend: &Backend) -> Result<Self, Failure> {
         let mut client = Client::open_with(backend)?;
+        // Keys pass through this process: no core dumps, no ptrace by others.
+        let _ = nix::sys::prctl::set_dumpable(false);
         // AF_KEY has no such message; an older pfkeyd throws it away.
         let limit = client.limit();
         client.set_limit(ASKING);
         let asked = Request::Raw(Header::new(MessageType::X_XFRM, SaType(1), 0, 0), &[]);
         let xfrm = client.call(&asked, |_| ()).is_ok();
         client.set_limit(limit);
-        // Keys pass through this process: no core dumps, no ptrace by others.
-        let _ = nix::sys::prctl::set_dumpable(false);
         Ok(Self { client, xfrm, buffer: Zeroizing::new(vec![0; MAX_MESSAGE_LEN]) })
     }
 

@@ -286,7 +286,7 @@ impl<E: KeyEngine> Hub<E> {
         match message.header().msg_type {
             MessageType::REGISTER => self.register(id, message.header(), now, sink),
             MessageType::X_PROMISC => self.promisc(id, message, now, sink),
-            MessageType::X_XFRM => self.xfrm(id, message.header(), sink),
+            MessageType::X_XFRM => self.xfrm(id, message.header(), now, sink),
             MessageType::DUMP | MessageType::X_SPDDUMP => self.dump(id, message, now, sink),
             msg_type if self.sockets.dialect.unhandled.contains(&msg_type) => Err(Errno::EOPNOTSUPP),
             msg_type if adds(msg_type) && self.is_full() => Err(self.refuse(id, Errno::ENOBUFS)),
@@ -367,7 +367,8 @@ impl<E: KeyEngine> Hub<E> {
     }
 
     /// X_XFRM: the SA type is 1 for a session that wants to be shown X_XFRM extensions, 0 for one that does not.
-    fn xfrm(&mut self, id: SessionId, header: Header, sink: &mut impl Sink) -> Result<(), Errno> {
+    fn xfrm(&mut self, id: SessionId, header: Header, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {
+        self.event(now, sink);
         if header.len != 2 || header.satype.0 > 1 {
             return Err(Errno::EINVAL);
         }

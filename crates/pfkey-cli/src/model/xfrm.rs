@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use nix::net::if_::{if_indextoname, if_nametoindex};
 use pfkey_model::xfrm::{Xfrm, XfrmView};
 use pfkey_wire::layout::SadbXXfrm;
 use pfkey_wire::xfrm::{
@@ -69,8 +70,17 @@ impl Shown {
 /// A replay window as it was set: nothing sent or received yet.
 fn without_counters(payload: &[u8]) -> Vec<u8> {
     let Ok((esn, bitmap)) = ReplayEsn::read_from_prefix(payload) else { return payload.to_vec() };
-    let fresh = ReplayEsn { words: esn.words, window: esn.window, ..ReplayEsn::default() };
-    [fresh.as_bytes(), &vec![0; bitmap.len()]].concat()
+    let mut fresh = ReplayEsn { words: esn.words, window: esn.window, ..ReplayEsn::default() }.as_bytes().to_vec();
+    fresh.resize(fresh.len() + bitmap.len(), 0);
+    fresh
+}
+
+/// A replay window of so many packets.
+fn replay_window(packets: u32) -> Vec<u8> {
+    let esn = ReplayEsn::of_window(packets);
+    let mut bytes = esn.as_bytes().to_vec();
+    bytes.resize(bytes.len() + esn.words.get() as usize * 4, 0);
+    bytes
 }
 
 fn set_icv(settings: &mut Xfrm, bits: u32) {
@@ -133,9 +143,10 @@ fn value(layout: Layout, payload: &[u8]) -> Option<String> {
         }
         Layout::ReplayEsn => {
             let (esn, _) = ReplayEsn::read_from_prefix(payload).ok()?;
-            let plain =
-                esn.words == ReplayEsn::of_window(esn.window.get()).words && without_counters(payload) == payload;
-            plain.then(|| format!("={}", esn.window.get()))?
+            let window = esn.window.get();
+            // The payload bounds the words, and so the window.
+            let plain = ReplayEsn::of_window(window).words == esn.words && replay_window(window) == payload;
+            plain.then(|| format!("={window}"))?
         }
         Layout::Offload => {
             let offload = Offload::read_from_bytes(payload).ok()?;
@@ -156,19 +167,13 @@ fn address(payload: &[u8]) -> Option<IpAddr> {
     Some(if rest == [0; 12] { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(bytes).into() })
 }
 
-/// The number of a network interface.
-fn interface_number(name: &str) -> Option<u32> {
-    if name.contains('/') || name.starts_with('.') {
-        return None;
-    }
-    let there = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).ok();
-    there.and_then(|text| text.trim().parse().ok()).or_else(|| name.parse().ok())
+/// The number of a network interface, by its name or as it is.
+fn interface_number(text: &str) -> Option<u32> {
+    if_nametoindex(text).ok().or_else(|| text.parse().ok())
 }
 
 fn interface_name(number: u32) -> Option<String> {
-    let all = std::fs::read_dir("/sys/class/net").ok()?;
-    let name = |entry: std::fs::DirEntry| entry.file_name().into_string().ok();
-    all.flatten().filter_map(name).find(|name| interface_number(name) == Some(number))
+    if_indextoname(number).ok()?.into_string().ok()
 }
 
 /// A number, decimal or behind `0x`, up to `max`.
@@ -206,11 +211,7 @@ fn parse_value(layout: Layout, text: &str) -> Option<Vec<u8>> {
             let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
             Mark { value: parse_u32(value)?, mask: parse_u32(mask)? }.as_bytes().to_vec()
         }
-        Layout::ReplayEsn => {
-            let window = parse_number(text, u64::from(ReplayEsn::MAX_WORDS) * 32)? as u32;
-            let esn = ReplayEsn::of_window(window);
-            [esn.as_bytes(), &vec![0; esn.words.get() as usize * 4]].concat()
-        }
+        Layout::ReplayEsn => replay_window(parse_number(text, u64::from(ReplayEsn::MAX_WORDS) * 32)? as u32),
         Layout::Offload => {
             let mut parts = text.split('/');
             let ifindex = interface_number(parts.next()?)?;
@@ -287,9 +288,7 @@ pub fn check(settings: &mut Xfrm, carrier: Carrier, replay: u8) -> Result<(), St
         && settings.flags() & FLAG_ESN != 0
         && settings.attributes().payload(attribute::REPLAY_ESN_VAL).is_none()
     {
-        let window = if replay == 0 { 32 } else { replay.into() };
-        let esn = ReplayEsn::of_window(window);
-        settings.set(attribute::REPLAY_ESN_VAL, &[esn.as_bytes(), &vec![0; esn.words.get() as usize * 4]].concat());
+        settings.set(attribute::REPLAY_ESN_VAL, &replay_window(32));
     }
     let fixed = SadbXXfrm { flags: settings.flags(), options: settings.options(), ..SadbXXfrm::default() };
     let said = Said { fixed, attributes: settings.attributes() };
