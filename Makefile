@@ -42,9 +42,11 @@ T = $(CARGO_TARGET_DIR)$(TRIPLE)/release
 D = $(CARGO_TARGET_DIR)$(TRIPLE)/debug
 DEMO = $(CARGO_TARGET_DIR)/demo
 FOR_TARGET = $(if $(TARGET),--target $(TARGET))
-# Where something was built is nobody's business, and two builds shall be the same.
+# Where something was built is nobody's business, and two builds shall be the same. (Flags of the user's own come instead.)
 CARGO_HOME ?= $(HOME)/.cargo
-RELEASE = RUSTFLAGS="$$RUSTFLAGS --remap-path-prefix=$(CARGO_HOME)=/cargo --remap-path-prefix=$(CURDIR)=." PFKEYD_PATH=$(SBINDIR)/pfkeyd
+REMAP = --config 'build.rustflags=["--remap-path-prefix=$(CARGO_HOME)=/cargo", "--remap-path-prefix=$(CURDIR)=."]'
+FOR_RELEASE = --release $(FOR_TARGET) $(REMAP)
+RELEASE = PFKEYD_PATH=$(SBINDIR)/pfkeyd
 MAN_PAGES = pfkey.1 pfkey-run.1 pfkeyd.8 libpfkey_rs.3
 NOTICES = LICENSE-MIT LICENSE-APACHE THIRD-PARTY.md
 HEADERS = libpfkey.h pfkey_rs.h
@@ -61,9 +63,9 @@ all: build
 
 # The libraries as C sees them only: cargo optimises across crates only where nothing of it is a library for Rust.
 build:
-	$(RELEASE) $(CARGO) rustc --locked $(FOR_TARGET) --release --package libpfkey_rs --lib --crate-type cdylib,staticlib
-	$(RELEASE) $(CARGO) rustc --locked $(FOR_TARGET) --release --package pfkey_preload --lib --crate-type cdylib
-	$(RELEASE) $(CARGO) build --locked $(FOR_TARGET) --release --package pfkeyd --package pfkey-cli
+	$(RELEASE) $(CARGO) rustc --locked $(FOR_RELEASE) --package libpfkey_rs --lib --crate-type cdylib,staticlib
+	$(RELEASE) $(CARGO) rustc --locked $(FOR_RELEASE) --package pfkey_preload --lib --crate-type cdylib
+	$(RELEASE) $(CARGO) build --locked $(FOR_RELEASE) --package pfkeyd --package pfkey-cli
 
 headers:
 	cbindgen --version | grep -qx 'cbindgen $(CBINDGEN_VERSION)' || \
@@ -159,7 +161,7 @@ install-libipsec: build
 	  /lib|/lib64|/usr/lib|/usr/lib64|/usr/local/lib|/usr/local/lib64|/lib/*-linux-gnu|/lib/*-linux-musl|\
 	  /usr/lib/*-linux-gnu|/usr/lib/*-linux-musl|$(LIBDIR)) \
 	    echo "LIBIPSEC_COMPAT=$(LIBIPSEC_COMPAT): a directory of its own, please: strongSwan has a libipsec.so.0 too" >&2; exit 1;; esac
-	$(RELEASE) $(CARGO) build --locked $(FOR_TARGET) --release --package pfkey_preload --example pfkey_compat
+	$(RELEASE) $(CARGO) build --locked $(FOR_RELEASE) --package pfkey_preload --example pfkey_compat
 	$(MAKE) install-libipsec-files
 
 .PHONY: install-libipsec-files
@@ -180,13 +182,13 @@ uninstall:
 	rm -f $(DESTDIR)$(LIBDIR)/libpfkey_rs.a $(DESTDIR)$(SBINDIR)/pfkeyd $(DESTDIR)$(BINDIR)/pfkey-run \
 	  $(DESTDIR)$(BINDIR)/pfkey
 	for page in $(MAN_PAGES); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
-	cd $(DESTDIR)$(DOCDIR) && rm -f $(NOTICES) rust-library.html
+	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,$(NOTICES) rust-library.html)
 	-rmdir $(DESTDIR)$(DOCDIR)
 	rm -f $(DESTDIR)$(LIBDIR)/cmake/pfkey_rs/pfkey_rs-config.cmake $(DESTDIR)$(LIBDIR)/cmake/pfkey_rs/pfkey_rs-config-version.cmake
 	-rmdir $(DESTDIR)$(LIBDIR)/cmake/pfkey_rs
-	$(if $(LIBIPSEC_COMPAT),cd $(DESTDIR)$(LIBIPSEC_COMPAT) && rm -f libipsec.so.0 libipsec.so pkgconfig/libipsec.pc)
+	$(if $(LIBIPSEC_COMPAT),rm -f $(addprefix $(DESTDIR)$(LIBIPSEC_COMPAT)/,libipsec.so.0 libipsec.so pkgconfig/libipsec.pc))
 	$(if $(LIBIPSEC_COMPAT),-rmdir $(DESTDIR)$(LIBIPSEC_COMPAT)/pkgconfig $(DESTDIR)$(LIBIPSEC_COMPAT))
-	cd $(DESTDIR)$(INCLUDEDIR) && rm -f $(HEADERS) $(COMPAT_HEADERS)
+	rm -f $(addprefix $(DESTDIR)$(INCLUDEDIR)/,$(HEADERS) $(COMPAT_HEADERS))
 	-rmdir $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs/net $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs/netinet \
 	  $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs
 

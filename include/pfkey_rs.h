@@ -224,7 +224,8 @@ int pfkey_batch_begin(int so);
  `arg` for each request that the key engine refused: its place in the batch, from 0, and the errno. The others are done
  all the same. The batch is over then, however it ended; keys in it are wiped.
 
- What else arrives on the descriptor meanwhile is read and lost, so use one that is registered for nothing.
+ What else arrives on the descriptor meanwhile is read and lost, so use one that is registered for nothing. It must not be
+ promiscuous (pfkey_send_promisc_toggle): copies of the requests would be taken for their answers.
 
  Returns the number of requests that failed; -1 with a code if there is no batch (2), no memory (21: nothing was sent) or
  sending or receiving failed (26): how many requests were done is not known then.

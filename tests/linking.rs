@@ -94,6 +94,9 @@ fn pkg_config() {
         ("static", "-static "),
         ("archive", "libpfkey_rs.a"),
     ] {
+        if name == "static" && !c::static_programs() {
+            continue;
+        }
         let directory = project(name);
         shell(&directory, &example("sh", with));
         runs(&directory.join("daemon"));
@@ -105,14 +108,31 @@ fn pkg_config() {
 }
 
 #[test]
+fn the_preload_object_as_a_library() {
+    if !there_is("pkg-config") {
+        return;
+    }
+    let directory = c::scratch("linking_own");
+    std::fs::write(directory.join("own.c"), example("c", "socket(PF_KEY")).expect("a file");
+    shell(&directory, &example("sh", "pfkey_preload"));
+    runs(&directory.join("own"));
+}
+
+#[test]
 fn meson() {
     if !there_is("meson") || !there_is("ninja") || !there_is("pkg-config") {
         return;
     }
     let directory = project("meson");
-    std::fs::write(directory.join("meson.build"), example("meson", "project")).expect("a file");
-    shell(&directory, "meson setup build && meson compile -C build");
-    runs(&directory.join("build/daemon"));
+    let text = example("meson", "project");
+    for (kind, dependency) in [("shared", "dependency('pfkey_rs')"), ("static", "dependency('pfkey_rs', static: true)")]
+    {
+        assert!(text.contains("dependency('pfkey_rs')"), "{text}");
+        std::fs::write(directory.join("meson.build"), text.replace("dependency('pfkey_rs')", dependency))
+            .expect("a file");
+        shell(&directory, &format!("meson setup {kind} && meson compile -C {kind}"));
+        runs(&directory.join(kind).join("daemon"));
+    }
 }
 
 #[test]

@@ -220,6 +220,18 @@ fn what_is_wrong_has_an_errno() {
     ] {
         assert_eq!(w.errno(session, &sa(M::ADD, 0x1000, &list)), errno, "{:?}", &list[..4]);
     }
+    // An integrity value's length, where there is none.
+    let icv = xfrm::Truncation { icv_bits: 128.into(), ..Default::default() };
+    let without_auth = message(M::ADD, 3, |writer| {
+        writer.sa(SadbSa { spi: 0x1000.into(), encrypt: 12, state: 1, ..Default::default() });
+        ends(writer, 0);
+        writer.key(Ext::KEY_ENCRYPT, 128, &[2; 16]).xfrm(
+            0,
+            0,
+            &attributes(&[(attribute::ALG_AUTH_TRUNC, icv.as_bytes())]),
+        );
+    });
+    assert_eq!(w.errno(session, &without_auth), libc::EINVAL);
     // Nothing of it was added, and what names something has no other attributes.
     assert_eq!(w.errno(session, &message(M::DUMP, 0, |_| ())), libc::ENOENT);
     assert_eq!(w.errno(session, &sa(M::GET, 0x1000, &if_id(1))), libc::EINVAL);
@@ -303,6 +315,50 @@ fn an_acquire_says_for_whom() {
     assert_eq!(w.outbound(1, 42), Some(vec![0x1000]));
 }
 
+/// One that knows PF_KEY alone: the SA that it makes has no mark, and is for every mark (`__xfrm_find_acq_byseq`).
+#[test]
+fn a_key_manager_without_marks_answers_an_acquire() {
+    let mut w = World::new();
+    let manager = w.open(false);
+    w.ask(manager, &message(M::REGISTER, 3, |_| ()));
+    assert_eq!(w.errno(manager, &policy(M::X_SPDADD, 0, 1, &mark(1, 0xff))), 0);
+    assert_eq!(w.outbound(1, 0), None);
+    let acquire = w.drain(manager).remove(0);
+    let mut getspi = message(M::GETSPI, 3, |writer| {
+        ends(writer, 0);
+        writer.spirange(0x1000, 0x1000);
+    });
+    getspi[8..12].copy_from_slice(&acquire[8..12]);
+    assert_eq!(w.errno(manager, &getspi), 0);
+    assert_eq!(w.errno(manager, &sa(M::UPDATE, 0x1000, &[])), 0);
+    assert_eq!(w.outbound(1, 0), Some(vec![0x1000]));
+}
+
+/// What its dump holds back may have been written while another was shown extensions.
+#[test]
+fn a_dump_that_waited_shows_nothing_either() {
+    const SAS: u32 = 2000;
+    let mut w = World::new();
+    let new = w.open(true);
+    for spi in 0x1000..0x1000 + SAS {
+        assert_eq!(w.errno(new, &sa(M::ADD, spi, &if_id(42))), 0);
+    }
+    let old = w.hub.open();
+    w.hub.receive(old, &message(M::DUMP, 0, |_| ()), NOW, &mut w.queues).unwrap();
+    assert!(w.hub.is_dumping(old), "the queue is full");
+    w.hub.close(new, NOW);
+    let mut dumped = Vec::new();
+    loop {
+        dumped.extend(w.drain(old));
+        if !w.hub.is_dumping(old) {
+            break;
+        }
+        w.hub.writable(old, NOW, &mut w.queues);
+    }
+    dumped.extend(w.drain(old));
+    assert_eq!((dumped.len(), dumped.iter().any(|bytes| parse(bytes).has(Ext::X_XFRM))), (SAS as usize, false));
+}
+
 /// A session is shown extensions by another worker too, which learns of it from the session's state.
 #[test]
 fn what_a_session_asked_for_outlives_a_worker() {
@@ -323,4 +379,10 @@ fn rfc_2367s_profile_has_them_too() {
     assert_eq!((answer[2], said_by(&answer)), (0, mark(1, 1)));
     assert_eq!(w.errno(session, &sa(M::GET, 0x1000, &[])), libc::ESRCH);
     assert_eq!(w.errno(session, &sa(M::GET, 0x1000, &mark(1, 1))), 0);
+    assert_eq!(w.errno(session, &sa(M::ADD, 0x1001, &[])), 0);
+    let cut_off = attributes(&[(attribute::MARK, &[1, 0, 0, 0])]);
+    assert_eq!(w.errno(session, &sa(M::DELETE, 0x1001, &cut_off)), libc::EINVAL);
+    assert_eq!(w.errno(session, &sa(M::DELETE, 0x1001, &if_id(7))), libc::EINVAL);
+    let gone = w.ask(session, &sa(M::DELETE, 0x1000, &mark(1, 1))).remove(0);
+    assert_eq!((gone[2], said_by(&gone)), (0, mark(1, 1)), "who hears of it learns which");
 }

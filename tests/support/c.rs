@@ -46,6 +46,22 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
+/// Whether static programs can be linked, for which some systems have no C library; says so if not.
+pub fn static_programs() -> bool {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let source = dir.join(format!("static_{}.c", std::process::id()));
+    std::fs::write(&source, "int main(void) { return 0; }\n").expect("a source file");
+    let program = source.with_extension("");
+    let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
+    let linked = cc.arg("-static").arg("-o").arg(&program).arg(&source).output().is_ok_and(|cc| cc.status.success());
+    let _ = std::fs::remove_file(&source);
+    let _ = std::fs::remove_file(&program);
+    if !linked {
+        println!("skipped: no static C library");
+    }
+    linked
+}
+
 /// A compiler with the flags and headers that all programs are built with.
 fn compiler() -> Command {
     let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));

@@ -119,12 +119,12 @@ impl Engine {
             MessageType::ADD => self.rfc_add(request, cx),
             MessageType::UPDATE => self.rfc_update(request, cx),
             MessageType::DELETE => {
-                let index = self.rfc_named(request)?;
+                let index = self.rfc_named(request, Carrier::SaName)?;
                 let sa = self.sadb.remove(index).ok_or(Errno::ESRCH)?;
                 cx.send(Audience::All, reply(header), |writer| self.write_sa(writer, &sa, Part::Name))
             }
             MessageType::GET => {
-                let index = self.rfc_named(request)?;
+                let index = self.rfc_named(request, Carrier::SaName)?;
                 self.show(index, reply(header), Audience::One, Part::Whole, cx)
             }
             MessageType::ACQUIRE => self.rfc_acquire(request, cx),
@@ -190,7 +190,7 @@ impl Engine {
 
     /// Section 3.1.2: completes a larval; of an SA in use only the lifetimes change.
     fn rfc_update(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let index = self.rfc_named(request)?;
+        let index = self.rfc_named(request, Carrier::Sa)?;
         let now = cx.now.as_secs();
         let state = self.sadb.get(index).ok_or(Errno::ESRCH)?.state;
         let index = match state {
@@ -274,10 +274,11 @@ impl Engine {
     }
 
     /// The SA that a request names: source, destination, type and SPI (section 2.1).
-    fn rfc_named(&self, request: &Message<'_>) -> Result<Index, Errno> {
+    fn rfc_named(&self, request: &Message<'_>, carrier: Carrier) -> Result<Index, Errno> {
         let ext = request.sa().ok_or(Errno::EINVAL)?;
         let ends = read_ends(request)?;
         let proto = engine_protocol(request.header().satype)?;
+        request.xfrm().check(carrier, ext.replay).map_err(|refusal| refusal.errno())?;
         let mark = XfrmView::of_message(request).mark().masked();
         let id = SaId { mark, ..SaId::new(ends.dst(), ext.spi.get(), proto) };
         let index = self.sadb.find(&id).ok_or(Errno::ESRCH)?;
@@ -359,6 +360,7 @@ pub(super) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, flow: &Flo
     write_prefix(writer, Ext::ADDRESS_SRC, proto, Prefix::host(key.ends.src()), sport);
     write_prefix(writer, Ext::ADDRESS_DST, proto, Prefix::host(key.ends.dst()), dport);
     writer.proposal(32, &combinations(key.proto));
+    wanted.scope.write(writer);
 }
 
 /// An SA as RFC 2367 shows it: extensions in the order of their numbers, without empty ones.
@@ -412,6 +414,6 @@ pub(super) fn write_sa(writer: &mut Writer<'_>, sa: &Sa, part: Part) {
         if (sa.mode, sa.reqid) != (Mode::TRANSPORT, 0) {
             writer.sa2(sa.mode.0, sa.reqid);
         }
-        sa.xfrm.write(writer);
     }
+    sa.xfrm.write(writer);
 }

@@ -77,7 +77,7 @@ impl Engine {
         let by_seq = self
             .sadb
             .find_by_seq(header.seq)
-            .filter(|&i| self.sadb.get(i).is_some_and(|sa| sa.ends.dst() == ends.dst()));
+            .filter(|&i| self.sadb.get(i).is_some_and(|sa| sa.ends.dst() == ends.dst() && sa.xfrm.mark().covers(mark)));
         let found = by_seq.or_else(|| self.sadb.find_larval(&AcquireKey { ends, proto, mode, reqid, mark, if_id }));
         let index = match found {
             Some(index) => index,
@@ -170,7 +170,11 @@ impl Engine {
 
     /// The larval that a new SA answers: by sequence number, or by addresses, mode and reqid.
     pub(super) fn answered_by(&self, sa: &Sa) -> Option<u32> {
-        let is_for = |larval: &Sa| (larval.proto, larval.ends.dst()) == (sa.proto, sa.ends.dst());
+        // `__xfrm_find_acq_byseq`
+        let mark = sa.xfrm.mark().masked();
+        let is_for = |larval: &Sa| {
+            (larval.proto, larval.ends.dst()) == (sa.proto, sa.ends.dst()) && larval.xfrm.mark().covers(mark)
+        };
         let by_seq = self.sadb.find_by_seq(sa.seq).filter(|&i| self.sadb.get(i).is_some_and(is_for));
         by_seq.or_else(|| self.sadb.find_larval(&AcquireKey::of(sa)))
     }

@@ -1,7 +1,7 @@
 //! The hub between sessions and an engine: af_key's `pfkey_process` without I/O.
 
 use super::dump::{DumpRun, Progress};
-use super::sockets::{Sockets, registration, without_xfrm};
+use super::sockets::{Sockets, registration};
 use super::{
     Audience, Context, Errno, KeyEngine, MessageBuffer, PromiscuousCopy, Service, SessionId, SessionState,
     SessionStatistics, Sink, Supported, Time,
@@ -409,8 +409,7 @@ impl<E: KeyEngine> Hub<E> {
             &mut self.sockets.delivery(Some(id), sink),
             |delivery| delivery.sink.may_dump(id),
             |delivery, message| {
-                let shown = delivery.sockets.sessions.get(id).is_none_or(|socket| socket.xfrm);
-                let plain = if shown || !delivery.sockets.shows_xfrm() { None } else { without_xfrm(message) };
+                let plain = delivery.sockets.plain(id, message);
                 if !delivery.sink.deliver_dumped(id, plain.as_ref().map_or(message, |plain| plain.as_slice())) {
                     return false;
                 }

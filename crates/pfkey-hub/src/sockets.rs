@@ -29,8 +29,10 @@ pub(super) struct Sockets<D> {
     registered: usize,
     /// How many are promiscuous; if none is, an answer to one concerns no other.
     promiscuous: usize,
-    /// How many are shown X_XFRM extensions; if none is, no message has one but what clients send.
+    /// How many are shown X_XFRM extensions; if none is, no message is written with one.
     xfrm: usize,
+    /// Some was once shown them, and what a dump holds back may have one.
+    was_shown_xfrm: bool,
 }
 
 /// The bit of a registration.
@@ -40,7 +42,7 @@ pub(super) fn registration(satype: SaType) -> u16 {
 
 impl<D> Sockets<D> {
     pub(super) fn new(dialect: &'static Dialect) -> Self {
-        Self { sessions: Sessions::default(), dialect, registered: 0, promiscuous: 0, xfrm: 0 }
+        Self { sessions: Sessions::default(), dialect, registered: 0, promiscuous: 0, xfrm: 0, was_shown_xfrm: false }
     }
 
     pub(super) fn open(&mut self) -> SessionId {
@@ -79,11 +81,18 @@ impl<D> Sockets<D> {
         self.xfrm != 0
     }
 
+    /// A dumped message as a socket is shown it: `None`, as it is.
+    pub(super) fn plain(&self, id: SessionId, message: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let shown = !self.was_shown_xfrm || self.sessions.get(id).is_none_or(|socket| socket.xfrm);
+        if shown { None } else { without_xfrm(message) }
+    }
+
     /// Shows a socket X_XFRM extensions, or none.
     pub(super) fn show_xfrm(&mut self, id: SessionId, shown: bool) {
         let Some(socket) = self.sessions.get_mut(id) else { return };
         self.xfrm -= usize::from(socket.xfrm);
         self.xfrm += usize::from(shown);
+        self.was_shown_xfrm |= shown;
         socket.xfrm = shown;
     }
 
@@ -154,7 +163,7 @@ impl<D, S: Sink> Outbox for Delivery<'_, D, S> {
 }
 
 /// A message without its X_XFRM extension; `None` if it has none.
-pub(super) fn without_xfrm(message: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+fn without_xfrm(message: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (mut before, mut rest) = (HEADER_LEN, message.get(HEADER_LEN..)?);
     loop {
         let (head, _) = SadbExt::read_from_prefix(rest).ok()?;

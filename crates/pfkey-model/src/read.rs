@@ -167,6 +167,10 @@ pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa,
         });
     }
     sa.xfrm = Xfrm::read(request, Carrier::Sa, judge)?;
+    // Bits of an integrity value that no algorithm makes.
+    if sa.xfrm.icv_bits().is_some() && sa.auth == AuthAlgorithm::NONE {
+        return Err(Errno::EINVAL);
+    }
     sa.seq = header.seq;
     Ok(sa)
 }

@@ -54,10 +54,13 @@ impl Layout {
             Self::Replay => 12,
             Self::Address => 16,
             Self::Truncation => size_of::<Truncation>(),
-            // As the kernel checks it (`verify_replay`).
+            // As the kernel checks it (`verify_replay`, `xfrm_init_replay`).
             Self::ReplayEsn => {
                 let Ok((esn, bitmap)) = ReplayEsn::read_from_prefix(payload) else { return false };
-                return esn.words.get() <= ReplayEsn::MAX_WORDS && bitmap.len() == esn.words.get() as usize * 4;
+                let words = esn.words.get();
+                return words <= ReplayEsn::MAX_WORDS
+                    && bitmap.len() == words as usize * 4
+                    && esn.window.get() <= words * 32;
             }
         };
         payload.len() == len
@@ -380,6 +383,8 @@ impl fmt::Display for Refusal {
 
 /// `XFRM_STATE_NOECN`, `_DECAP_DSCP` and `_NOPMTUDISC`, which `sadb_sa_flags` has.
 pub const PF_KEYS_FLAGS: u8 = 7;
+/// `XFRM_STATE_WILDRECV`: for inbound packets only.
+pub const FLAG_WILDRECV: u8 = 8;
 /// `XFRM_STATE_ESN`.
 pub const FLAG_ESN: u8 = 128;
 /// `XFRM_POLICY_ICMP`.
@@ -507,6 +512,8 @@ mod tests {
         let esn = ReplayEsn::of_window(4096);
         assert_eq!(check(&[(REPLAY_ESN_VAL, &[esn.as_bytes(), &[0; 512]].concat())], of), Ok(()));
         assert_eq!(check(&[(REPLAY_ESN_VAL, esn.as_bytes())], of), Err(Refusal::Length(REPLAY_ESN_VAL)));
+        let too_wide = ReplayEsn { words: 0.into(), ..esn };
+        assert_eq!(check(&[(REPLAY_ESN_VAL, too_wide.as_bytes())], of), Err(Refusal::Length(REPLAY_ESN_VAL)));
         let mut truncation = Truncation { icv_bits: 128.into(), ..Truncation::default() };
         assert_eq!(check(&[(ALG_AUTH_TRUNC, truncation.as_bytes())], of), Ok(()));
         truncation.name[0][0] = b'h';

@@ -181,8 +181,9 @@ impl Batch {
     /// Does all requests in order and reads their answers, on a descriptor without a client. `failed` receives the place of
     /// each that the key engine refused, and why; the others are done all the same. Returns the number of those that failed.
     ///
-    /// A request's answer is the first message with its type, sequence number and process id. What else arrives on
-    /// the descriptor meanwhile is read and lost; [`Client::run`](crate::Client::run) keeps it.
+    /// A request's answer is the first message with its type, sequence number and process id: the descriptor must not be
+    /// promiscuous, or copies of the requests are taken for their answers. What else arrives on it meanwhile is read and
+    /// lost. [`Client::run`](crate::Client::run) knows copies, and keeps what else arrives.
     ///
     /// # Errors
     /// Sending or receiving failed, or an answer is missing (ENOBUFS: the descriptor was full of unread messages). How
@@ -200,8 +201,8 @@ impl Batch {
         Ok(failures)
     }
 
-    /// Sends the requests, many in a datagram if they may travel together, and shows how each was answered. No memory is asked
-    /// for once the first was sent.
+    /// Sends the requests, many in a datagram if they may travel together, and shows how each was answered. This asks for no
+    /// memory once the first was sent.
     pub(crate) fn run<T: Transport>(
         &self,
         transport: &mut T,

@@ -315,7 +315,7 @@ impl Client {
     /// each. One that is refused does not keep the others from being done.
     ///
     /// # Errors
-    /// [`Error`]: how many requests were done is not known then.
+    /// [`Error`]: how many requests were done is not known then. Answers that come later are told as events.
     pub fn run(&mut self, batch: &Batch) -> Result<Vec<Result<(), Error>>, Error> {
         let mut outcomes = Vec::with_capacity(batch.len());
         let are_together = socket::is_private(self.fd.as_fd());

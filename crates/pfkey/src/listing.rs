@@ -20,7 +20,7 @@ use crate::{socket, xfrm};
 /// Where the descriptor is a private pfkeyd's over XFRM, or an AF_KEY socket, SAs are read from the kernel of its network
 /// namespace by netlink, and nothing passes over the descriptor. "Dying" is then judged from limits and counters. Where
 /// that cannot be (no CAP_NET_ADMIN, another namespace, another engine), a DUMP goes over the descriptor; what else
-/// arrives there meanwhile is read and lost, so use a descriptor that hears nothing.
+/// arrives there meanwhile is read and lost, so use a descriptor that hears nothing, and is not promiscuous: it would receive copies.
 ///
 /// # Errors
 /// ENOENT never: no SA, no visit. EINVAL for a type that has no SAs. ENOMEM: nothing was asked. What `send`, `recv` or the

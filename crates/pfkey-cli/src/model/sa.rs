@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::failure::Unwritable;
 use pfkey_model::xfrm::{Xfrm, XfrmView};
 use pfkey_wire::layout::{SadbLifetime, SadbSa, SadbXNatTType};
-use pfkey_wire::xfrm::Carrier;
+use pfkey_wire::xfrm::{Carrier, attribute};
 use pfkey_wire::{ExtensionType as Ext, Header, Message, MessageType, Profile, SaFlags, SaType, Writer};
 use zerocopy::IntoBytes;
 use zeroize::Zeroizing;
@@ -395,7 +395,10 @@ impl SaEntry {
             }
         }
         let limits = |limit: Lifetime| [limit.addtime, limit.bytes, limit.usetime, limit.allocations.into()];
-        let options = [("-u", sa.reqid.into()), ("-r", sa.replay.into())];
+        // Where the attribute has the window, `-r` would be another.
+        let has_window = sa.xfrm.attributes().payload(attribute::REPLAY_ESN_VAL).is_some();
+        let replay = if has_window { 0 } else { sa.replay };
+        let options = [("-u", sa.reqid.into()), ("-r", replay.into())];
         let hard = ["-lh", "-bh", "-uh", "-ph"].into_iter().zip(limits(sa.hard));
         let soft = ["-ls", "-bs", "-us", "-ps"].into_iter().zip(limits(sa.soft));
         for (option, number) in options.into_iter().chain(hard).chain(soft).filter(|(_, n)| *n != 0) {

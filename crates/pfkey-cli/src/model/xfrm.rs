@@ -7,15 +7,16 @@ use nix::net::if_::{if_indextoname, if_nametoindex};
 use pfkey_model::xfrm::{Xfrm, XfrmView};
 use pfkey_wire::layout::SadbXXfrm;
 use pfkey_wire::xfrm::{
-    ATTRIBUTES, AttributeInfo, Carrier, FLAG_ESN, Layout, Mark, OPTION_PARTIAL, OPTION_PROPOSE, Offload, ReplayEsn,
-    Role, Said, Truncation, attribute, attribute_info, is_pf_keys_own,
+    ATTRIBUTES, AttributeInfo, Carrier, FLAG_ESN, FLAG_WILDRECV, Layout, Mark, OPTION_PARTIAL, OPTION_PROPOSE, Offload,
+    ReplayEsn, Role, Said, Truncation, attribute, attribute_info, is_pf_keys_own,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{names, utc};
 
 /// `XFRM_STATE_*` that `sadb_sa_flags` lacks.
-const SA_FLAGS: &[(&str, u8)] = &[("wildrecv", 8), ("icmp", 16), ("af-unspec", 32), ("align4", 64), ("esn", FLAG_ESN)];
+const SA_FLAGS: &[(&str, u8)] =
+    &[("wildrecv", FLAG_WILDRECV), ("icmp", 16), ("af-unspec", 32), ("align4", 64), ("esn", FLAG_ESN)];
 /// `XFRM_POLICY_*`.
 const POLICY_FLAGS: &[(&str, u8)] = &[("localok", 1), ("icmp", 2), ("cpu-acquire", 4)];
 /// Options of the extension.

@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use pfkey_wire::SaType;
 use pfkey_wire::algorithm::{Algorithm, Keys};
-use pfkey_wire::xfrm::{Carrier, FLAG_ESN};
+use pfkey_wire::xfrm::Carrier;
 
 use super::Complaint;
 use super::lexer::Kind;
@@ -63,10 +63,6 @@ impl Parser<'_> {
         self.options(&mut sa, &protocol)?;
         let replay = sa.replay;
         xfrm::check(&mut sa.xfrm, Carrier::Sa, replay).map_err(|text| Complaint { at: protocol.at, text })?;
-        if !sa.xfrm.is_empty() && sa.xfrm.flags() & FLAG_ESN != 0 {
-            // The window is that of the attribute.
-            sa.replay = 0;
-        }
         if whole {
             check(&sa, &protocol)?;
         } else if command != "getspi" && sa.mode != 0 {

@@ -9,7 +9,7 @@ use pfkey_model::policy::{MAX_TEMPLATES, Policy, Template};
 use pfkey_model::sa::{Sa, SaId, SecurityLabel, Selector, State};
 use pfkey_model::xfrm::Xfrm;
 use pfkey_wire::layout::SadbXPolicy;
-use pfkey_wire::xfrm::attribute;
+use pfkey_wire::xfrm::{FLAG_WILDRECV, attribute};
 use pfkey_wire::{
     Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol, MessageType, Mode, PolicyDirection, PolicyType, SaType,
     Writer,
@@ -37,7 +37,7 @@ pub(crate) struct Wanted {
     priority: u32,
     label: Option<SecurityLabel>,
     /// The mark and the XFRM interface of the policy, which the SA has to have.
-    scope: Xfrm,
+    pub(crate) scope: Xfrm,
 }
 
 /// The SAs for all templates.
@@ -287,6 +287,7 @@ fn is_in_scope(sa: &Sa, key: &AcquireKey) -> bool {
     const IN: u8 = 1;
     sa.xfrm.if_id() == key.if_id
         && sa.xfrm.mark().covers(key.mark)
+        && sa.xfrm.flags() & FLAG_WILDRECV == 0
         && (sa.xfrm.is_empty() || sa.xfrm.attributes().payload(attribute::SA_DIR) != Some(&[IN]))
 }
 
