@@ -6,8 +6,12 @@ use std::process::{Child, Command, Stdio};
 
 use pfkey::Backend;
 
-/// A program of this workspace; it is built if it is not there.
+/// A program of this workspace; it is built if it is not there. `$PFKEYD` is one that was built in another way: a
+/// sanitizer's flags, which cargo would inherit here, are not for it.
 pub fn program(name: &str) -> PathBuf {
+    if let Some(pfkeyd) = std::env::var_os("PFKEYD").filter(|_| name == "pfkeyd") {
+        return pfkeyd.into();
+    }
     // target/debug/deps/client-…
     let test = std::env::current_exe().expect("a test has a name");
     let program = test.ancestors().nth(2).expect("target/debug").join(name);
