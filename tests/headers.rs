@@ -34,7 +34,7 @@ fn libpfkey_h_compiles_alone_and_twice() {
 /// `crates/pfkey-wire/src/layout.rs` and its numbers, in C.
 #[test]
 fn the_extension_of_xfrms_attributes() {
-    use pfkey_rs::wire::{ExtensionType, MessageType, layout::SadbXXfrm, xfrm};
+    use pfkey_rs::wire::{ExtensionType, MessageType, xfrm, xfrm::SadbXXfrm};
     let text = format!(
         "#include <stddef.h>\n#include <libpfkey.h>\nint a[sizeof(struct sadb_x_xfrm) == {} ? 1 : -1];\n\
          int b[offsetof(struct sadb_x_xfrm, sadb_x_xfrm_options) == {} ? 1 : -1];\n\

@@ -189,11 +189,11 @@ fn what_is_shown_can_be_said() {
     expected.sort_unstable();
     assert_eq!(of_sa, expected);
     let view = SaView::of_message(&parse(&shown)).unwrap();
-    assert_eq!((view.id().mark, view.xfrm.mark()), (5, Mark { value: 5, mask: 0xff }));
+    assert_eq!((view.id().mark, view.attached.xfrm.mark()), (5, Mark { value: 5, mask: 0xff }));
     let shown = w.ask(session, &policy(M::X_SPDADD, 0, 0, &if_id(9))).remove(0);
     let parsed = parse(&shown);
     let view = PolicyView::of_message(&parsed).unwrap();
-    assert_eq!(view.xfrm.attributes.payload(attribute::IF_ID), Some(&9_u32.to_ne_bytes()[..]));
+    assert_eq!(view.attached.xfrm.attributes.payload(attribute::IF_ID), Some(&9_u32.to_ne_bytes()[..]));
 }
 
 #[test]

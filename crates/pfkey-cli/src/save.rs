@@ -77,7 +77,7 @@ fn write(out: &mut Out, sas: &[SaEntry], policies: &[PolicyEntry]) -> std::io::R
     for entry in sas.iter().rev() {
         match entry.command() {
             Ok(command) => {
-                if entry.partial {
+                if entry.report.partial {
                     lost.other += 1;
                     otherwise(out, &entry.sa.title(), "its selector has more than a source, which PF_KEY cannot say")?;
                 }

@@ -94,7 +94,7 @@ pub fn policy_request(channel: &mut Channel, msg_type: MessageType, id: u32) -> 
         // One with a mark or an XFRM interface is found only together with it.
         Err(Failure::Refused { errno: libc::ENOENT, what }) => {
             let scope = state::policies(channel)?.into_iter().find(|entry| entry.id == id);
-            let scope = scope.map(|entry| xfrm::scope(&entry.policy.xfrm, true)).unwrap_or_default();
+            let scope = scope.map(|entry| xfrm::scope(&entry.policy.attached.xfrm, true)).unwrap_or_default();
             if scope.is_empty() {
                 return Err(Failure::Refused { errno: libc::ENOENT, what });
             }

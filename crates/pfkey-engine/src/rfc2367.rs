@@ -268,7 +268,7 @@ impl Engine {
         }
         sa.carried = (!carried.is_empty()).then(|| Box::new(Carried(carried)));
         let mut judge = EngineJudge { extras: self.extras, spd: &mut self.spd, counts: &mut self.counts };
-        sa.xfrm = Xfrm::read(request, Carrier::Sa, &mut judge)?;
+        sa.attached.xfrm = Xfrm::read(request, Carrier::Sa, &mut judge)?;
         sa.seq = header.seq;
         Ok(sa)
     }
@@ -360,7 +360,7 @@ pub(super) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, flow: &Flo
     write_prefix(writer, Ext::ADDRESS_SRC, proto, Prefix::host(key.ends.src()), sport);
     write_prefix(writer, Ext::ADDRESS_DST, proto, Prefix::host(key.ends.dst()), dport);
     writer.proposal(32, &combinations(key.proto));
-    wanted.scope.write(writer);
+    wanted.attached.xfrm.write(writer);
 }
 
 /// An SA as RFC 2367 shows it: extensions in the order of their numbers, without empty ones.
@@ -415,5 +415,5 @@ pub(super) fn write_sa(writer: &mut Writer<'_>, sa: &Sa, part: Part) {
             writer.sa2(sa.mode.0, sa.reqid);
         }
     }
-    sa.xfrm.write(writer);
+    sa.attached.xfrm.write(writer);
 }

@@ -1,11 +1,12 @@
 //! Requests about SAs.
 
 use super::message::Part;
-use super::sa::{Sa, SaId, SecurityLabel, State};
+use super::sa::{Sa, SaId, State};
 use super::sadb::{AcquireKey, Index};
 use super::spd::Spd;
 use super::{Engine, SaCounts, algorithm};
 use pfkey_hub::{Audience, Context, Errno};
+use pfkey_model::attached::SecurityLabel;
 use pfkey_model::read::{Judge, answer};
 use pfkey_model::request::GetSpi;
 use pfkey_wire::xfrm::{attribute, attribute_info};
@@ -74,16 +75,15 @@ impl Engine {
         let GetSpi { ends, proto, mode, reqid, range: (min, max), .. } = *wanted;
         let (mark, if_id) = (wanted.xfrm.mark().masked(), wanted.xfrm.if_id());
         let now = cx.now.as_secs();
-        let by_seq = self
-            .sadb
-            .find_by_seq(header.seq)
-            .filter(|&i| self.sadb.get(i).is_some_and(|sa| sa.ends.dst() == ends.dst() && sa.xfrm.mark().covers(mark)));
+        let by_seq = self.sadb.find_by_seq(header.seq).filter(|&i| {
+            self.sadb.get(i).is_some_and(|sa| sa.ends.dst() == ends.dst() && sa.attached.xfrm.mark().covers(mark))
+        });
         let found = by_seq.or_else(|| self.sadb.find_larval(&AcquireKey { ends, proto, mode, reqid, mark, if_id }));
         let index = match found {
             Some(index) => index,
             None => {
                 let mut larval = Sa::larval(ends, 0, proto, mode, reqid, now, self.acq_expires);
-                larval.xfrm.clone_from(&wanted.xfrm);
+                larval.attached.xfrm.clone_from(&wanted.xfrm);
                 self.counts.allocated += 1;
                 self.sadb.insert(larval, now)
             }
@@ -171,9 +171,9 @@ impl Engine {
     /// The larval that a new SA answers: by sequence number, or by addresses, mode and reqid.
     pub(super) fn answered_by(&self, sa: &Sa) -> Option<u32> {
         // `__xfrm_find_acq_byseq`
-        let mark = sa.xfrm.mark().masked();
+        let mark = sa.attached.xfrm.mark().masked();
         let is_for = |larval: &Sa| {
-            (larval.proto, larval.ends.dst()) == (sa.proto, sa.ends.dst()) && larval.xfrm.mark().covers(mark)
+            (larval.proto, larval.ends.dst()) == (sa.proto, sa.ends.dst()) && larval.attached.xfrm.mark().covers(mark)
         };
         let by_seq = self.sadb.find_by_seq(sa.seq).filter(|&i| self.sadb.get(i).is_some_and(is_for));
         by_seq.or_else(|| self.sadb.find_larval(&AcquireKey::of(sa)))
@@ -203,8 +203,8 @@ impl Engine {
             (sa.hard, sa.soft, sa.state) = (new.hard, new.soft, State::Mature);
             sa.encap = new.encap;
             // Of the attributes a few change.
-            for (number, payload) in new.xfrm.attributes().filter(|(number, _)| UPDATED.contains(number)) {
-                sa.xfrm.set(number, payload);
+            for (number, payload) in new.attached.xfrm.attributes().filter(|(number, _)| UPDATED.contains(number)) {
+                sa.attached.xfrm.set(number, payload);
             }
         });
         if used {

@@ -229,12 +229,12 @@ impl Spd {
 
 /// Whether a policy is for the packets of a mark, or of an XFRM interface.
 fn is_scoped(policy: &Policy) -> bool {
-    (policy.xfrm.mark(), policy.xfrm.if_id()) != (Mark::NONE, 0)
+    (policy.attached.xfrm.mark(), policy.attached.xfrm.if_id()) != (Mark::NONE, 0)
 }
 
 /// Whether a policy is for a packet's mark and XFRM interface (`xfrm_policy_match`).
 fn is_in_scope(policy: &Policy, flow: &Flow) -> bool {
-    policy.xfrm.if_id() == flow.if_id && policy.xfrm.mark().covers(flow.mark)
+    policy.attached.xfrm.if_id() == flow.if_id && policy.attached.xfrm.mark().covers(flow.mark)
 }
 
 /// The place of a direction's index.

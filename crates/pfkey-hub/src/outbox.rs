@@ -5,7 +5,7 @@ use zerocopy::IntoBytes as _;
 use zeroize::Zeroize;
 
 use super::{Errno, Time};
-use pfkey_wire::{Header, Profile, SaType, Writer};
+use pfkey_wire::{ExtensionType, Header, Profile, SaType, Writer};
 
 /// Bytes that hold any message of an engine: an SA with two keys of 8191 bytes, a label of 4096 and as many bytes of attributes is
 /// the largest.
@@ -65,7 +65,7 @@ impl MessageBuffer {
     ) -> Result<R, Errno> {
         let mut writer = Writer::new(self.words.as_mut_bytes(), header, Profile::Linux);
         if !self.xfrm {
-            writer.omit_xfrm();
+            writer.omit(ExtensionType::X_XFRM);
         }
         write(&mut writer);
         let (taken, len) = match writer.finish() {

@@ -2,8 +2,6 @@
 //!
 //! All are unaligned, so that a message can be read and written wherever it lies.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
-
 use pfkey_wire::layout::{Be32, SadbComb, SadbLifetime, SadbSa, U16, U32, layouts};
 
 layouts! {

@@ -21,6 +21,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod attached;
 pub mod message;
 pub mod migrate;
 pub mod policy;

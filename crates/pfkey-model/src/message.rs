@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use zerocopy::IntoBytes;
 
 use super::policy::{Policy, Template};
-use super::sa::{Limits, Sa, SecurityLabel, Selector, Usage};
+use super::sa::{Limits, Sa, Selector, Usage};
 use pfkey_wire::address::in_family_of;
 use pfkey_wire::layout::{SadbLifetime, SadbSa, SadbXIpsecrequest, SadbXPolicy};
 use pfkey_wire::{
@@ -111,10 +111,7 @@ pub fn write_sa(writer: &mut Writer<'_>, sa: &Sa, part: Part) {
     if let Some(encap) = sa.encap {
         writer.nat_t(encap.encap_type, encap.sport, encap.dport);
     }
-    if let Some(label) = &sa.label {
-        writer.sec_ctx(SecurityLabel::DOI, SecurityLabel::ALG, &label.text);
-    }
-    sa.xfrm.write(writer);
+    sa.attached.write(writer);
 }
 
 /// An SA's selector as Linux shows it: the empty one if it has none, and its source as an address of the SA's family.
@@ -150,10 +147,7 @@ pub fn write_policy(writer: &mut Writer<'_>, policy: &Policy) {
         },
         requests.get(..used).unwrap_or_default(),
     );
-    if let Some(label) = &policy.label {
-        writer.sec_ctx(SecurityLabel::DOI, SecurityLabel::ALG, &label.text);
-    }
-    policy.xfrm.write(writer);
+    policy.attached.write(writer);
 }
 
 /// Writes at most six requests. Returns the bytes used.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use zerocopy::FromBytes as _;
 
-use super::sa::{Limits, SecurityLabel, Selector, Usage, reached_at};
-use super::xfrm::Xfrm;
+use super::attached::Attached;
+use super::sa::{Limits, Selector, Usage, reached_at};
 pub use crate::template::{MANUAL_REQID_MAX, MAX_TEMPLATES, Template, ends, parse_requests};
 use pfkey_wire::layout::SadbXPolicy;
 use pfkey_wire::{Ends, Errno, Mode, PolicyDirection, PolicyType};
@@ -26,10 +26,8 @@ pub struct Policy {
     pub icmp: bool,
     /// Which packets; addresses as given, host bits included.
     pub selector: Selector,
-    /// Its security label.
-    pub label: Option<SecurityLabel>,
-    /// What XFRM has of it beyond PF_KEY.
-    pub xfrm: Xfrm,
+    /// What SAs have as well.
+    pub attached: Attached,
     /// The SAs that its packets need.
     pub templates: Vec<Template>,
     /// Hard limits; only the times count.
@@ -61,8 +59,7 @@ impl Policy {
             block: false,
             icmp: false,
             selector,
-            label: None,
-            xfrm: Xfrm::default(),
+            attached: Attached::default(),
             templates: Vec::new(),
             hard: Limits::NONE,
             soft: Limits::NONE,

@@ -1,6 +1,7 @@
 //! The parts of requests: SAs, names, selectors, with af_key's checks in af_key's order.
 
-use super::sa::{Encap, Key, Limits, Sa, SaId, SecurityLabel, Selector};
+use super::attached::{Attached, SecurityLabel};
+use super::sa::{Encap, Key, Limits, Sa, SaId, Selector};
 use super::xfrm::Xfrm;
 use pfkey_wire::layout::{SadbLifetime, SadbSa};
 use pfkey_wire::xfrm::Carrier;
@@ -132,7 +133,7 @@ pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa,
     }
     judge.allocated();
     let mut sa = Sa::new(ends, ext.spi.get(), proto, now);
-    sa.label = judge.label(request)?;
+    sa.attached = Attached::read(request, Carrier::Sa, judge)?;
     sa.replay = ext.replay.min(MAX_REPLAY);
     sa.flags = SaFlags(ext.flags.get()).intersection(SaFlags::KEPT);
     sa.hard = limits(hard);
@@ -166,9 +167,8 @@ pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa,
             dport: request.nat_t_port(Ext::X_NAT_T_DPORT).unwrap_or(0),
         });
     }
-    sa.xfrm = Xfrm::read(request, Carrier::Sa, judge)?;
     // Bits of an integrity value that no algorithm makes.
-    if sa.xfrm.icv_bits().is_some() && sa.auth == AuthAlgorithm::NONE {
+    if sa.attached.xfrm.icv_bits().is_some() && sa.auth == AuthAlgorithm::NONE {
         return Err(Errno::EINVAL);
     }
     sa.seq = header.seq;

@@ -1,9 +1,10 @@
 //! Requests, read with the checks that Linux's af_key makes before it acts, in af_key's order.
 
+use super::attached::{Attached, SecurityLabel};
 use super::migrate::{Migration, read_migration};
 use super::policy::{Policy, parse_requests};
 use super::read::{Judge, ends, is_of_socket, limits, mode, sa, sa_id, selector};
-use super::sa::{Sa, SaId, SecurityLabel, Selector};
+use super::sa::{Sa, SaId, Selector};
 use super::xfrm::Xfrm;
 use pfkey_wire::xfrm::{Carrier, FLAG_POLICY_ICMP, Mark};
 use pfkey_wire::{
@@ -91,13 +92,13 @@ impl PolicyId {
     /// Whether a policy with this number is the one.
     #[must_use]
     pub fn is_of(&self, policy: &Policy) -> bool {
-        (self.mark, self.if_id) == (policy.xfrm.mark(), policy.xfrm.if_id())
+        (self.mark, self.if_id) == (policy.attached.xfrm.mark(), policy.attached.xfrm.if_id())
     }
 
     /// The number of a policy, which Linux names by it.
     #[must_use]
     pub fn of(policy: &Policy) -> Self {
-        Self { id: policy.id, mark: policy.xfrm.mark(), if_id: policy.xfrm.if_id() }
+        Self { id: policy.id, mark: policy.attached.xfrm.mark(), if_id: policy.attached.xfrm.if_id() }
     }
 }
 
@@ -171,20 +172,18 @@ fn policy(message: &Message<'_>, judge: &mut impl Judge) -> Result<Policy, Errno
     if policy_type > PolicyType::IPSEC || !dir.is_in_spd() {
         return Err(Errno::EINVAL);
     }
-    let label = judge.label(message)?;
+    let attached = Attached::read(message, Carrier::Policy, judge)?;
     let nowhere = Ends::unspecified(selector.src.address);
     let templates = match policy_type {
         PolicyType::IPSEC => parse_requests(requests, dir, nowhere, |_| judge.new_reqid())?,
         _ => Vec::new(),
     };
-    let xfrm = Xfrm::read(message, Carrier::Policy, judge)?;
     Ok(Policy {
         dir,
-        icmp: xfrm.flags() & FLAG_POLICY_ICMP != 0,
-        xfrm,
+        icmp: attached.xfrm.flags() & FLAG_POLICY_ICMP != 0,
+        attached,
         priority: ext.priority.get(),
         block: policy_type == PolicyType::DISCARD,
-        label,
         templates,
         hard: limits(message.lifetime(Ext::LIFETIME_HARD)),
         soft: limits(message.lifetime(Ext::LIFETIME_SOFT)),
@@ -199,9 +198,9 @@ impl PolicyName {
         Self {
             dir: policy.dir,
             selector: policy.selector,
-            label: policy.label.clone(),
-            mark: policy.xfrm.mark(),
-            if_id: policy.xfrm.if_id(),
+            label: policy.attached.label.clone(),
+            mark: policy.attached.xfrm.mark(),
+            if_id: policy.attached.xfrm.if_id(),
         }
     }
 
@@ -212,8 +211,7 @@ impl PolicyName {
         if !dir.is_in_spd() {
             return Err(Errno::EINVAL);
         }
-        let label = judge.label(message)?;
-        let xfrm = Xfrm::read(message, Carrier::PolicyName, judge)?;
+        let Attached { label, xfrm, .. } = Attached::read(message, Carrier::PolicyName, judge)?;
         Ok(Self { dir, selector, label, mark: xfrm.mark(), if_id: xfrm.if_id() })
     }
 }

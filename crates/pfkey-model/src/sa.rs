@@ -6,12 +6,10 @@ use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
-use super::xfrm::Xfrm;
+use super::attached::Attached;
 use pfkey_wire::address::hash_address;
 use pfkey_wire::algorithm::{AEAD, AUTH, COMPRESS, ENCRYPT, by_id};
-use pfkey_wire::{
-    AuthAlgorithm, EncryptAlgorithm, Ends, Errno, IpsecProtocol, Message, Mode, Prefix, SaFlags, SaState, SaType,
-};
+use pfkey_wire::{AuthAlgorithm, EncryptAlgorithm, Ends, IpsecProtocol, Mode, Prefix, SaFlags, SaState, SaType};
 
 /// The name of an SA. The source address is no part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,42 +248,6 @@ pub struct Encap {
     pub dport: u16,
 }
 
-/// A security label of SELinux. As in Linux without a loaded policy, any text is valid.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SecurityLabel {
-    /// The text with the NUL that `selinux_xfrm_alloc_user` puts behind it.
-    pub text: Box<[u8]>,
-}
-
-impl SecurityLabel {
-    /// `XFRM_SC_DOI_LSM`.
-    pub const DOI: u8 = 1;
-    /// `XFRM_SC_ALG_SELINUX`.
-    pub const ALG: u8 = 1;
-    /// `PAGE_SIZE`.
-    const PAGE: usize = 4096;
-
-    /// The label of a message, if it has one.
-    ///
-    /// # Errors
-    /// EINVAL for another LSM, or no text; ENOMEM for one that does not fit a page with its NUL.
-    pub fn of(message: &Message<'_>) -> Result<Option<Self>, Errno> {
-        let Some((fixed, text)) = message.sec_ctx() else { return Ok(None) };
-        if fixed.doi != Self::DOI || fixed.alg != Self::ALG {
-            return Err(Errno::EINVAL);
-        }
-        if text.len() >= Self::PAGE {
-            return Err(Errno::ENOMEM);
-        }
-        if text.is_empty() {
-            return Err(Errno::EINVAL);
-        }
-        let mut bytes = text.to_vec();
-        bytes.push(0);
-        Ok(Some(Self { text: bytes.into() }))
-    }
-}
-
 /// A key: wiped when dropped, not shown by `Debug`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Key {
@@ -344,10 +306,8 @@ pub struct Sa {
     pub encap: Option<Encap>,
     /// Extensions that the engine keeps for key managers and returns unchanged (profile rfc2367).
     pub carried: Option<Box<Carried>>,
-    /// Its security label.
-    pub label: Option<SecurityLabel>,
-    /// What XFRM has of it beyond PF_KEY.
-    pub xfrm: Xfrm,
+    /// What policies have as well.
+    pub attached: Attached,
     /// The sequence number that ties it to an ACQUIRE or a request.
     pub seq: u32,
 }
@@ -395,8 +355,7 @@ impl Sa {
             selector: None,
             encap: None,
             carried: None,
-            label: None,
-            xfrm: Xfrm::default(),
+            attached: Attached::default(),
             seq: 0,
         }
     }
@@ -404,13 +363,14 @@ impl Sa {
     /// Its name.
     #[must_use]
     pub fn id(&self) -> SaId {
-        SaId { mark: self.xfrm.mark().masked(), ..SaId::new(self.ends.dst(), self.spi, self.proto) }
+        SaId { mark: self.attached.xfrm.mark().masked(), ..SaId::new(self.ends.dst(), self.spi, self.proto) }
     }
 
     /// Whether a look-up by a name finds it (`__xfrm_state_lookup`): one with a mark only where the mark is its own.
     #[must_use]
     pub fn is_named(&self, id: &SaId) -> bool {
-        (self.ends.dst(), self.spi, self.proto) == (id.dst, id.spi, id.proto) && self.xfrm.mark().covers(id.mark)
+        (self.ends.dst(), self.spi, self.proto) == (id.dst, id.spi, id.proto)
+            && self.attached.xfrm.mark().covers(id.mark)
     }
 
     /// Whether it takes IPv6 packets: its selector's family, and without one its own (`pfkey_msg2xfrm_state`).

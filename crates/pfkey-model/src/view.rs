@@ -1,9 +1,9 @@
 //! SAs and policies in place, in a message or in a netlink buffer, without a copy.
 
+use super::attached::{Attached, AttachedView};
 use super::policy::{MAX_TEMPLATES, Policy, Template, parse_requests};
 use super::read::{is_of_socket, limits, selector};
-use super::sa::{Encap, Key, Limits, Sa, SaId, SecurityLabel, Selector, State, Usage};
-use super::xfrm::{Xfrm, XfrmView};
+use super::sa::{Encap, Key, Limits, Sa, SaId, Selector, State, Usage};
 use pfkey_wire::layout::SadbLifetime;
 use pfkey_wire::xfrm::FLAG_POLICY_ICMP;
 use pfkey_wire::{
@@ -51,10 +51,8 @@ pub struct SaView<'a> {
     pub selector: Option<Selector>,
     /// UDP encapsulation.
     pub encap: Option<Encap>,
-    /// Its security label, the NUL included.
-    pub label: Option<&'a [u8]>,
-    /// What XFRM has of it beyond PF_KEY.
-    pub xfrm: XfrmView<'a>,
+    /// What policies have as well.
+    pub attached: AttachedView<'a>,
     /// The sequence number under which the kernel has it; 0 in a message.
     pub seq: u32,
 }
@@ -96,8 +94,7 @@ impl<'a> SaView<'a> {
             usage: Usage::default(),
             selector: None,
             encap: None,
-            label: None,
-            xfrm: XfrmView::default(),
+            attached: AttachedView::default(),
             seq: 0,
         }
     }
@@ -131,8 +128,7 @@ impl<'a> SaView<'a> {
                 sport: message.nat_t_port(Ext::X_NAT_T_SPORT).unwrap_or(0),
                 dport: message.nat_t_port(Ext::X_NAT_T_DPORT).unwrap_or(0),
             }),
-            label: message.sec_ctx().map(|(_, text)| text),
-            xfrm: XfrmView::of_message(message),
+            attached: AttachedView::of_message(message),
             ..Self::new(ends, sa.spi.get(), message.header().satype.protocol()?)
         })
     }
@@ -140,7 +136,7 @@ impl<'a> SaView<'a> {
     /// Its name.
     #[must_use]
     pub fn id(&self) -> SaId {
-        SaId { mark: self.xfrm.mark().masked(), ..SaId::new(self.ends.dst(), self.spi, self.proto) }
+        SaId { mark: self.attached.xfrm.mark().masked(), ..SaId::new(self.ends.dst(), self.spi, self.proto) }
     }
 
     /// `sadb_msg_satype`.
@@ -168,8 +164,7 @@ impl From<&SaView<'_>> for Sa {
             usage: view.usage,
             selector: view.selector,
             encap: view.encap,
-            label: view.label.map(|text| SecurityLabel { text: text.into() }),
-            xfrm: Xfrm::from(&view.xfrm),
+            attached: Attached::from(&view.attached),
             seq: view.seq,
             ..Self::new(view.ends, view.spi, view.proto, 0)
         }
@@ -194,10 +189,8 @@ pub struct PolicyView<'a> {
     pub icmp: bool,
     /// Which packets.
     pub selector: Selector,
-    /// Its security label, the NUL included.
-    pub label: Option<&'a [u8]>,
-    /// What XFRM has of it beyond PF_KEY.
-    pub xfrm: XfrmView<'a>,
+    /// What SAs have as well.
+    pub attached: AttachedView<'a>,
     /// The SAs that it needs.
     pub templates: Templates,
     /// Hard limits.
@@ -223,16 +216,15 @@ impl<'a> PolicyView<'a> {
         let parsed = parse_requests(requests, PolicyDirection::INBOUND, nowhere, Some).ok()?;
         let mut templates = Templates::default();
         templates.iter_mut().zip(parsed).for_each(|(place, template)| *place = Some(template));
-        let xfrm = XfrmView::of_message(message);
+        let attached = AttachedView::of_message(message);
         Some(Self {
             id: ext.id.get(),
             dir: PolicyDirection(ext.dir),
             priority: ext.priority.get(),
             block: PolicyType(ext.policy_type.get()) == PolicyType::DISCARD,
-            icmp: xfrm.flags & FLAG_POLICY_ICMP != 0,
+            icmp: attached.xfrm.flags & FLAG_POLICY_ICMP != 0,
             selector,
-            label: message.sec_ctx().map(|(_, text)| text),
-            xfrm,
+            attached,
             templates,
             hard: limits(message.lifetime(Ext::LIFETIME_HARD)),
             soft: limits(message.lifetime(Ext::LIFETIME_SOFT)),
@@ -249,8 +241,7 @@ impl From<&PolicyView<'_>> for Policy {
             priority: view.priority,
             block: view.block,
             icmp: view.icmp,
-            label: view.label.map(|text| SecurityLabel { text: text.into() }),
-            xfrm: Xfrm::from(&view.xfrm),
+            attached: Attached::from(&view.attached),
             templates: view.templates.iter().copied().flatten().collect(),
             hard: view.hard,
             soft: view.soft,

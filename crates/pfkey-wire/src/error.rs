@@ -45,8 +45,8 @@ pub enum Rule {
     KeyLength(u16),
     /// A security context whose length does not fit.
     SecurityContext(u16),
-    /// An extension that holds something else than whole attributes.
-    Attributes(u16),
+    /// An extension whose content is not what its type has.
+    Content(u16),
     /// The message does not fit the buffer that it is written to, or the 16-bit length fields.
     TooLong,
 }
@@ -100,7 +100,7 @@ impl fmt::Display for WireError {
             Rule::PrefixLength(p) => write!(f, "prefix length {p} is longer than the address"),
             Rule::KeyLength(t) => write!(f, "key extension {t} is too short for its bits"),
             Rule::SecurityContext(n) => write!(f, "security context of {n} bytes does not fit its extension"),
-            Rule::Attributes(t) => write!(f, "extension {t} holds an attribute that is not whole"),
+            Rule::Content(t) => write!(f, "extension {t} holds something else than its type has"),
             Rule::TooLong => write!(f, "the message does not fit"),
         }
     }

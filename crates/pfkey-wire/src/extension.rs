@@ -1,8 +1,14 @@
 //! The extensions of a message in Linux's dialect and RFC 2367's, a row each: number, name, structure, what is checked, and what
 //! it is for. The parser and `pfkey types` read this table.
 
+use zerocopy::FromBytes;
+
 use super::layout::*;
+use super::message::Extension;
 use super::number::numbers;
+use super::sockaddr::{self, Sockaddr, sockaddr_len};
+use super::xfrm::{Attributes, SadbXXfrm};
+use super::{Profile, Rule, WireError, round8};
 
 /// What is checked of an extension besides its least length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,4 +119,55 @@ pub const fn extension_info(number: u16) -> Option<&'static ExtensionInfo> {
         Some(place) => Some(&EXTENSIONS[place]),
         None => None,
     }
+}
+
+/// The checks that depend on an extension's content (`verify_address_len`, `verify_key_len`,
+/// `verify_sec_ctx_len`).
+pub(super) fn check_body(profile: Profile, ext: Extension<'_>) -> Result<(), WireError> {
+    let t = ext.ext_type.0;
+    let fail = |offset, rule| Err(WireError { offset: ext.offset + offset, rule });
+    match profile.body(t) {
+        Body::Any => {}
+        Body::Address => {
+            let Ok((fixed, rest)) = SadbAddress::read_from_prefix(ext.bytes) else {
+                return fail(0, Rule::ExtensionShort(t));
+            };
+            let family = Sockaddr(rest).family();
+            let width: u8 = match family {
+                sockaddr::AF_INET => 32,
+                sockaddr::AF_INET6 => 128,
+                _ => return fail(8, Rule::AddressFamily(family)),
+            };
+            if ext.bytes.len() != round8(8 + sockaddr_len(family)) {
+                return fail(0, Rule::AddressLength(t));
+            }
+            if fixed.prefixlen > width {
+                return fail(5, Rule::PrefixLength(fixed.prefixlen));
+            }
+        }
+        Body::Key => {
+            let Ok((fixed, rest)) = SadbKey::read_from_prefix(ext.bytes) else {
+                return fail(0, Rule::ExtensionShort(t));
+            };
+            if usize::from(fixed.bits.get()).div_ceil(8) > rest.len() {
+                return fail(4, Rule::KeyLength(t));
+            }
+        }
+        Body::SecurityContext => {
+            let Ok((fixed, _)) = SadbXSecCtx::read_from_prefix(ext.bytes) else {
+                return fail(0, Rule::ExtensionShort(t));
+            };
+            let len = usize::from(fixed.ctx_len.get());
+            // The kernel's limit is PAGE_SIZE.
+            if len > 4096 || ext.bytes.len() != round8(8 + len) {
+                return fail(6, Rule::SecurityContext(fixed.ctx_len.get()));
+            }
+        }
+        Body::Attributes => {
+            if !Attributes(ext.bytes.get(size_of::<SadbXXfrm>()..).unwrap_or_default()).is_whole() {
+                return fail(0, Rule::Content(t));
+            }
+        }
+    }
+    Ok(())
 }

@@ -4,7 +4,6 @@
 //! Lengths named `len` count units of 8 bytes, except [`SadbXIpsecrequest::len`], which counts bytes.
 
 use zerocopy::byteorder::{NetworkEndian, native_endian};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 pub use native_endian::{U16, U32, U64};
 /// 16 bits in network byte order.
@@ -18,7 +17,8 @@ macro_rules! layouts {
     ($($(#[$doc:meta])* $name:ident: $size:literal { $($(#[$fdoc:meta])* $field:ident: $ty:ty,)* })*) => {
         $(
             $(#[$doc])*
-            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, zerocopy::FromBytes, zerocopy::IntoBytes)]
+            #[derive(zerocopy::KnownLayout, zerocopy::Immutable, zerocopy::Unaligned)]
             #[repr(C)]
             pub struct $name { $($(#[$fdoc])* pub $field: $ty,)* }
 
@@ -331,19 +331,6 @@ layouts! {
         exttype: U16,
         /// 0.
         reserved: U32,
-    }
-    /// `struct sadb_x_xfrm` of this library's: XFRM's attributes follow, see [`super::xfrm`].
-    SadbXXfrm: 8 {
-        /// Units of 8 bytes.
-        len: U16,
-        /// The extension's type.
-        exttype: U16,
-        /// `XFRM_STATE_*` that `sadb_sa_flags` lacks, or `XFRM_POLICY_*`.
-        flags: u8,
-        /// [`super::xfrm::OPTION_PROPOSE`], [`super::xfrm::OPTION_PARTIAL`].
-        options: u8,
-        /// 0.
-        reserved: U16,
     }
     /// `struct sadb_x_filter`.
     SadbXFilter: 40 {

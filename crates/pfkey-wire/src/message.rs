@@ -2,12 +2,11 @@
 
 use zerocopy::FromBytes;
 
-use super::extension::Body;
+use super::extension::check_body;
 use super::layout::*;
 use super::profile::SLOTS;
-use super::sockaddr::{self, Sockaddr, sockaddr_len};
-use super::xfrm::{Attributes, Said};
-use super::{ExtensionType, HEADER_LEN, Header, Profile, Rule, WireError, round8};
+use super::sockaddr::Sockaddr;
+use super::{ExtensionType, HEADER_LEN, Header, Profile, Rule, WireError};
 
 /// One extension of a message. `Debug` shows no contents: they may be a key.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -238,14 +237,6 @@ impl<'a> Message<'a> {
         self.extension(ExtensionType::X_KMPRIVATE)?.bytes.get(8..)
     }
 
-    /// What XFRM has beyond PF_KEY; nothing without the extension.
-    #[must_use]
-    pub fn xfrm(&self) -> Said<'a> {
-        let read = |ext: Extension<'a>| SadbXXfrm::read_from_prefix(ext.bytes).ok();
-        let said = self.extension(ExtensionType::X_XFRM).and_then(read);
-        said.map_or_else(Said::default, |(fixed, rest)| Said { fixed, attributes: Attributes(rest) })
-    }
-
     /// The bytes behind `struct sadb_x_kmaddress`: two sockaddrs back to back, unchecked.
     #[must_use]
     pub fn kmaddress(&self) -> Option<&'a [u8]> {
@@ -269,57 +260,6 @@ fn extension_at(bytes: &[u8], offset: usize) -> Result<Extension<'_>, WireError>
         Some(bytes) => Ok(Extension { ext_type: ExtensionType(t), offset, bytes }),
         None => fail(Rule::ExtensionOverrun(t)),
     }
-}
-
-/// The checks that depend on an extension's content (`verify_address_len`, `verify_key_len`,
-/// `verify_sec_ctx_len`).
-fn check_body(profile: Profile, ext: Extension<'_>) -> Result<(), WireError> {
-    let t = ext.ext_type.0;
-    let fail = |offset, rule| Err(WireError { offset: ext.offset + offset, rule });
-    match profile.body(t) {
-        Body::Any => {}
-        Body::Address => {
-            let Ok((fixed, rest)) = SadbAddress::read_from_prefix(ext.bytes) else {
-                return fail(0, Rule::ExtensionShort(t));
-            };
-            let family = Sockaddr(rest).family();
-            let width: u8 = match family {
-                sockaddr::AF_INET => 32,
-                sockaddr::AF_INET6 => 128,
-                _ => return fail(8, Rule::AddressFamily(family)),
-            };
-            if ext.bytes.len() != round8(8 + sockaddr_len(family)) {
-                return fail(0, Rule::AddressLength(t));
-            }
-            if fixed.prefixlen > width {
-                return fail(5, Rule::PrefixLength(fixed.prefixlen));
-            }
-        }
-        Body::Key => {
-            let Ok((fixed, rest)) = SadbKey::read_from_prefix(ext.bytes) else {
-                return fail(0, Rule::ExtensionShort(t));
-            };
-            if usize::from(fixed.bits.get()).div_ceil(8) > rest.len() {
-                return fail(4, Rule::KeyLength(t));
-            }
-        }
-        Body::SecurityContext => {
-            let Ok((fixed, _)) = SadbXSecCtx::read_from_prefix(ext.bytes) else {
-                return fail(0, Rule::ExtensionShort(t));
-            };
-            let len = usize::from(fixed.ctx_len.get());
-            // The kernel's limit is PAGE_SIZE.
-            if len > 4096 || ext.bytes.len() != round8(8 + len) {
-                return fail(6, Rule::SecurityContext(fixed.ctx_len.get()));
-            }
-        }
-        Body::Attributes => {
-            if !Attributes(ext.bytes.get(size_of::<SadbXXfrm>()..).unwrap_or_default()).is_whole() {
-                return fail(0, Rule::Attributes(t));
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

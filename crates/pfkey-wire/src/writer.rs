@@ -22,14 +22,14 @@ pub struct Writer<'b> {
     len: usize,
     profile: Profile,
     overflow: Option<usize>,
-    omits_xfrm: bool,
+    omitted: Option<ExtensionType>,
 }
 
 impl<'b> Writer<'b> {
     /// Starts a message; the header's length is filled in by [`Writer::finish`].
     #[must_use]
     pub fn new(buffer: &'b mut [u8], header: Header, profile: Profile) -> Self {
-        let mut writer = Self { buffer, len: 0, profile, overflow: None, omits_xfrm: false };
+        let mut writer = Self { buffer, len: 0, profile, overflow: None, omitted: None };
         writer.put(header.to_layout().as_bytes());
         writer
     }
@@ -67,13 +67,16 @@ impl<'b> Writer<'b> {
 
     /// A whole extension: `fixed` (whose first four bytes are replaced by length and type), then `tail`, then
     /// zeros up to `min` bytes and to a multiple of 8.
-    fn extension<T: IntoBytes + Immutable>(
+    pub(super) fn extension<T: IntoBytes + Immutable>(
         &mut self,
         ext_type: ExtensionType,
         fixed: &T,
         tail: &[&[u8]],
         min: usize,
     ) -> &mut Self {
+        if self.omitted == Some(ext_type) {
+            return self;
+        }
         let fixed = fixed.as_bytes();
         let used = fixed.len() + tail.iter().map(|t| t.len()).sum::<usize>();
         let total = round8(used.max(min));
@@ -212,19 +215,9 @@ impl<'b> Writer<'b> {
         self.extension(ExtensionType::X_FILTER, &filter, &[], 0)
     }
 
-    /// What XFRM has beyond PF_KEY: flags, options, and attributes that are padded to four bytes each. Nothing is written if
-    /// the message's readers do not want it ([`Writer::omit_xfrm`]).
-    pub fn xfrm(&mut self, flags: u8, options: u8, attributes: &[u8]) -> &mut Self {
-        if self.omits_xfrm {
-            return self;
-        }
-        let fixed = SadbXXfrm { flags, options, ..Default::default() };
-        self.extension(ExtensionType::X_XFRM, &fixed, &[attributes], 0)
-    }
-
-    /// Writes no X_XFRM extension: nobody asked for them.
-    pub const fn omit_xfrm(&mut self) {
-        self.omits_xfrm = true;
+    /// Writes no extension of a type from here on: the message's readers did not ask for it.
+    pub const fn omit(&mut self, ext_type: ExtensionType) {
+        self.omitted = Some(ext_type);
     }
 
     /// Bytes as they are: an extension that the caller built. Not padded, not checked.

@@ -1,16 +1,16 @@
 //! XFRM's attributes in PF_KEY (`SADB_X_EXT_XFRM`): which there are, a row each, how they are laid out, and how they are read in
 //! place.
 //!
-//! The extension is [`SadbXXfrm`](crate::layout::SadbXXfrm) and then netlink attributes as `linux/xfrm.h` has them, each padded to
+//! The extension is [`SadbXXfrm`] and then netlink attributes as `linux/xfrm.h` has them, each padded to
 //! four bytes; four zero bytes may pad the last one to the extension's end. What PF_KEY says in another place (algorithms, keys,
 //! encapsulation, templates, labels) is none of them. An attribute without a row here passes as bytes.
 
 use std::fmt;
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::Errno;
-use super::layout::{SadbXXfrm, U16, U32};
+use super::layout::{U16, U32};
+use super::{Errno, ExtensionType, Message, Writer};
 
 /// How an attribute is laid out: this decides its length, and how it is read and written as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +211,19 @@ impl Mark {
 }
 
 crate::layouts! {
+    /// `struct sadb_x_xfrm` of this library's: XFRM's attributes follow.
+    SadbXXfrm: 8 {
+        /// Units of 8 bytes.
+        len: U16,
+        /// The extension's type.
+        exttype: U16,
+        /// `XFRM_STATE_*` that `sadb_sa_flags` lacks, or `XFRM_POLICY_*`.
+        flags: u8,
+        /// [`OPTION_PROPOSE`], [`OPTION_PARTIAL`].
+        options: u8,
+        /// 0.
+        reserved: U16,
+    }
     /// `struct xfrm_replay_state_esn`; the bitmap follows.
     ReplayEsn: 24 {
         /// Words of the bitmap.
@@ -323,6 +336,24 @@ pub struct Said<'a> {
     pub fixed: SadbXXfrm,
     /// The attributes.
     pub attributes: Attributes<'a>,
+}
+
+impl<'a> Message<'a> {
+    /// What XFRM has beyond PF_KEY; nothing without the extension.
+    #[must_use]
+    pub fn xfrm(&self) -> Said<'a> {
+        let said = self.extension(ExtensionType::X_XFRM);
+        let said = said.and_then(|ext| SadbXXfrm::read_from_prefix(ext.bytes).ok());
+        said.map_or_else(Said::default, |(fixed, rest)| Said { fixed, attributes: Attributes(rest) })
+    }
+}
+
+impl Writer<'_> {
+    /// What XFRM has beyond PF_KEY: flags, options, and attributes that are padded to four bytes each.
+    pub fn xfrm(&mut self, flags: u8, options: u8, attributes: &[u8]) -> &mut Self {
+        let fixed = SadbXXfrm { flags, options, ..Default::default() };
+        self.extension(ExtensionType::X_XFRM, &fixed, &[attributes], 0)
+    }
 }
 
 /// The most bytes of attributes.

@@ -26,6 +26,7 @@
 #![cfg_attr(not(feature = "engine"), allow(dead_code))]
 
 mod algorithm;
+mod attached;
 mod attribute;
 pub mod direct;
 mod dump_reader;

@@ -3,17 +3,17 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::attached;
 use super::attribute::{Attributes, Writer};
 use super::layout::{Id, UserKmaddress, UserMigrate, UserTmpl, UserpolicyId, UserpolicyInfo, attribute};
 use super::value::{
-    ends_from_xfrm, label, limits_from_xfrm, limits_to_xfrm, mode_from_xfrm, mode_to_xfrm, selector_from_xfrm,
+    ends_from_xfrm, limits_from_xfrm, limits_to_xfrm, mode_from_xfrm, mode_to_xfrm, selector_from_xfrm,
     selector_to_xfrm, usage,
 };
 use pfkey_model::migrate::{Migration, Move};
 use pfkey_model::policy::{MAX_TEMPLATES, Policy, Template};
 use pfkey_model::sa::Selector;
 use pfkey_model::view::{PolicyView, Templates};
-use pfkey_model::xfrm::XfrmView;
 use pfkey_wire::address::{family, to_xfrm, unspecified};
 use pfkey_wire::xfrm::{OPTION_PARTIAL, OPTION_PROPOSE};
 use pfkey_wire::{IpsecProtocol, Mode, PolicyDirection};
@@ -37,7 +37,7 @@ pub fn userpolicy_info(policy: &Policy) -> UserpolicyInfo {
         priority: policy.priority.into(),
         dir: dir_to_xfrm(policy.dir),
         action: if policy.block { BLOCK } else { 0 },
-        flags: policy.xfrm.flags(),
+        flags: policy.attached.xfrm.flags(),
         ..Default::default()
     }
 }
@@ -45,7 +45,7 @@ pub fn userpolicy_info(policy: &Policy) -> UserpolicyInfo {
 /// Writes the templates of a policy for packets of its family.
 pub fn write_templates(policy: &Policy, writer: &mut Writer) {
     let mut before = unspecified(policy.selector.src.address);
-    let share = if policy.xfrm.options() & OPTION_PROPOSE != 0 { 0 } else { SHARE_TAG };
+    let share = if policy.attached.xfrm.options() & OPTION_PROPOSE != 0 { 0 } else { SHARE_TAG };
     let mut list = Vec::new();
     for template in &policy.templates {
         // XFRM wants a template in transport mode to be of the family of what is inside it; AF_KEY does not look and
@@ -123,13 +123,11 @@ pub fn view<'a>(info: &UserpolicyInfo, attributes: Attributes<'a>) -> Option<Pol
         block: info.action == BLOCK,
         icmp: info.flags & ICMP != 0,
         selector: selector_from_xfrm(&info.sel)?,
-        label: label(attributes),
-        xfrm: XfrmView {
-            flags: info.flags,
-            options: option(theirs, OPTION_PROPOSE) | option(partial, OPTION_PARTIAL),
-            icv_bits: None,
+        attached: attached::view(
             attributes,
-        },
+            info.flags,
+            option(theirs, OPTION_PROPOSE) | option(partial, OPTION_PARTIAL),
+        ),
         templates: list,
         hard,
         soft,

@@ -6,15 +6,15 @@ use std::time::Duration;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::algorithm::{Kind, icv_bits, padded};
+use super::attached;
 use super::attribute::{Attributes, Writer};
 use super::layout::{ALGORITHM_NAME, EncapTmpl, Id, Selector as XfrmSelector, UsersaId, UsersaInfo, attribute};
 use super::value::{
-    ends_from_xfrm, label, limits_from_xfrm, limits_to_xfrm, mode_from_xfrm, mode_to_xfrm, selector_from_xfrm,
-    selector_in_family, selector_to_xfrm, usage, write_label, write_xfrm,
+    ends_from_xfrm, limits_from_xfrm, limits_to_xfrm, mode_from_xfrm, mode_to_xfrm, selector_from_xfrm,
+    selector_in_family, selector_to_xfrm, usage,
 };
 use pfkey_model::sa::{Encap, Key, Limits, Sa, SaId, State, Usage};
 use pfkey_model::view::{KeyView, SaView};
-use pfkey_model::xfrm::XfrmView;
 use pfkey_wire::address::{family, to_xfrm};
 use pfkey_wire::algorithm::Algorithm;
 use pfkey_wire::xfrm::{OPTION_PARTIAL, PF_KEYS_FLAGS};
@@ -55,7 +55,7 @@ pub fn usersa_info(sa: &Sa) -> UsersaInfo {
         family: family(sa.ends.dst()).into(),
         mode: mode_to_xfrm(sa.mode),
         replay_window: sa.replay,
-        flags: flags_to_xfrm(sa.flags) | sa.xfrm.flags(),
+        flags: flags_to_xfrm(sa.flags) | sa.attached.xfrm.flags(),
         ..Default::default()
     }
 }
@@ -63,7 +63,7 @@ pub fn usersa_info(sa: &Sa) -> UsersaInfo {
 /// Writes the attributes of an SA; the label is the request's. Algorithms that the protocol has no use for are left
 /// out: XFRM refuses what AF_KEY keeps without using it.
 pub fn write_attributes(sa: &Sa, request: &Message<'_>, extras: Extras, writer: &mut Writer) {
-    let icv_bits = sa.xfrm.icv_bits().or_else(|| implied_icv(sa.auth, extras));
+    let icv_bits = sa.attached.xfrm.icv_bits().or_else(|| implied_icv(sa.auth, extras));
     let mut algorithm = |kind: Kind, id: u8, key: &Key| {
         if let Some(algorithm) = kind.by_id(id) {
             let (name, bits) = (padded(algorithm.kernel), u32::from(key.bits));
@@ -94,8 +94,7 @@ pub fn write_attributes(sa: &Sa, request: &Message<'_>, extras: Extras, writer: 
         };
         writer.attribute(attribute::ENCAP, &[template.as_bytes()]);
     }
-    write_xfrm(&sa.xfrm, writer);
-    write_label(request, writer);
+    attached::write(request, &sa.attached, writer);
 }
 
 /// The bits of an integrity value that are not AF_KEY's.
@@ -158,13 +157,11 @@ pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> 
         usage,
         // A selector without a family is of the SA's family.
         selector: selector_from_xfrm(&info.sel).or_else(|| selector_in_family(&info.sel, family)),
-        label: label(attributes),
-        xfrm: XfrmView {
-            flags: info.flags & !PF_KEYS_FLAGS,
-            options: if is_partial(&info.sel) { OPTION_PARTIAL } else { 0 },
-            icv_bits: None,
+        attached: attached::view(
             attributes,
-        },
+            info.flags & !PF_KEYS_FLAGS,
+            if is_partial(&info.sel) { OPTION_PARTIAL } else { 0 },
+        ),
         seq: info.seq.get(),
         ..SaView::new(ends, info.id.spi.get(), IpsecProtocol(info.id.proto))
     };
@@ -178,7 +175,7 @@ pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> 
             // ALG_AUTH has the same key.
             attribute::ALG_AUTH_TRUNC => {
                 view.state = grown;
-                view.xfrm.icv_bits = shown_icv(payload, how.extras);
+                view.attached.xfrm.icv_bits = shown_icv(payload, how.extras);
                 continue;
             }
             attribute::ENCAP => {

@@ -1,15 +1,10 @@
 //! Values that SAs and policies have in common, between PF_KEY's form and XFRM's.
 #![forbid(unsafe_code)]
 
-use zerocopy::{FromBytes, IntoBytes};
-
-use super::attribute::{Attributes, Writer};
-use super::layout::{INFINITE, LifetimeConfig, LifetimeCurrent, Selector as XfrmSelector, UserSecCtx, attribute};
+use super::layout::{INFINITE, LifetimeConfig, LifetimeCurrent, Selector as XfrmSelector};
 use pfkey_model::sa::{Limits, Selector, Usage};
-use pfkey_model::xfrm::Xfrm;
 use pfkey_wire::address::{family, from_xfrm, to_xfrm, width};
-use pfkey_wire::xfrm::Mark;
-use pfkey_wire::{Ends, Message, Mode, Prefix};
+use pfkey_wire::{Ends, Mode, Prefix};
 
 /// `XFRM_MODE_*` of a mode, where any was made transport.
 pub const fn mode_to_xfrm(mode: Mode) -> u8 {
@@ -109,37 +104,4 @@ pub fn selector_in_family(selector: &XfrmSelector, family: u16) -> Option<Select
         sport: selector.sport.get(),
         dport: selector.dport.get(),
     })
-}
-
-/// Writes what XFRM has beyond PF_KEY. The integrity value's bits belong to the algorithm.
-pub fn write_xfrm(xfrm: &Xfrm, writer: &mut Writer) {
-    for (number, payload) in xfrm.attributes().filter(|(number, _)| *number != attribute::ALG_AUTH_TRUNC) {
-        writer.attribute(number, &[payload]);
-    }
-}
-
-/// Writes the mark and the XFRM interface that name an SA or a policy.
-pub fn write_scope(mark: Mark, if_id: u32, writer: &mut Writer) {
-    write_xfrm(&Xfrm::of_scope(mark, if_id), writer);
-}
-
-/// Writes the label of a request, if it has one.
-pub fn write_label(request: &Message<'_>, writer: &mut Writer) {
-    let Some((fixed, text)) = request.sec_ctx() else { return };
-    let head = UserSecCtx {
-        // The text is at most a page long.
-        len: ((size_of::<UserSecCtx>() + text.len()) as u16).into(),
-        exttype: attribute::SEC_CTX.into(),
-        alg: fixed.alg,
-        doi: fixed.doi,
-        ctx_len: fixed.ctx_len.get().into(),
-    };
-    writer.attribute(attribute::SEC_CTX, &[head.as_bytes(), text]);
-}
-
-/// The label among attributes, its NUL included.
-pub fn label(attributes: Attributes<'_>) -> Option<&[u8]> {
-    let payload = attributes.payload(attribute::SEC_CTX)?;
-    let (head, rest) = UserSecCtx::ref_from_prefix(payload).ok()?;
-    rest.get(..usize::from(head.ctx_len.get()))
 }

@@ -1,5 +1,6 @@
 //! SAs and policies as the operator knows them: from messages, to messages, and in setkey's words.
 
+pub mod attached;
 pub mod names;
 pub mod policy;
 pub mod sa;
@@ -8,37 +9,7 @@ pub mod xfrm;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use pfkey::policy_text::address::{host_text, ipv6_text};
-use pfkey_wire::{Message, Sockaddr, SockaddrBytes};
-
-/// A security label.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Context {
-    /// Domain of interpretation.
-    pub doi: u8,
-    /// LSM.
-    pub alg: u8,
-    /// The label, its NUL included.
-    pub text: Vec<u8>,
-}
-
-impl Context {
-    /// The label of a message.
-    pub fn of(message: &Message<'_>) -> Option<Self> {
-        message.sec_ctx().map(|(fixed, text)| Self { doi: fixed.doi, alg: fixed.alg, text: text.to_vec() })
-    }
-
-    /// The label without its NUL.
-    pub fn label(&self) -> String {
-        String::from_utf8_lossy(self.text.split(|b| *b == 0).next().unwrap_or_default()).into_owned()
-    }
-
-    /// As setkey's option; `None` for a label that a quoted string cannot hold.
-    pub fn words(&self) -> Option<String> {
-        let label = self.label();
-        let faithful = label.len() + 1 == self.text.len() && !label.contains(['"', '\u{fffd}']);
-        faithful.then(|| format!(" -ctx {} {} \"{label}\"", self.doi, self.alg))
-    }
-}
+use pfkey_wire::{Sockaddr, SockaddrBytes};
 
 /// Bytes of a sockaddr.
 pub fn sockaddr(address: SocketAddr) -> SockaddrBytes {

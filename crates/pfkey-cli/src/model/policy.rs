@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use crate::failure::Unwritable;
 use pfkey::policy_text::priority::{DEFAULT, HIGH, LOW};
 use pfkey::policy_text::{AH, ESP, IPCOMP, PolicySpec, RequestSpec};
-use pfkey_model::xfrm::{Xfrm, XfrmView};
 use pfkey_wire::layout::SadbLifetime;
 use pfkey_wire::sockaddr::sockaddr_len;
 use pfkey_wire::xfrm::{Carrier, Mark};
@@ -14,8 +13,8 @@ use pfkey_wire::{
     Requests, SaType, Sockaddr, Writer,
 };
 
-use super::xfrm::{self, Shown};
-use super::{Context, host, host_port, names, sockaddr, socket_addr, utc, width};
+use super::attached::{Attached, Report};
+use super::{host, host_port, names, sockaddr, socket_addr, utc, width};
 use crate::channel::finish;
 use crate::output::{Record, Value};
 
@@ -43,10 +42,8 @@ pub struct Policy {
     pub dst_prefix: u8,
     /// Upper-layer protocol, 255 = any.
     pub upper: u8,
-    /// Label.
-    pub context: Option<Context>,
-    /// What XFRM has beyond PF_KEY.
-    pub xfrm: Xfrm,
+    /// What SAs have as well.
+    pub attached: Attached,
     /// Seconds that it lives; 0 = no limit.
     pub lifetime: u64,
     /// Seconds that it lives unused; 0 = no limit.
@@ -66,9 +63,9 @@ pub const fn has_ports(upper: u8) -> bool {
 impl Policy {
     /// What names it.
     pub fn selector(&self) -> Selector {
-        let context = self.context.as_ref().map(|c| (c.doi, c.alg, c.text.clone()));
+        let context = self.attached.context.as_ref().map(|c| (c.doi, c.alg, c.text.clone()));
         let dir = self.spec.direction.0;
-        let scope = (self.xfrm.mark(), self.xfrm.if_id());
+        let scope = (self.attached.xfrm.mark(), self.attached.xfrm.if_id());
         (self.src, self.src_prefix, self.dst, self.dst_prefix, self.upper, dir, context, scope)
     }
 
@@ -94,9 +91,7 @@ impl Policy {
         w.raw(&bytes);
         w.address(Ext::ADDRESS_SRC, self.upper, self.src_prefix, sockaddr(self.src).as_bytes());
         w.address(Ext::ADDRESS_DST, self.upper, self.dst_prefix, sockaddr(self.dst).as_bytes());
-        if let Some(context) = &self.context {
-            w.sec_ctx(context.doi, context.alg, &context.text);
-        }
+        self.attached.write_label(&mut w);
         if (self.lifetime, self.idle_lifetime) != (0, 0) && msg_type != MessageType::X_SPDDELETE {
             let limit = SadbLifetime {
                 addtime: self.lifetime.into(),
@@ -105,11 +100,8 @@ impl Policy {
             };
             w.lifetime(Ext::LIFETIME_HARD, limit);
         }
-        if msg_type == MessageType::X_SPDDELETE {
-            xfrm::scope(&self.xfrm, true).write(&mut w);
-        } else {
-            self.xfrm.write(&mut w);
-        }
+        let of_name = msg_type == MessageType::X_SPDDELETE;
+        self.attached.write(if of_name { Carrier::PolicyName } else { Carrier::Policy }, &mut w);
         finish(w)
     }
 
@@ -178,20 +170,19 @@ impl PolicyEntry {
         let requests = walk.by_ref().map(|(fixed, body)| request(fixed, body)).collect::<Option<Vec<_>>>()?;
         let hard = message.lifetime(Ext::LIFETIME_HARD).unwrap_or_default();
         let current = message.lifetime(Ext::LIFETIME_CURRENT).unwrap_or_default();
-        let shown = Shown::of(&XfrmView::of_message(message));
+        let (attached, report) = Attached::of(message);
         let soft = message.lifetime(Ext::LIFETIME_SOFT).unwrap_or_default();
         // Linux looks at these, and the file language cannot say them.
         let other_limits =
             [hard.bytes.get(), u64::from(hard.allocations.get()), soft.addtime.get(), soft.usetime.get()];
-        let partial = shown.partial || other_limits != [0; 4];
+        let partial = report.partial || other_limits != [0; 4];
         let policy = Policy {
             src: socket_addr(src_addr)?,
             src_prefix: src.prefixlen,
             dst: socket_addr(dst_addr)?,
             dst_prefix: dst.prefixlen,
             upper: dst.proto,
-            context: Context::of(message),
-            xfrm: shown.settings,
+            attached,
             lifetime: hard.addtime.get(),
             idle_lifetime: hard.usetime.get(),
             spec: PolicySpec {
@@ -225,13 +216,7 @@ impl PolicyEntry {
             ("id", Value::Number(self.id.into())),
             ("references", Value::Number(self.references.into())),
         ];
-        if let Some(context) = &policy.context {
-            record.push(("label", Value::Text(context.label())));
-        }
-        let words = xfrm::words(&policy.xfrm, Carrier::Policy);
-        if !words.is_empty() {
-            record.push(("xfrm", Value::List(words)));
-        }
+        record.extend(policy.attached.record(Carrier::Policy, Report::default()));
         let limits = [("hard_seconds", policy.lifetime), ("hard_idle_seconds", policy.idle_lifetime)];
         record.extend(limits.into_iter().filter(|(_, n)| *n != 0).map(|(name, n)| (name, Value::Number(n))));
         for (name, time) in [("created", self.times.0), ("used", self.times.1)] {
@@ -250,17 +235,13 @@ impl PolicyEntry {
         if spec.requests.iter().any(|r| r.mode == Mode::BEET) {
             return Err("a BEET request, which the policy language cannot name");
         }
-        let context = policy.context.as_ref().map(|c| c.words().ok_or("a label that the file language cannot hold"));
         let exact = if spec.direction == PolicyDirection::INBOUND && !with_forward { " -k" } else { "" };
         let mut text = format!("spdadd{exact} {} {} {}", policy.source(), policy.destination(), policy.upper_words());
-        text.push_str(&context.transpose()?.unwrap_or_default());
+        text.push_str(&policy.attached.words(Carrier::Policy)?);
         for (option, seconds) in [("-lh", policy.lifetime), ("-uh", policy.idle_lifetime)] {
             if seconds != 0 {
                 text.push_str(&format!(" {option} {seconds}"));
             }
-        }
-        for word in xfrm::words(&policy.xfrm, Carrier::Policy) {
-            text.push_str(&format!(" -X {word}"));
         }
         text.push_str(&format!(
             " -P {} {} {}",

@@ -3,15 +3,14 @@
 use std::net::SocketAddr;
 
 use crate::failure::Unwritable;
-use pfkey_model::xfrm::{Xfrm, XfrmView};
 use pfkey_wire::layout::{SadbLifetime, SadbSa, SadbXNatTType};
 use pfkey_wire::xfrm::{Carrier, attribute};
 use pfkey_wire::{ExtensionType as Ext, Header, Message, MessageType, Profile, SaFlags, SaType, Writer};
 use zerocopy::IntoBytes;
 use zeroize::Zeroizing;
 
-use super::xfrm::{self, Shown};
-use super::{Context, host, host_port, names, sockaddr, socket_addr, utc, width};
+use super::attached::{Attached, Report};
+use super::{host, host_port, names, sockaddr, socket_addr, utc, width};
 use crate::channel::finish;
 use crate::output::{Record, Value, hex};
 
@@ -78,10 +77,8 @@ pub struct Sa {
     pub nat_t: Option<NatT>,
     /// The traffic that the SA is limited to.
     pub proxy: Option<(SocketAddr, u8)>,
-    /// Label.
-    pub context: Option<Context>,
-    /// What XFRM has beyond PF_KEY.
-    pub xfrm: Xfrm,
+    /// What policies have as well.
+    pub attached: Attached,
 }
 
 /// What names an SA: protocol, destination address, SPI, mark.
@@ -138,14 +135,13 @@ impl Sa {
             encrypt_key: None,
             nat_t: None,
             proxy: None,
-            context: None,
-            xfrm: Xfrm::default(),
+            attached: Attached::default(),
         }
     }
 
     /// What names it.
     pub fn id(&self) -> SaId {
-        (self.satype.0, self.dst.ip(), self.spi, self.xfrm.mark().masked())
+        (self.satype.0, self.dst.ip(), self.spi, self.attached.xfrm.mark().masked())
     }
 
     /// For people.
@@ -174,9 +170,7 @@ impl Sa {
             if (self.hard, self.soft) != Default::default() {
                 w.lifetime(Ext::LIFETIME_HARD, layout(self.hard)).lifetime(Ext::LIFETIME_SOFT, layout(self.soft));
             }
-            if let Some(context) = &self.context {
-                w.sec_ctx(context.doi, context.alg, &context.text);
-            }
+            self.attached.write_label(&mut w);
             if msg_type == MessageType::GETSPI && self.spi != 0 {
                 w.spirange(self.spi, self.spi);
             }
@@ -211,11 +205,7 @@ impl Sa {
         if nat_t.is_some() {
             w.nat_t_port(Ext::X_NAT_T_SPORT, self.src.port()).nat_t_port(Ext::X_NAT_T_DPORT, self.dst.port());
         }
-        if whole {
-            self.xfrm.write(&mut w);
-        } else {
-            xfrm::scope(&self.xfrm, false).write(&mut w);
-        }
+        self.attached.write(if whole { Carrier::Sa } else { Carrier::SaName }, &mut w);
         finish(w)
     }
 }
@@ -233,10 +223,8 @@ pub struct SaEntry {
     pub state: u8,
     /// What was used so far; the times are Unix times.
     pub current: Lifetime,
-    /// When it was last used, if it was.
-    pub last_used: Option<String>,
-    /// It has more than the file language can say.
-    pub partial: bool,
+    /// What is reported besides.
+    pub report: Report,
 }
 
 impl SaEntry {
@@ -274,11 +262,9 @@ impl SaEntry {
         }
         sa.nat_t = nat_t;
         sa.proxy = proxy;
-        sa.context = Context::of(message);
-        let shown = Shown::of(&XfrmView::of_message(message));
-        let (last_used, partial) = (shown.last_used(), shown.partial);
-        sa.xfrm = shown.settings;
-        Some(Self { sa, state: fixed.state, current: lifetime(message, Ext::LIFETIME_CURRENT), last_used, partial })
+        let (attached, report) = Attached::of(message);
+        sa.attached = attached;
+        Some(Self { sa, state: fixed.state, current: lifetime(message, Ext::LIFETIME_CURRENT), report })
     }
 
     /// Whether it has a key that is worth hiding.
@@ -325,9 +311,6 @@ impl SaEntry {
         if let Some((address, prefix)) = sa.proxy {
             record.push(("selector", Value::Text(format!("{}/{prefix}", host(address)))));
         }
-        if let Some(context) = &sa.context {
-            record.push(("label", Value::Text(context.label())));
-        }
         let names = [
             ("hard_seconds", "hard_idle_seconds", "hard_bytes", "hard_packets"),
             ("soft_seconds", "soft_idle_seconds", "soft_bytes", "soft_packets"),
@@ -341,11 +324,7 @@ impl SaEntry {
             ];
             record.extend(numbers.into_iter().filter(|(_, n)| *n != 0).map(|(name, n)| (name, Value::Number(n))));
         }
-        let words = xfrm::words(&sa.xfrm, Carrier::Sa);
-        if !words.is_empty() {
-            record.push(("xfrm", Value::List(words)));
-        }
-        record.extend(self.last_used.iter().map(|time| ("last_used", Value::Text(time.clone()))));
+        record.extend(sa.attached.record(Carrier::Sa, self.report));
         record.push(("bytes", Value::Number(self.current.bytes)));
         record.push(("packets", Value::Number(self.current.allocations.into())));
         for (name, time) in [("created", self.current.addtime), ("used", self.current.usetime)] {
@@ -381,11 +360,8 @@ impl SaEntry {
         let key_len = |key: &Option<Key>| key.as_ref().map_or(0, |key| key.len());
         // Long enough that it never moves and leaves a copy of the keys behind.
         let keys = key_len(&sa.encrypt_key) + key_len(&sa.auth_key);
-        let context = sa.context.as_ref().map(|c| c.words().ok_or("a label that the file language cannot hold"));
-        let context = context.transpose()?.unwrap_or_default();
-        let words =
-            xfrm::words(&sa.xfrm, Carrier::Sa).into_iter().fold(String::new(), |all, word| all + " -X " + &word);
-        let mut text = Zeroizing::new(String::with_capacity(1024 + keys * 2 + context.len() + words.len()));
+        let attached = sa.attached.words(Carrier::Sa)?;
+        let mut text = Zeroizing::new(String::with_capacity(1024 + keys * 2 + attached.len()));
         let prefix = format!("add {} {} {} {:#x}", host_port(sa.src), host_port(sa.dst), self.protocol(), sa.spi);
         text.push_str(&prefix);
         let _ = write!(text, " -m {}", names::mode(sa.mode));
@@ -396,7 +372,7 @@ impl SaEntry {
         }
         let limits = |limit: Lifetime| [limit.addtime, limit.bytes, limit.usetime, limit.allocations.into()];
         // Where the attribute has the window, `-r` would be another.
-        let has_window = sa.xfrm.attributes().payload(attribute::REPLAY_ESN_VAL).is_some();
+        let has_window = sa.attached.xfrm.attributes().payload(attribute::REPLAY_ESN_VAL).is_some();
         let replay = if has_window { 0 } else { sa.replay };
         let options = [("-u", sa.reqid.into()), ("-r", replay.into())];
         let hard = ["-lh", "-bh", "-uh", "-ph"].into_iter().zip(limits(sa.hard));
@@ -407,8 +383,7 @@ impl SaEntry {
         if let Some((address, prefix)) = sa.proxy {
             let _ = write!(text, " -proxy {}/{prefix}", host(address));
         }
-        text.push_str(&context);
-        text.push_str(&words);
+        text.push_str(&attached);
         let unnamed = "an algorithm that has no name";
         if sa.satype == SaType::X_IPCOMP {
             let _ = write!(text, " -C {}", names::name_of(names::COMPRESS, sa.encrypt).ok_or(unnamed)?);

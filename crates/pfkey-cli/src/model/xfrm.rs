@@ -5,14 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use pfkey_model::xfrm::{Xfrm, XfrmView};
-use pfkey_wire::layout::SadbXXfrm;
 use pfkey_wire::xfrm::{
     ATTRIBUTES, AttributeInfo, Carrier, FLAG_ESN, FLAG_WILDRECV, Layout, Mark, OPTION_PARTIAL, OPTION_PROPOSE, Offload,
-    ReplayEsn, Role, Said, Truncation, attribute, attribute_info, is_pf_keys_own,
+    ReplayEsn, Role, SadbXXfrm, Said, Truncation, attribute, attribute_info, is_pf_keys_own,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{names, utc};
+use super::names;
 
 /// `XFRM_STATE_*` that `sadb_sa_flags` lacks.
 const SA_FLAGS: &[(&str, u8)] =
@@ -29,7 +28,7 @@ pub struct Shown {
     /// Its settings. Sequence numbers are none.
     pub settings: Xfrm,
     /// When it was last used, Unix time; 0 = never.
-    pub lastused: u64,
+    pub last_used: u64,
     /// It has more than this language can say.
     pub partial: bool,
 }
@@ -38,11 +37,11 @@ impl Shown {
     /// From a message.
     pub fn of(view: &XfrmView<'_>) -> Self {
         let mut settings = Xfrm::default();
-        let mut lastused = 0;
+        let mut last_used = 0;
         for (number, payload) in view.carried() {
             match attribute_info(number) {
                 Some(row) if row.role == Role::Report => {
-                    lastused = payload.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+                    last_used = payload.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
                 }
                 Some(row) if row.role == Role::Counter => {}
                 Some(row) if row.layout == Layout::ReplayEsn => settings.set(number, &without_counters(payload)),
@@ -59,12 +58,7 @@ impl Shown {
         if options != 0 {
             settings.set_options(options);
         }
-        Self { settings, lastused, partial: view.options & OPTION_PARTIAL != 0 }
-    }
-
-    /// When it was last used, as people read it.
-    pub fn last_used(&self) -> Option<String> {
-        (self.lastused != 0).then(|| utc(self.lastused))
+        Self { settings, last_used, partial: view.options & OPTION_PARTIAL != 0 }
     }
 }
 

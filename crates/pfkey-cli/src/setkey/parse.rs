@@ -427,7 +427,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `-ctx DOI ALGORITHM "LABEL"`, behind its first word.
-    pub fn context(&mut self) -> Result<crate::model::Context> {
+    pub fn context(&mut self) -> Result<crate::model::attached::Context> {
         let doi = self.number("a domain of interpretation", 255)? as u8;
         let alg = self.number("a label's algorithm", 255)? as u8;
         let token = self.peek()?;
@@ -440,7 +440,7 @@ impl<'a> Parser<'a> {
         self.take()?;
         let mut text = token.bytes.to_vec();
         text.push(0);
-        Ok(crate::model::Context { doi, alg, text })
+        Ok(crate::model::attached::Context { doi, alg, text })
     }
 }
 

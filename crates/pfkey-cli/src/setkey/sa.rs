@@ -62,7 +62,7 @@ impl Parser<'_> {
         }
         self.options(&mut sa, &protocol)?;
         let replay = sa.replay;
-        xfrm::check(&mut sa.xfrm, Carrier::Sa, replay).map_err(|text| Complaint { at: protocol.at, text })?;
+        xfrm::check(&mut sa.attached.xfrm, Carrier::Sa, replay).map_err(|text| Complaint { at: protocol.at, text })?;
         if whole {
             check(&sa, &protocol)?;
         } else if command != "getspi" && sa.mode != 0 {
@@ -149,8 +149,8 @@ impl Parser<'_> {
                     let prefix = self.prefix(width(address))?;
                     sa.proxy = Some((address, prefix));
                 }
-                "-ctx" => sa.context = Some(self.context()?),
-                "-X" => self.xfrm(&mut sa.xfrm, Carrier::Sa)?,
+                "-ctx" => sa.attached.context = Some(self.context()?),
+                "-X" => self.xfrm(&mut sa.attached.xfrm, Carrier::Sa)?,
                 "-E" => {
                     let (name, algorithm) = self.algorithm("encryption algorithm", names::ENCRYPT)?;
                     sa.encrypt = algorithm.id;

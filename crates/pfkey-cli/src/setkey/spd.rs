@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 
 use pfkey::policy_text::{self as policy, PolicyErrorKind, PolicySpec};
-use pfkey_model::xfrm::Xfrm;
 use pfkey_wire::xfrm::Carrier;
 use pfkey_wire::{PolicyLevel, PolicyType};
 
 use super::Complaint;
 use super::lexer::Kind;
 use super::parse::{Flags, Parser, Result, same_family};
+use crate::model::attached::Attached;
 use crate::model::policy::{GRE, ICMP, ICMPV6, MANUAL_REQID_MAX, MH, Policy};
 use crate::model::{names, width};
 
@@ -62,14 +62,14 @@ impl Parser<'_> {
             src.set_port(high);
             dst.set_port(low);
         }
-        let (mut context, mut xfrm) = (None, Xfrm::default());
+        let mut attached = Attached::default();
         let (mut lifetime, mut idle_lifetime) = (0, 0);
         let spec = loop {
             let token = self.peek()?;
             match token.text().as_ref() {
                 "-ctx" if token.kind == Kind::Word => {
                     self.take()?;
-                    context = Some(self.context()?);
+                    attached.context = Some(self.context()?);
                 }
                 "-lh" => {
                     self.take()?;
@@ -81,7 +81,7 @@ impl Parser<'_> {
                 }
                 "-X" => {
                     self.take()?;
-                    self.xfrm(&mut xfrm, Carrier::Policy)?;
+                    self.xfrm(&mut attached.xfrm, Carrier::Policy)?;
                 }
                 "-P" => {
                     self.take()?;
@@ -93,8 +93,8 @@ impl Parser<'_> {
         };
         self.end()?;
         let carrier = Carrier::Policy;
-        crate::model::xfrm::check(&mut xfrm, carrier, 0).map_err(|text| Complaint { at: upper_at, text })?;
-        let policy = Policy { src, src_prefix, dst, dst_prefix, upper, context, xfrm, lifetime, idle_lifetime, spec };
+        crate::model::xfrm::check(&mut attached.xfrm, carrier, 0).map_err(|text| Complaint { at: upper_at, text })?;
+        let policy = Policy { src, src_prefix, dst, dst_prefix, upper, attached, lifetime, idle_lifetime, spec };
         Ok((policy, flags))
     }
 

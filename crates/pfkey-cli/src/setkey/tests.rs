@@ -207,7 +207,7 @@ fn a_sas_selector_label_and_limits() {
     match actions(text).remove(0) {
         Action::Add(sa) => {
             assert_eq!(sa.proxy, Some(("10.0.0.0:0".parse().unwrap(), 8)));
-            assert_eq!(sa.context.unwrap().text, b"a:b\0");
+            assert_eq!(sa.attached.context.unwrap().text, b"a:b\0");
             assert_eq!((sa.hard.usetime, sa.soft.allocations), (5, 6));
         }
         _ => panic!(),

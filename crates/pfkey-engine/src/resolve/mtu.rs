@@ -69,7 +69,7 @@ impl Transform {
         let is_esp = sa.proto == IpsecProtocol::ESP;
         let (iv_len, block_len) = if is_esp { cipher_lengths(sa.encrypt).unwrap_or((0, 1)) } else { (0, 1) };
         let icv_len = match (aead_icv_length(sa.encrypt), sa.auth) {
-            (0, _) if sa.xfrm.icv_bits().is_some() => sa.xfrm.icv_bits().unwrap_or(0) / 8,
+            (0, _) if sa.attached.xfrm.icv_bits().is_some() => sa.attached.xfrm.icv_bits().unwrap_or(0) / 8,
             (0, AuthAlgorithm::X_SHA2_256HMAC) if extras.sha256_128 => 16,
             (0, auth) => icv_length(auth).unwrap_or(0),
             (aead, _) => aead,

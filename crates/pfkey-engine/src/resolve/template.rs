@@ -4,10 +4,10 @@ use super::path::Routes;
 use crate::sadb::{AcquireKey, Change, Route};
 use crate::{Engine, Flow};
 use pfkey_hub::{Context, Time};
+use pfkey_model::attached::Attached;
 use pfkey_model::message::write_host;
 use pfkey_model::policy::{MAX_TEMPLATES, Policy, Template};
-use pfkey_model::sa::{Sa, SaId, SecurityLabel, Selector, State};
-use pfkey_model::xfrm::Xfrm;
+use pfkey_model::sa::{Sa, SaId, Selector, State};
 use pfkey_wire::layout::SadbXPolicy;
 use pfkey_wire::xfrm::{FLAG_WILDRECV, attribute};
 use pfkey_wire::{
@@ -35,9 +35,8 @@ pub(crate) struct Wanted {
     /// Of the policy that wants it.
     policy: u32,
     priority: u32,
-    label: Option<SecurityLabel>,
-    /// The mark and the XFRM interface of the policy, which the SA has to have.
-    pub(crate) scope: Xfrm,
+    /// The label, the mark and the XFRM interface of the policy, which the SA has to have.
+    pub(crate) attached: Attached,
 }
 
 /// The SAs for all templates.
@@ -170,9 +169,8 @@ impl Engine {
                         from = key.ends;
                     }
                     None => {
-                        let label = policy.label.clone();
-                        let scope = Xfrm::of_scope(policy.xfrm.mark(), policy.xfrm.if_id());
-                        found.wanted.push(Wanted { key, policy: policy.id, priority: policy.priority, label, scope });
+                        let attached = policy.attached.wanted();
+                        found.wanted.push(Wanted { key, policy: policy.id, priority: policy.priority, attached });
                         if !template.optional {
                             found.missing = true;
                             return Ok(found);
@@ -231,7 +229,7 @@ impl Engine {
 
     /// Makes a larval and asks the key managers, unless that was done already.
     fn acquire(&mut self, wanted: &Wanted, flow: &Flow, cx: &mut Context<'_>) {
-        let Wanted { key, label, scope, .. } = wanted;
+        let Wanted { key, attached, .. } = wanted;
         let any_source = AcquireKey { ends: Ends::to(key.ends.dst()), ..*key };
         if self.sadb.is_acquiring(key) || self.sadb.is_acquiring(&any_source) || !cx.registered {
             return;
@@ -244,8 +242,7 @@ impl Engine {
         let now = cx.now.as_secs();
         let mut larval = Sa::larval(key.ends, 0, key.proto, key.mode, key.reqid, now, self.acq_expires);
         larval.selector = Some(Selector::exactly(flow));
-        larval.label.clone_from(label);
-        larval.xfrm.clone_from(scope);
+        larval.attached.clone_from(attached);
         self.acquire_seq = self.acquire_seq.wrapping_add(1).max(1);
         larval.seq = self.acquire_seq;
         let satype = SaType::from_protocol(key.proto);
@@ -261,7 +258,7 @@ impl Engine {
 
 /// Writes Linux's ACQUIRE behind its header.
 pub(crate) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, _: &Flow) {
-    let Wanted { key, policy, priority, label, scope } = wanted;
+    let Wanted { key, policy, priority, attached } = wanted;
     write_host(writer, Ext::ADDRESS_SRC, key.ends.src());
     write_host(writer, Ext::ADDRESS_DST, key.ends.dst());
     let policy = SadbXPolicy {
@@ -276,19 +273,17 @@ pub(crate) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, _: &Flow) 
     if matches!(key.proto, IpsecProtocol::AH | IpsecProtocol::ESP) {
         writer.proposal(32, &[]);
     }
-    if let Some(label) = label {
-        writer.sec_ctx(SecurityLabel::DOI, SecurityLabel::ALG, &label.text);
-    }
-    scope.write(writer);
+    attached.write(writer);
 }
 
 /// Whether an SA is for the packets of a policy's mark and XFRM interface that go out (`xfrm_state_find`).
 fn is_in_scope(sa: &Sa, key: &AcquireKey) -> bool {
     const IN: u8 = 1;
-    sa.xfrm.if_id() == key.if_id
-        && sa.xfrm.mark().covers(key.mark)
-        && sa.xfrm.flags() & FLAG_WILDRECV == 0
-        && (sa.xfrm.is_empty() || sa.xfrm.attributes().payload(attribute::SA_DIR) != Some(&[IN]))
+    let xfrm = &sa.attached.xfrm;
+    xfrm.if_id() == key.if_id
+        && xfrm.mark().covers(key.mark)
+        && xfrm.flags() & FLAG_WILDRECV == 0
+        && (xfrm.is_empty() || xfrm.attributes().payload(attribute::SA_DIR) != Some(&[IN]))
 }
 
 /// What a template wants whose packets come from between these ends. A tunnel leads elsewhere; one without a source starts
@@ -302,7 +297,14 @@ pub(super) fn key(from: Ends, template: &Template, policy: &Policy) -> AcquireKe
     } else {
         tunnel
     };
-    AcquireKey { ends, proto, mode, reqid, mark: policy.xfrm.mark().masked(), if_id: policy.xfrm.if_id() }
+    AcquireKey {
+        ends,
+        proto,
+        mode,
+        reqid,
+        mark: policy.attached.xfrm.mark().masked(),
+        if_id: policy.attached.xfrm.if_id(),
+    }
 }
 
 /// The same where routes are known: a tunnel without a source starts where the route to its other end does.

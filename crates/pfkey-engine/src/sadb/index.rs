@@ -33,7 +33,7 @@ impl AcquireKey {
     /// The key of an SA.
     #[must_use]
     pub fn of(sa: &Sa) -> Self {
-        let (mark, if_id) = (sa.xfrm.mark().masked(), sa.xfrm.if_id());
+        let (mark, if_id) = (sa.attached.xfrm.mark().masked(), sa.attached.xfrm.if_id());
         Self { ends: sa.ends, proto: sa.proto, mode: sa.mode, reqid: sa.reqid, mark, if_id }
     }
 }

@@ -3,14 +3,14 @@
 
 use super::XfrmEngine;
 use crate::algorithm::Kind;
+use crate::attached;
 use crate::attribute::{Attributes, Received};
 use crate::layout::UserAcquire;
 use crate::policy::{SHARE_TAG, templates};
-use crate::value::{ends_from_xfrm, label};
+use crate::value::ends_from_xfrm;
 use pfkey_hub::{Audience, Context, Errno};
+use pfkey_model::attached::Attached;
 use pfkey_model::message::write_host;
-use pfkey_model::sa::SecurityLabel;
-use pfkey_model::xfrm::{Xfrm, XfrmView};
 use pfkey_wire::algorithm::Algorithm;
 use pfkey_wire::layout::{SadbComb, SadbXPolicy};
 use pfkey_wire::{Ends, ExtensionType as Ext, Header, IpsecProtocol, MessageType, PolicyDirection, PolicyType, SaType};
@@ -28,8 +28,7 @@ pub struct Acquire {
     priority: u32,
     /// The masks of algorithms that may be proposed, for authentication and encryption: ids below 32 only.
     allowed: Option<(u32, u32)>,
-    label: Option<Box<[u8]>>,
-    xfrm: Xfrm,
+    attached: Attached,
 }
 
 impl Acquire {
@@ -45,8 +44,7 @@ impl Acquire {
             priority: acquire.policy.priority.get(),
             // AF_KEY leaves the masks of its policies empty, so that it proposes nothing for them.
             allowed: (!ours).then(|| (acquire.aalgos.get(), acquire.ealgos.get())),
-            label: label(attributes).map(Into::into),
-            xfrm: Xfrm::from(&XfrmView { attributes, ..XfrmView::default() }),
+            attached: Attached::from(&attached::view(attributes, 0, 0)),
         })
     }
 }
@@ -82,10 +80,7 @@ impl XfrmEngine {
             if matches!(satype, SaType::AH | SaType::ESP) {
                 writer.proposal(32, &combinations);
             }
-            if let Some(text) = &acquire.label {
-                writer.sec_ctx(SecurityLabel::DOI, SecurityLabel::ALG, text);
-            }
-            acquire.xfrm.write(writer);
+            acquire.attached.write(writer);
         })
     }
 

@@ -182,8 +182,8 @@ impl XfrmEngine {
         // An update keeps the number, not the position.
         self.removals.note_policy(policy.id);
         if self.labelled {
-            policy.label = self.ask_policy(PolicyId::of(&policy)).ok().and_then(|asked| asked.label);
-            self.shadow.set_label(policy.id, policy.label.clone());
+            policy.attached.label = self.ask_policy(PolicyId::of(&policy)).ok().and_then(|asked| asked.attached.label);
+            self.shadow.set_label(policy.id, policy.attached.label.clone());
         }
         cx.send(Audience::All, header, |writer| write_policy(writer, &policy))
     }
@@ -195,7 +195,7 @@ impl XfrmEngine {
         by_id: bool,
         cx: &mut Context<'_>,
     ) -> Result<(), Errno> {
-        policy.label = self.shadow.take_label(policy.id);
+        policy.attached.label = self.shadow.take_label(policy.id);
         self.removals.note_policy(policy.id);
         let msg_type = if by_id { MessageType::X_SPDDELETE2 } else { MessageType::X_SPDDELETE };
         cx.send(Audience::All, spd_notice(origin, msg_type, 1), |writer| write_policy(writer, &policy))

@@ -4,10 +4,10 @@
 use super::XfrmEngine;
 use super::change::OwnChange;
 use super::shadow::Unused;
+use crate::attached::{write_scope, write_xfrm};
 use crate::attribute::{ACK, REQUEST};
 use crate::layout::{UsersaInfo, UserspiInfo, message};
 use crate::sa::{read, usersa_id, usersa_info, write_attributes};
-use crate::value::{write_scope, write_xfrm};
 use pfkey_hub::{Audience, Context, Errno, Time};
 use pfkey_model::message::{Part, write_sa};
 use pfkey_model::read::answer;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::sa::is_past_soft_limit;
 use pfkey_hub::Time;
-use pfkey_model::sa::{Encap, Key, Sa, SaId, SecurityLabel, State};
+use pfkey_model::attached::SecurityLabel;
+use pfkey_model::sa::{Encap, Key, Sa, SaId, State};
 use pfkey_wire::{AuthAlgorithm, EncryptAlgorithm, IpsecProtocol};
 
 /// Refused larvals that are remembered at most. They live for seconds.
@@ -98,8 +99,14 @@ impl Shadow {
     }
 
     fn remember(&mut self, sa: &Sa, unused: Option<Box<Unused>>, dying: Option<bool>) {
-        let known =
-            Known { auth: sa.auth, encrypt: sa.encrypt, encap: sa.encap, label: sa.label.clone(), unused, dying };
+        let known = Known {
+            auth: sa.auth,
+            encrypt: sa.encrypt,
+            encap: sa.encap,
+            label: sa.attached.label.clone(),
+            unused,
+            dying,
+        };
         self.sas.insert(sa.id(), known);
     }
 
@@ -153,7 +160,7 @@ impl Shadow {
     pub fn complete_expired(&self, sa: &mut Sa) {
         let Some(known) = self.sas.get(&sa.id()) else { return };
         (sa.auth, sa.encrypt, sa.encap) = (known.auth, known.encrypt, known.encap);
-        sa.label.clone_from(&known.label);
+        sa.attached.label.clone_from(&known.label);
         if let Some(unused) = &known.unused {
             unused.add_to(sa);
         }

@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::XfrmEngine;
+use crate::attached::{self, write_label, write_scope};
 use crate::attribute::{ACK, REQUEST};
 use crate::layout::{UserpolicyId, UserpolicyInfo, message};
 use crate::policy::{self, by_id, by_selector, userpolicy_info, write_moves, write_templates};
-use crate::value::{write_label, write_scope, write_xfrm};
 use pfkey_hub::{Audience, Context, Errno};
 use pfkey_model::message::write_policy;
 use pfkey_model::migrate::Migration;
@@ -22,9 +22,8 @@ impl XfrmEngine {
         let msg_type = if replace { message::UPDPOLICY } else { message::NEWPOLICY };
         self.writer.message(msg_type, flags, header.seq, header.pid, &userpolicy_info(policy));
         write_templates(policy, &mut self.writer);
-        write_xfrm(&policy.xfrm, &mut self.writer);
         self.labelled |= request.has(Ext::X_SEC_CTX);
-        write_label(request, &mut self.writer);
+        attached::write(request, &policy.attached, &mut self.writer);
     }
 
     /// A reqid that no policy and no SA has.

@@ -1,0 +1,104 @@
+//! What SAs and policies both have: a security label, and XFRM's attributes.
+
+use pfkey_model::xfrm::{Xfrm, XfrmView};
+use pfkey_wire::xfrm::Carrier;
+use pfkey_wire::{Message, Writer};
+
+use super::utc;
+use super::xfrm::{self, Shown};
+use crate::output::{Record, Value};
+
+/// It of an SA or a policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// Label.
+    pub context: Option<Context>,
+    /// What XFRM has beyond PF_KEY.
+    pub xfrm: Xfrm,
+}
+
+/// What a key engine reports besides, and nobody asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// When it was last used, Unix time; 0 = never.
+    pub last_used: u64,
+    /// There is more than the file language can say.
+    pub partial: bool,
+}
+
+impl Attached {
+    /// From a message.
+    pub fn of(message: &Message<'_>) -> (Self, Report) {
+        let Shown { settings: xfrm, last_used, partial } = Shown::of(&XfrmView::of_message(message));
+        (Self { context: Context::of(message), xfrm }, Report { last_used, partial })
+    }
+
+    /// Writes the label, which stands in different places of setkey's messages.
+    pub fn write_label(&self, w: &mut Writer<'_>) {
+        if let Some(context) = &self.context {
+            w.sec_ctx(context.doi, context.alg, &context.text);
+        }
+    }
+
+    /// Writes the rest behind everything else; of a name what belongs to one.
+    pub fn write(&self, carrier: Carrier, w: &mut Writer<'_>) {
+        match carrier {
+            Carrier::Sa | Carrier::Policy => self.xfrm.write(w),
+            Carrier::SaName => xfrm::scope(&self.xfrm, false).write(w),
+            Carrier::PolicyName => xfrm::scope(&self.xfrm, true).write(w),
+        }
+    }
+
+    /// What is shown of it.
+    pub fn record(&self, carrier: Carrier, report: Report) -> Record {
+        let mut record = Record::new();
+        if let Some(context) = &self.context {
+            record.push(("label", Value::Text(context.label())));
+        }
+        let words = xfrm::words(&self.xfrm, carrier);
+        if !words.is_empty() {
+            record.push(("xfrm", Value::List(words)));
+        }
+        if report.last_used != 0 {
+            record.push(("last_used", Value::Text(utc(report.last_used))));
+        }
+        record
+    }
+
+    /// As setkey's options, or why it cannot be.
+    pub fn words(&self, carrier: Carrier) -> Result<String, &'static str> {
+        let context = self.context.as_ref().map(|c| c.words().ok_or("a label that the file language cannot hold"));
+        let words = xfrm::words(&self.xfrm, carrier);
+        Ok(words.iter().fold(context.transpose()?.unwrap_or_default(), |all, word| all + " -X " + word))
+    }
+}
+
+/// A security label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// Domain of interpretation.
+    pub doi: u8,
+    /// LSM.
+    pub alg: u8,
+    /// The label, its NUL included.
+    pub text: Vec<u8>,
+}
+
+impl Context {
+    /// The label of a message.
+    fn of(message: &Message<'_>) -> Option<Self> {
+        message.sec_ctx().map(|(fixed, text)| Self { doi: fixed.doi, alg: fixed.alg, text: text.to_vec() })
+    }
+
+    /// The label without its NUL.
+    fn label(&self) -> String {
+        String::from_utf8_lossy(self.text.split(|b| *b == 0).next().unwrap_or_default()).into_owned()
+    }
+
+    /// As setkey's option; `None` for a label that a quoted string cannot hold.
+    fn words(&self) -> Option<String> {
+        let label = self.label();
+        let faithful = label.len() + 1 == self.text.len() && !label.contains(['"', '\u{fffd}']);
+        faithful.then(|| format!(" -ctx {} {} \"{label}\"", self.doi, self.alg))
+    }
+}
