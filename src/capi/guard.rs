@@ -1,9 +1,8 @@
 //! What every entry of the C ABI is wrapped in: no panic leaves it, errors become codes and failure values, and the thread is
 //! not cancelled in the middle.
 //!
-//! A cancelled thread of glibc unwinds its stack through all frames: it would run the destructors of half-done work, and end
-//! the process where Rust catches panics. So the thread cannot be cancelled while a body runs. What may be cancelled are
-//! the entries themselves, which are `extern "C-unwind"` and own nothing that has to be dropped: before a body
+//! The thread cannot be cancelled while a body runs ([`cancel::uncancelled`]). What may be cancelled are the entries
+//! themselves, which are `extern "C-unwind"` and own nothing that has to be dropped: before a body
 //! ([`cancellation_point`]), or between two in which something is waited for.
 
 use std::ffi::c_int;
@@ -13,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::error;
 use crate::error::Code;
+use crate::socket::cancel;
 use crate::wire::Errno;
 
 /// Why an entry failed.
@@ -87,47 +87,6 @@ impl<T> FailureValue for *const T {
     }
 }
 
-/// Miri has no cancellation.
-#[cfg(miri)]
-mod c {
-    use std::ffi::c_int;
-
-    pub(super) const DISABLE: c_int = 1;
-    pub(super) const DEFERRED: c_int = 0;
-
-    pub(super) const fn pthread_testcancel() {}
-
-    pub(super) const unsafe fn pthread_setcancelstate(_: c_int, _: *mut c_int) -> c_int {
-        0
-    }
-
-    pub(super) const unsafe fn pthread_setcanceltype(_: c_int, _: *mut c_int) -> c_int {
-        0
-    }
-
-    pub(super) const unsafe fn poll(_: *mut libc::pollfd, _: libc::nfds_t, _: c_int) -> c_int {
-        0
-    }
-}
-
-/// glibc and musl; the libc crate lacks them, or takes them for functions that cannot unwind.
-#[cfg(not(miri))]
-mod c {
-    use std::ffi::c_int;
-
-    unsafe extern "C-unwind" {
-        pub(super) safe fn pthread_testcancel();
-        pub(super) fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
-        pub(super) fn pthread_setcanceltype(kind: c_int, before: *mut c_int) -> c_int;
-        pub(super) fn poll(fds: *mut libc::pollfd, count: libc::nfds_t, timeout: c_int) -> c_int;
-    }
-
-    /// `PTHREAD_CANCEL_DISABLE`.
-    pub(super) const DISABLE: c_int = 1;
-    /// `PTHREAD_CANCEL_DEFERRED`.
-    pub(super) const DEFERRED: c_int = 0;
-}
-
 /// Runs an entry's body; success sets the code 0.
 #[inline(always)]
 pub(super) fn guard<T: FailureValue>(body: impl FnOnce() -> Result<T, Failure>) -> T {
@@ -143,7 +102,7 @@ pub(super) fn guard<T: FailureValue>(body: impl FnOnce() -> Result<T, Failure>) 
 #[inline(always)]
 pub(super) fn cancellation_point<T: FailureValue>(body: impl FnOnce() -> Result<T, Failure>) -> T {
     let body = ManuallyDrop::new(body);
-    c::pthread_testcancel();
+    cancel::cancellation_point();
     guard(ManuallyDrop::into_inner(body))
 }
 
@@ -158,30 +117,7 @@ pub(super) fn keep_code<T: FailureValue>(body: impl FnOnce() -> Result<T, Failur
 pub(super) fn attempt<T: Copy>(body: impl FnOnce() -> Result<T, Failure>) -> Option<T> {
     // Nothing of a body has to be dropped, but a generic function does not know, and would catch to do it.
     let body = ManuallyDrop::new(body);
-    let (mut state, mut kind) = (c::DISABLE, c::DEFERRED);
-    // SAFETY: a live variable takes the type of before.
-    let deferred = unsafe { c::pthread_setcanceltype(c::DEFERRED, &raw mut kind) } == 0;
-    let asynchronous = deferred && kind != c::DEFERRED;
-    if asynchronous {
-        // glibc cancels such a thread by a signal. One that is under way already would still end it when the body makes a
-        // system call that is a cancellation point: up to 2.36 `sigcancel_handler` looks at the type, which such a call
-        // sets, and not at the state. Such a call, too, does not return before the signal has come
-        // (`__pthread_disable_asynccancel`). The thread may end in here.
-        // SAFETY: no descriptors.
-        unsafe { c::poll(std::ptr::null_mut(), 0, 0) };
-    }
-    // SAFETY: a live variable takes the state of before.
-    let disabled = unsafe { c::pthread_setcancelstate(c::DISABLE, &raw mut state) } == 0;
-    let value = caught(ManuallyDrop::into_inner(body));
-    if disabled {
-        // SAFETY: the state of before; a null pointer is allowed, but not by every old C library.
-        unsafe { c::pthread_setcancelstate(state, &raw mut state) };
-    }
-    if asynchronous {
-        // SAFETY: the type of before. The thread may end in here.
-        unsafe { c::pthread_setcanceltype(kind, &raw mut kind) };
-    }
-    value
+    cancel::uncancelled(|| caught(ManuallyDrop::into_inner(body)))
 }
 
 /// Not inlined: a frame that catches must not be one that a cancelled thread unwinds.

@@ -19,6 +19,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod cancel;
 mod choose;
 mod error;
 mod opened;
