@@ -52,7 +52,7 @@ NOTICES = LICENSE-MIT LICENSE-APACHE THIRD-PARTY.md
 HEADERS = libpfkey.h pfkey_rs.h
 COMPAT_HEADERS = libpfkey_rs/pfkeyv2_compat.h libpfkey_rs/net/pfkeyv2.h libpfkey_rs/netinet/ipsec.h
 PLACES = -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-  -e 's|@VERSION@|$(VERSION)|'
+  -e 's|@SBINDIR@|$(SBINDIR)|' -e 's|@VERSION@|$(VERSION)|'
 
 .PHONY: help all build demo check check-deny check-kernel bench headers notices install uninstall clean
 
@@ -100,6 +100,7 @@ check-kernel:
 	tests/kernel/overrun
 	tests/kernel/programs
 	tests/kernel/preload
+	tests/kernel/any
 	tests/kernel/openiked
 	tests/kernel/pfkey
 	tests/kernel/attributes

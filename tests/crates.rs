@@ -18,6 +18,7 @@ const MIXED: [(&str, &[&str]); 4] = [
     (
         "pfkeyd",
         &[
+            "bin/pfkeyd/any/sys.rs",
             "bin/pfkeyd/child.rs",
             "bin/pfkeyd/confine.rs",
             "bin/pfkeyd/guardian.rs",

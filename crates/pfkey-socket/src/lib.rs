@@ -39,7 +39,7 @@ pub use place::find_pfkeyd;
 pub use remembered::remember_pfkeyd;
 pub use sys::{
     Headers, INTERFACE_NAME, accept, become_unprivileged, close, drop_capabilities, inherited, interface_name,
-    same_namespace, try_af_key, try_xfrm,
+    same_namespace, thread_has_net_admin, try_af_key, try_xfrm,
 };
 
 use pfkey_wire::{Header, Profile};
@@ -123,9 +123,15 @@ pub fn check_framing_start(start: &[u8], len: usize) -> io::Result<()> {
 /// What was sent is done when it goes on, and its answers come then. A non-blocking descriptor makes no difference, as
 /// it makes none to AF_KEY's `send`: a key manager looks for its answer once, and ends without it. On a busy host a first
 /// REGISTER, which loads modules, has taken more than ten seconds.
-const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+pub const SETTLE_LIMIT: Duration = Duration::from_secs(30);
 /// How long a sender gives its processor away before it sleeps: the answer usually comes within microseconds.
-const SPIN: Duration = Duration::from_micros(40);
+pub const SPIN: Duration = Duration::from_micros(40);
+
+/// Whether the pfkeyd behind a served descriptor has consumed what was sent, or is gone.
+#[must_use]
+pub fn is_settled(fd: BorrowedFd<'_>) -> bool {
+    !sys::has_unread_output(fd.as_raw_fd())
+}
 
 /// Waits until the pfkeyd behind a served descriptor has consumed what was sent, which it does after it has
 /// queued the answers. Returns at once when it is gone, and in the end when it does not come to it.

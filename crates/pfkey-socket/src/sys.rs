@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 pub(super) use capability::has_net_admin;
-pub use capability::{become_unprivileged, drop_capabilities};
+pub use capability::{become_unprivileged, drop_capabilities, thread_has_net_admin};
 pub use headers::Headers;
 pub use interface::{INTERFACE_NAME, interface_name};
 

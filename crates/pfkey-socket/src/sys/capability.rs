@@ -35,7 +35,12 @@ pub(super) const SETGID: u32 = 1 << 6;
 pub(super) const SETUID: u32 = 1 << 7;
 
 fn get() -> io::Result<[CapData; 2]> {
-    let mut header = CapHeader::own();
+    get_of(0)
+}
+
+/// Of another thread, or of this one with 0.
+fn get_of(pid: libc::c_int) -> io::Result<[CapData; 2]> {
+    let mut header = CapHeader { pid, ..CapHeader::own() };
     let mut data = [CapData::default(); 2];
     // SAFETY: the header names the version of which `data` is the form; both are live.
     if unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) } < 0 {
@@ -57,6 +62,14 @@ fn set(data: [CapData; 2]) -> io::Result<()> {
 /// that cannot be asked, the kernel will say it later.
 pub(crate) fn has_net_admin() -> bool {
     get().map_or(true, |data| data[0].effective & NET_ADMIN != 0)
+}
+
+/// Whether CAP_NET_ADMIN is effective for another thread, in its own user namespace.
+///
+/// # Errors
+/// ESRCH if there is none.
+pub fn thread_has_net_admin(thread: i32) -> io::Result<bool> {
+    get_of(thread).map(|data| data[0].effective & NET_ADMIN != 0)
 }
 
 /// Gives up uid 0, if the process has it, and every capability but CAP_NET_ADMIN. Says which uid it has then: `user`, or

@@ -5,6 +5,8 @@ use std::io;
 
 use pfkey_socket::become_unprivileged;
 
+use super::bpf::{ARCHITECTURE, ARCHITECTURE_AT, NUMBER_AT, give, jump_if_equal, load};
+
 /// The uid and gid of a pfkeyd that was started by root. Debian's policy reserves it and nobody has it (65534, nobody, is
 /// shared by many who could signal each other).
 const UNPRIVILEGED: u32 = 65533;
@@ -121,48 +123,18 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// The kernel's name of this machine (`AUDIT_ARCH_*` of `linux/audit.h`): ELF's number, 64 bits, little endian.
-const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
-    Some(0xc000_003e)
-} else if cfg!(target_arch = "aarch64") {
-    Some(0xc000_00b7)
-} else if cfg!(target_arch = "riscv64") {
-    Some(0xc000_00f3)
-} else if cfg!(target_arch = "x86") {
-    Some(0x4000_0003)
-} else if cfg!(target_arch = "arm") {
-    Some(0x4000_0028)
-} else if cfg!(target_arch = "s390x") {
-    Some(0x8000_0016)
-} else {
-    None
-};
-
-const fn statement(code: u32, k: u32) -> libc::sock_filter {
-    libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
-}
-
-/// Goes on behind `jt` or `jf` statements.
-const fn jump_if_equal(k: u32, jt: u8, jf: u8) -> libc::sock_filter {
-    libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, jt, jf, k }
-}
-
 /// Everything else gets EPERM: a call that a future C library makes instead of one of these then fails and kills nobody.
 fn program(architecture: u32) -> Vec<libc::sock_filter> {
-    const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
-    let allow = statement(RETURN, libc::SECCOMP_RET_ALLOW);
-    // struct seccomp_data: the number, then the architecture.
     let mut program = vec![
-        statement(LOAD, 4),
+        load(ARCHITECTURE_AT),
         jump_if_equal(architecture, 1, 0),
-        statement(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
-        statement(LOAD, 0),
+        give(libc::SECCOMP_RET_KILL_PROCESS),
+        load(NUMBER_AT),
     ];
     for number in ALLOWED {
-        program.extend([jump_if_equal(*number as u32, 0, 1), allow]);
+        program.extend([jump_if_equal(*number as u32, 0, 1), give(libc::SECCOMP_RET_ALLOW)]);
     }
-    program.push(statement(RETURN, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
+    program.push(give(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
     program
 }
 

@@ -1,4 +1,4 @@
-//! What the guardian and a worker say to each other: messages of two numbers, some with a descriptor.
+//! What processes of this program say to each other: messages of two numbers, some with a descriptor.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -31,6 +31,10 @@ pub enum Kind {
     Standby = 6,
     /// To the worker: those were all clients that another had.
     All = 7,
+    /// To a supervisor: where the kernel tells of a program's system calls.
+    Listener = 8,
+    /// To a supervisor: a descriptor that was opened for a program, or the errno, or 0 if the kernel is to open it.
+    Opened = 9,
 }
 
 /// One message.
@@ -125,8 +129,17 @@ impl Link {
             }
         };
         let number = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
-        let kinds =
-            [Kind::Client, Kind::Statistics, Kind::Activate, Kind::Serving, Kind::Released, Kind::Standby, Kind::All];
+        let kinds = [
+            Kind::Client,
+            Kind::Statistics,
+            Kind::Activate,
+            Kind::Serving,
+            Kind::Released,
+            Kind::Standby,
+            Kind::All,
+            Kind::Listener,
+            Kind::Opened,
+        ];
         match (len, kinds.into_iter().find(|kind| *kind as u32 == number(0))) {
             (0, _) => Ok(None),
             (8, Some(kind)) => Ok(Some(Heard { kind, value: number(4), fd })),

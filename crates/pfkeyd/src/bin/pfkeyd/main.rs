@@ -7,6 +7,8 @@
 //! - a standby, of an embedded engine whose record was full once: its state.
 #![deny(unsafe_code)]
 
+mod any;
+mod bpf;
 mod child;
 mod confine;
 mod guardian;
@@ -47,6 +49,7 @@ use record::Recorded;
 fn main() -> ExitCode {
     let options = match options::parse(std::env::args_os().skip(1)) {
         Ok(Asked::Serve(options)) => options,
+        Ok(Asked::Any(command)) => return any(any::run(&command)),
         Ok(Asked::Help) => return print(options::USAGE),
         Ok(Asked::Version) => return print(&format!("pfkeyd {}\n", env!("CARGO_PKG_VERSION"))),
         Err(message) => {
@@ -65,6 +68,14 @@ fn main() -> ExitCode {
             failed(&options, &error, status)
         }
     }
+}
+
+/// What became of a program that was to be executed: it was not.
+fn any(outcome: io::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        log(&format!("pfkeyd: {error}"));
+        ExitCode::FAILURE
+    })
 }
 
 fn print(text: &str) -> ExitCode {

@@ -8,9 +8,11 @@ use pfkey_wire::Extras;
 pub const USAGE: &str = "\
 usage: pfkeyd [options] --listen PATH
        pfkeyd [options] -- COMMAND [ARGUMENT...]
+       pfkeyd --any -- COMMAND [ARGUMENT...]
 
 Serves PF_KEY sockets from userspace. The first form listens on a socket; programs reach it with
-PFKEY_BACKEND=unix:PATH. The second form runs COMMAND with such a daemon around it and ends it afterwards.
+PFKEY_BACKEND=unix:PATH. The second form runs COMMAND with such a daemon around it and ends it afterwards. The third
+becomes COMMAND, whose PF_KEY system calls are answered by a process beside it: see pfkey-run(1).
 
   --engine ENGINE    embedded (default): a key engine in this process; it protects no packet
                      xfrm: the kernel's SAs and policies, over XFRM netlink
@@ -67,6 +69,8 @@ pub struct Options {
 /// What the arguments ask for.
 pub enum Asked {
     Serve(Options),
+    /// To become this program, with PF_KEY for it.
+    Any(Vec<OsString>),
     Help,
     Version,
 }
@@ -93,6 +97,7 @@ pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Asked, Str
             "--mode" => mode = Some(parse_mode(&value()?)?),
             "--unconfined" => filter = false,
             "--listen" => clients.push(Clients::Listen(value()?.into())),
+            "--any" => return parse_any(arguments),
             "--fd" => clients.push(Clients::Fd(number(&name, &value()?)?)),
             "--status" => status = Some(number(&name, &value()?)?),
             "--" => {
@@ -124,6 +129,15 @@ pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Asked, Str
         return Err("--mode is for --listen".into());
     }
     Ok(Asked::Serve(Options { engine, profile, extras, clients, mode, filter, status }))
+}
+
+/// `--any` takes no other option: the environment says who serves.
+fn parse_any(mut arguments: impl Iterator<Item = OsString>) -> Result<Asked, String> {
+    if arguments.next().is_none_or(|argument| argument != "--") {
+        return Err("--any is followed by -- COMMAND".into());
+    }
+    let command: Vec<_> = arguments.collect();
+    if command.is_empty() { Err("no command after --".into()) } else { Ok(Asked::Any(command)) }
 }
 
 fn parse_engine(value: &OsStr) -> Result<EngineKind, String> {

@@ -1,0 +1,343 @@
+//! The process that answers the system calls that a filter picks.
+//!
+//! One loop, in which nothing waits: a request is sent on, and its `send` returns when pfkeyd has consumed it. What takes
+//! longer (to start a pfkeyd, to change namespaces, several messages, a module to load) is done by a process that is forked for it.
+//! No call stays without an answer: when such a process ends without one, the loop gives it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use pfkey_socket::{SETTLE_LIMIT, SPIN, check_framing, is_served, is_settled, settle};
+
+use super::super::child::fork_with;
+use super::super::link::{Heard, Kind, Link};
+use super::call::{self, Call, Message};
+use super::open::{Opened, flags, open};
+use super::policy;
+use super::program::Program;
+use super::sys::{Listener, Notification, descriptor_of, process};
+
+/// What the listener has in epoll, where calls have their notification's number; the kernel does not give this one.
+const LISTENER: u64 = u64::MAX;
+/// How long a forked process may take; the longest wait in it is half as long.
+const FORKED_LIMIT: Duration = Duration::from_secs(60);
+/// What an AF_UNIX socket keeps of its buffer for itself, and AF_KEY's too (`pfkey_sendmsg`).
+const BUFFER_RESERVE: u64 = 32;
+
+/// A call that waits.
+struct Waiting {
+    until: Instant,
+    what: What,
+}
+
+enum What {
+    /// For pfkeyd, on this socket; then this is the call's result.
+    Consumed(OwnedFd, i64),
+    /// For a process that opens a descriptor.
+    Opening(Link, Notification, i32),
+    /// For a process that answers by itself, or ends.
+    Forked { _link: Link },
+}
+
+pub struct Supervisor {
+    listener: Listener,
+    numbers: RangeInclusive<u32>,
+    epoll: Epoll,
+    waiting: BTreeMap<u64, Waiting>,
+}
+
+impl Supervisor {
+    pub fn new(listener: Listener, numbers: RangeInclusive<u32>) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
+        Ok(Self { listener, numbers, epoll, waiting: BTreeMap::new() })
+    }
+
+    /// Serves until no program is left.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); 64];
+        loop {
+            let count = match self.epoll.wait(&mut events, self.timeout()) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                Err(errno) => return Err(errno.into()),
+            };
+            for event in events.iter().take(count) {
+                if event.data() != LISTENER {
+                    self.look_at(event.data());
+                } else if event.events().contains(EpollFlags::EPOLLIN) {
+                    match self.listener.receive() {
+                        Ok(notification) => self.answer(&notification),
+                        // Who called ended meanwhile.
+                        Err(Errno::ENOENT | Errno::EINTR) => {}
+                        Err(errno) => return Err(errno.into()),
+                    }
+                } else {
+                    return Ok(());
+                }
+            }
+            self.expire();
+            while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
+        }
+    }
+
+    fn timeout(&self) -> EpollTimeout {
+        let Some(first) = self.waiting.values().map(|waiting| waiting.until).min() else { return EpollTimeout::NONE };
+        let left = first.saturating_duration_since(Instant::now()).as_millis();
+        EpollTimeout::try_from(left as i32 + 1).unwrap_or(EpollTimeout::NONE)
+    }
+
+    fn answer(&mut self, n: &Notification) {
+        // None: in a pid namespace that this process does not see.
+        let Some(program) = Program::new(n) else { return self.listener.go_on(n.id) };
+        match call::read(&n.call, &program) {
+            Ok(Call::Socket { kind, protocol }) => self.open(n, kind, protocol),
+            Ok(Call::Send { fd, message, flags }) => self.send(n, &program, fd, message, flags),
+            Ok(Call::SendSeveral { fd, at, count, flags }) => {
+                self.fork(n, |listener| send_several(listener, n.id, &program, fd, (at, count), flags));
+            }
+            Ok(Call::SetPolicy { fd, v6, at, len }) => {
+                self.fork(n, |listener| match policy::set(listener, n.id, &program, (fd, v6), (at, len)) {
+                    Ok(Some(())) => listener.respond(n.id, Ok(0)),
+                    Ok(None) => listener.go_on(n.id),
+                    Err(errno) => listener.respond(n.id, Err(errno)),
+                })
+            }
+            Err(Errno::EFAULT) => self.listener.respond(n.id, Err(Errno::EFAULT)),
+            Ok(Call::Other) | Err(_) => self.listener.go_on(n.id),
+        }
+    }
+
+    fn send(&mut self, n: &Notification, program: &Program, fd: RawFd, message: Message, flags: i32) {
+        // What is no PF_KEY socket (any more), or may not be looked at, is between the program and the kernel.
+        let Ok(socket) = program.descriptor(fd) else { return self.listener.go_on(n.id) };
+        match send_one(&self.listener, n.id, program, &socket, message, flags) {
+            Some(Ok(Sent { len, waits: false })) => self.listener.respond(n.id, Ok(len)),
+            Some(Ok(Sent { len, waits: true })) => self.settle(n.id, socket, len),
+            Some(Err(errno)) => self.listener.respond(n.id, Err(errno)),
+            None => self.listener.go_on(n.id),
+        }
+    }
+
+    /// Answers when pfkeyd has consumed what was sent. The processor is pfkeyd's for a moment first, unless others wait.
+    fn settle(&mut self, id: u64, socket: OwnedFd, len: i64) {
+        let began = Instant::now();
+        while self.waiting.is_empty() && began.elapsed() <= SPIN {
+            std::thread::yield_now();
+            if is_settled(socket.as_fd()) {
+                return self.listener.respond(id, Ok(len));
+            }
+        }
+        // A socket tells each time that a buffer of its was consumed, though it was writable all the time: epoll,
+        // edge-triggered, hears it, and once in the beginning.
+        let event = EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLET, id);
+        if self.epoll.add(&socket, event).is_err() {
+            settle(socket.as_raw_fd());
+            return self.listener.respond(id, Ok(len));
+        }
+        let what = What::Consumed(socket, len);
+        self.waiting.insert(id, Waiting { until: Instant::now() + SETTLE_LIMIT, what });
+    }
+
+    fn open(&mut self, n: &Notification, kind: i32, protocol: i32) {
+        let flags = match flags(kind) {
+            Ok(flags) => flags,
+            Err(errno) => return self.listener.respond(n.id, Err(errno)),
+        };
+        let notification = *n;
+        self.fork_as(
+            n,
+            |link| What::Opening(link, notification, flags),
+            |listener, link| {
+                let _ = match open(listener, &notification, kind, protocol) {
+                    Ok(Opened::Descriptor(fd)) => link.say(Kind::Opened, 0, Some(fd.as_fd()), true),
+                    Ok(Opened::Kernel) => link.say(Kind::Opened, 0, None, true),
+                    Err(errno) => link.say(Kind::Opened, errno as u32, None, true),
+                };
+            },
+        );
+    }
+
+    fn fork(&mut self, n: &Notification, work: impl FnOnce(&Listener)) {
+        self.fork_as(n, |_link| What::Forked { _link }, |listener, _| work(listener));
+    }
+
+    /// Starts a process for one call.
+    fn fork_as(&mut self, n: &Notification, what: impl FnOnce(Link) -> What, work: impl FnOnce(&Listener, &Link)) {
+        let forked = (|| {
+            let (ours, theirs) = Link::pair()?;
+            self.epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, n.id))?;
+            let supervisor = nix::unistd::getpid();
+            fork_with(|| {
+                // Or calls would wait for it when nobody answers the others any more.
+                let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+                if nix::unistd::getppid() == supervisor {
+                    work(&self.listener, &theirs);
+                }
+                0
+            })?;
+            io::Result::Ok(ours)
+        })();
+        match forked {
+            Ok(link) => {
+                let waiting = Waiting { until: Instant::now() + FORKED_LIMIT, what: what(link) };
+                self.waiting.insert(n.id, waiting);
+            }
+            Err(_) => self.listener.respond(n.id, Err(Errno::ENOBUFS)),
+        }
+    }
+
+    /// Something happened to what a call waits for.
+    fn look_at(&mut self, id: u64) {
+        let Some(waiting) = self.waiting.get(&id) else { return };
+        match &waiting.what {
+            What::Consumed(socket, len) => {
+                if !is_settled(socket.as_fd()) {
+                    return;
+                }
+                self.listener.respond(id, Ok(*len));
+            }
+            What::Opening(link, notification, flags) => match link.hear(false) {
+                Err(Errno::EAGAIN) => return,
+                Ok(Some(Heard { kind: Kind::Opened, fd: Some(fd), .. })) => self.give(notification, &fd, *flags),
+                Ok(Some(Heard { kind: Kind::Opened, value: 0, fd: None })) => self.listener.go_on(id),
+                Ok(Some(Heard { kind: Kind::Opened, value, .. })) => {
+                    self.listener.respond(id, Err(Errno::from_raw(value as i32)));
+                }
+                _ => self.listener.respond(id, Err(Errno::EAFNOSUPPORT)),
+            },
+            // It ended. Nobody waits if it has answered.
+            What::Forked { .. } => self.listener.respond(id, Err(Errno::ENOBUFS)),
+        }
+        self.waiting.remove(&id);
+    }
+
+    /// Hands a descriptor to the program, at a number where sending on it is told of, if one is free. Numbers are chosen here
+    /// alone, so that no two calls get the same.
+    fn give(&self, n: &Notification, fd: &OwnedFd, flags: i32) {
+        let flags = if flags & libc::SOCK_CLOEXEC != 0 { libc::O_CLOEXEC } else { 0 };
+        let number = self.free_number(n);
+        // Its limit may be lower by now.
+        let given = match self.listener.give(n.id, fd.as_fd(), number, flags) {
+            Err(Errno::EBADF) if number.is_some() => self.listener.give(n.id, fd.as_fd(), None, flags),
+            other => other,
+        };
+        if let Err(errno) = given {
+            self.listener.respond(n.id, Err(errno));
+        }
+    }
+
+    /// A number of ours that the program does not use. From above: what it opens by itself comes from below.
+    fn free_number(&self, n: &Notification) -> Option<RawFd> {
+        let process = process(n.thread()?).ok()?;
+        let numbers = self.numbers.clone().rev().filter_map(|number| RawFd::try_from(number).ok());
+        for number in numbers {
+            match descriptor_of(process.as_fd(), number) {
+                Ok(_) => {}
+                Err(Errno::EBADF) => return Some(number),
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// A pfkeyd that does not come to its requests, because it is stopped, does them when it goes on; its answers come then.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let expired: Vec<u64> =
+            self.waiting.iter().filter(|(_, waiting)| waiting.until <= now).map(|(id, _)| *id).collect();
+        for id in expired {
+            match self.waiting.remove(&id).map(|waiting| waiting.what) {
+                Some(What::Consumed(_, len)) => self.listener.respond(id, Ok(len)),
+                Some(What::Opening(..)) => self.listener.respond(id, Err(Errno::EAFNOSUPPORT)),
+                Some(What::Forked { .. }) => self.listener.respond(id, Err(Errno::ENOBUFS)),
+                None => {}
+            }
+        }
+    }
+}
+
+/// What was sent.
+struct Sent {
+    len: i64,
+    /// Its answers are not there yet.
+    waits: bool,
+}
+
+/// Sends a program's message. None if that is between the program and the kernel.
+fn send_one(
+    listener: &Listener,
+    id: u64,
+    program: &Program,
+    socket: &OwnedFd,
+    message: Message,
+    flags: i32,
+) -> Option<Result<Sent, Errno>> {
+    if !is_served(socket.as_raw_fd()) {
+        return None;
+    }
+    let buffer = getsockopt(socket, sockopt::SndBuf).unwrap_or(0) as u64;
+    let bytes = match program.message(message, flags, buffer.saturating_sub(BUFFER_RESERVE)) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Some(Ok(Sent { len: 0, waits: false })),
+        Err(Errno::EPERM | Errno::ESRCH) => return None,
+        Err(errno) => return Some(Err(errno)),
+    };
+    if let Err(error) = check_framing(&bytes) {
+        return Some(Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EINVAL))));
+    }
+    if !listener.is_valid(id) {
+        return None;
+    }
+    Some(match send(socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT) {
+        Ok(len) => Ok(Sent { len: len as i64, waits: true }),
+        // A pfkeyd that is stopped, and whose queue is full.
+        Err(Errno::EAGAIN) => Err(Errno::ENOBUFS),
+        Err(errno) => Err(errno),
+    })
+}
+
+/// `sendmmsg`, in a process of its own.
+fn send_several(listener: &Listener, id: u64, program: &Program, fd: RawFd, (at, count): (u64, u32), flags: i32) {
+    let Ok(socket) = program.descriptor(fd) else { return listener.go_on(id) };
+    let mut done = 0;
+    let mut failed = None;
+    // UIO_MAXIOV.
+    for index in 0..u64::from(count.min(1024)) {
+        let header = at.saturating_add(index * program.header_len());
+        match send_one(listener, id, program, &socket, Message::Header { at: header }, flags) {
+            None if done == 0 => return listener.go_on(id),
+            None => break,
+            Some(Err(errno)) => {
+                failed = Some(errno);
+                break;
+            }
+            Some(Ok(Sent { len, waits })) => {
+                if waits {
+                    settle(socket.as_raw_fd());
+                }
+                if let Err(errno) = program.note_sent(header, len as u32) {
+                    failed = Some(errno);
+                    break;
+                }
+                done += 1;
+            }
+        }
+    }
+    // As the kernel: an error counts only if nothing was sent.
+    listener.respond(
+        id,
+        match failed {
+            Some(errno) if done == 0 => Err(errno),
+            _ => Ok(done),
+        },
+    );
+}
