@@ -429,3 +429,134 @@ fn pfkey_run_any_finds_pfkeyd_and_passes_everything_on() {
     assert_eq!((output.status.code(), text(output)), (Some(42), "a  b|*\n".to_owned()));
     assert_eq!(run().args(["--any"]).output().unwrap().status.code(), Some(2));
 }
+
+/// An agent that listens, ended when dropped.
+struct Agent(std::process::Child, PathBuf);
+
+impl Agent {
+    fn start(directory: &Path, backend: &str) -> Self {
+        let path = directory.join("agent.sock");
+        let mut agent = Command::new(c::program("pfkeyd"));
+        let agent = agent.arg("--seccomp-agent").arg(&path).env("PFKEY_BACKEND", backend);
+        let child = agent.stderr(std::process::Stdio::piped()).spawn().expect("it runs");
+        while !path.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        Self(child, path)
+    }
+
+    /// Ends it; gives what it said.
+    fn end(mut self) -> String {
+        use std::io::Read as _;
+        let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it is there");
+        assert!(self.0.wait().expect("it ends").success());
+        assert!(!self.1.exists(), "its file is removed");
+        let mut said = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut said).expect("text");
+        said
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_runtimes_container_is_served_by_the_agent() {
+    if !can_supervise() {
+        return;
+    }
+    let exchange = program("any_agent", "preload/refusals");
+    let dir = exchange.parent().unwrap();
+    let runtime = c::compile_plain(dir, "runtime", &[source("checks/runtime.c")], &["-static"]);
+    let agent = Agent::start(dir, "embedded");
+    let run = |what: &str| {
+        let mut command = Command::new(&runtime);
+        command.arg(&agent.1).arg(what);
+        command
+    };
+    // Whatever else comes disturbs nobody; one says nothing for as long as the others are served.
+    let mut silent = run("silent").spawn().expect("it runs");
+    for bad in ["garbage", "nothing", "other"] {
+        c::run(&mut run(bad));
+    }
+    for _ in 0..3 {
+        if let Some(printed) = tried(run(exchange.to_str().unwrap()).env("PFKEY_BACKEND", "embedded")) {
+            let expected = std::fs::read_to_string(source("preload/refusals.txt")).expect("what a kernel answered");
+            assert_eq!(printed, expected);
+        }
+    }
+    silent.kill().expect("it was there");
+    silent.wait().expect("it ends");
+    let said = agent.end();
+    for why in ["its state is no JSON", "its seccompFd did not come", "its seccompFd is no listener"] {
+        assert!(said.contains(why), "{why}: {said}");
+    }
+}
+
+/// A container of runc's, under the profile that the documents have.
+struct Container<'a> {
+    directory: &'a Path,
+    profile: String,
+}
+
+impl Container<'_> {
+    fn run(&self, capabilities: &str, arguments: &str) -> Output {
+        let id = std::process::id();
+        let config = format!(
+            r#"{{"ociVersion": "1.0.2", "hostname": "vpn",
+            "process": {{"terminal": false, "user": {{"uid": 0, "gid": 0}}, "args": [{arguments}], "cwd": "/", "env": [],
+              "noNewPrivileges": true, "capabilities": {{"bounding": [{capabilities}], "effective": [{capabilities}],
+              "permitted": [{capabilities}]}}}},
+            "root": {{"path": "rootfs", "readonly": true}},
+            "mounts": [{{"destination": "/proc", "type": "proc", "source": "proc"}}],
+            "linux": {{"cgroupsPath": "/pfkey-test-{id}", "namespaces": [{{"type": "pid"}}, {{"type": "network"}},
+              {{"type": "ipc"}}, {{"type": "uts"}}, {{"type": "mount"}}], "seccomp": {}}}}}"#,
+            self.profile
+        );
+        std::fs::write(self.directory.join("config.json"), config).expect("written");
+        let mut runc = Command::new("runc");
+        runc.arg("--root").arg(self.directory.join("state")).args(["run", "--bundle"]).arg(self.directory);
+        runc.arg(format!("pfkey-test-{id}")).stdin(std::process::Stdio::null()).output().expect("it runs")
+    }
+}
+
+/// What it adds to the SPD is its own namespace's: the next container sees none of it.
+#[test]
+fn runc_runs_containers_that_the_agent_serves() {
+    if !can_supervise() {
+        return;
+    }
+    if !is_root() || Command::new("runc").arg("--version").output().is_err() {
+        return println!("skipped: needs root and runc");
+    }
+    if pfkey_rs::socket::try_xfrm().is_err() {
+        return println!("skipped: the kernel has no XFRM");
+    }
+    let program = program("any_runc", "checks/any");
+    let dir = program.parent().unwrap();
+    std::fs::create_dir_all(dir.join("rootfs/proc")).expect("a directory");
+    std::fs::copy(&program, dir.join("rootfs/any")).expect("a copy");
+    let agent = Agent::start(dir, "xfrm");
+    let documented = std::fs::read_to_string(c::root().join("docs/preload.md")).expect("the document");
+    let profile = documented.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the profile");
+    let profile = profile.replace("/run/pfkeyd/seccomp.sock", agent.1.to_str().unwrap());
+    let container = Container { directory: dir, profile };
+    let admin = r#""CAP_NET_ADMIN""#;
+    for (capabilities, arguments) in
+        [(admin, r#""/any", "alone""#), (admin, r#""/any", "alone""#), ("", r#""/any", "without rights""#)]
+    {
+        let output = container.run(capabilities, arguments);
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        // Where no container can run at all.
+        if why.contains("runc run failed") {
+            return println!("skipped: {}", why.trim());
+        }
+        assert_eq!((text(output).as_str(), why.as_str()), ("as on AF_KEY\n", ""), "{arguments}");
+    }
+    agent.end();
+}

@@ -330,7 +330,10 @@ static void killed(void)
 		kill(child, SIGKILL);
 		waitpid(child, NULL, 0);
 	}
-	/* What the killed had asked for may be done a little later. */
+	/* What the killed had asked for may be done a little later; there has to be room for our own answer. */
+	usleep(100000);
+	while (recv(s, &m, sizeof m, MSG_DONTWAIT) > 0)
+		;
 	flush(&m, 32);
 	gives("write when others were killed", write(s, &m, sizeof m), 16, 0);
 	while (recv(s, &m, sizeof m, 0) == sizeof m && m.sadb_msg_seq != 32)
@@ -421,19 +424,13 @@ static int policies(int s)
 	return count;
 }
 
-/* Who may open one, and of which network namespace it is. */
-static void rights(void)
+static void add_policy(int s)
 {
 	struct sadb_x_policy none = { .sadb_x_policy_len = 2, .sadb_x_policy_exttype = SADB_X_EXT_POLICY,
 		.sadb_x_policy_type = IPSEC_POLICY_NONE, .sadb_x_policy_dir = IPSEC_DIR_OUTBOUND };
 	struct builder b;
 	struct sadb_msg *m;
-	int before = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), first, s, status;
 
-	if (geteuid() != 0 || unshare(CLONE_NEWNET) < 0)
-		exit(77);
-	first = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-	s = open_pfkey();
 	begin_message(&b, SADB_X_SPDADD, SADB_SATYPE_UNSPEC, 1);
 	add_address(&b, SADB_EXT_ADDRESS_SRC, "192.0.2.1", 255, 32);
 	add_address(&b, SADB_EXT_ADDRESS_DST, "198.51.100.2", 255, 32);
@@ -442,6 +439,36 @@ static void rights(void)
 	send_message(s, b.bytes, b.len);
 	if ((m = receive_message(s, 5000)) && m->sadb_msg_errno)
 		die("SPDADD: %s", strerror(m->sadb_msg_errno));
+}
+
+/* In a network namespace where nothing was before. */
+static void alone(void)
+{
+	int s = open_pfkey();
+
+	if (policies(s) != 0)
+		die("there are policies already");
+	add_policy(s);
+	if (policies(open_pfkey()) != 1)
+		die("another socket of the namespace does not see the policy");
+}
+
+static void without_rights(void)
+{
+	if (refused() != EPERM)
+		die("without rights: %s", strerror(refused()));
+}
+
+/* Who may open one, and of which network namespace it is. */
+static void rights(void)
+{
+	int before = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), first, s, status;
+
+	if (geteuid() != 0 || unshare(CLONE_NEWNET) < 0)
+		exit(77);
+	first = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	s = open_pfkey();
+	add_policy(s);
 	if (policies(open_pfkey()) != 1)
 		die("another socket of the namespace does not see the policy");
 	if (unshare(CLONE_NEWNET) < 0 || policies(open_pfkey()) != 0)
@@ -506,6 +533,7 @@ int main(int argc, char **argv)
 		{ "errors", errors }, { "several", several }, { "numbers", numbers }, { "signals", signals },
 		{ "changing", changing }, { "replaced", replaced }, { "killed", killed }, { "threads", threads },
 		{ "many", many }, { "rights", rights }, { "set-user-ID", set_user_id },
+		{ "alone", alone }, { "without rights", without_rights },
 	};
 
 	if (argc > 1 && strcmp(argv[1], "orphan") == 0)

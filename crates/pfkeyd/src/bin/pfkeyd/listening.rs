@@ -19,9 +19,8 @@ pub struct Listening {
 impl Listening {
     /// Listens on a path. The file has this mode, whatever the umask. A socket there on which nobody listens is replaced;
     /// anything else there stays, and is an error.
-    pub fn start(path: &Path, mode: u32) -> io::Result<(Self, OwnedFd)> {
-        let fd =
-            socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    pub fn start(path: &Path, kind: SockType, mode: u32) -> io::Result<(Self, OwnedFd)> {
+        let fd = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
         let address = UnixAddr::new(path)?;
         let bound = bind_with_mode(&fd, &address, mode);
         if bound == Err(Errno::EADDRINUSE) && is_stale(path) {

@@ -50,6 +50,7 @@ fn main() -> ExitCode {
     let options = match options::parse(std::env::args_os().skip(1)) {
         Ok(Asked::Serve(options)) => options,
         Ok(Asked::Any(command)) => return any(any::run(&command)),
+        Ok(Asked::Agent(path)) => return any(any::agent::run(&path)),
         Ok(Asked::Help) => return print(options::USAGE),
         Ok(Asked::Version) => return print(&format!("pfkeyd {}\n", env!("CARGO_PKG_VERSION"))),
         Err(message) => {
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What became of a program that was to be executed: it was not.
+/// What became of a program that was to be executed (it was not), or of an agent.
 fn any(outcome: io::Result<ExitCode>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
         log(&format!("pfkeyd: {error}"));

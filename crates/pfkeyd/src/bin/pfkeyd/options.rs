@@ -9,10 +9,12 @@ pub const USAGE: &str = "\
 usage: pfkeyd [options] --listen PATH
        pfkeyd [options] -- COMMAND [ARGUMENT...]
        pfkeyd --any -- COMMAND [ARGUMENT...]
+       pfkeyd --seccomp-agent PATH
 
 Serves PF_KEY sockets from userspace. The first form listens on a socket; programs reach it with
 PFKEY_BACKEND=unix:PATH. The second form runs COMMAND with such a daemon around it and ends it afterwards. The third
-becomes COMMAND, whose PF_KEY system calls are answered by a process beside it: see pfkey-run(1).
+becomes COMMAND, whose PF_KEY system calls are answered by a process beside it: see pfkey-run(1). The fourth does that
+for containers whose seccomp profile has PATH as its listenerPath.
 
   --engine ENGINE    embedded (default): a key engine in this process; it protects no packet
                      xfrm: the kernel's SAs and policies, over XFRM netlink
@@ -71,6 +73,8 @@ pub enum Asked {
     Serve(Options),
     /// To become this program, with PF_KEY for it.
     Any(Vec<OsString>),
+    /// To do that for the containers that a runtime names on this socket.
+    Agent(PathBuf),
     Help,
     Version,
 }
@@ -98,6 +102,13 @@ pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Asked, Str
             "--unconfined" => filter = false,
             "--listen" => clients.push(Clients::Listen(value()?.into())),
             "--any" => return parse_any(arguments),
+            "--seccomp-agent" => {
+                let path = PathBuf::from(value()?);
+                return match arguments.next() {
+                    None => Ok(Asked::Agent(path)),
+                    Some(more) => Err(format!("--seccomp-agent PATH takes no {more:?}")),
+                };
+            }
             "--fd" => clients.push(Clients::Fd(number(&name, &value()?)?)),
             "--status" => status = Some(number(&name, &value()?)?),
             "--" => {

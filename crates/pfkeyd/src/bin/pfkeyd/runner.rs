@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::socket::SockType;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
@@ -29,7 +30,7 @@ struct Served {
 impl Served {
     /// Starts it; `guard` runs in it.
     fn start(path: &Path, mode: Option<u32>, guard: impl FnOnce(Gate, Link) -> u8) -> io::Result<Self> {
-        let (listening, listener) = Listening::start(path, mode.unwrap_or(0o600))?;
+        let (listening, listener) = Listening::start(path, SockType::SeqPacket, mode.unwrap_or(0o600))?;
         let owner = mode.is_none().then(|| nix::unistd::geteuid().as_raw());
         let (ours, theirs) = Link::pair()?;
         let mut lifeline = Some(ours);

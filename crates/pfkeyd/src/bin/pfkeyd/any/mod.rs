@@ -1,6 +1,7 @@
 //! PF_KEY for any program, however it was built: `pfkeyd --any -- PROGRAM` installs a filter of system calls and becomes
 //! the program, and a process that was started before answers the calls that the filter picks.
 
+pub mod agent;
 mod call;
 mod filter;
 mod open;

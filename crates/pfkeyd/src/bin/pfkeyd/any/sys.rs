@@ -3,9 +3,11 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_long, c_ulong, c_void};
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::Pid;
 
 /// `struct seccomp_data`.
@@ -295,4 +297,29 @@ pub fn af_key_socket() -> nix::Result<OwnedFd> {
 pub fn default_sigpipe() {
     // SAFETY: no handler is installed.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+/// Receives bytes, and descriptors that come with them; false at the end.
+///
+/// # Errors
+/// Those of `recvmsg`.
+pub fn receive(from: BorrowedFd<'_>, bytes: &mut Vec<u8>, descriptors: &mut Vec<OwnedFd>) -> nix::Result<bool> {
+    let mut buffer = [0; 4096];
+    let mut space = nix::cmsg_space!([RawFd; 16]);
+    let mut parts = [IoSliceMut::new(&mut buffer)];
+    let message = loop {
+        match recvmsg::<()>(from.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+            Err(Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = control {
+            // SAFETY: the kernel has just made them for this process.
+            descriptors.extend(raw.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }));
+        }
+    }
+    let len = message.bytes;
+    bytes.extend_from_slice(buffer.get(..len).unwrap_or_default());
+    Ok(len > 0)
 }
