@@ -188,8 +188,12 @@ fn a_set_user_id_program_has_its_rights_under_roots_supervisor() {
     if !can_supervise() {
         return;
     }
-    if !is_root() {
-        return println!("skipped: needs root");
+    if !is_root() || pfkey_rs::socket::try_xfrm().is_err() {
+        return println!("skipped: needs root and XFRM");
+    }
+    let flags = nix::sys::statvfs::statvfs(&std::env::temp_dir()).expect("a file system").flags();
+    if flags.contains(nix::sys::statvfs::FsFlags::ST_NOSUID) {
+        return println!("skipped: no set-user-ID programs where temporary files are");
     }
     // Where the other user can reach it.
     let program = program("any_set_user_id", "checks/any");

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/netlink.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -464,8 +465,10 @@ static void rights(void)
 {
 	int before = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), first, s, status;
 
-	if (geteuid() != 0 || unshare(CLONE_NEWNET) < 0)
+	if (geteuid() != 0 || socket(AF_NETLINK, SOCK_RAW, NETLINK_XFRM) < 0 || unshare(CLONE_NEWNET) < 0) {
+		fprintf(stderr, "root, NETLINK_XFRM and a network namespace cannot be had\n");
 		exit(77);
+	}
 	first = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	s = open_pfkey();
 	add_policy(s);

@@ -113,5 +113,8 @@ fn listener_of(state: &serde_json::Value, descriptors: Vec<OwnedFd>) -> io::Resu
     let place = names.iter().position(|name| name == "seccompFd");
     let place = place.ok_or_else(|| refused("its state names no seccompFd"))?;
     let fd = descriptors.into_iter().nth(place).ok_or_else(|| refused("its seccompFd did not come"))?;
-    Listener::new(fd).map_err(|_| refused("its seccompFd is no listener"))
+    Listener::new(fd).map_err(|errno| match errno {
+        Errno::EOPNOTSUPP => refused("the kernel gives no descriptors to programs (Linux 5.14 does)"),
+        _ => refused("its seccompFd is no listener"),
+    })
 }

@@ -55,7 +55,9 @@ pub fn run(command: &[OsString]) -> io::Result<ExitCode> {
     }
     match ours.hear(true)? {
         Some(Heard { kind: Kind::Serving, .. }) => Ok(execute(command)),
-        _ => Err(unsupported("--any: the supervisor ended")),
+        _ => Err(unsupported(
+            "--any: the supervisor ended; can the kernel give descriptors to programs (Linux 5.14 can)?",
+        )),
     }
 }
 

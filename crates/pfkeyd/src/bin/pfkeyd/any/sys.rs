@@ -129,12 +129,15 @@ impl Listener {
     /// A descriptor that came from elsewhere.
     ///
     /// # Errors
-    /// EINVAL if it is no listener.
+    /// EINVAL if it is no listener; EOPNOTSUPP if descriptors cannot be given over it (before Linux 5.14).
     pub fn new(fd: OwnedFd) -> nix::Result<Self> {
         let listener = Self(fd);
         // No notification has this number, so a listener knows none; anything else does not know the request.
         if listener.check(0) != Err(Errno::ENOENT) {
             return Err(Errno::EINVAL);
+        }
+        if listener.give(0, listener.as_fd(), None, 0) != Err(Errno::ENOENT) {
+            return Err(Errno::EOPNOTSUPP);
         }
         // The waiting thread is woken on this processor. It works without.
         let _ = ioctl(listener.as_fd(), SET_FLAGS, SYNC_WAKE_UP as *mut c_void);
