@@ -119,22 +119,15 @@ impl<D, S: Sink> Delivery<'_, D, S> {
     pub(super) fn broadcast(&mut self, audience: Audience, one: Option<SessionId>, message: &[u8]) -> usize {
         let Sockets { sessions, dialect, promiscuous, xfrm, .. } = &mut *self.sockets;
         let anybody = *promiscuous != 0;
-        // What a client sent may have an extension that nobody asked for.
-        let plain = if *xfrm != 0 || anybody { without_xfrm(message) } else { None };
-        let plain = plain.as_ref().map_or(message, |plain| plain.as_slice());
         let wraps = anybody && dialect.promiscuous_copy == PromiscuousCopy::Wrapped;
-        let wrapped = [plain, message].map(|message| if wraps { wrap(message) } else { None });
-        let copy = |shown: bool| {
-            let wrapped = wrapped.get(usize::from(shown)).and_then(Option::as_ref);
-            wrapped.map_or(if shown { message } else { plain }, |wrapped| wrapped.as_slice())
-        };
-        let whole = |shown: bool| if shown { message } else { plain };
+        // Most of the time everybody receives the message as it is.
+        let forms = if *xfrm != 0 || anybody { Forms::of(message, wraps) } else { Forms::default() };
         let nobody_else = matches!(audience, Audience::One | Audience::Promiscuous) && !anybody;
         let others = if nobody_else { None } else { Some(sessions.iter_mut().rev()) };
         let mut takers = 0;
         for (id, session) in others.into_iter().flatten() {
             if session.state.promiscuous {
-                session.deliver_copy(id, copy(session.state.xfrm), self.sink);
+                session.deliver_copy(id, forms.copy(session.state.xfrm, message), self.sink);
             }
             let registered = session.state.registered;
             let hears = match audience {
@@ -144,14 +137,44 @@ impl<D, S: Sink> Delivery<'_, D, S> {
                 Audience::One | Audience::Promiscuous => false,
             };
             if hears && one != Some(id) {
-                takers += usize::from(session.deliver(id, whole(session.state.xfrm), self.sink));
+                takers += usize::from(session.deliver(id, forms.whole(session.state.xfrm, message), self.sink));
             }
         }
         if let Some(id) = one {
-            let shown = sessions.get(id).is_some_and(|socket| socket.xfrm);
-            takers += usize::from(sessions.deliver(id, whole(shown), self.sink));
+            let shown = *xfrm != 0 && sessions.get(id).is_some_and(|socket| socket.xfrm);
+            takers += usize::from(sessions.deliver(id, forms.whole(shown, message), self.sink));
         }
         takers
+    }
+}
+
+/// What sessions receive of a message, where that is not the message itself.
+#[derive(Default)]
+struct Forms {
+    /// Without X_XFRM: what a client sent may have an extension that nobody asked for.
+    plain: Option<Zeroizing<Vec<u8>>>,
+    /// The plain one behind a PROMISC header.
+    wrapped_plain: Option<Zeroizing<Vec<u8>>>,
+    /// The message behind one.
+    wrapped: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Forms {
+    fn of(message: &[u8], wraps: bool) -> Self {
+        let plain = without_xfrm(message);
+        let wrapped_plain = plain.as_ref().filter(|_| wraps).and_then(|plain| wrap(plain));
+        Self { plain, wrapped_plain, wrapped: if wraps { wrap(message) } else { None } }
+    }
+
+    /// The message itself.
+    fn whole<'a>(&'a self, xfrm: bool, message: &'a [u8]) -> &'a [u8] {
+        self.plain.as_ref().filter(|_| !xfrm).map_or(message, |plain| plain.as_slice())
+    }
+
+    /// The copy of a promiscuous session.
+    fn copy<'a>(&'a self, xfrm: bool, message: &'a [u8]) -> &'a [u8] {
+        let wrapped = if xfrm || self.plain.is_none() { &self.wrapped } else { &self.wrapped_plain };
+        wrapped.as_ref().map_or_else(|| self.whole(xfrm, message), |wrapped| wrapped.as_slice())
     }
 }
 

@@ -46,7 +46,8 @@ impl<'b> Writer<'b> {
         self.len == 0
     }
 
-    /// Space for `n` bytes, zeroed; `None` (and an overflow) when there is none.
+    /// Space for `n` bytes, as the buffer had them; `None` (and an overflow) when there is none.
+    #[inline]
     fn reserve(&mut self, n: usize) -> Option<&mut [u8]> {
         let end = self.len.saturating_add(n);
         if self.overflow.is_some() || end > self.buffer.len() || end > MAX_MESSAGE_LEN {
@@ -55,7 +56,6 @@ impl<'b> Writer<'b> {
         }
         let space = &mut self.buffer[self.len..end];
         self.len = end;
-        space.fill(0);
         Some(space)
     }
 
@@ -67,6 +67,7 @@ impl<'b> Writer<'b> {
 
     /// A whole extension: `fixed` (whose first four bytes are replaced by length and type), then `tail`, then
     /// zeros up to `min` bytes and to a multiple of 8.
+    #[inline]
     pub(super) fn extension<T: IntoBytes + Immutable>(
         &mut self,
         ext_type: ExtensionType,
@@ -94,16 +95,22 @@ impl<'b> Writer<'b> {
                 here.copy_from_slice(part);
                 rest = next;
             }
+            // Most extensions are whole: no call for nothing.
+            if !rest.is_empty() {
+                rest.fill(0);
+            }
         }
         self
     }
 
     /// An extension that is its structure and no more; its length and type are filled in.
+    #[inline]
     pub fn fixed<T: IntoBytes + Immutable>(&mut self, ext_type: ExtensionType, fixed: &T) -> &mut Self {
         self.extension(ext_type, fixed, &[], 0)
     }
 
     /// The SA extension; its length and type are filled in.
+    #[inline]
     pub fn sa(&mut self, sa: SadbSa) -> &mut Self {
         self.extension(ExtensionType::SA, &sa, &[], self.profile.sa_len())
     }
@@ -115,23 +122,27 @@ impl<'b> Writer<'b> {
     }
 
     /// A lifetime extension.
+    #[inline]
     pub fn lifetime(&mut self, ext_type: ExtensionType, lifetime: SadbLifetime) -> &mut Self {
         self.extension(ext_type, &lifetime, &[], self.profile.lifetime_len())
     }
 
     /// An address extension around a sockaddr's bytes, which are copied verbatim.
+    #[inline]
     pub fn address(&mut self, ext_type: ExtensionType, proto: u8, prefixlen: u8, sockaddr: &[u8]) -> &mut Self {
         let fixed = SadbAddress { proto, prefixlen, ..Default::default() };
         self.extension(ext_type, &fixed, &[sockaddr], 0)
     }
 
     /// A key extension; `key` holds `ceil(bits/8)` bytes.
+    #[inline]
     pub fn key(&mut self, ext_type: ExtensionType, bits: u16, key: &[u8]) -> &mut Self {
         let fixed = SadbKey { bits: bits.into(), ..Default::default() };
         self.extension(ext_type, &fixed, &[key], 0)
     }
 
     /// The SA2 extension with sequence 0.
+    #[inline]
     pub fn sa2(&mut self, mode: u8, reqid: u32) -> &mut Self {
         let fixed = SadbXSa2 { mode, reqid: reqid.into(), ..Default::default() };
         self.extension(ExtensionType::X_SA2, &fixed, &[], 0)

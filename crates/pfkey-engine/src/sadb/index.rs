@@ -13,7 +13,7 @@ use crate::spi_set::SpiSet;
 use pfkey_wire::{Ends, IpsecProtocol, Mode};
 
 /// What a larval is found by (`__find_acq_core`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcquireKey {
     /// Source and destination.
     pub ends: Ends,
@@ -27,6 +27,15 @@ pub struct AcquireKey {
     pub mark: u32,
     /// XFRM interface, 0 = none.
     pub if_id: u32,
+}
+
+impl Hash for AcquireKey {
+    #[inline]
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.ends.hash(state);
+        state.write_u64(u64::from(self.reqid) << 16 | u64::from(self.proto.0) << 8 | u64::from(self.mode.0));
+        state.write_u64(u64::from(self.mark) << 32 | u64::from(self.if_id));
+    }
 }
 
 impl AcquireKey {
