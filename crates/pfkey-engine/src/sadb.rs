@@ -88,6 +88,9 @@ impl Sadb {
         let (after, timer) = (Keys::of(&slot.sa), slot.sa.next_check(now));
         if after == before {
             self.note_change(&after.route);
+        } else if after.only_named(&before) {
+            self.indexes.add_name(&self.slots, index, &after);
+            self.note_change(&after.route);
         } else {
             self.unindex(index, &before);
             self.index(index, &after);

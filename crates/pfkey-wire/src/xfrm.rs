@@ -149,7 +149,7 @@ attributes! {
     TFCPAD = 22, "tfcpad": U32, Setting, SA, "2.6.39", "bytes to which packets are padded";
     REPLAY_ESN_VAL = 23, "replay-window": ReplayEsn, Setting, SA, "2.6.39", "replay window above 32, and extended sequence numbers";
     SA_EXTRA_FLAGS = 24, "extra-flags": Hex, Setting, SA, "3.11", "XFRM_SA_XFLAG_*";
-    OFFLOAD_DEV = 28, "offload": Offload, Setting, BOTH, "4.11", "network interface that does the cryptography";
+    OFFLOAD_DEV = 28, "offload": Offload, Setting, BOTH, "4.11, of policies 6.2", "network interface that does the cryptography";
     SET_MARK = 29, "set-mark": Hex, Setting, SA, "4.14", "mark that its packets get";
     SET_MARK_MASK = 30, "set-mark-mask": Hex, Setting, SA, "4.19", "bits of the mark that its packets get";
     IF_ID = 31, "if_id": U32, Setting, NAMES_POLICIES, "4.19", "XFRM interface that it belongs to";

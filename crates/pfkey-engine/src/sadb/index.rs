@@ -74,7 +74,7 @@ impl Route {
 /// Everything that an SA is indexed by.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Keys {
-    id: SaId,
+    pub id: SaId,
     pub route: Route,
     acquire: AcquireKey,
     seq: u32,
@@ -83,6 +83,11 @@ pub(super) struct Keys {
 }
 
 impl Keys {
+    /// Whether an SPI is all that these have more than `before`, as after a GETSPI.
+    pub fn only_named(&self, before: &Self) -> bool {
+        before.id.spi == 0 && self.id.spi != 0 && Self { id: before.id, ..*self } == *before
+    }
+
     pub fn of(sa: &Sa) -> Self {
         Self {
             id: sa.id(),
@@ -141,6 +146,19 @@ impl Indexes {
     pub fn first_on_route(&self, slots: &Slots, route: &Route) -> Option<Index> {
         let hash = self.hasher.hash_one(route);
         self.by_route.find(hash, |&i| key_of(slots, i, Route::of) == Some(*route)).copied()
+    }
+
+    /// Adds the name of an SA that had none, and is in the other indexes.
+    pub fn add_name(&mut self, slots: &Slots, index: Index, keys: &Keys) {
+        let Self { hasher, by_id, .. } = self;
+        let Keys { id, acquire, is_larval, .. } = *keys;
+        by_id.insert_unique(hasher.hash_one(id), index, |&i| hash_of(hasher, slots, i, Sa::id));
+        self.spis.insert(id.spi, id.proto);
+        if is_larval {
+            if let Some(larvals) = self.larvals.get_mut(&acquire) {
+                larvals.waiting = larvals.waiting.filter(|&waiting| waiting != index);
+            }
+        }
     }
 
     /// Adds an SA to the indexes.
