@@ -13,7 +13,7 @@ const SAFE: [&str; 6] = ["pfkey", "pfkey-wire", "pfkey-model", "pfkey-hub", "pfk
 /// Crates, with the files of each that may have unsafe code; all others refuse it.
 const MIXED: [(&str, &[&str]); 4] = [
     ("pfkey-cli", &[]),
-    ("pfkey-socket", &["cancel.rs", "sys.rs"]),
+    ("pfkey-socket", &["sys.rs"]),
     ("pfkey-xfrm", &["netlink.rs"]),
     (
         "pfkeyd",

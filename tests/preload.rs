@@ -4,8 +4,9 @@
 #[path = "support/c.rs"]
 mod c;
 
+use c::{assert_same, text};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::OnceLock;
 
 /// The object, built once for all tests.
@@ -37,19 +38,6 @@ fn preloaded_with_one_engine(program: &Path) -> Command {
     let mut command = Command::new(c::program("pfkeyd"));
     command.args(["--", "env"]).arg(format!("LD_PRELOAD={}", object().display())).arg(program);
     command
-}
-
-fn text(output: Output) -> String {
-    String::from_utf8(output.stdout).expect("text")
-}
-
-#[track_caller]
-fn assert_same(printed: &str, expected: &Path) {
-    let recorded = std::fs::read_to_string(expected).expect("what a kernel answered");
-    for (number, (our, their)) in printed.lines().zip(recorded.lines()).enumerate() {
-        assert_eq!(our, their, "line {} of {}", number + 1, expected.display());
-    }
-    assert_eq!(printed.lines().count(), recorded.lines().count());
 }
 
 #[test]

@@ -9,13 +9,16 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -499,6 +502,72 @@ static void rights(void)
 		die("setns: %s", strerror(errno));
 }
 
+/* A write of a length that a message can have leaves nothing behind: the lock ends with the file. */
+static void files(void)
+{
+	char name[] = "/tmp/pfkey-any-XXXXXX";
+	int other = mkstemp(name);
+
+	if (other < 0)
+		die("mkstemp: %s", strerror(errno));
+	for (int i = 0; i < 3000; i++) {
+		int file = open(name, O_WRONLY);
+
+		gives("flock", flock(file, LOCK_EX | LOCK_NB), 0, 0);
+		gives("write", write(file, "12345678", 8), 8, 0);
+		close(file);
+		gives("flock, when the file was closed", flock(other, LOCK_EX | LOCK_NB), 0, 0);
+		flock(other, LOCK_UN);
+	}
+	unlink(name);
+}
+
+/* A socket that is named as a PF_KEY socket over a pfkeyd: its peer is told who sends, and not who supervises. */
+static void sender(void)
+{
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	socklen_t len = offsetof(struct sockaddr_un, sun_path);
+	char control[CMSG_SPACE(sizeof(struct ucred))];
+	int on = 1, server = socket(AF_UNIX, SOCK_SEQPACKET, 0), peer;
+	struct sadb_msg m;
+	struct iovec part = { &m, sizeof m };
+	struct msghdr header = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+	struct ucred said = { 0 };
+	pid_t child;
+
+	if (geteuid() != 0) {
+		fprintf(stderr, "it needs root\n");
+		exit(77);
+	}
+	/* The name is chosen by the kernel. */
+	if (bind(server, (void *)&name, len) < 0 || listen(server, 1) < 0 ||
+	    setsockopt(server, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0)
+		die("server: %s", strerror(errno));
+	len = sizeof name;
+	getsockname(server, (void *)&name, &len);
+	child = fork();
+	if (child == 0) {
+		struct sockaddr_un own = { .sun_family = AF_UNIX };
+		int s = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+		int n = snprintf(own.sun_path + 1, sizeof own.sun_path - 1, "pfkey/of a test/%d", (int)getpid());
+
+		if (setgid(65534) < 0 || setuid(65534) < 0 ||
+		    bind(s, (void *)&own, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)) < 0 ||
+		    connect(s, (void *)&name, len) < 0)
+			die("client: %s", strerror(errno));
+		flush(&m, 50);
+		gives("write to a stranger", write(s, &m, sizeof m), 16, 0);
+		exit(0);
+	}
+	peer = accept(server, NULL, NULL);
+	if (peer < 0 || recvmsg(peer, &header, 0) != sizeof m || !CMSG_FIRSTHDR(&header))
+		die("recvmsg: %s", strerror(errno));
+	memcpy(&said, CMSG_DATA(CMSG_FIRSTHDR(&header)), sizeof said);
+	if (said.pid != child || said.uid != 65534 || said.gid != 65534)
+		die("sent by %d, user %u, group %u", (int)said.pid, said.uid, said.gid);
+	waitpid(child, NULL, 0);
+}
+
 /* Run as another user, from a file that root gave its rights to. */
 static void set_user_id(void)
 {
@@ -535,7 +604,7 @@ int main(int argc, char **argv)
 	static const struct { const char *name; void (*run)(void); } tests[] = {
 		{ "errors", errors }, { "several", several }, { "numbers", numbers }, { "signals", signals },
 		{ "changing", changing }, { "replaced", replaced }, { "killed", killed }, { "threads", threads },
-		{ "many", many }, { "rights", rights }, { "set-user-ID", set_user_id },
+		{ "many", many }, { "files", files }, { "sender", sender }, { "rights", rights }, { "set-user-ID", set_user_id },
 		{ "alone", alone }, { "without rights", without_rights },
 	};
 

@@ -95,3 +95,17 @@ pub fn compile_text(dir: &Path, name: &str, text: &str, flags: &[&str]) -> PathB
     std::fs::write(&source, text).expect("a source file");
     compile(dir, name, &[source], flags)
 }
+
+pub fn text(output: Output) -> String {
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Compares with what was recorded, line by line.
+#[track_caller]
+pub fn assert_same(printed: &str, expected: &Path) {
+    let recorded = std::fs::read_to_string(expected).expect("what a kernel answered");
+    for (number, (our, their)) in printed.lines().zip(recorded.lines()).enumerate() {
+        assert_eq!(our, their, "line {} of {}", number + 1, expected.display());
+    }
+    assert_eq!(printed.lines().count(), recorded.lines().count());
+}

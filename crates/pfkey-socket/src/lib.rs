@@ -19,7 +19,6 @@
 //! ```
 #![deny(unsafe_code)]
 
-pub mod cancel;
 mod choose;
 mod error;
 mod opened;
@@ -37,6 +36,7 @@ pub use choose::{Backend, extras, open, open_with, open_with_cloexec, set_extras
 pub use error::{OpenError, Step};
 pub use place::find_pfkeyd;
 pub use remembered::remember_pfkeyd;
+pub use sys::cancel;
 pub use sys::{
     Headers, INTERFACE_NAME, accept, become_unprivileged, close, drop_capabilities, inherited, interface_name,
     same_namespace, thread_has_net_admin, try_af_key, try_xfrm,

@@ -1,6 +1,7 @@
 //! The system calls of this crate that nix does not wrap, or not safely enough for borrowed numbers.
 #![allow(unsafe_code)]
 
+pub mod cancel;
 mod capability;
 mod headers;
 mod interface;

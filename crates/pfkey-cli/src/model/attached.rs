@@ -5,7 +5,7 @@ use pfkey_wire::xfrm::Carrier;
 use pfkey_wire::{Message, Writer};
 
 use super::utc;
-use super::xfrm::{self, Shown};
+use super::xfrm::{self, Report};
 use crate::output::{Record, Value};
 
 /// It of an SA or a policy.
@@ -17,20 +17,11 @@ pub struct Attached {
     pub xfrm: Xfrm,
 }
 
-/// What a key engine reports besides, and nobody asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// When it was last used, Unix time; 0 = never.
-    pub last_used: u64,
-    /// There is more than the file language can say.
-    pub partial: bool,
-}
-
 impl Attached {
     /// From a message.
     pub fn of(message: &Message<'_>) -> (Self, Report) {
-        let Shown { settings: xfrm, last_used, partial } = Shown::of(&XfrmView::of_message(message));
-        (Self { context: Context::of(message), xfrm }, Report { last_used, partial })
+        let (xfrm, report) = xfrm::shown(&XfrmView::of_message(message));
+        (Self { context: Context::of(message), xfrm }, report)
     }
 
     /// Writes the label, which stands in different places of setkey's messages.

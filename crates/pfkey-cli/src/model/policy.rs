@@ -13,7 +13,8 @@ use pfkey_wire::{
     Requests, SaType, Sockaddr, Writer,
 };
 
-use super::attached::{Attached, Report};
+use super::attached::Attached;
+use super::xfrm::Report;
 use super::{host, host_port, names, sockaddr, socket_addr, utc, width};
 use crate::channel::finish;
 use crate::output::{Record, Value};

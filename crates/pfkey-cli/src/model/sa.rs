@@ -9,7 +9,8 @@ use pfkey_wire::{ExtensionType as Ext, Header, Message, MessageType, Profile, Sa
 use zerocopy::IntoBytes;
 use zeroize::Zeroizing;
 
-use super::attached::{Attached, Report};
+use super::attached::Attached;
+use super::xfrm::Report;
 use super::{host, host_port, names, sockaddr, socket_addr, utc, width};
 use crate::channel::finish;
 use crate::output::{Record, Value, hex};

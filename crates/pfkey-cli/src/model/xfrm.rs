@@ -23,43 +23,40 @@ const OPTIONS: &[(&str, u8)] = &[("propose", OPTION_PROPOSE)];
 /// `XFRM_OFFLOAD_*`.
 const OFFLOAD_FLAGS: &[(&str, u8)] = &[("ipv6", 1), ("in", 2), ("packet", 4)];
 
-/// How an SA or a policy is set; and what the kernel reports besides.
-pub struct Shown {
-    /// Its settings. Sequence numbers are none.
-    pub settings: Xfrm,
+/// What a key engine reports besides, and nobody asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
     /// When it was last used, Unix time; 0 = never.
     pub last_used: u64,
-    /// It has more than this language can say.
+    /// There is more than the file language can say.
     pub partial: bool,
 }
 
-impl Shown {
-    /// From a message.
-    pub fn of(view: &XfrmView<'_>) -> Self {
-        let mut settings = Xfrm::default();
-        let mut last_used = 0;
-        for (number, payload) in view.carried() {
-            match attribute_info(number) {
-                Some(row) if row.role == Role::Report => {
-                    last_used = payload.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
-                }
-                Some(row) if row.role == Role::Counter => {}
-                Some(row) if row.layout == Layout::ReplayEsn => settings.set(number, &without_counters(payload)),
-                _ => settings.set(number, payload),
+/// How an SA or a policy is set, without its sequence numbers; and what is reported besides.
+pub fn shown(view: &XfrmView<'_>) -> (Xfrm, Report) {
+    let mut settings = Xfrm::default();
+    let mut last_used = 0;
+    for (number, payload) in view.carried() {
+        match attribute_info(number) {
+            Some(row) if row.role == Role::Report => {
+                last_used = payload.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
             }
+            Some(row) if row.role == Role::Counter => {}
+            Some(row) if row.layout == Layout::ReplayEsn => settings.set(number, &without_counters(payload)),
+            _ => settings.set(number, payload),
         }
-        if let Some(bits) = view.icv_bits {
-            set_icv(&mut settings, bits);
-        }
-        if view.flags != 0 {
-            settings.set_flags(view.flags);
-        }
-        let options = view.options & !OPTION_PARTIAL;
-        if options != 0 {
-            settings.set_options(options);
-        }
-        Self { settings, last_used, partial: view.options & OPTION_PARTIAL != 0 }
     }
+    if let Some(bits) = view.icv_bits {
+        set_icv(&mut settings, bits);
+    }
+    if view.flags != 0 {
+        settings.set_flags(view.flags);
+    }
+    let options = view.options & !OPTION_PARTIAL;
+    if options != 0 {
+        settings.set_options(options);
+    }
+    (settings, Report { last_used, partial: view.options & OPTION_PARTIAL != 0 })
 }
 
 /// A replay window as it was set: nothing sent or received yet.

@@ -22,7 +22,7 @@ pub fn set(
     (at, len): (u64, i32),
 ) -> Result<Option<()>, Errno> {
     let Some(len) = usize::try_from(len).ok().filter(|len| (1..=MAX_VALUE).contains(len)) else { return Ok(None) };
-    let Ok(socket) = program.descriptor(fd) else { return Ok(None) };
+    let Ok(socket) = program.socket(fd) else { return Ok(None) };
     // Other families do not look at the value.
     let is_internet = getsockname::<SockaddrStorage>(socket.as_raw_fd())
         .is_ok_and(|name| matches!(name.family(), Some(AddressFamily::Inet | AddressFamily::Inet6)));

@@ -3,7 +3,8 @@
 //! What is read here may be another program's, if the one that was meant has ended: the notification is asked whether it
 //! is still valid afterwards. Memory can change meanwhile, so everything is read once.
 
-use std::io::IoSliceMut;
+use std::ffi::OsString;
+use std::io::{ErrorKind, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -36,11 +37,16 @@ impl Program {
         Some(Self { thread: notification.thread()?, word: word_of(notification.call.architecture) })
     }
 
-    /// A copy of one of its descriptors.
+    /// A copy of one of its sockets. Nothing else is taken: to close a copy of a file may wait for whoever serves the file,
+    /// and a copy keeps a lock, or a file that is to be executed, busy. The program goes on when the copy is gone.
     ///
     /// # Errors
-    /// EBADF if there is none of this number; EPERM.
-    pub fn descriptor(&self, number: RawFd) -> Result<OwnedFd, Errno> {
+    /// EBADF if there is none of this number; ENOTSOCK; EPERM.
+    pub fn socket(&self, number: RawFd) -> Result<OwnedFd, Errno> {
+        let name = name_of(self.thread, number)?;
+        if !name.as_encoded_bytes().starts_with(b"socket:") {
+            return Err(Errno::ENOTSOCK);
+        }
         sys::descriptor_of(sys::process(self.thread)?.as_fd(), number)
     }
 
@@ -196,6 +202,18 @@ impl Program {
     /// EFAULT.
     pub fn note_sent(&self, at: u64, len: u32) -> Result<(), Errno> {
         sys::write_memory(self.thread, at.saturating_add(7 * self.word as u64), &len.to_ne_bytes())
+    }
+}
+
+/// What `/proc` calls a thread's descriptor; to look there asks nothing of the file.
+///
+/// # Errors
+/// EBADF if there is none of this number; EPERM.
+pub fn name_of(thread: Pid, number: RawFd) -> Result<OsString, Errno> {
+    match std::fs::read_link(format!("/proc/{thread}/fd/{number}")) {
+        Ok(name) => Ok(name.into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(Errno::EBADF),
+        Err(error) => Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EPERM))),
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::UnixCredentials;
 use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 
@@ -67,21 +68,49 @@ pub fn join_network(thread: Pid, network: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// The user that a thread is.
+struct User {
+    real: (Uid, Gid),
+    effective: (Uid, Gid),
+    groups: Vec<Gid>,
+}
+
+impl User {
+    fn of(thread: Pid) -> io::Result<Self> {
+        let status = std::fs::read_to_string(format!("/proc/{thread}/status"))?;
+        let numbers = |name: &str| -> Option<Vec<u32>> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().map(|number| number.parse().ok()).collect()
+        };
+        let gone = || io::Error::from_raw_os_error(libc::ESRCH);
+        // Real, effective, saved, and that of file systems.
+        let (uids, gids) = (numbers("Uid:").ok_or_else(gone)?, numbers("Gid:").ok_or_else(gone)?);
+        let user = |at: usize| {
+            let (uid, gid) = (uids.get(at).ok_or_else(gone)?, gids.get(at).ok_or_else(gone)?);
+            io::Result::Ok((Uid::from_raw(*uid), Gid::from_raw(*gid)))
+        };
+        let groups = numbers("Groups:").ok_or_else(gone)?.into_iter().map(Gid::from_raw).collect();
+        Ok(Self { real: user(0)?, effective: user(1)?, groups })
+    }
+}
+
+/// As whom a thread's messages are sent, if that is not as this process's: whoever receives them can ask (SO_PASSCRED).
+///
+/// # Errors
+/// The thread is gone.
+pub fn sender(thread: Pid) -> io::Result<Option<UnixCredentials>> {
+    let (uid, gid) = User::of(thread)?.real;
+    let same = (nix::unistd::getuid(), nix::unistd::getgid()) == (uid, gid);
+    let credentials = libc::ucred { pid: thread.as_raw(), uid: uid.as_raw(), gid: gid.as_raw() };
+    Ok((!same).then(|| credentials.into()))
+}
+
 /// Makes this process the user that a thread is, for whom files and servers have other rules.
 ///
 /// # Errors
 /// EPERM if this process is another user, and may not become that one.
 pub fn become_user_of(thread: Pid) -> io::Result<()> {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status"))?;
-    let numbers = |name: &str| -> Option<Vec<u32>> {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().map(|number| number.parse().ok()).collect()
-    };
-    let gone = || io::Error::from_raw_os_error(libc::ESRCH);
-    // Real, effective, saved, and that of file systems.
-    let effective = |name: &str| numbers(name).and_then(|ids| ids.get(1).copied()).ok_or_else(gone);
-    let (uid, gid) = (Uid::from_raw(effective("Uid:")?), Gid::from_raw(effective("Gid:")?));
-    let groups: Vec<Gid> = numbers("Groups:").ok_or_else(gone)?.into_iter().map(Gid::from_raw).collect();
+    let User { effective: (uid, gid), groups, .. } = User::of(thread)?;
     let same = nix::unistd::geteuid() == uid && nix::unistd::getegid() == gid;
     match setgroups(&groups).and_then(|()| setresgid(gid, gid, gid)).and_then(|()| setresuid(uid, uid, uid)) {
         // Who has no right to change them has the groups that whoever it started has.

@@ -5,7 +5,7 @@
 //! No call stays without an answer: when such a process ends without one, the loop gives it.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
@@ -13,17 +13,18 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::Signal;
-use nix::sys::socket::{MsgFlags, getsockopt, send, sockopt};
+use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use pfkey_socket::{SETTLE_LIMIT, SPIN, check_framing, is_served, is_settled, settle};
 
-use super::super::child::fork_with;
+use super::super::child::{close_all_but, fork_with};
 use super::super::link::{Heard, Kind, Link};
 use super::call::{self, Call, Message};
 use super::open::{Opened, flags, open};
 use super::policy;
-use super::program::Program;
-use super::sys::{Listener, Notification, descriptor_of, process};
+use super::program::{Program, name_of};
+use super::rights::sender;
+use super::sys::{Listener, Notification, kill, process};
 
 /// What the listener has in epoll, where calls have their notification's number; the kernel does not give this one.
 const LISTENER: u64 = u64::MAX;
@@ -35,6 +36,8 @@ const BUFFER_RESERVE: u64 = 32;
 /// A call that waits.
 struct Waiting {
     until: Instant,
+    /// The process that was forked for it.
+    child: Option<OwnedFd>,
     what: What,
 }
 
@@ -118,12 +121,13 @@ impl Supervisor {
 
     fn send(&mut self, n: &Notification, program: &Program, fd: RawFd, message: Message, flags: i32) {
         // What is no PF_KEY socket (any more), or may not be looked at, is between the program and the kernel.
-        let Ok(socket) = program.descriptor(fd) else { return self.listener.go_on(n.id) };
+        let Ok(socket) = program.socket(fd) else { return self.listener.go_on(n.id) };
         match send_one(&self.listener, n.id, program, &socket, message, flags) {
-            Some(Ok(Sent { len, waits: false })) => self.listener.respond(n.id, Ok(len)),
             Some(Ok(Sent { len, waits: true })) => self.settle(n.id, socket, len),
-            Some(Err(errno)) => self.listener.respond(n.id, Err(errno)),
-            None => self.listener.go_on(n.id),
+            other => {
+                drop(socket);
+                finish(&self.listener, n.id, other.map(|sent| sent.map(|sent| sent.len)));
+            }
         }
     }
 
@@ -133,6 +137,7 @@ impl Supervisor {
         while self.waiting.is_empty() && began.elapsed() <= SPIN {
             std::thread::yield_now();
             if is_settled(socket.as_fd()) {
+                drop(socket);
                 return self.listener.respond(id, Ok(len));
             }
         }
@@ -141,10 +146,11 @@ impl Supervisor {
         let event = EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLET, id);
         if self.epoll.add(&socket, event).is_err() {
             settle(socket.as_raw_fd());
+            drop(socket);
             return self.listener.respond(id, Ok(len));
         }
         let what = What::Consumed(socket, len);
-        self.waiting.insert(id, Waiting { until: Instant::now() + SETTLE_LIMIT, what });
+        self.waiting.insert(id, Waiting { until: Instant::now() + SETTLE_LIMIT, child: None, what });
     }
 
     fn open(&mut self, n: &Notification, kind: i32, protocol: i32) {
@@ -176,7 +182,9 @@ impl Supervisor {
             let (ours, theirs) = Link::pair()?;
             self.epoll.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, n.id))?;
             let supervisor = nix::unistd::getpid();
-            fork_with(|| {
+            let child = fork_with(|| {
+                // Other calls' links would not end with their own processes.
+                close_all_but(&[self.listener.as_fd(), theirs.as_fd()]);
                 // Or calls would wait for it when nobody answers the others any more.
                 let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
                 if nix::unistd::getppid() == supervisor {
@@ -184,11 +192,11 @@ impl Supervisor {
                 }
                 0
             })?;
-            io::Result::Ok(ours)
+            io::Result::Ok((ours, process(child).ok()))
         })();
         match forked {
-            Ok(link) => {
-                let waiting = Waiting { until: Instant::now() + FORKED_LIMIT, what: what(link) };
+            Ok((link, child)) => {
+                let waiting = Waiting { until: Instant::now() + FORKED_LIMIT, child, what: what(link) };
                 self.waiting.insert(n.id, waiting);
             }
             Err(_) => self.listener.respond(n.id, Err(Errno::ENOBUFS)),
@@ -237,10 +245,10 @@ impl Supervisor {
 
     /// A number of ours that the program does not use. From above: what it opens by itself comes from below.
     fn free_number(&self, n: &Notification) -> Option<RawFd> {
-        let process = process(n.thread()?).ok()?;
+        let thread = n.thread()?;
         let numbers = self.numbers.clone().rev().filter_map(|number| RawFd::try_from(number).ok());
         for number in numbers {
-            match descriptor_of(process.as_fd(), number) {
+            match name_of(thread, number) {
                 Ok(_) => {}
                 Err(Errno::EBADF) => return Some(number),
                 Err(_) => return None,
@@ -255,13 +263,27 @@ impl Supervisor {
         let expired: Vec<u64> =
             self.waiting.iter().filter(|(_, waiting)| waiting.until <= now).map(|(id, _)| *id).collect();
         for id in expired {
-            match self.waiting.remove(&id).map(|waiting| waiting.what) {
-                Some(What::Consumed(_, len)) => self.listener.respond(id, Ok(len)),
-                Some(What::Opening(..)) => self.listener.respond(id, Err(Errno::EAFNOSUPPORT)),
-                Some(What::Forked { .. }) => self.listener.respond(id, Err(Errno::ENOBUFS)),
-                None => {}
+            let Some(Waiting { child, what, .. }) = self.waiting.remove(&id) else { continue };
+            if let Some(child) = child {
+                kill(child.as_fd());
+            }
+            match what {
+                What::Consumed(socket, len) => {
+                    drop(socket);
+                    self.listener.respond(id, Ok(len));
+                }
+                What::Opening(..) => self.listener.respond(id, Err(Errno::EAFNOSUPPORT)),
+                What::Forked { .. } => self.listener.respond(id, Err(Errno::ENOBUFS)),
             }
         }
+    }
+}
+
+/// Gives a call its result; none: the kernel does what was asked of it.
+fn finish(listener: &Listener, id: u64, result: Option<Result<i64, Errno>>) {
+    match result {
+        Some(result) => listener.respond(id, result),
+        None => listener.go_on(id),
     }
 }
 
@@ -294,10 +316,13 @@ fn send_one(
     if let Err(error) = check_framing(&bytes) {
         return Some(Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EINVAL))));
     }
+    let Ok(sender) = sender(program.thread) else { return None };
     if !listener.is_valid(id) {
         return None;
     }
-    Some(match send(socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT) {
+    let sender = sender.as_ref().map(ControlMessage::ScmCredentials);
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    Some(match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes)], sender.as_slice(), flags, None) {
         Ok(len) => Ok(Sent { len: len as i64, waits: true }),
         // A pfkeyd that is stopped, and whose queue is full.
         Err(Errno::EAGAIN) => Err(Errno::ENOBUFS),
@@ -307,14 +332,28 @@ fn send_one(
 
 /// `sendmmsg`, in a process of its own.
 fn send_several(listener: &Listener, id: u64, program: &Program, fd: RawFd, (at, count): (u64, u32), flags: i32) {
-    let Ok(socket) = program.descriptor(fd) else { return listener.go_on(id) };
+    let Ok(socket) = program.socket(fd) else { return listener.go_on(id) };
+    let result = send_all(listener, id, program, &socket, (at, count), flags);
+    drop(socket);
+    finish(listener, id, result);
+}
+
+/// The result of `sendmmsg`; none if it is between the program and the kernel.
+fn send_all(
+    listener: &Listener,
+    id: u64,
+    program: &Program,
+    socket: &OwnedFd,
+    (at, count): (u64, u32),
+    flags: i32,
+) -> Option<Result<i64, Errno>> {
     let mut done = 0;
     let mut failed = None;
     // UIO_MAXIOV.
     for index in 0..u64::from(count.min(1024)) {
         let header = at.saturating_add(index * program.header_len());
-        match send_one(listener, id, program, &socket, Message::Header { at: header }, flags) {
-            None if done == 0 => return listener.go_on(id),
+        match send_one(listener, id, program, socket, Message::Header { at: header }, flags) {
+            None if done == 0 => return None,
             None => break,
             Some(Err(errno)) => {
                 failed = Some(errno);
@@ -333,11 +372,8 @@ fn send_several(listener: &Listener, id: u64, program: &Program, fd: RawFd, (at,
         }
     }
     // As the kernel: an error counts only if nothing was sent.
-    listener.respond(
-        id,
-        match failed {
-            Some(errno) if done == 0 => Err(errno),
-            _ => Ok(done),
-        },
-    );
+    Some(match failed {
+        Some(errno) if done == 0 => Err(errno),
+        _ => Ok(done),
+    })
 }

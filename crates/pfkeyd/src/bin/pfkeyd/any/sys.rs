@@ -215,6 +215,13 @@ pub fn process(thread: Pid) -> nix::Result<OwnedFd> {
     })
 }
 
+/// Ends a process.
+pub fn kill(process: BorrowedFd<'_>) {
+    let nothing = std::ptr::null_mut::<c_void>();
+    // SAFETY: no pointers but that one, which may be null.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), libc::SIGKILL, nothing, 0) };
+}
+
 /// A copy of a process's descriptor, close-on-exec.
 ///
 /// # Errors

@@ -2,7 +2,6 @@
 //!
 //! A cancelled thread of glibc unwinds its stack through all frames: it would run the destructors of half-done work, and end
 //! the process where Rust catches panics. So the thread cannot be cancelled while a body runs.
-#![allow(unsafe_code)]
 
 use std::ffi::c_int;
 use std::mem::ManuallyDrop;
