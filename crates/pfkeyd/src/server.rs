@@ -5,6 +5,9 @@
 //!
 //! Clients take turns. In each round of the loop everyone who asked for something gets one turn: a request, or a part of a
 //! batch; then the dumps share what a round has for them. A request that needs more turns stays unconsumed meanwhile.
+//!
+//! A message that carries descriptors ends its sender's connection. With a [`Keeper`] nothing waits for their close(); without,
+//! whoever lets strangers in has to see to that (`SO_PASSRIGHTS`, since Linux 6.16).
 
 mod receive;
 mod take_over;
@@ -334,12 +337,17 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
             return self.consume(id);
         }
         let done = if let InHand::Batch(done) = connection.in_hand { done } else { 0 };
-        let Peeked { len, sent } = match peek(connection.fd.as_fd(), &mut self.buffer, &mut self.control) {
+        let Peeked { len, sent, carries } = match peek(connection.fd.as_fd(), &mut self.buffer, &mut self.control) {
             Ok(peeked) => peeked,
             Err(Errno::EAGAIN) => return,
             Err(Errno::ENOBUFS | Errno::ENOMEM | Errno::EINTR) => return self.connections.rest(id),
             Err(_) => return self.close(id),
         };
+        // No request of PF_KEY does, and taking it away could take for ever.
+        if carries {
+            self.malformed += 1;
+            return self.close(id);
+        }
         // Empty: a client that waits until its session is there, or the end.
         if len == 0 {
             return if hung_up { self.close(id) } else { self.consume(id) };

@@ -33,6 +33,8 @@ pub(super) struct Peeked {
     pub len: usize,
     /// When it was sent, in nanoseconds.
     pub sent: u64,
+    /// It carries descriptors: whoever takes it away has to close them, and may have to wait.
+    pub carries: bool,
 }
 
 /// Looks at the first message that waits. `control` is room for its time.
@@ -48,10 +50,12 @@ pub(super) fn peek(fd: BorrowedFd<'_>, buffer: &mut Vec<u8>, control: &mut Vec<u
                 ControlMessageOwned::ScmTimestampns(time) => Some(Duration::from(time)),
                 _ => None,
             });
-            (message.bytes, time.map(|time| time.as_nanos() as u64).next().unwrap_or(0))
+            let sent = time.map(|time| time.as_nanos() as u64).next().unwrap_or(0);
+            // There is room for a time and for nothing else.
+            Peeked { len: message.bytes, sent, carries: message.flags.contains(MsgFlags::MSG_CTRUNC) }
         });
         match received {
-            Ok((len, _)) if len > buffer.len() && buffer.len() < MAX_MESSAGE_LEN + 8 => {
+            Ok(Peeked { len, .. }) if len > buffer.len() && buffer.len() < MAX_MESSAGE_LEN + 8 => {
                 // Only what a message can be; the rest of anything longer is refused unread. The old memory is given back,
                 // so what was peeked is wiped first.
                 buffer.zeroize();
@@ -59,7 +63,7 @@ pub(super) fn peek(fd: BorrowedFd<'_>, buffer: &mut Vec<u8>, control: &mut Vec<u
             }
             // The client closed its end before it had read everything; what it had asked for is still there.
             Err(errno @ (Errno::EINTR | Errno::ECONNRESET)) => last = errno,
-            other => return other.map(|(len, sent)| Peeked { len, sent }),
+            other => return other,
         }
     }
     Err(last)

@@ -21,6 +21,7 @@ use pfkeyd::limits;
 use pfkeyd::log::log;
 
 use super::child::fork_with;
+use super::closing::Closing;
 use super::link::{Heard, Kind, Link, SHORTAGE};
 use super::memory::Memory;
 use super::notes::{LOG, REFUSED};
@@ -29,6 +30,8 @@ use super::notes::{LOG, REFUSED};
 const HASTY: u32 = 3;
 /// How long it waits at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// When something is tried again that the kernel refused for want of descriptors, memory or processes.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Where clients come from.
 pub struct Gate {
@@ -65,6 +68,8 @@ pub struct Guardian<W: FnMut(Link) -> u8> {
     full: bool,
     /// The last client could not be let in: descriptors or memory ran out.
     short: bool,
+    /// Connections of clients that are gone.
+    closing: Closing,
     /// Nobody is let in until then, because descriptors ran out.
     closed_until: Option<Instant>,
 }
@@ -98,6 +103,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             room: limits::clients(),
             full: false,
             short: false,
+            closing: Closing::default(),
             closed_until: None,
         };
         if let Some(client) = first {
@@ -129,6 +135,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 self.open_gate();
             }
             self.tell_untold();
+            self.close_connections();
         }
         let standby = self.standby.as_ref().map(|(_, pid)| *pid);
         for pid in standby.into_iter().chain(self.pid) {
@@ -230,6 +237,8 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 let peer = || getsockopt(&client, sockopt::PeerCredentials).map(|peer| peer.uid());
                 if owner.is_none_or(|owner| peer().or_else(|_| peer()).is_ok_and(|uid| uid == 0 || uid == owner)) {
                     self.admit(client);
+                } else {
+                    self.closing.close(client);
                 }
             }
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
@@ -238,7 +247,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 if !std::mem::replace(&mut self.short, true) {
                     log(&format!("pfkeyd: accept: {errno}"));
                 }
-                self.closed_until = Some(Instant::now() + Duration::from_millis(100));
+                self.closed_until = Some(Instant::now() + RETRY);
             }
         }
     }
@@ -250,7 +259,8 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 log(&format!("pfkeyd: there are {} clients; others are refused", self.order.len()));
             }
             self.memory.set_word(REFUSED, self.memory.word(REFUSED) + 1);
-            return limits::refuse(client.as_fd());
+            limits::refuse(client.as_fd());
+            return self.closing.close(client);
         }
         (self.full, self.short) = (false, false);
         if free == self.clients.len() {
@@ -264,11 +274,18 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
     }
 
     fn release(&mut self, slot: u32) {
-        if let Some(place) = self.clients.get_mut(slot as usize) {
-            *place = None;
+        if let Some(client) = self.clients.get_mut(slot as usize).and_then(Option::take) {
+            self.closing.close(client);
         }
         self.order.retain(|other| *other != slot);
         self.untold.retain(|other| *other != slot);
+    }
+
+    fn close_connections(&mut self) {
+        self.reap();
+        if !self.closing.go_on() {
+            self.closed_until = Some(Instant::now() + RETRY);
+        }
     }
 
     /// Tells the worker of clients, as far as there is room.
@@ -343,6 +360,9 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
     }
 
     fn note_end(&mut self, status: WaitStatus) {
+        if let Some(pid) = status.pid() {
+            self.closing.has_ended(pid);
+        }
         if status.pid().is_none_or(|pid| self.pid != Some(pid)) {
             return;
         }

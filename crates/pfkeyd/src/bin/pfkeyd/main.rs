@@ -5,11 +5,14 @@
 //! - the guardian: the clients' descriptors;
 //! - the worker: reads what clients send, and is started anew when it dies;
 //! - a standby, of an embedded engine whose record was full once: its state.
+//!
+//! and for a moment one that closes what a client left.
 #![deny(unsafe_code)]
 
 mod any;
 mod bpf;
 mod child;
+mod closing;
 mod confine;
 mod guardian;
 mod link;
@@ -23,6 +26,7 @@ mod worker;
 
 use std::cell::RefCell;
 use std::io::{self, Write as _};
+use std::mem::ManuallyDrop;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
@@ -241,7 +245,9 @@ impl Start<'_> {
         if self.options.filter && !confined.filtered {
             log(&format!("pfkeyd: {confined}"));
         }
-        let mut guardian = Guardian::start(work, memory, self.gate, self.lifeline, self.client)?;
+        let guardian = Guardian::start(work, memory, self.gate, self.lifeline, self.client)?;
+        // This process ends after it, and its end closes what clients left without waiting.
+        let mut guardian = ManuallyDrop::new(guardian);
         // The first worker has it.
         drop(self.status.borrow_mut().take());
         guardian.run()

@@ -197,6 +197,10 @@ impl<S: Service + Sources> Recorded<S> {
             (self.generation, self.end) = (generation, 0);
             self.stand_by(theirs)
         });
+        // Its copies of clients' connections are gone before one here is closed: they must not be the last.
+        if forked.is_ok() {
+            let _ = ours.hear(true);
+        }
         // Only a standby that the guardian knows of can take over.
         let told =
             forked.is_ok_and(|pid| self.link.say(Kind::Standby, pid.as_raw() as u32, Some(ours.as_fd()), true).is_ok());
@@ -212,6 +216,7 @@ impl<S: Service + Sources> Recorded<S> {
     /// standby.
     fn stand_by(&mut self, link: Link) -> u8 {
         close_all_but(&[link.as_fd()]);
+        let _ = link.say(Kind::Standby, 0, None, true);
         // Nobody else waits for its workers.
         super::child::forget_children();
         while let Ok(Some(Heard { kind, fd, .. })) = link.hear(true) {
