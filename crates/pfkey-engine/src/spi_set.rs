@@ -32,6 +32,7 @@ fn split(place: u64) -> (u64, u64) {
 
 impl SpiSet {
     /// Whether an SPI is in use.
+    #[cfg(test)]
     #[must_use]
     pub fn contains(&self, spi: u32, proto: IpsecProtocol) -> bool {
         let (node, bit) = split(place(spi, proto));
@@ -40,14 +41,16 @@ impl SpiSet {
 
     /// Adds a use of an SPI.
     pub fn insert(&mut self, spi: u32, proto: IpsecProtocol) {
-        if self.contains(spi, proto) {
-            *self.more.entry(place(spi, proto)).or_insert(0) += 1;
-            return;
-        }
-        let mut place = place(spi, proto);
+        let lowest = place(spi, proto);
+        let mut place = lowest;
         for level in &mut self.levels {
             let (node, bit) = split(place);
             let bits = level.entry(node).or_insert(0);
+            // At the lowest level only: above it a branch that has just become full was not.
+            if *bits & bit != 0 {
+                *self.more.entry(lowest).or_insert(0) += 1;
+                return;
+            }
             *bits |= bit;
             if *bits != u64::MAX {
                 return;

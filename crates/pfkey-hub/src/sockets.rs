@@ -121,13 +121,19 @@ impl<D, S: Sink> Delivery<'_, D, S> {
         let anybody = *promiscuous != 0;
         let wraps = anybody && dialect.promiscuous_copy == PromiscuousCopy::Wrapped;
         // Most of the time everybody receives the message as it is.
-        let forms = if *xfrm != 0 || anybody { Forms::of(message, wraps) } else { Forms::default() };
+        let forms = (*xfrm != 0 || anybody).then(|| Box::new(Forms::of(message, wraps)));
+        let forms = forms.as_deref();
+        let whole = |xfrm| forms.map_or(message, |forms| forms.whole(xfrm, message));
         let nobody_else = matches!(audience, Audience::One | Audience::Promiscuous) && !anybody;
         let others = if nobody_else { None } else { Some(sessions.iter_mut().rev()) };
         let mut takers = 0;
         for (id, session) in others.into_iter().flatten() {
             if session.state.promiscuous {
-                session.deliver_copy(id, forms.copy(session.state.xfrm, message), self.sink);
+                session.deliver_copy(
+                    id,
+                    forms.map_or(message, |forms| forms.copy(session.state.xfrm, message)),
+                    self.sink,
+                );
             }
             let registered = session.state.registered;
             let hears = match audience {
@@ -137,19 +143,18 @@ impl<D, S: Sink> Delivery<'_, D, S> {
                 Audience::One | Audience::Promiscuous => false,
             };
             if hears && one != Some(id) {
-                takers += usize::from(session.deliver(id, forms.whole(session.state.xfrm, message), self.sink));
+                takers += usize::from(session.deliver(id, whole(session.state.xfrm), self.sink));
             }
         }
         if let Some(id) = one {
             let shown = *xfrm != 0 && sessions.get(id).is_some_and(|socket| socket.xfrm);
-            takers += usize::from(sessions.deliver(id, forms.whole(shown, message), self.sink));
+            takers += usize::from(sessions.deliver(id, whole(shown), self.sink));
         }
         takers
     }
 }
 
 /// What sessions receive of a message, where that is not the message itself.
-#[derive(Default)]
 struct Forms {
     /// Without X_XFRM: what a client sent may have an extension that nobody asked for.
     plain: Option<Zeroizing<Vec<u8>>>,

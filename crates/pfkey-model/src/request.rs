@@ -126,8 +126,10 @@ impl Request {
         refuse_xfrm(message)?;
         Ok(match message.header().msg_type {
             MessageType::GETSPI => Self::GetSpi(GetSpi::read(message, judge)?),
-            MessageType::ADD => Self::Add(sa(message, now, judge)?),
-            MessageType::UPDATE => Self::Update(sa(message, now, judge)?),
+            msg_type @ (MessageType::ADD | MessageType::UPDATE) => {
+                let sa = sa(message, now, judge)?;
+                if msg_type == MessageType::ADD { Self::Add(sa) } else { Self::Update(sa) }
+            }
             MessageType::DELETE => Self::Delete(sa_id(message, judge)?),
             MessageType::GET => Self::Get(sa_id(message, judge)?),
             MessageType::ACQUIRE => Self::GiveUp(given_up(message)?),
