@@ -3,26 +3,19 @@
 
 #[path = "support/c.rs"]
 mod c;
+#[path = "support/daemon.rs"]
+mod daemon;
 
-use std::io::{BufRead as _, Read as _};
+use std::io::BufRead as _;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 
+use daemon::Daemon;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
 use pfkey_rs::socket::{Backend, open_with};
-
-/// A daemon, ended when dropped.
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Asks for something that needs no SA, and waits for the answer no longer than some seconds.
 fn answers(fd: &OwnedFd) -> bool {
@@ -35,20 +28,9 @@ fn answers(fd: &OwnedFd) -> bool {
 
 #[test]
 fn clients_beyond_the_limit_are_refused() {
-    let path = c::scratch("client_limit").join("s");
-    let (ready, started) = nix::unistd::pipe().unwrap();
-    let mut child = Command::new("sh")
-        .args(["-c", "ulimit -n 64; exec \"$@\"", "sh", c::program("pfkeyd")])
-        .args(["--listen", path.to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let stderr = child.stderr.take().unwrap();
-    let daemon = Daemon(child);
-    drop(started);
-    std::fs::File::from(ready).read_exact(&mut [0xff; 4]).expect("it says how the start went");
-    let open = || open_with(&Backend::Unix(path.clone())).unwrap();
-    // As many as half of its descriptors.
+    let mut daemon = Daemon::start_small(&c::scratch("client_limit"), Stdio::null(), Stdio::piped());
+    let stderr = daemon.child.stderr.take().unwrap();
+    let open = || open_with(&Backend::Unix(daemon.path.clone())).unwrap();
     let clients: Vec<OwnedFd> = (0..32).map(|_| open()).collect();
     assert!(clients.iter().all(answers));
     for _ in 0..20 {
@@ -60,7 +42,7 @@ fn clients_beyond_the_limit_are_refused() {
         assert_eq!(recv(refused.as_raw_fd(), &mut report, MsgFlags::empty()), Ok(0), "the end");
     }
     assert!(clients.iter().all(answers), "the others go on");
-    kill(Pid::from_raw(daemon.0.id() as i32), Signal::SIGUSR1).unwrap();
+    kill(Pid::from_raw(daemon.child.id() as i32), Signal::SIGUSR1).unwrap();
     let mut said = std::io::BufReader::new(stderr).lines().map(Result::unwrap);
     let first = said.next();
     assert!(first.as_deref().is_some_and(|line| line.ends_with("others are refused")), "{first:?}");

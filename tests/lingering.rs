@@ -2,13 +2,15 @@
 
 #[path = "support/c.rs"]
 mod c;
+#[path = "support/daemon.rs"]
+mod daemon;
 
-use std::io::{IoSlice, Read as _, Write as _};
+use std::io::{IoSlice, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 
+use daemon::Daemon;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -22,31 +24,17 @@ use pfkey_rs::socket::{Backend, open_with};
 
 const FLUSH: [u8; 16] = [2, 9, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// A daemon with room for 32 clients, ended when dropped.
-struct Daemon {
-    runner: Child,
-    path: PathBuf,
-}
+/// A daemon with room for 32 clients.
+struct Scene(Daemon);
 
-impl Daemon {
-    fn start(name: &str) -> Self {
-        let path = c::scratch(name).join("s");
-        let (ready, started) = nix::unistd::pipe().unwrap();
-        let runner = Command::new("sh")
-            .args(["-c", "ulimit -n 64; exec \"$@\"", "sh", c::program("pfkeyd")])
-            .args(["--listen", path.to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        drop(started);
-        std::fs::File::from(ready).read_exact(&mut [0xff; 4]).expect("it says how the start went");
-        Self { runner, path }
+impl Scene {
+    fn new(name: &str) -> Self {
+        Self(Daemon::start_small(&c::scratch(name), Stdio::piped(), Stdio::null()))
     }
 
     /// A session that is served.
     fn open(&self) -> OwnedFd {
-        let fd = open_with(&Backend::Unix(self.path.clone())).unwrap();
+        let fd = open_with(&Backend::Unix(self.0.path.clone())).unwrap();
         setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(20, 0)).unwrap();
         fd
     }
@@ -54,7 +42,7 @@ impl Daemon {
     /// A connection of which the daemon may not know yet.
     fn connect(&self) -> OwnedFd {
         let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
-        connect(fd.as_raw_fd(), &UnixAddr::new(&self.path).unwrap()).unwrap();
+        connect(fd.as_raw_fd(), &UnixAddr::new(&self.0.path).unwrap()).unwrap();
         setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(20, 0)).unwrap();
         fd
     }
@@ -66,7 +54,7 @@ impl Daemon {
     }
 
     fn guardian(&self) -> Pid {
-        Self::child_of(Pid::from_raw(self.runner.id() as i32))
+        Self::child_of(Pid::from_raw(self.0.child.id() as i32))
     }
 
     fn worker(&self) -> Pid {
@@ -80,16 +68,9 @@ impl Daemon {
 
     /// Whether all its processes have ended, some seconds after SIGTERM.
     fn ends(&mut self) -> bool {
-        kill(Pid::from_raw(self.runner.id() as i32), Signal::SIGTERM).unwrap();
-        let stdout = self.runner.stdout.take().unwrap();
+        kill(Pid::from_raw(self.0.child.id() as i32), Signal::SIGTERM).unwrap();
+        let stdout = self.0.child.stdout.take().unwrap();
         poll(&mut [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)], PollTimeout::from(20_000_u16)) == Ok(1)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.runner.kill();
-        let _ = self.runner.wait();
     }
 }
 
@@ -141,12 +122,12 @@ fn is_refused(fd: &OwnedFd) -> bool {
 }
 
 /// A daemon and lingering sockets, if there can be any.
-fn scene(name: &str) -> Option<(Daemon, Lingering)> {
+fn scene(name: &str) -> Option<(Scene, Lingering)> {
     let lingering = Lingering::new();
     if lingering.is_none() {
         println!("skipped: no loopback interface");
     }
-    Some((Daemon::start(name), lingering?))
+    Some((Scene::new(name), lingering?))
 }
 
 #[test]

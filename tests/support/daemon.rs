@@ -10,8 +10,8 @@ use crate::c::program;
 
 /// A daemon with the embedded engine, ended when dropped.
 pub struct Daemon {
-    child: Child,
-    path: PathBuf,
+    pub child: Child,
+    pub path: PathBuf,
 }
 
 impl Daemon {
@@ -22,10 +22,23 @@ impl Daemon {
 
     /// The same with further arguments.
     pub fn start_with(directory: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(program("pfkeyd"));
+        command.args(arguments);
+        Self::start_by(directory, command)
+    }
+
+    /// With room for 32 clients, half of what it may have of descriptors.
+    pub fn start_small(directory: &Path, stdout: Stdio, stderr: Stdio) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n 64; exec \"$@\"", "sh", program("pfkeyd")]).stdout(stdout).stderr(stderr);
+        Self::start_by(directory, command)
+    }
+
+    /// Starts a command that ends in pfkeyd's arguments.
+    fn start_by(directory: &Path, mut command: Command) -> Self {
         let path = directory.join("pfkeyd.sock");
         let (ready, started) = nix::unistd::pipe().unwrap();
-        let child = Command::new(program("pfkeyd"))
-            .args(arguments)
+        let child = command
             .args(["--listen", path.to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
             .spawn()
             .unwrap();
