@@ -104,7 +104,7 @@ fn pfkeyd_is_found_in_sbin_and_libexec_beside_the_directory_of_the_library() {
 fn a_missing_pfkeyd_and_a_bad_backend_are_named() {
     for (name, value, expected) in [
         ("PFKEYD", "/nonexistent/pfkeyd", "sought /nonexistent/pfkeyd"),
-        ("PFKEY_BACKEND", "kernel", "expected auto, afkey, xfrm, embedded or unix:PATH"),
+        ("PFKEY_BACKEND", "kernel", "expected auto, afkey, service, private, embedded or unix:PATH"),
         ("PFKEY_BACKEND", "unix:/nonexistent/socket", "/nonexistent/socket"),
     ] {
         let output = Command::new(program())

@@ -26,6 +26,7 @@ const MIXED: [(&str, &[&str]); 4] = [
             "bin/pfkeyd/main.rs",
             "bin/pfkeyd/memory.rs",
             "bin/pfkeyd/runner.rs",
+            "bin/pfkeyd/systemd.rs",
         ],
     ),
 ];

@@ -4,19 +4,19 @@
 mod c;
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/lingering.rs"]
+mod lingering;
 
-use std::io::{IoSlice, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::process::Stdio;
 
 use daemon::Daemon;
+use lingering::Lingering;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, sendmsg, setsockopt,
-    socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
@@ -74,37 +74,6 @@ impl Scene {
     }
 }
 
-/// Sockets whose close() waits for an hour, and the ends that do not read. `None` without a loopback interface.
-struct Lingering {
-    sockets: Vec<TcpStream>,
-    _unread: Vec<TcpStream>,
-}
-
-impl Lingering {
-    fn new() -> Option<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").ok()?;
-        let mut lingering = Self { sockets: Vec::new(), _unread: Vec::new() };
-        for _ in 0..2 {
-            let mut socket = TcpStream::connect(listener.local_addr().unwrap()).ok()?;
-            socket.set_nonblocking(true).unwrap();
-            while socket.write(&[0; 65536]).is_ok() {}
-            setsockopt(&socket, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 3600 }).unwrap();
-            lingering.sockets.push(socket);
-            lingering._unread.push(listener.accept().unwrap().0);
-        }
-        Some(lingering)
-    }
-
-    /// Sends a message with them to a process that is stopped; from then on nobody else has them.
-    fn send(&mut self, to: &OwnedFd, message: &[u8]) {
-        let raw: Vec<i32> = self.sockets.iter().map(AsRawFd::as_raw_fd).collect();
-        let rights = [ControlMessage::ScmRights(&raw)];
-        let sent = sendmsg::<()>(to.as_raw_fd(), &[IoSlice::new(message)], &rights, MsgFlags::MSG_NOSIGNAL, None);
-        assert_eq!(sent, Ok(message.len()));
-        self.sockets.clear();
-    }
-}
-
 fn answers(fd: &OwnedFd) -> bool {
     // What others caused is no answer.
     while recv(fd.as_raw_fd(), &mut [0; 64], MsgFlags::MSG_DONTWAIT).is_ok() {}
@@ -123,7 +92,7 @@ fn is_refused(fd: &OwnedFd) -> bool {
 
 /// A daemon and lingering sockets, if there can be any.
 fn scene(name: &str) -> Option<(Scene, Lingering)> {
-    let lingering = Lingering::new();
+    let lingering = Lingering::new(2);
     if lingering.is_none() {
         println!("skipped: no loopback interface");
     }

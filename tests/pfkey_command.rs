@@ -323,7 +323,10 @@ fn exit_statuses() {
     }
     let doctor = daemon.pfkey(&["doctor"]).env("PFKEY_BACKEND", "nonsense").output().unwrap();
     assert_eq!(doctor.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&doctor.stdout).contains("expected auto, afkey, xfrm, embedded or unix:PATH"));
+    assert!(
+        String::from_utf8_lossy(&doctor.stdout)
+            .contains("expected auto, afkey, service, private, embedded or unix:PATH")
+    );
 }
 
 #[test]

@@ -222,7 +222,7 @@ fn a_backend_that_cannot_be_had_is_an_errno_and_can_be_asked_why() {
             "PFKEY_BACKEND",
             "kernel",
             "socket, raw: Invalid argument\n",
-            "expected auto, afkey, xfrm, embedded or unix:PATH",
+            "expected auto, afkey, service, private, embedded or unix:PATH",
         ),
         (
             "PFKEYD",

@@ -5,12 +5,18 @@ mod program;
 
 use program::program;
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::network::{self, Packet};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg, sendmsg,
+    socketpair,
+};
 use pfkey_rs::engine::{Engine, LINUX};
 use pfkey_rs::hub::{Hub, KeyEngine, Queues, Service as _, SessionId};
 use pfkey_rs::socket::{self, Backend as Kind};
@@ -220,9 +226,50 @@ fn pass_time(seconds: u64) {
 struct Descriptors {
     kind: Kind,
     open: BTreeMap<String, OwnedFd>,
+    /// Each is opened by a process of its own, which hands it over and stays.
+    openers: Option<Vec<Child>>,
 }
 
 impl Descriptors {
+    fn new(kind: Kind) -> Self {
+        Self { kind, open: BTreeMap::new(), openers: None }
+    }
+
+    /// As for a packet above. Of several messages that another process sends only the first was waited for.
+    fn await_news(&self) {
+        await_news(self.open.values().map(AsFd::as_fd));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+
+    fn open(&mut self) -> OwnedFd {
+        let Some(openers) = &mut self.openers else {
+            return socket::open_with(&self.kind).unwrap_or_else(|e| panic!("{e}"));
+        };
+        let Kind::Service(path) = &self.kind else { panic!("{:?}", self.kind) };
+        let flags = SockFlag::empty();
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+        fcntl(&ours, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["opener", "--exact", "--nocapture", "--test-threads=1"])
+            .env("PFKEY_OPENER", theirs.as_raw_fd().to_string())
+            .env("PFKEY_BACKEND", format!("service:{}", path.display()))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        openers.push(child);
+        drop(theirs);
+        let mut space = nix::cmsg_space!(RawFd);
+        let mut byte = [0];
+        let mut parts = [IoSliceMut::new(&mut byte)];
+        let message =
+            recvmsg::<()>(ours.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC).unwrap();
+        match message.cmsgs().unwrap().next() {
+            // SAFETY: it has just been made for this process.
+            Some(ControlMessageOwned::ScmRights(fds)) => unsafe { OwnedFd::from_raw_fd(fds[0]) },
+            other => panic!("no descriptor: {other:?}"),
+        }
+    }
+
     fn receive(&self, name: &str, most: usize) -> Vec<Vec<u8>> {
         let mut buffer = vec![0; 1 << 16];
         std::iter::from_fn(|| {
@@ -241,11 +288,31 @@ impl Descriptors {
     }
 }
 
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        self.open.clear();
+        for opener in self.openers.iter_mut().flatten() {
+            let _ = opener.kill();
+            let _ = opener.wait();
+        }
+    }
+}
+
+/// What a process does that opens a socket for another and stays.
+pub fn open_for_another(number: &str) {
+    let to: RawFd = number.parse().expect("a descriptor");
+    let fd = socket::open().unwrap_or_else(|e| panic!("{e}"));
+    let raw = [fd.as_raw_fd()];
+    sendmsg::<()>(to, &[IoSlice::new(b"x")], &[ControlMessage::ScmRights(&raw)], MsgFlags::empty(), None).unwrap();
+    drop(fd);
+    std::thread::sleep(Duration::from_secs(3600));
+}
+
 macro_rules! over_descriptors {
     ($name:ident) => {
         impl Backend for $name {
             fn open(&mut self, name: &str) {
-                let fd = socket::open_with(&self.descriptors.kind).unwrap_or_else(|e| panic!("{e}"));
+                let fd = self.descriptors.open();
                 self.descriptors.open.insert(name.to_owned(), fd);
             }
 
@@ -272,12 +339,12 @@ macro_rules! over_descriptors {
 
             fn arrives(&mut self, from: u16) {
                 let _open = network::arrive(from);
-                await_news(self.descriptors.open.values().map(AsFd::as_fd));
+                self.descriptors.await_news();
             }
 
             fn packet(&mut self, packet: &Packet) -> i32 {
                 let errno = network::send(packet);
-                await_news(self.descriptors.open.values().map(AsFd::as_fd));
+                self.descriptors.await_news();
                 errno
             }
         }
@@ -286,7 +353,7 @@ macro_rules! over_descriptors {
 
 /// A pfkeyd of its own, over its socket.
 pub struct Served {
-    child: std::process::Child,
+    child: Child,
     directory: std::path::PathBuf,
     descriptors: Descriptors,
 }
@@ -295,6 +362,10 @@ over_descriptors!(Served);
 
 impl Served {
     pub fn new() -> Self {
+        Self::start("--listen")
+    }
+
+    fn start(how: &str) -> Self {
         use std::io::Read as _;
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -302,19 +373,74 @@ impl Served {
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("s");
         let (ready, started) = nix::unistd::pipe().unwrap();
-        let child = std::process::Command::new(program("pfkeyd"))
-            .args(["--listen", path.to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
+        let child = Command::new(program("pfkeyd"))
+            .args([how, path.to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
             .spawn()
             .unwrap();
         drop(started);
         std::fs::File::from(ready).read_exact(&mut [0; 4]).expect("pfkeyd says that it listens");
-        let descriptors = Descriptors { kind: Kind::Unix(path), open: BTreeMap::new() };
+        let descriptors = Descriptors::new(if how == "--listen" { Kind::Unix(path) } else { Kind::Service(path) });
         Self { child, directory, descriptors }
+    }
+}
+
+/// The machine's pfkeyd, in this network namespace or in another than the programs.
+pub struct Machine {
+    served: Served,
+}
+
+impl Machine {
+    /// `elsewhere`: it is started before this thread has a network namespace of its own.
+    pub fn new(packets: bool, elsewhere: bool) -> Self {
+        if !elsewhere {
+            new_network(packets);
+        }
+        let mut served = Served::start("--service");
+        if elsewhere {
+            new_network(packets);
+        }
+        served.descriptors.openers = Some(Vec::new());
+        Self { served }
+    }
+}
+
+impl Backend for Machine {
+    fn open(&mut self, name: &str) {
+        self.served.open(name);
+    }
+
+    fn close(&mut self, name: &str) {
+        self.served.close(name);
+    }
+
+    fn send(&mut self, name: &str, message: &[u8]) -> i32 {
+        self.served.send(name, message)
+    }
+
+    fn receive(&mut self, name: &str, most: usize) -> Vec<Vec<u8>> {
+        self.served.receive(name, most)
+    }
+
+    fn set_buffer(&mut self, name: &str, bytes: usize) {
+        self.served.set_buffer(name, bytes);
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.served.wait(seconds);
+    }
+
+    fn packet(&mut self, packet: &Packet) -> i32 {
+        self.served.packet(packet)
+    }
+
+    fn arrives(&mut self, from: u16) {
+        self.served.arrives(from);
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
+        self.descriptors.open.clear();
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.directory);
@@ -332,6 +458,6 @@ impl AfKey {
     /// `packets`: with an interface to send them through.
     pub fn new(packets: bool) -> Self {
         new_network(packets);
-        Self { descriptors: Descriptors { kind: Kind::AfKey, open: BTreeMap::new() } }
+        Self { descriptors: Descriptors::new(Kind::AfKey) }
     }
 }

@@ -42,6 +42,11 @@ impl Scenario {
         self.steps.iter().any(|step| matches!(step, Step::Packet(_) | Step::Arrives(_)))
     }
 
+    /// How many sockets it opens.
+    pub fn sockets(&self) -> usize {
+        self.steps.iter().filter(|step| matches!(step, Step::Open(_))).count()
+    }
+
     /// Whether the size of receive queues matters, which are the kernel's own elsewhere.
     pub fn has_queues(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::Buffer(..)))

@@ -20,7 +20,7 @@ mod transcript;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use backend::{AfKey, Memory, Served, Xfrm};
+use backend::{AfKey, Machine, Memory, Served, Xfrm};
 
 /// The kernel that the engine is held against.
 const REFERENCE: &str = "7.2";
@@ -63,6 +63,14 @@ struct Reference {
     real_time: bool,
 }
 
+/// Which scenarios a backend can run.
+#[derive(Clone, Copy)]
+enum Whole {
+    All,
+    ButQueues,
+    MessagesOnly,
+}
+
 /// PFKEY_ONLY is a part of the names of the scenarios to run; without it all run.
 fn asked_for(scenario: &catalogue::Scenario) -> bool {
     std::env::var("PFKEY_ONLY").map_or(true, |part| scenario.name.contains(&part))
@@ -72,7 +80,7 @@ fn asked_for(scenario: &catalogue::Scenario) -> bool {
 fn compare(
     what: &str,
     against: &Reference,
-    whole: bool,
+    whole: Whole,
     run: impl Fn(&catalogue::Scenario) -> String,
 ) -> (usize, usize) {
     let kernel = &against.kernel;
@@ -81,7 +89,11 @@ fn compare(
     let (mut identical, mut known, mut unexplained, mut differences) = (0, 0, 0, String::new());
     let scenarios: Vec<_> = catalogue::all()
         .into_iter()
-        .filter(|s| whole || !(s.has_packets() || s.has_queues()))
+        .filter(|s| match whole {
+            Whole::All => true,
+            Whole::ButQueues => !s.has_queues(),
+            Whole::MessagesOnly => !(s.has_packets() || s.has_queues()),
+        })
         .filter(asked_for)
         .collect();
     for scenario in &scenarios {
@@ -122,14 +134,16 @@ fn engine_reference() -> Reference {
 
 #[test]
 fn the_engine_answers_as_af_key() {
-    compare("engine", &engine_reference(), true, |scenario| {
+    compare("engine", &engine_reference(), Whole::All, |scenario| {
         transcript::run(scenario, &mut Memory::new(scenario.has_packets()))
     });
 }
 
 #[test]
 fn a_pfkeyd_answers_as_af_key() {
-    compare("pfkeyd", &engine_reference(), false, |scenario| transcript::run(scenario, &mut Served::new()));
+    compare("pfkeyd", &engine_reference(), Whole::MessagesOnly, |scenario| {
+        transcript::run(scenario, &mut Served::new())
+    });
 }
 
 /// Records what AF_KEY here answers into the directory of PFKEY_RECORD, or compares with the recording in
@@ -179,7 +193,61 @@ fn xfrm() {
         return eprintln!("skipped: XFRM is run by tests/kernel/check, inside real kernels");
     };
     let against = Reference { kernel, explained: "explained-xfrm", real_time: true };
-    compare("xfrm", &against, true, |scenario| transcript::run(scenario, &mut Xfrm::new(scenario.has_packets())));
+    compare("xfrm", &against, Whole::All, |scenario| transcript::run(scenario, &mut Xfrm::new(scenario.has_packets())));
+}
+
+/// The same through the machine's pfkeyd, each socket opened by a process of its own. PFKEY_SERVICE is `here`, or `elsewhere` for
+/// a pfkeyd in another network namespace than the programs.
+#[test]
+fn service() {
+    let (Ok(kernel), Ok(place)) = (std::env::var("PFKEY_XFRM"), std::env::var("PFKEY_SERVICE")) else {
+        return eprintln!("skipped: the service is run by tests/kernel/check, inside real kernels");
+    };
+    let against = Reference { kernel, explained: "explained-xfrm", real_time: true };
+    // How much waits at a descriptor depends on pfkeyd's buffer.
+    compare("service", &against, Whole::ButQueues, |scenario| {
+        transcript::run(scenario, &mut Machine::new(scenario.has_packets(), place == "elsewhere"))
+    });
+}
+
+/// Here the kernel decides what it has; what it says through the machine's pfkeyd has to be what a hub of one process says.
+#[test]
+fn the_machines_pfkeyd_answers_as_one_hub() {
+    if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() || pfkey_rs::xfrm::Netlink::open().is_err() {
+        return eprintln!("skipped: it needs root, network namespaces and XFRM");
+    }
+    let scenarios = catalogue::all().into_iter().filter(|s| !(s.has_packets() || s.has_queues())).filter(asked_for);
+    let several = scenarios.filter(|s| s.sockets() > 1);
+    // All of them take minutes, and are run in kernels (`service`).
+    let about_sockets = |name: &str| ["audience", "promisc", "register", "dump"].iter().any(|part| name.contains(part));
+    let named = std::env::var_os("PFKEY_ONLY").is_some();
+    let (mut run, mut differences) = (0, String::new());
+    for (_, scenario) in several.enumerate().filter(|(n, s)| named || n % 25 == 0 || about_sockets(&s.name)) {
+        for elsewhere in [false, true] {
+            run += 1;
+            let mut both = || {
+                let expected = transcript::run(&scenario, &mut Xfrm::new(false));
+                (expected, transcript::run(&scenario, &mut Machine::new(false, elsewhere)))
+            };
+            // A policy is shown differently after its first second, which a busy machine may take for one of the two.
+            let (expected, got) = Some(both()).filter(|(one, other)| one == other).unwrap_or_else(&mut both);
+            if got != expected {
+                let name = &scenario.name;
+                differences +=
+                    &format!("{name}, elsewhere: {elsewhere}\n--- one hub\n{expected}\n--- service\n{got}\n");
+            }
+        }
+    }
+    println!("service: {run} runs");
+    assert!(run > 0 && differences.is_empty(), "{differences}");
+}
+
+/// The process that opens a socket for another; started by `service`.
+#[test]
+fn opener() {
+    if let Ok(number) = std::env::var("PFKEY_OPENER") {
+        backend::open_for_another(&number);
+    }
 }
 
 /// Random sequences, PFKEY_RANDOM=FIRST-LAST of them, on AF_KEY here and on the engine in this process, or with

@@ -1,6 +1,6 @@
 //! The command's PF_KEY descriptor: requests that it writes itself, and their answers.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 pub use pfkey::Received;
@@ -44,6 +44,11 @@ impl Channel {
     /// Whether a pfkeyd serves the descriptor.
     pub fn is_served(&self) -> bool {
         pfkey_socket::is_served(self.client.as_raw_fd())
+    }
+
+    /// Whether it is the machine's.
+    pub fn is_of_service(&self) -> bool {
+        pfkey_socket::is_service(self.client.as_fd())
     }
 
     /// The next message, whoever caused it, read by `read`; `None` when `deadline` passes first.

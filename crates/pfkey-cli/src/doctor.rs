@@ -1,6 +1,6 @@
 //! `doctor`: which backend serves here, and what the kernel lacks.
 
-use pfkey_socket::{Backend, extras, find_pfkeyd};
+use pfkey_socket::{Backend, SERVICE_PATH, extras, find_pfkeyd};
 
 use crate::algorithms;
 use crate::channel::Channel;
@@ -41,13 +41,15 @@ pub fn doctor(view: View) -> Result<(), Failure> {
     let opened = backend.map_err(Failure::from).and_then(|backend| {
         let mut channel = Channel::open_with(&backend)?;
         let served = channel.is_served();
+        let by_service = channel.is_of_service();
         let algorithms = algorithms::list(&mut channel)?;
-        Ok((backend, served, algorithms))
+        Ok((backend, served, by_service, algorithms))
     });
     let result = match opened {
-        Ok((backend, served, algorithms)) => {
+        Ok((backend, served, by_service, algorithms)) => {
             let chosen = match (&backend, served) {
                 (Backend::Auto, false) => "afkey: the kernel has AF_KEY, nothing of ours is in the way".to_owned(),
+                (Backend::Auto, true) if by_service => format!("service: the machine's pfkeyd on {SERVICE_PATH}"),
                 (Backend::Auto, true) if extras().is_ok_and(|extras| !extras.is_none()) => {
                     "xfrm: PFKEY_ALGORITHMS asks for more than AF_KEY has; a private pfkeyd speaks XFRM".to_owned()
                 }
@@ -55,6 +57,7 @@ pub fn doctor(view: View) -> Result<(), Failure> {
                 (Backend::AfKey, _) => "afkey: asked for by PFKEY_BACKEND".to_owned(),
                 (Backend::Xfrm, _) => "xfrm: asked for by PFKEY_BACKEND".to_owned(),
                 (Backend::Embedded, _) => "embedded: asked for by PFKEY_BACKEND; it protects no packet".to_owned(),
+                (Backend::Service(path), _) => format!("service: the machine's pfkeyd on {}", path.display()),
                 (Backend::Unix(path), _) => format!("the pfkeyd that listens on {}", path.display()),
             };
             findings.add("algorithms", "ok", lacking(&algorithms));

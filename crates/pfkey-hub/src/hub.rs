@@ -1,14 +1,15 @@
 //! The hub between sessions and an engine: af_key's `pfkey_process` without I/O.
 
 use super::dump::{DumpRun, Progress};
-use super::sockets::{Sockets, registration};
+use super::sockets::{Socket, Sockets, registration};
 use super::{
     Audience, Context, Errno, KeyEngine, MessageBuffer, PromiscuousCopy, Service, SessionId, SessionState,
     SessionStatistics, Sink, Supported, Time,
 };
 use pfkey_model::request::is_change;
 use pfkey_wire::{
-    ExtensionType, HEADER_LEN, Header, Message, MessageType, Profile, Rule, SaType, WireError, Writer, split_batch,
+    ExtensionType, Extras, HEADER_LEN, Header, Message, MessageType, Profile, Rule, SaType, WireError, Writer,
+    split_batch,
 };
 
 /// SAs and policies in memory, unless [`Hub::set_max_objects`] is told otherwise: about a gigabyte.
@@ -53,15 +54,7 @@ impl<E: KeyEngine> Service for Hub<E> {
             return id;
         }
         let id = self.open();
-        let wants = state.registered != 0;
-        if wants && (self.sockets.is_registered() || self.engine.set_registered(true, now).is_ok()) {
-            self.sockets.register(id, state.registered);
-            // An engine that asks another for its algorithms offers in an ACQUIRE what it has asked for.
-            let _ = self.engine.supported();
-        }
-        self.sockets.set_promiscuous(id, state.promiscuous);
-        self.show_xfrm(id, state.xfrm);
-        self.note_pid(id, state.pid);
+        self.restore(id, state, now);
         id
     }
 
@@ -70,6 +63,7 @@ impl<E: KeyEngine> Service for Hub<E> {
             registered: socket.registered,
             promiscuous: socket.promiscuous,
             xfrm: socket.xfrm,
+            extras: Extras::default(),
             pid: socket.pid,
             dump: socket.dump.as_ref().map(|run| run.header()),
         })
@@ -184,6 +178,24 @@ impl<E: KeyEngine> Hub<E> {
     /// engine that does not count them ([`KeyEngine::objects`]) has no limit.
     pub const fn set_max_objects(&mut self, objects: usize) {
         self.max_objects = objects;
+    }
+
+    /// Opens a session with an id of the caller's, who has several hubs: above those of all that were opened here before.
+    pub fn open_as(&mut self, id: SessionId) {
+        self.sockets.sessions.open_as(id, Socket::default());
+    }
+
+    /// Makes a new session what it was in another process.
+    pub fn restore(&mut self, id: SessionId, state: &SessionState, now: Time) {
+        let wants = state.registered != 0;
+        if wants && (self.sockets.is_registered() || self.engine.set_registered(true, now).is_ok()) {
+            self.sockets.register(id, state.registered);
+            // An engine that asks another for its algorithms offers in an ACQUIRE what it has asked for.
+            let _ = self.engine.supported();
+        }
+        self.sockets.set_promiscuous(id, state.promiscuous);
+        self.show_xfrm(id, state.xfrm);
+        self.note_pid(id, state.pid);
     }
 
     /// The engine.

@@ -2,7 +2,7 @@
 
 use super::sockets::registration;
 use super::{SessionId, SessionStatistics, Sink, Time};
-use pfkey_wire::{Header, MessageType, WireError, split_batch};
+use pfkey_wire::{Extras, Header, MessageType, WireError, split_batch};
 
 /// What is known of a session beside its socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct SessionState {
     pub promiscuous: bool,
     /// It is shown X_XFRM extensions.
     pub xfrm: bool,
+    /// What it is offered beyond AF_KEY, where sessions differ in that.
+    pub extras: Extras,
     /// `sadb_msg_pid` of what it sent last.
     pub pid: u32,
     /// The request of its running dump.

@@ -68,6 +68,11 @@ impl<X> Sessions<X> {
         id
     }
 
+    /// Opens one with an id of the caller's choice, which is above those of all that were opened before.
+    pub fn open_as(&mut self, id: SessionId, state: X) {
+        self.by_id.insert(id, Session { state, statistics: SessionStatistics::default() });
+    }
+
     /// Closes one, and returns what its hub kept of it.
     pub fn close(&mut self, id: SessionId) -> Option<X> {
         self.by_id.remove(&id).map(|session| session.state)

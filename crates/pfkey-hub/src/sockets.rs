@@ -21,6 +21,12 @@ pub(super) struct Socket<D> {
     pub dump: Option<Box<DumpRun<D>>>,
 }
 
+impl<D> Default for Socket<D> {
+    fn default() -> Self {
+        Self { registered: 0, promiscuous: false, xfrm: false, pid: 0, dump: None }
+    }
+}
+
 /// The open PF_KEY sockets.
 pub(super) struct Sockets<D> {
     pub sessions: Sessions<Socket<D>>,
@@ -46,7 +52,7 @@ impl<D> Sockets<D> {
     }
 
     pub(super) fn open(&mut self) -> SessionId {
-        self.sessions.open(Socket { registered: 0, promiscuous: false, xfrm: false, pid: 0, dump: None })
+        self.sessions.open(Socket::default())
     }
 
     pub(super) fn close(&mut self, id: SessionId) -> Option<Socket<D>> {

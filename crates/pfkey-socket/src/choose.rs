@@ -7,17 +7,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
-use nix::sys::time::{TimeVal, TimeValLike};
-
 use super::error::OpenError;
+use super::service::{self, SERVICE_PATH};
 use super::{opened, place, start, sys};
 use pfkey_wire::Extras;
 
 /// What stands behind a PF_KEY descriptor; the values of the environment variable `PFKEY_BACKEND`.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Backend {
-    /// The kernel's AF_KEY where it exists, otherwise XFRM. XFRM where [`extras`] beyond AF_KEY are asked for.
+    /// The kernel's AF_KEY where it exists; otherwise, and where [`extras`] beyond AF_KEY are asked for, the machine's pfkeyd
+    /// where there is one; otherwise a private pfkeyd that speaks XFRM.
     #[default]
     Auto,
     /// The kernel's AF_KEY only.
@@ -26,6 +25,8 @@ pub enum Backend {
     Xfrm,
     /// A private pfkeyd with an embedded key engine. It protects no packet.
     Embedded,
+    /// The machine's pfkeyd, which listens on this path (`service` alone: [`super::SERVICE_PATH`]).
+    Service(PathBuf),
     /// A pfkeyd that listens on this path.
     Unix(PathBuf),
 }
@@ -39,12 +40,18 @@ impl Backend {
         match value {
             b"" | b"auto" => Ok(Self::Auto),
             b"afkey" => Ok(Self::AfKey),
-            b"xfrm" => Ok(Self::Xfrm),
+            b"xfrm" | b"private" => Ok(Self::Xfrm),
+            b"service" => Ok(Self::Service(place::try_owned(Path::new(SERVICE_PATH))?)),
             b"embedded" => Ok(Self::Embedded),
-            _ => match value.strip_prefix(b"unix:") {
-                Some(path) if !path.is_empty() => Ok(Self::Unix(place::try_owned(Path::new(OsStr::from_bytes(path)))?)),
-                _ => Err(OpenError::UnknownBackend { value: text(value)? }),
-            },
+            _ => {
+                let path = |prefix: &[u8]| value.strip_prefix(prefix).filter(|path| !path.is_empty());
+                let owned = |path| place::try_owned(Path::new(OsStr::from_bytes(path)));
+                match (path(b"unix:"), path(b"service:")) {
+                    (Some(path), _) => Ok(Self::Unix(owned(path)?)),
+                    (_, Some(path)) => Ok(Self::Service(owned(path)?)),
+                    _ => Err(OpenError::UnknownBackend { value: text(value)? }),
+                }
+            }
         }
     }
 
@@ -152,45 +159,56 @@ fn open_backend(backend: &Backend) -> Result<OwnedFd, OpenError> {
         }
         start::open(engine, algorithms)
     };
+    // The service, wherever it does not serve, is no reason to have no descriptor; but it says what the kernel says.
+    let not_af_key = || match service(Path::new(SERVICE_PATH), extras) {
+        Ok(fd) => Ok(fd),
+        Err(OpenError::System(error)) if error.raw_os_error() == Some(libc::EPERM) && sys::has_net_admin() => {
+            Err(OpenError::System(error))
+        }
+        Err(_) => private(c"xfrm"),
+    };
     match backend {
         // AF_KEY could not offer them.
-        Backend::Auto if !extras.is_none() => private(c"xfrm"),
+        Backend::Auto if !extras.is_none() => not_af_key(),
         Backend::AfKey if !extras.is_none() => Err(OpenError::AfKeyLacks { extras }),
         Backend::Auto => match sys::af_key_socket(libc::SOCK_CLOEXEC) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)) => {
-                private(c"xfrm")
+                not_af_key()
             }
             other => other.map_err(OpenError::System),
         },
         Backend::AfKey => sys::af_key_socket(libc::SOCK_CLOEXEC).map_err(OpenError::System),
         Backend::Xfrm => private(c"xfrm"),
         Backend::Embedded => private(c"embedded"),
+        Backend::Service(path) => service(path, extras),
         Backend::Unix(path) => connect_to(path),
     }
 }
 
-fn connect_to(path: &Path) -> Result<OwnedFd, OpenError> {
-    static COUNT: AtomicU32 = AtomicU32::new(1 << 31);
-    let failed = |source: io::Error| match place::try_owned(path) {
+/// An error with the path of the socket that it is about.
+fn failed(path: &Path, source: io::Error) -> OpenError {
+    match place::try_owned(path) {
         Ok(path) => OpenError::Connect { path, source },
         Err(no_memory) => no_memory,
-    };
-    let fd =
-        socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(|e| failed(e.into()))?;
-    start::name(&fd, "unix", &COUNT).map_err(failed)?;
-    let address = UnixAddr::new(path).map_err(|e| failed(e.into()))?;
-    // A full queue of a pfkeyd that is stopped would be waited for.
-    let wait = |limit: TimeVal| setsockopt(&fd, sockopt::SendTimeout, &limit).map_err(|e| failed(e.into()));
-    wait(TimeVal::seconds(start::START_LIMIT.as_secs() as i64))?;
-    loop {
-        match connect(fd.as_raw_fd(), &address) {
-            Ok(()) => break,
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(nix::errno::Errno::EAGAIN) => return Err(failed(io::Error::from_raw_os_error(libc::ETIMEDOUT))),
-            Err(errno) => return Err(failed(errno.into())),
-        }
     }
-    wait(TimeVal::seconds(0))?;
+}
+
+/// A session of the machine's pfkeyd.
+fn service(path: &Path, extras: Extras) -> Result<OwnedFd, OpenError> {
+    // The service would say so, too.
+    if !sys::has_net_admin() {
+        return Err(OpenError::System(io::Error::from_raw_os_error(libc::EPERM)));
+    }
+    service::open(path, extras).map_err(|error| match error.raw_os_error() {
+        Some(libc::EPERM) => OpenError::System(error),
+        _ => failed(path, error),
+    })
+}
+
+fn connect_to(path: &Path) -> Result<OwnedFd, OpenError> {
+    static COUNT: AtomicU32 = AtomicU32::new(1 << 31);
+    let fd = service::connect_to(path).map_err(|error| failed(path, error))?;
+    start::name(&fd, "unix", &COUNT).map_err(|error| failed(path, error))?;
     // connect returns before the server knows of it, and what others did until then would not be heard. An empty message
     // is none to the server, and consumed when the session is there.
     if sys::send(fd.as_raw_fd(), &[]).is_ok() {

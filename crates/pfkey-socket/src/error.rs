@@ -11,7 +11,7 @@ use pfkey_wire::Extras;
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// `PFKEY_BACKEND` has a value that means nothing.
-    #[error("PFKEY_BACKEND={value:?}: expected auto, afkey, xfrm, embedded or unix:PATH")]
+    #[error("PFKEY_BACKEND={value:?}: expected auto, afkey, service, private, embedded or unix:PATH")]
     UnknownBackend {
         /// The value.
         value: String,

@@ -25,6 +25,7 @@ mod opened;
 mod place;
 mod remembered;
 mod served;
+mod service;
 mod start;
 mod sys;
 
@@ -36,7 +37,9 @@ pub use choose::{Backend, extras, open, open_with, open_with_cloexec, set_extras
 pub use error::{OpenError, Step};
 pub use place::find_pfkeyd;
 pub use remembered::remember_pfkeyd;
+pub use service::SERVICE_PATH;
 pub use sys::cancel;
+pub use sys::meet::{Seen, peek_with_descriptors};
 pub use sys::{
     Headers, INTERFACE_NAME, accept, become_unprivileged, close, drop_capabilities, inherited, interface_name,
     same_namespace, thread_has_net_admin, try_af_key, try_xfrm,
@@ -50,6 +53,9 @@ const NAME_PREFIX: &[u8] = b"\0pfkey/";
 /// The names of those among them whose private pfkeyd speaks XFRM.
 const XFRM_PREFIX: &[u8] = b"\0pfkey/xfrm/";
 
+/// Of those that the machine's pfkeyd serves.
+const SERVICE_PREFIX: &[u8] = b"\0pfkey/service/";
+
 /// And of those with an embedded engine.
 const EMBEDDED_PREFIX: &[u8] = b"\0pfkey/embedded/";
 
@@ -59,10 +65,17 @@ pub fn is_served(fd: RawFd) -> bool {
     served::is_named(fd, NAME_PREFIX)
 }
 
-/// Whether what is behind a descriptor is the kernel's XFRM: an AF_KEY socket, or a private pfkeyd over XFRM.
+/// Whether what is behind a descriptor is the kernel's XFRM: an AF_KEY socket, the machine's pfkeyd, or a private one over XFRM.
 #[must_use]
 pub fn is_xfrm(fd: BorrowedFd<'_>) -> bool {
-    served::is_named(fd.as_raw_fd(), XFRM_PREFIX) || sys::is_af_key(fd.as_raw_fd())
+    let is = |prefix| served::is_named(fd.as_raw_fd(), prefix);
+    is(XFRM_PREFIX) || is_service(fd) || sys::is_af_key(fd.as_raw_fd())
+}
+
+/// Whether the machine's pfkeyd serves it.
+#[must_use]
+pub fn is_service(fd: BorrowedFd<'_>) -> bool {
+    served::is_named(fd.as_raw_fd(), SERVICE_PREFIX)
 }
 
 /// Sends one message with one `send`. On a served descriptor it returns when every answer waits there, as
@@ -83,11 +96,11 @@ pub fn send(fd: RawFd, message: &[u8]) -> io::Result<usize> {
     Ok(sent)
 }
 
-/// Whether a private pfkeyd of this library's version serves it: others may not take several messages at once.
+/// Whether a pfkeyd that takes several messages at once serves it: a private one, or the machine's.
 #[must_use]
-pub fn is_private(fd: BorrowedFd<'_>) -> bool {
-    let fd = fd.as_raw_fd();
-    served::is_named(fd, XFRM_PREFIX) || served::is_named(fd, EMBEDDED_PREFIX)
+pub fn takes_batches(fd: BorrowedFd<'_>) -> bool {
+    let is = |prefix| served::is_named(fd.as_raw_fd(), prefix);
+    is(XFRM_PREFIX) || is(EMBEDDED_PREFIX) || is(SERVICE_PREFIX)
 }
 
 /// Sends several messages behind [`pfkey_wire::BATCH`], and returns when every answer waits.

@@ -15,7 +15,8 @@ pub(super) fn is_named(fd: RawFd, prefix: &[u8]) -> bool {
     has_name_prefix(fd, prefix) && is_seqpacket(fd) && is_trusted(fd)
 }
 
-fn is_trusted(fd: RawFd) -> bool {
+/// Whether the peer was made by root, or by who this process is now.
+pub(super) fn is_trusted(fd: RawFd) -> bool {
     peer_uid(fd).is_some_and(|uid| uid == 0 || uid == nix::unistd::geteuid().as_raw())
 }
 

@@ -5,6 +5,7 @@ pub mod cancel;
 mod capability;
 mod headers;
 mod interface;
+pub(super) mod meet;
 pub(super) mod spawn;
 
 use std::ffi::CStr;
@@ -195,6 +196,13 @@ pub fn same_namespace(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
         (status == 0).then_some(cookie)
     };
     cookie(a).is_some_and(|a| cookie(b) == Some(a))
+}
+
+/// Makes the calling thread another user's, and no other thread.
+#[cfg(test)]
+pub(super) fn become_in_this_thread(uid: libc::uid_t) {
+    // SAFETY: no pointers. The C library's function would change every thread.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }, 0);
 }
 
 /// Whether something that was sent has not been consumed by the peer (`SIOCOUTQ`); false when that cannot be

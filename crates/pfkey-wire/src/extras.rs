@@ -38,6 +38,18 @@ impl std::fmt::Display for Extras {
 }
 
 impl Extras {
+    /// As bits, for where they travel or are kept.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.aead as u8 | (self.sha256_128 as u8) << 1
+    }
+
+    /// From bits; those that mean nothing are passed over.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Self {
+        Self { aead: bits & 1 != 0, sha256_128: bits & 2 != 0 }
+    }
+
     /// Reads a list. Returns the word that it does not know, if there is one.
     ///
     /// # Errors

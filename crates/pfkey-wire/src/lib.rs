@@ -36,6 +36,7 @@ mod error;
 pub mod extension;
 pub mod extras;
 mod header;
+pub mod hello;
 mod ipsecrequest;
 pub mod layout;
 mod message;

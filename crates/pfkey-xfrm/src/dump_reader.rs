@@ -8,6 +8,9 @@ use super::layout::message;
 use super::netlink::{Netlink, RECEIVE_BUFFER};
 use pfkey_wire::Errno;
 
+/// Datagrams without a message of the dump, after which it is given up.
+const MOST_REFILLS: usize = 256;
+
 /// A dump between its request and its end. What was received may hold keys, and is wiped in the end.
 pub struct DumpReader {
     netlink: Netlink,
@@ -25,13 +28,17 @@ impl DumpReader {
     /// Sends the request of a dump.
     ///
     /// # Errors
-    /// ENOMEM; that of `send`. The kernel's own error comes with the first message.
-    pub fn start(netlink: Netlink, request: &[u8]) -> Result<Self, Errno> {
+    /// ENOMEM; that of `send`; and the socket. The kernel's own error comes with the first message.
+    pub fn start(netlink: Netlink, request: &[u8]) -> Result<Self, (Errno, Netlink)> {
         let seq = split(request).map_or(0, |(one, _)| one.seq);
         let mut buffer = Zeroizing::new(Vec::new());
-        buffer.try_reserve_exact(RECEIVE_BUFFER).map_err(|_| Errno::ENOMEM)?;
+        if buffer.try_reserve_exact(RECEIVE_BUFFER).is_err() {
+            return Err((Errno::ENOMEM, netlink));
+        }
         buffer.resize(RECEIVE_BUFFER, 0);
-        netlink.send(request)?;
+        if let Err(errno) = netlink.send(request) {
+            return Err((errno, netlink));
+        }
         Ok(Self { netlink, seq, buffer, filled: 0, read: 0, ended: false })
     }
 
@@ -40,12 +47,18 @@ impl DumpReader {
     /// # Errors
     /// The kernel's.
     pub fn next<R>(&mut self, take: impl FnOnce(&Received<'_>) -> R) -> Result<Option<R>, Errno> {
+        let mut refills = 0;
         loop {
             if self.ended {
                 return Ok(None);
             }
             let waiting = self.buffer.get(self.read..self.filled).unwrap_or_default();
             let Some((received, rest)) = split(waiting) else {
+                // Nothing of this dump comes any more, only what another who has the socket causes.
+                if refills > MOST_REFILLS {
+                    return Err(Errno::ENOBUFS);
+                }
+                refills += 1;
                 self.refill()?;
                 continue;
             };
@@ -72,8 +85,8 @@ impl DumpReader {
         Ok(())
     }
 
-    /// The socket, which can be used again if the dump was read to its end.
-    pub fn into_netlink(self) -> Option<Netlink> {
-        self.ended.then_some(self.netlink)
+    /// The socket, and whether the dump was read to its end: otherwise the rest of it may still come.
+    pub fn into_netlink(self) -> (Netlink, bool) {
+        (self.netlink, self.ended)
     }
 }

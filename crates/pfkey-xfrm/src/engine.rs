@@ -18,6 +18,7 @@ mod removals;
 mod reqid;
 mod requests;
 mod sa_request;
+mod session;
 mod shadow;
 mod spd_request;
 #[cfg(test)]
@@ -32,17 +33,17 @@ use pfkey_hub::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Tim
 use pfkey_model::policy::Policy;
 use pfkey_model::request::Request;
 use pfkey_model::sa::SaId;
+use pfkey_wire::hello::EVENT_BUFFER;
 use pfkey_wire::{Extras, Message};
 use removals::Removals;
 use reqid::Reqids;
 use requests::Requests;
+use session::OwnSockets;
+pub use session::SessionSockets;
 use shadow::Shadow;
 
 use crate::attribute::Writer;
 use crate::netlink::{Group, Netlink};
-
-/// Bytes of events that may wait. A skb is charged four times what it carries; AF_KEY's sockets hold 238 ADDs.
-const EVENT_BUFFER: usize = 4 << 20;
 
 /// A key engine over NETLINK_XFRM.
 pub struct XfrmEngine {
@@ -52,6 +53,10 @@ pub struct XfrmEngine {
     inbox: Inbox,
     /// The socket of a dump that ended. On a used socket the kernel sends larger datagrams.
     spare: Option<Netlink>,
+    /// Its own two, while it acts through those of a session.
+    lent: Option<OwnSockets>,
+    /// It is of another network namespace than this process, where it can open no socket.
+    elsewhere: bool,
     writer: Writer,
     /// The messages of a batch.
     gathered: Writer,
@@ -81,12 +86,21 @@ impl Events {
     /// # Errors
     /// EPERM without CAP_NET_ADMIN, EAFNOSUPPORT on a kernel without XFRM_USER.
     pub fn open() -> Result<Self, Errno> {
-        let events = Netlink::open()?;
+        let socket = Netlink::open()?;
+        // AF_KEY's sockets hold 238 ADDs.
+        socket.set_receive_buffer(EVENT_BUFFER);
+        Self::of(socket)
+    }
+
+    /// Makes a socket hear the events of its network namespace.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_ADMIN there.
+    pub fn of(socket: Netlink) -> Result<Self, Errno> {
         for group in [Group::Sa, Group::Policy, Group::Migrate, Group::Expire] {
-            events.join(group)?;
+            socket.join(group)?;
         }
-        events.set_receive_buffer(EVENT_BUFFER);
-        Ok(Self(events))
+        Ok(Self(socket))
     }
 }
 
@@ -120,6 +134,8 @@ impl XfrmEngine {
             requests: Requests::new(requests),
             inbox: Inbox::new(events),
             spare: None,
+            lent: None,
+            elsewhere: false,
             writer: Writer::default(),
             // Pages that are never written take no memory.
             gathered: Writer::with_room(2 * batch::BYTES),
@@ -134,6 +150,13 @@ impl XfrmEngine {
             reqids: Reqids::default(),
             overruns: 0,
         }
+    }
+
+    /// As [`XfrmEngine::with_events`], with a socket for its own questions. `elsewhere`: both are of another network namespace
+    /// than this process.
+    #[must_use]
+    pub fn with_sockets(events: Events, own: Netlink, elsewhere: bool) -> Self {
+        Self { elsewhere, ..Self::over(own, events.0) }
     }
 
     /// Sets what is offered beyond AF_KEY.
@@ -236,7 +259,7 @@ impl KeyEngine for XfrmEngine {
     }
 
     fn supported(&mut self) -> Result<Supported, Errno> {
-        self.probe_all()
+        self.as_itself(Self::probe_all)
     }
 
     fn set_registered(&mut self, registered: bool, _now: Time) -> Result<(), Errno> {
@@ -249,7 +272,7 @@ impl KeyEngine for XfrmEngine {
         events.join(Group::Acquire)?;
         events.join(Group::Mapping)?;
         // If that fails, it is repeated with the next events. The registration stays.
-        if !self.complete && self.reconcile().is_err() {
+        if !self.complete && self.as_itself(Self::reconcile).is_err() {
             self.behind = true;
         }
         Ok(())

@@ -42,8 +42,8 @@ mod value;
 #[doc(hidden)]
 pub use engine::fuzzing;
 #[cfg(feature = "engine")]
-pub use engine::{Events, XfrmDump, XfrmEngine};
-pub use netlink::Netlink;
+pub use engine::{Events, SessionSockets, XfrmDump, XfrmEngine};
+pub use netlink::{Netlink, is_netlink};
 
 /// The example of README.md is tested, too.
 #[cfg(doctest)]

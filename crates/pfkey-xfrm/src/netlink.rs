@@ -5,15 +5,22 @@ use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno as System;
-use nix::sys::socket::{MsgFlags, MultiHeaders, NetlinkAddr, bind, recvfrom, recvmmsg, send, setsockopt, sockopt};
+use nix::sys::socket::{
+    MsgFlags, MultiHeaders, NetlinkAddr, bind, getpeername, recvmmsg, recvmsg, send, setsockopt, sockopt,
+};
 
 use super::attribute::Acknowledgement;
+use super::layout::message;
 use pfkey_wire::Errno;
+use pfkey_wire::hello::{PRIMER, PRIMER_SEQ};
 
 /// `NETLINK_XFRM`.
 const PROTOCOL: libc::c_int = 6;
 /// The kernel fills at most 32 KiB of a dump into one datagram; one message with the longest keys is below 64 KiB.
 pub const RECEIVE_BUFFER: usize = 64 * 1024;
+
+/// Datagrams that are thrown away before something is asked: of a dump of 300 000 SAs.
+const MOST_STALE: usize = 4096;
 
 /// Multicast groups of NETLINK_XFRM (`XFRMNLGRP_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +62,28 @@ pub struct Netlink {
     pub failing: std::cell::Cell<(usize, Option<Errno>)>,
 }
 
+/// An option of a socket that is a plain number of any size; `None` if it has none such.
+fn option<T: zerocopy::FromBytes>(fd: BorrowedFd<'_>, name: libc::c_int) -> Option<T> {
+    let mut value = T::new_zeroed();
+    let mut len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the pointer is that of a live value of the length that is passed, and any bytes are one.
+    let status =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, (&raw mut value).cast(), &raw mut len) };
+    (status == 0 && len as usize == size_of::<T>()).then_some(value)
+}
+
+/// Whether a descriptor is a netlink socket: nobody has to wait to close one.
+#[must_use]
+pub fn is_netlink(fd: BorrowedFd<'_>) -> bool {
+    option(fd, libc::SO_DOMAIN) == Some(libc::AF_NETLINK)
+}
+
+impl From<Netlink> for OwnedFd {
+    fn from(netlink: Netlink) -> Self {
+        netlink.fd
+    }
+}
+
 impl AsFd for Netlink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -86,6 +115,88 @@ impl Netlink {
         // Without it an error's acknowledgement repeats the request, keys included. Missing before Linux 4.2.
         let _ = netlink.option(libc::NETLINK_CAP_ACK, 1);
         Ok(netlink)
+    }
+
+    /// Takes over a socket that another program made, if it is of NETLINK_XFRM and the kernel's answer to the primer waits in it:
+    /// whoever opened it and whoever sent that have CAP_NET_ADMIN over its network namespace. The other may hold a copy, receive
+    /// what this one waits for, and send.
+    ///
+    /// # Errors
+    /// EPERM without that right; EINVAL for any other descriptor, and where anything but that answer waits.
+    pub fn adopt(fd: OwnedFd) -> Result<Self, Errno> {
+        let netlink = Self::of_program(fd)?;
+        if !netlink.is_the_kernels() {
+            return Err(Errno::EINVAL);
+        }
+        netlink.take_primed()?;
+        // That shows the sender's right. If an address was said with it, the opener was not asked.
+        netlink.send(&PRIMER)?;
+        netlink.take_primed()?;
+        Ok(netlink)
+    }
+
+    /// Takes the kernel's answer to a primer.
+    fn take_primed(&self) -> Result<(), Errno> {
+        let mut answer = [0; 64];
+        let received = self.receive(&mut answer)?.ok_or(Errno::EINVAL)?;
+        let answer = Acknowledgement::read(received).ok_or(Errno::EINVAL)?;
+        // Some requests are refused before the right is looked at; but none of this type, and none of it finds such an SA.
+        match answer.outcome {
+            _ if (answer.of.msg_type, answer.of.seq) != (message::GETSA, PRIMER_SEQ) => Err(Errno::EINVAL),
+            Err(Errno::ESRCH) => Ok(()),
+            Err(Errno::EPERM) => Err(Errno::EPERM),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Whether what is sent goes to the kernel, and to no other socket.
+    fn is_the_kernels(&self) -> bool {
+        getpeername::<NetlinkAddr>(self.fd.as_raw_fd()).is_ok_and(|peer| peer.pid() == 0 && peer.groups() == 0)
+    }
+
+    /// As [`Netlink::adopt`], for a socket that was looked at before.
+    ///
+    /// # Errors
+    /// EINVAL for what is no socket of NETLINK_XFRM.
+    pub fn of_program(fd: OwnedFd) -> Result<Self, Errno> {
+        if !is_netlink(fd.as_fd()) || option(fd.as_fd(), libc::SO_PROTOCOL) != Some(PROTOCOL) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Self {
+            fd,
+            #[cfg(test)]
+            failing: std::cell::Cell::default(),
+        })
+    }
+
+    /// Another descriptor of the same socket.
+    ///
+    /// # Errors
+    /// That of `fcntl`.
+    pub fn try_clone(&self) -> Result<Self, Errno> {
+        let fd = self.fd.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE)))?;
+        Self::of_program(fd)
+    }
+
+    /// The number of its network namespace (`SO_NETNS_COOKIE`, Linux 5.14).
+    ///
+    /// # Errors
+    /// That of `getsockopt`.
+    pub fn namespace(&self) -> Result<u64, Errno> {
+        option(self.fd.as_fd(), libc::SO_NETNS_COOKIE).ok_or(Errno::EOPNOTSUPP)
+    }
+
+    /// Throws away what waits; EBUSY if there is no end of it.
+    ///
+    /// # Errors
+    /// EBUSY.
+    pub fn drain(&self, buffer: &mut [u8]) -> Result<(), Errno> {
+        for _ in 0..MOST_STALE {
+            if let Ok(None) = self.receive(buffer) {
+                return Ok(());
+            }
+        }
+        Err(Errno::EBUSY)
     }
 
     /// A descriptor in the place of a socket.
@@ -131,8 +242,11 @@ impl Netlink {
     /// # Errors
     /// Those of `send`; what the kernel thinks of the messages comes as acknowledgements.
     pub fn send(&self, messages: &[u8]) -> Result<(), Errno> {
+        // No address is said: with one Linux asks only whether this process may, and not whether the socket's opener might
+        // (netlink_capable, NETLINK_SKB_DST). Nothing is waited for: who else holds the socket may have connected it to another,
+        // and may have made it one that blocks.
         loop {
-            match send(self.fd.as_raw_fd(), messages, MsgFlags::empty()) {
+            match send(self.fd.as_raw_fd(), messages, MsgFlags::MSG_DONTWAIT) {
                 Err(System::EINTR) => {}
                 other => return other.map(|_| ()).map_err(from_system),
             }
@@ -206,13 +320,16 @@ impl Netlink {
     /// ENOBUFS once after messages were lost.
     pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> Result<Option<&'b mut [u8]>, Errno> {
         self.injected()?;
-        loop {
-            match recvfrom::<NetlinkAddr>(self.fd.as_raw_fd(), buffer) {
+        for _ in 0..MOST_STALE {
+            let mut parts = [IoSliceMut::new(buffer)];
+            let received = recvmsg::<NetlinkAddr>(self.fd.as_raw_fd(), &mut parts, None, MsgFlags::MSG_DONTWAIT);
+            match received.map(|received| (received.bytes, received.address)) {
                 Ok((len, from)) if from.is_some_and(|from| from.pid() == 0) => return Ok(buffer.get_mut(..len)),
                 Ok(_) | Err(System::EINTR) => {}
                 Err(System::EAGAIN) => return Ok(None),
                 Err(errno) => return Err(from_system(errno)),
             }
         }
+        Ok(None)
     }
 }

@@ -191,7 +191,7 @@ impl Batch {
     pub fn send(self, fd: BorrowedFd<'_>, mut failed: impl FnMut(usize, Errno)) -> Result<usize, Errno> {
         let (mut place, mut failures) = (0, 0);
         let mut answers = Answers { fd, waiting: Headers::default(), header: [0; HEADER_LEN], len: 0 };
-        self.run(&mut answers, socket::is_private(fd), |_, reply| {
+        self.run(&mut answers, socket::takes_batches(fd), |_, reply| {
             if let Reply::Refused(errno) = reply {
                 failures += 1;
                 failed(place, errno);

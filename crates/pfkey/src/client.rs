@@ -318,7 +318,7 @@ impl Client {
     /// [`Error`]: how many requests were done is not known then. Answers that come later are told as events.
     pub fn run(&mut self, batch: &Batch) -> Result<Vec<Result<(), Error>>, Error> {
         let mut outcomes = Vec::with_capacity(batch.len());
-        let are_together = socket::is_private(self.fd.as_fd());
+        let are_together = socket::takes_batches(self.fd.as_fd());
         batch.run(self, are_together, |call, reply| {
             outcomes.push(match reply {
                 Reply::Refused(errno) => Err(call.refused(errno)),

@@ -12,8 +12,11 @@ pub type Slot = u32;
 /// What a keeper says to the server.
 #[derive(Debug)]
 pub enum Word {
-    /// A client: it has just connected, or it was another server's.
-    Client(Slot, OwnedFd),
+    /// A client: it has just connected, or it was another server's, who had these sockets of its; or it brought them,
+    /// and its hello waits.
+    Client(Slot, OwnedFd, Vec<OwnedFd>),
+    /// The sockets of an engine that another server had, which has this number.
+    Engine(u32, Vec<OwnedFd>),
     /// Those were all clients that another server had.
     All,
     /// Statistics are wanted.
@@ -58,6 +61,11 @@ pub trait Keeper {
     /// Notes what a session is.
     fn note(&mut self, slot: Slot, id: SessionId, state: &SessionState) {
         let _ = (slot, id, state);
+    }
+
+    /// A client's session needs no more of the sockets that it brought than the first two.
+    fn has_met(&mut self, slot: Slot) {
+        let _ = slot;
     }
 
     /// A client's session was closed.

@@ -36,6 +36,7 @@ mod connection;
 pub mod keeper;
 pub mod limits;
 pub mod log;
+pub mod machine;
 mod outgoing;
 pub mod server;
 mod sources;

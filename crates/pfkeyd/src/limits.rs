@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{MsgFlags, send};
 
+use pfkey_wire::hello::SOCKETS;
 use pfkey_wire::{HEADER_LEN, Header, MessageType, Profile, SaType, Writer, split_batch};
 
 /// Bytes of answers that may wait for one client (`SO_SNDBUF`; the kernel charges up to twice as much); the client's own
@@ -40,11 +41,20 @@ pub const ATTEMPTS: u32 = 8;
 /// Clients that the descriptors of this process are enough for, at most [`MAX_CLIENTS`]. It is looked up once: a process that
 /// has confined itself may not ask.
 pub fn clients() -> usize {
-    static CLIENTS: OnceLock<usize> = OnceLock::new();
-    *CLIENTS.get_or_init(|| {
+    let descriptors = descriptors();
+    MAX_CLIENTS.min(descriptors - SPARE_DESCRIPTORS.min(descriptors / 2))
+}
+
+/// The same for clients that bring sockets.
+pub fn sessions() -> usize {
+    clients().min(descriptors() / (2 + SOCKETS))
+}
+
+fn descriptors() -> usize {
+    static DESCRIPTORS: OnceLock<usize> = OnceLock::new();
+    *DESCRIPTORS.get_or_init(|| {
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-        MAX_CLIENTS.min(descriptors - SPARE_DESCRIPTORS.min(descriptors / 2))
+        usize::try_from(descriptors).unwrap_or(usize::MAX)
     })
 }
 

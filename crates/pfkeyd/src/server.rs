@@ -9,6 +9,7 @@
 //! A message that carries descriptors ends its sender's connection. With a [`Keeper`] nothing waits for their close(); without,
 //! whoever lets strangers in has to see to that (`SO_PASSRIGHTS`, since Linux 6.16).
 
+mod meet;
 mod receive;
 mod take_over;
 #[cfg(test)]

@@ -36,8 +36,8 @@ fn choose(kind: c_int, protocol: c_int) -> Result<RawFd, c_int> {
         // The kernel's own socket has all of the kernel's errors; only "no AF_KEY" is not the last word. With the
         // right protocol, "no such protocol" says that too.
         Backend::Auto => match kernel(kind, protocol) {
-            Err(libc::EAFNOSUPPORT) => served(&Backend::Xfrm, kind, protocol),
-            Err(libc::EPROTONOSUPPORT) if protocol == PF_KEY_V2.into() => served(&Backend::Xfrm, kind, protocol),
+            Err(libc::EAFNOSUPPORT) => served(&Backend::Auto, kind, protocol),
+            Err(libc::EPROTONOSUPPORT) if protocol == PF_KEY_V2.into() => served(&Backend::Auto, kind, protocol),
             other => other,
         },
         backend => served(&backend, kind, protocol),

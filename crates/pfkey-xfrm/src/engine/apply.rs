@@ -68,7 +68,7 @@ impl XfrmEngine {
             self.behind = self.complete;
         }
         // Until that succeeds, EXPIREs of unknown SAs lack their algorithms.
-        if self.behind && self.reconcile().is_ok() {
+        if self.behind && self.as_itself(Self::reconcile).is_ok() {
             self.behind = false;
         }
     }
@@ -182,7 +182,9 @@ impl XfrmEngine {
         // An update keeps the number, not the position.
         self.removals.note_policy(policy.id);
         if self.labelled {
-            policy.attached.label = self.ask_policy(PolicyId::of(&policy)).ok().and_then(|asked| asked.attached.label);
+            let id = PolicyId::of(&policy);
+            let asked = self.as_itself(|engine| engine.ask_policy(id));
+            policy.attached.label = asked.ok().and_then(|asked| asked.attached.label);
             self.shadow.set_label(policy.id, policy.attached.label.clone());
         }
         cx.send(Audience::All, header, |writer| write_policy(writer, &policy))
@@ -205,14 +207,15 @@ impl XfrmEngine {
         self.reqids.forget();
         // SAs have other names now, which the event does not contain.
         if self.complete {
-            let _ = self.reconcile();
+            let _ = self.as_itself(Self::reconcile);
         }
         cx.send(Audience::All, migration_header(migration), |writer| write_migration(writer, migration))
     }
 
     /// `pfkey_send_new_mapping`.
     fn mapping_changed(&mut self, mapping: &Mapping, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let header = Header::new(MessageType::X_NAT_T_NEW_MAPPING, SaType::ESP, self.stored_seq(&mapping.id), 0);
+        let seq = self.as_itself(|engine| engine.stored_seq(&mapping.id));
+        let header = Header::new(MessageType::X_NAT_T_NEW_MAPPING, SaType::ESP, seq, 0);
         cx.send(Audience::Registered, header, |writer| {
             writer.sa(SadbSa { spi: mapping.id.spi.into(), ..Default::default() });
             write_host(writer, Ext::ADDRESS_SRC, mapping.moved.src());

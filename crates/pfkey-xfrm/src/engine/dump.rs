@@ -2,13 +2,14 @@
 #![forbid(unsafe_code)]
 
 use zerocopy::IntoBytes;
+use zeroize::Zeroizing;
 
 use super::XfrmEngine;
 use super::reqid::InUse;
 use crate::attribute::{DUMP, REQUEST, Received};
 use crate::dump_reader::DumpReader;
 use crate::layout::{AddressFilter, UserpolicyInfo, UsersaInfo, attribute, message};
-use crate::netlink::Netlink;
+use crate::netlink::{Netlink, RECEIVE_BUFFER};
 use crate::{policy, sa};
 #[cfg(fuzzing)]
 use pfkey_hub::Context;
@@ -46,11 +47,37 @@ pub struct XfrmDump {
 
 impl XfrmEngine {
     fn open_dump(&mut self, listed: Listed) -> Result<XfrmDump, Errno> {
-        let netlink = self.spare.take().map_or_else(Netlink::open, Ok);
-        let reader = netlink.and_then(|netlink| DumpReader::start(netlink, self.writer.bytes()));
+        let netlink = self.dump_socket();
+        let reader = netlink.and_then(|netlink| {
+            DumpReader::start(netlink, self.writer.bytes()).map_err(|(errno, netlink)| {
+                // A session has no other.
+                self.spare = Some(netlink);
+                errno
+            })
+        });
         // Also where the dump could not begin: the next message would be sent together with this one.
         self.writer.clear();
         Ok(XfrmDump { reader: reader?, listed, since: self.removals.begin() })
+    }
+
+    /// A session's; of the engine's own the last that was used, or a new one.
+    fn dump_socket(&mut self) -> Result<Netlink, Errno> {
+        match self.spare.take() {
+            Some(netlink) if self.lent.is_some() || self.elsewhere => {
+                // A dump may have broken off, here, or in the worker before this one.
+                let mut stale = Zeroizing::new(vec![0; RECEIVE_BUFFER]);
+                let drained = netlink.drain(&mut stale);
+                if let Err(errno) = drained {
+                    self.spare = Some(netlink);
+                    return Err(errno);
+                }
+                Ok(netlink)
+            }
+            Some(netlink) => Ok(netlink),
+            None if self.lent.is_some() => Err(Errno::ENOBUFS),
+            None if self.elsewhere => self.requests.netlink.try_clone(),
+            None => Netlink::open(),
+        }
     }
 
     fn open_sa_dump(&mut self, proto: IpsecProtocol, filter: Option<&SadbXFilter>) -> Result<XfrmDump, Errno> {
@@ -152,8 +179,10 @@ impl XfrmEngine {
     /// Keeps the socket of a dump that was read to its end for the next dump.
     pub(super) fn end_dump(&mut self, dump: XfrmDump) {
         self.removals.end();
-        if self.spare.is_none() {
-            self.spare = dump.reader.into_netlink();
+        let (netlink, ended) = dump.reader.into_netlink();
+        // A session, and another namespace, has no other.
+        if self.spare.is_none() && (ended || self.lent.is_some() || self.elsewhere) {
+            self.spare = Some(netlink);
         }
     }
 

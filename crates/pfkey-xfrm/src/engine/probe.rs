@@ -66,7 +66,7 @@ impl XfrmEngine {
         }
         let place = kind.all().iter().position(|algorithm| algorithm.id == id);
         let Some(one) = place.and_then(|n| kind.all().get(n..=n)) else { return false };
-        self.probe(kind, one).is_ok_and(|found| !found.is_empty())
+        self.as_itself(|engine| engine.probe(kind, one)).is_ok_and(|found| !found.is_empty())
     }
 }
 
@@ -81,7 +81,7 @@ impl XfrmEngine {
         for payload in payloads {
             write_attribute_probe(number, payload, self.requests.number(), &mut self.writer);
         }
-        let outcomes = self.requests.change_all(&mut self.writer)?;
+        let outcomes = self.as_itself(|engine| engine.requests.change_all(&mut engine.writer))?;
         let known = outcomes.iter().any(|outcome| Some(outcome) != outcomes.first());
         self.probed.attributes.insert(number, known);
         Ok(known)

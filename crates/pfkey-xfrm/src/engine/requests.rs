@@ -14,6 +14,8 @@ use pfkey_hub::Errno;
 
 /// How often a receive that fails is tried. A socket reports an error once, and keeps what waits.
 const TRIES: usize = 3;
+/// Datagrams that are looked at for an answer: more than wait in a socket, unless somebody who holds it, too, adds to them.
+const MOST_WAITING: usize = 1024;
 
 /// The socket for requests.
 pub struct Requests {
@@ -41,6 +43,13 @@ impl Requests {
         }
     }
 
+    /// Puts another socket in the place of this one, and returns that.
+    pub const fn replace(&mut self, netlink: Netlink) -> Netlink {
+        // Who else has it may have left something there.
+        self.unsettled = true;
+        std::mem::replace(&mut self.netlink, netlink)
+    }
+
     /// A `nlmsg_seq` for a question, which causes no notification.
     pub const fn number(&mut self) -> u32 {
         self.number = self.number.wrapping_add(1);
@@ -53,7 +62,10 @@ impl Requests {
     /// The kernel's; ENOBUFS or ENOMEM when the answer was lost.
     pub fn ask(&mut self, question: &mut Writer) -> Result<(), Errno> {
         let name = self.send(question)?;
-        while self.receive()? {
+        for _ in 0..MOST_WAITING {
+            if !self.receive()? {
+                break;
+            }
             if let Some(outcome) = self.answered_as(name) {
                 return outcome;
             }
@@ -72,7 +84,10 @@ impl Requests {
     /// The kernel's; ENOBUFS or ENOMEM when it could not be received.
     pub fn change(&mut self, change: &mut Writer) -> Result<(), Errno> {
         let name = self.send(change)?;
-        while self.receive()? {
+        for _ in 0..MOST_WAITING {
+            if !self.receive()? {
+                break;
+            }
             let received = self.buffer.get(..self.filled).unwrap_or_default();
             let error = Acknowledgement::read(received).filter(|a| a.of == name);
             self.wipe();
@@ -97,8 +112,9 @@ impl Requests {
         }
         self.send(changes)?;
         let mut received: Vec<Acknowledgement> = Vec::with_capacity(names.len());
-        let mut tries = TRIES;
-        while received.len() < names.len() && tries > 0 {
+        let (mut tries, mut rounds) = (TRIES, MOST_WAITING);
+        while received.len() < names.len() && tries > 0 && rounds > 0 {
+            rounds -= 1;
             match self.netlink.acknowledgements(names.len() - received.len()) {
                 Ok(waiting) if waiting.is_empty() => break,
                 Ok(waiting) => received.extend(waiting.into_iter().flatten().filter(|a| names.contains(&a.of))),
@@ -136,8 +152,11 @@ impl Requests {
         sent.map(|()| name)
     }
 
-    fn settle(&mut self) -> Result<(), Errno> {
-        while self.unsettled {
+    pub(super) fn settle(&mut self) -> Result<(), Errno> {
+        for _ in 0..MOST_WAITING {
+            if !self.unsettled {
+                break;
+            }
             self.unsettled = false;
             self.unsettled = self.receive()?;
             self.wipe();

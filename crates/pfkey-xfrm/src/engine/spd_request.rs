@@ -29,7 +29,7 @@ impl XfrmEngine {
     /// A reqid that no policy and no SA has.
     pub(super) fn unused_reqid(&mut self) -> Option<u32> {
         if !self.reqids.is_known() {
-            let in_use = self.reqids_in_use().ok()?;
+            let in_use = self.as_itself(Self::reqids_in_use).ok()?;
             self.reqids.know(in_use);
         }
         self.reqids.next()

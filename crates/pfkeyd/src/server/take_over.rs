@@ -42,8 +42,12 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
 
     pub(super) fn hear_keeper(&mut self) {
         match self.connections.keeper.hear() {
-            Word::Client(slot, fd) => self.take_over(slot, fd),
-            Word::All => self.complete = true,
+            Word::Client(slot, fd, sockets) => self.take_over(slot, fd, sockets),
+            Word::Engine(number, sockets) => self.hub.engine_left(number, sockets),
+            Word::All => {
+                self.complete = true;
+                self.hub.all_are_back();
+            }
             Word::Statistics => log(&self.statistics()),
             Word::Checkpoint => self.hub.checkpoint(),
             Word::Nothing => {}
@@ -57,7 +61,7 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
     }
 
     /// Serves a client of the keeper's; goes on where another server ended.
-    fn take_over(&mut self, slot: Slot, fd: OwnedFd) {
+    fn take_over(&mut self, slot: Slot, fd: OwnedFd, sockets: Vec<OwnedFd>) {
         let unfinished = self.connections.keeper.unfinished(slot);
         let left = unfinished.and_then(|unfinished| self.look(fd.as_fd(), unfinished));
         if left.is_none() {
@@ -65,11 +69,13 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
             self.connections.keeper.end(slot);
         }
         let noted = self.connections.keeper.noted(slot);
+        let (brought, sockets) = if noted.is_some() { (Vec::new(), sockets) } else { (sockets, Vec::new()) };
         let id = match &noted {
             Some((id, state)) => {
                 // The other may have ended before it noted what it had done.
                 let state = left.as_ref().and_then(|left| left.done).map_or(*state, |done| state.after(&done));
-                self.hub.resume(*id, &state, now())
+                let back = if sockets.is_empty() { None } else { self.hub.come_back(sockets, state.extras) };
+                self.hub.resume(back.unwrap_or(*id), &state, now())
             }
             None => self.hub.open(),
         };
@@ -80,6 +86,10 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
             return self.connections.keeper.release(slot);
         }
         self.connections.insert(id, fd, Some(slot));
+        if !brought.is_empty() {
+            // A hello at which another ended is given up.
+            return if left.is_some() { self.close(id) } else { self.meet(id, brought) };
+        }
         // What is in hand is not done again: nobody knows how far it was done, and it may be what ended the server. What was
         // left of a dump is not known any more.
         let dump = noted.and_then(|(_, state)| state.dump);

@@ -304,7 +304,7 @@ impl Clients {
     /// Serves them with a new server until it ends.
     fn serve(&self, mock: Mock) -> std::thread::Result<()> {
         let copies = self.ours.iter().map(|fd| fd.try_clone().expect("a copy")).enumerate();
-        let mut words: VecDeque<Word> = copies.map(|(slot, fd)| Word::Client(slot as Slot, fd)).collect();
+        let mut words: VecDeque<Word> = copies.map(|(slot, fd)| Word::Client(slot as Slot, fd, Vec::new())).collect();
         words.push_back(Word::All);
         let (source, _) = sockets();
         let keeper = MockKeeper { kept: Rc::clone(&self.kept), words, source };

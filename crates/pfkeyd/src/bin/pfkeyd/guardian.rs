@@ -4,7 +4,7 @@
 //! die. So whoever reads what clients send is another process than whoever holds their sockets. This one reads nothing
 //! of theirs.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
@@ -17,11 +17,13 @@ use nix::sys::socket::{SockFlag, accept4, getsockopt, sockopt};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pfkey_wire::MAX_MESSAGE_LEN;
+use pfkey_wire::hello::SOCKETS;
 use pfkeyd::limits;
 use pfkeyd::log::log;
 
 use super::child::fork_with;
 use super::closing::Closing;
+use super::door::Door;
 use super::link::{Heard, Kind, Link, SHORTAGE};
 use super::memory::Memory;
 use super::notes::{LOG, REFUSED};
@@ -33,11 +35,41 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// When something is tried again that the kernel refused for want of descriptors, memory or processes.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// How long it is not said again that clients are refused.
+const SAID_FOR: Duration = Duration::from_secs(60);
+
 /// Where clients come from.
 pub struct Gate {
     pub listener: OwnedFd,
     /// Clients of this uid and of root are let in; of any, if the socket's mode was chosen so.
     pub owner: Option<u32>,
+    /// It is for all users, and none shall shut out the others: see [`Guardian::has_place`].
+    pub shared: bool,
+}
+
+/// A client that was let in.
+struct Client {
+    fd: OwnedFd,
+    /// What it brought.
+    sockets: Vec<OwnedFd>,
+    uid: u32,
+    /// It has not said hello, and has to.
+    is_stranger: bool,
+}
+
+/// The door that clients of a user come through.
+fn door_of(uid: u32) -> usize {
+    usize::from(uid != 0)
+}
+
+/// Who has something to say.
+#[derive(Default)]
+struct Ready {
+    worker: bool,
+    standby: bool,
+    lifeline: bool,
+    gate: bool,
+    doors: [bool; 2],
 }
 
 /// The guardian's state.
@@ -47,7 +79,13 @@ pub struct Guardian<W: FnMut(Link) -> u8> {
     gate: Option<Gate>,
     /// Its end is ours.
     lifeline: Option<Link>,
-    clients: Vec<Option<OwnedFd>>,
+    clients: Vec<Option<Client>>,
+    /// The sockets of a worker's engines, by their numbers.
+    engines: BTreeMap<u32, Vec<OwnedFd>>,
+    /// Where strangers are, if a client has to say hello: root's and others.
+    doors: [Door; 2],
+    /// Engines that the worker has not heard of.
+    untold_engines: VecDeque<u32>,
     /// Slots in the order of their coming.
     order: Vec<u32>,
     /// Clients that the worker has not heard of.
@@ -64,8 +102,8 @@ pub struct Guardian<W: FnMut(Link) -> u8> {
     memory: Rc<Memory>,
     /// Clients that fit.
     room: usize,
-    /// The last client was refused.
-    full: bool,
+    /// When it was said that a client was refused.
+    said_full: Option<Instant>,
     /// The last client could not be let in: descriptors or memory ran out.
     short: bool,
     /// Connections of clients that are gone.
@@ -82,6 +120,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         gate: Option<Gate>,
         lifeline: Option<Link>,
         first: Option<OwnedFd>,
+        room: usize,
     ) -> io::Result<Self> {
         // A standby is a worker's child, a worker perhaps a standby's, and each may outlive the other.
         nix::sys::prctl::set_child_subreaper(true)?;
@@ -91,6 +130,9 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             gate,
             lifeline,
             clients: Vec::new(),
+            engines: BTreeMap::new(),
+            doors: <[Door; 2]>::default(),
+            untold_engines: VecDeque::new(),
             order: Vec::new(),
             untold: VecDeque::new(),
             complete: false,
@@ -100,14 +142,14 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             served: false,
             deaths: 0,
             memory,
-            room: limits::clients(),
-            full: false,
+            room,
+            said_full: None,
             short: false,
             closing: Closing::default(),
             closed_until: None,
         };
         if let Some(client) = first {
-            guardian.admit(client);
+            guardian.admit(client, 0);
         }
         // Before the worker says that it serves: whoever kills this process then leaves it with its client.
         guardian.tell_untold();
@@ -117,23 +159,27 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
     /// Guards until the last client has gone and nobody can come, or the lifeline ends. False: no worker ever served.
     pub fn run(&mut self) -> io::Result<bool> {
         while self.gate.is_some() || !self.order.is_empty() {
-            let (link, standby, lifeline, gate) = self.wait()?;
-            if lifeline && !self.hear_lifeline() {
+            let ready = self.wait()?;
+            if ready.lifeline && !self.hear_lifeline() {
                 break;
             }
-            if standby {
+            if ready.standby {
                 self.hear_standby();
             }
-            if link && !self.hear_worker() {
+            if ready.worker && !self.hear_worker() {
                 self.end_worker();
                 if !self.served {
                     return Ok(false);
                 }
                 self.replace_worker();
             }
-            if gate {
+            for door in (0..2).filter(|door| ready.doors[*door]) {
+                self.hear_door(door);
+            }
+            if ready.gate {
                 self.open_gate();
             }
+            self.tell_doors();
             self.tell_untold();
             self.close_connections();
         }
@@ -148,20 +194,24 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         Ok(true)
     }
 
-    /// Which of worker, standby, lifeline and listener have something to say.
-    fn wait(&mut self) -> io::Result<(bool, bool, bool, bool)> {
+    fn wait(&mut self) -> io::Result<Ready> {
         let mut fds = vec![PollFd::new(
             self.worker.as_fd(),
-            if self.complete && self.untold.is_empty() {
+            if self.complete && self.untold.is_empty() && self.untold_engines.is_empty() {
                 PollFlags::POLLIN
             } else {
                 PollFlags::POLLIN | PollFlags::POLLOUT
             },
         )];
-        let mut watch = |fd| {
-            fds.push(PollFd::new(fd, PollFlags::POLLIN));
+        let mut watch_for = |fd, flags| {
+            fds.push(PollFd::new(fd, flags));
             fds.len() - 1
         };
+        let doors = self.doors.each_ref().map(|door| {
+            let room = if door.untold.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
+            door.link().map(|link| watch_for(link.as_fd(), PollFlags::POLLIN | room))
+        });
+        let mut watch = |fd| watch_for(fd, PollFlags::POLLIN);
         let standby = self.standby.as_ref().map(|(link, _)| watch(link.as_fd()));
         let lifeline = self.lifeline.as_ref().map(|link| watch(link.as_fd()));
         let left = self.closed_until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -176,11 +226,18 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 // Without memory nothing can be waited for now, and clients are still held.
                 log(&format!("pfkeyd: poll: {errno}"));
                 std::thread::sleep(SHORTAGE);
-                return Ok((false, false, false, false));
+                return Ok(Ready::default());
             }
         }
-        let says = |index: Option<usize>| index.and_then(|index| fds.get(index)).is_some_and(says);
-        Ok((fds.first().is_some_and(hears), says(standby), says(lifeline), says(gate)))
+        let at = |index: Option<usize>| index.and_then(|index| fds.get(index));
+        let says = |index| at(index).is_some_and(says);
+        Ok(Ready {
+            worker: fds.first().is_some_and(hears),
+            standby: says(standby),
+            lifeline: says(lifeline),
+            gate: says(gate),
+            doors: doors.map(|door| at(door).is_some_and(hears)),
+        })
     }
 
     /// Takes the worker's words; false if it is dead.
@@ -194,9 +251,23 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 Ok(Some(Heard { kind: Kind::Released, value, .. })) => self.release(value),
                 // It had no descriptor to take it with.
                 Ok(Some(Heard { kind: Kind::Client, value, .. })) => self.untold.push_back(value),
-                Ok(Some(Heard { kind: Kind::Standby, value, fd: Some(fd) })) => {
-                    // The one before ends with its link.
-                    self.standby = Some((fd.into(), Pid::from_raw(value as i32)));
+                Ok(Some(Heard { kind: Kind::Standby, value, fds })) => {
+                    if let Some(fd) = fds.into_iter().next() {
+                        // The one before ends with its link.
+                        self.standby = Some((fd.into(), Pid::from_raw(value as i32)));
+                    }
+                }
+                Ok(Some(Heard { kind: Kind::Sockets, value, .. })) => {
+                    if let Some(client) = self.clients.get_mut(value as usize).and_then(Option::as_mut) {
+                        client.sockets.truncate(2);
+                    }
+                }
+                Ok(Some(Heard { kind: Kind::Engine, value, fds })) => {
+                    if fds.is_empty() {
+                        self.engines.remove(&value);
+                    } else {
+                        self.engines.insert(value, fds);
+                    }
                 }
                 Ok(Some(_)) => {}
                 Err(Errno::EAGAIN) => return true,
@@ -206,18 +277,76 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         }
     }
 
+    /// Takes a door's words: clients that said hello, and such that are to go.
+    fn hear_door(&mut self, door: usize) {
+        loop {
+            let heard = self.doors[door].link().map_or(Ok(None), |link| link.hear(false));
+            match heard {
+                Ok(Some(Heard { kind: Kind::Sockets, value, fds })) if fds.len() == SOCKETS => {
+                    let client = self.clients.get_mut(value as usize).and_then(Option::as_mut);
+                    if let Some(client) = client.filter(|client| client.is_stranger) {
+                        (client.sockets, client.is_stranger) = (fds, false);
+                        self.untold.push_back(value);
+                    }
+                }
+                Ok(Some(Heard { kind: Kind::Sockets | Kind::Released, value, .. })) => self.release(value),
+                Ok(Some(_)) => {}
+                Err(Errno::EAGAIN) => return,
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.doors[door].ends();
+        let strangers = |slot: &u32| {
+            let client = self.clients.get(*slot as usize).and_then(Option::as_ref);
+            client.is_some_and(|client| client.is_stranger && door_of(client.uid) == door)
+        };
+        self.doors[door].untold = self.order.iter().copied().filter(strangers).collect();
+    }
+
+    /// Sends strangers to their doors, as far as there is room.
+    fn tell_doors(&mut self) {
+        for door in 0..2 {
+            while let Some(slot) = self.doors[door].untold.front().copied() {
+                if self.doors[door].is_stuck() {
+                    self.refuse(slot);
+                    continue;
+                }
+                let client = self.clients.get(slot as usize).and_then(Option::as_ref);
+                let told = client.map(|client| {
+                    let link = self.doors[door].open()?;
+                    link.say(Kind::Client, slot, &[client.fd.as_fd()], false).map_err(io::Error::from)
+                });
+                if let Some(Err(error)) = told {
+                    if self.doors[door].link().is_none() {
+                        self.log_shortage(&error);
+                    }
+                    break;
+                }
+                self.doors[door].untold.pop_front();
+            }
+        }
+    }
+
+    /// Tells a client that there is no room for it.
+    fn refuse(&mut self, slot: u32) {
+        if let Some(client) = self.clients.get(slot as usize).and_then(Option::as_ref) {
+            limits::refuse(client.fd.as_fd());
+        }
+        self.release(slot);
+    }
+
     /// A standby says nothing; when it has died the worker makes another.
     fn hear_standby(&mut self) {
         self.standby = None;
         self.reap();
-        let _ = self.worker.say(Kind::Standby, 0, None, false);
+        let _ = self.worker.say(Kind::Standby, 0, &[], false);
     }
 
     /// False at its end.
     fn hear_lifeline(&mut self) -> bool {
         match self.lifeline.as_ref().map(|link| link.hear(false)) {
             Some(Ok(Some(Heard { kind: Kind::Statistics, .. }))) => {
-                let _ = self.worker.say(Kind::Statistics, 0, None, false);
+                let _ = self.worker.say(Kind::Statistics, 0, &[], false);
                 true
             }
             Some(Ok(Some(_)) | Err(Errno::EAGAIN)) => true,
@@ -235,50 +364,73 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 #[allow(unsafe_code)]
                 let client = unsafe { OwnedFd::from_raw_fd(raw) };
                 let peer = || getsockopt(&client, sockopt::PeerCredentials).map(|peer| peer.uid());
-                if owner.is_none_or(|owner| peer().or_else(|_| peer()).is_ok_and(|uid| uid == 0 || uid == owner)) {
-                    self.admit(client);
+                let uid = peer().or_else(|_| peer()).unwrap_or(u32::MAX);
+                if owner.is_none_or(|owner| uid == 0 || uid == owner) {
+                    self.admit(client, uid);
                 } else {
                     self.closing.close(client);
                 }
             }
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => {}
             Err(errno) => {
-                // Out of descriptors or memory. The listener would stay readable: look away for a while.
-                if !std::mem::replace(&mut self.short, true) {
-                    log(&format!("pfkeyd: accept: {errno}"));
-                }
-                self.closed_until = Some(Instant::now() + RETRY);
+                // The listener would stay readable: look away for a while.
+                self.log_shortage(&errno);
             }
         }
     }
 
-    fn admit(&mut self, client: OwnedFd) {
+    /// Out of descriptors or memory: nobody is let in for a while.
+    fn log_shortage(&mut self, error: &dyn std::fmt::Display) {
+        if !std::mem::replace(&mut self.short, true) {
+            log(&format!("pfkeyd: no client can be let in: {error}"));
+        }
+        self.closed_until = Some(Instant::now() + RETRY);
+    }
+
+    /// Whether a client of this user may come. Where all users may connect, an eighth of the places is for each, and half for all
+    /// but root.
+    fn has_place(&self, uid: u32) -> bool {
+        if uid == 0 || !self.gate.as_ref().is_some_and(|gate| gate.shared) {
+            return true;
+        }
+        let others = || self.clients.iter().flatten().filter(|client| client.uid != 0);
+        others().count() < self.room / 2 && others().filter(|client| client.uid == uid).count() < self.room / 8
+    }
+
+    fn admit(&mut self, fd: OwnedFd, uid: u32) {
+        let says_hello = self.gate.as_ref().is_some_and(|gate| gate.shared);
         let free = self.clients.iter().position(Option::is_none).unwrap_or(self.clients.len());
-        if free >= self.room {
-            if !std::mem::replace(&mut self.full, true) {
-                log(&format!("pfkeyd: there are {} clients; others are refused", self.order.len()));
+        let is_full = free >= self.room;
+        if is_full || !self.has_place(uid) {
+            // Clients who come and go, of one user who has no more places, must not fill the log.
+            if self.said_full.is_none_or(|at| at.elapsed() > SAID_FOR) {
+                let whose = if is_full { String::new() } else { format!(" of user {uid}") };
+                log(&format!("pfkeyd: there are {} clients; others{whose} are refused", self.order.len()));
+                self.said_full = Some(Instant::now());
             }
             self.memory.set_word(REFUSED, self.memory.word(REFUSED) + 1);
-            limits::refuse(client.as_fd());
-            return self.closing.close(client);
+            limits::refuse(fd.as_fd());
+            return self.closing.close(fd);
         }
-        (self.full, self.short) = (false, false);
+        self.short = false;
         if free == self.clients.len() {
             self.clients.push(None);
         }
         if let Some(place) = self.clients.get_mut(free) {
-            *place = Some(client);
+            *place = Some(Client { fd, sockets: Vec::new(), uid, is_stranger: says_hello });
         }
         self.order.push(free as u32);
-        self.untold.push_back(free as u32);
+        let untold = if says_hello { &mut self.doors[door_of(uid)].untold } else { &mut self.untold };
+        untold.push_back(free as u32);
     }
 
     fn release(&mut self, slot: u32) {
         if let Some(client) = self.clients.get_mut(slot as usize).and_then(Option::take) {
-            self.closing.close(client);
+            self.closing.close(client.fd);
         }
         self.order.retain(|other| *other != slot);
-        self.untold.retain(|other| *other != slot);
+        let untold = self.doors.iter_mut().map(|door| &mut door.untold);
+        untold.chain([&mut self.untold]).for_each(|untold| untold.retain(|other| *other != slot));
     }
 
     fn close_connections(&mut self) {
@@ -290,17 +442,25 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
 
     /// Tells the worker of clients, as far as there is room.
     fn tell_untold(&mut self) {
+        while let Some(number) = self.untold_engines.front().copied() {
+            let fds: Vec<_> = self.engines.get(&number).into_iter().flatten().map(AsFd::as_fd).collect();
+            if !fds.is_empty() && self.worker.say(Kind::Engine, number, &fds, false).is_err() {
+                return;
+            }
+            self.untold_engines.pop_front();
+        }
         while let Some(slot) = self.untold.front().copied() {
             let client = self.clients.get(slot as usize).and_then(Option::as_ref);
             if let Some(client) = client {
                 // A dead worker is replaced in the next round, and told then.
-                if self.worker.say(Kind::Client, slot, Some(client.as_fd()), false).is_err() {
+                let fds: Vec<_> = std::iter::once(&client.fd).chain(&client.sockets).map(AsFd::as_fd).collect();
+                if self.worker.say(Kind::Client, slot, &fds, false).is_err() {
                     return;
                 }
             }
             self.untold.pop_front();
         }
-        self.complete = self.complete || self.worker.say(Kind::All, 0, None, false).is_ok();
+        self.complete = self.complete || self.worker.say(Kind::All, 0, &[], false).is_ok();
     }
 
     /// The worker is dead: the standby, or a new process, goes on with its clients.
@@ -322,7 +482,11 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 }
             },
         };
-        self.untold = self.order.iter().copied().collect();
+        let is_stranger = |slot: u32| {
+            self.clients.get(slot as usize).and_then(Option::as_ref).is_some_and(|client| client.is_stranger)
+        };
+        self.untold = self.order.iter().copied().filter(|slot| !is_stranger(*slot)).collect();
+        self.untold_engines = self.engines.keys().copied().collect();
         self.complete = false;
     }
 
@@ -330,7 +494,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
     fn worker_of_standby(&mut self) -> Option<Link> {
         let (standby, _) = self.standby.as_ref()?;
         let (ours, theirs) = Link::pair().ok()?;
-        if standby.say(Kind::Activate, 0, Some(theirs.as_fd()), false).is_err() {
+        if standby.say(Kind::Activate, 0, &[theirs.as_fd()], false).is_err() {
             self.standby = None;
             return None;
         }
@@ -362,6 +526,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
     fn note_end(&mut self, status: WaitStatus) {
         if let Some(pid) = status.pid() {
             self.closing.has_ended(pid);
+            self.doors.iter_mut().for_each(|door| door.has_ended(pid));
         }
         if status.pid().is_none_or(|pid| self.pid != Some(pid)) {
             return;

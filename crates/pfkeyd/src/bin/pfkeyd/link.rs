@@ -7,17 +7,22 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, recvmsg, sendmsg,
+    shutdown, socketpair,
 };
 
 /// How long a process waits when the kernel has no memory for what it asks.
 pub const SHORTAGE: Duration = Duration::from_millis(10);
 
+/// Descriptors that come with a message at most.
+const MOST: usize = 1 + pfkey_wire::hello::SOCKETS;
+
 /// A message's meaning, and whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Kind {
-    /// To the worker: a client's slot and descriptor. Back to the guardian: it came without its descriptor.
+    /// To the worker and the door: a client's slot, descriptor, and sockets that it brought. Back to the guardian: it came
+    /// without them.
     Client = 1,
     /// To the worker: statistics, please.
     Statistics = 2,
@@ -35,6 +40,10 @@ pub enum Kind {
     Listener = 8,
     /// To a supervisor: a descriptor that was opened for a program, or the errno, or 0 if the kernel is to open it.
     Opened = 9,
+    /// To the guardian: the sockets that a client brought. From a worker, without any: it needs no more than the first two.
+    Sockets = 10,
+    /// The sockets of an engine, by its number. To the guardian without any: it is gone.
+    Engine = 11,
 }
 
 /// One message.
@@ -42,7 +51,7 @@ pub enum Kind {
 pub struct Heard {
     pub kind: Kind,
     pub value: u32,
-    pub fd: Option<OwnedFd>,
+    pub fds: Vec<OwnedFd>,
 }
 
 /// One end of the connection.
@@ -74,17 +83,22 @@ impl Link {
         Ok((Self(a), Self(b)))
     }
 
+    /// The other side hears the end, now.
+    pub fn end(&self) {
+        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Both);
+    }
+
     /// Sends a message; waits for room, and for memory, if `wait`: as long as there is another side.
     ///
     /// # Errors
     /// Those of `sendmsg`; EAGAIN without room.
-    pub fn say(&self, kind: Kind, value: u32, fd: Option<BorrowedFd<'_>>, wait: bool) -> nix::Result<()> {
+    pub fn say(&self, kind: Kind, value: u32, fds: &[BorrowedFd<'_>], wait: bool) -> nix::Result<()> {
         let mut bytes = [0; 8];
         bytes[..4].copy_from_slice(&(kind as u32).to_ne_bytes());
         bytes[4..].copy_from_slice(&value.to_ne_bytes());
-        let raw: [RawFd; 1] = [fd.map_or(-1, |fd| fd.as_raw_fd())];
+        let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
-        let rights = if fd.is_some() { &rights[..] } else { &[] };
+        let rights = if raw.is_empty() { &[] } else { &rights[..] };
         let flags = if wait { MsgFlags::MSG_NOSIGNAL } else { MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT };
         loop {
             match sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], rights, flags, None) {
@@ -102,9 +116,9 @@ impl Link {
     #[allow(unsafe_code)]
     pub fn hear(&self, wait: bool) -> nix::Result<Option<Heard>> {
         let mut bytes = [0; 8];
-        let mut space = nix::cmsg_space!(RawFd);
+        let mut space = nix::cmsg_space!([RawFd; MOST]);
         let flags = MsgFlags::MSG_CMSG_CLOEXEC | if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
-        let (len, fd) = loop {
+        let (len, fds) = loop {
             let mut parts = [IoSliceMut::new(&mut bytes)];
             match recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags) {
                 // The other side ended without having read everything. Told once, before what it had sent.
@@ -118,13 +132,18 @@ impl Link {
                 }
                 Err(errno) => return Err(errno),
                 Ok(message) => {
-                    // Cut off (MSG_CTRUNC) where there was no number for the descriptor.
-                    let fd = message.cmsgs().ok().into_iter().flatten().find_map(|control| match control {
-                        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+                    let raw = message.cmsgs().ok().into_iter().flatten().find_map(|control| match control {
+                        ControlMessageOwned::ScmRights(fds) => Some(fds),
                         _ => None,
                     });
-                    // SAFETY: the kernel has just made it for this process.
-                    break (message.bytes, fd.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }));
+                    // SAFETY: the kernel has just made them for this process.
+                    let own = |raw| unsafe { OwnedFd::from_raw_fd(raw) };
+                    let mut fds: Vec<OwnedFd> = raw.into_iter().flatten().map(own).collect();
+                    // There were no numbers for all of them.
+                    if message.flags.contains(MsgFlags::MSG_CTRUNC) {
+                        fds.clear();
+                    }
+                    break (message.bytes, fds);
                 }
             }
         };
@@ -139,10 +158,12 @@ impl Link {
             Kind::All,
             Kind::Listener,
             Kind::Opened,
+            Kind::Sockets,
+            Kind::Engine,
         ];
         match (len, kinds.into_iter().find(|kind| *kind as u32 == number(0))) {
             (0, _) => Ok(None),
-            (8, Some(kind)) => Ok(Some(Heard { kind, value: number(4), fd })),
+            (8, Some(kind)) => Ok(Some(Heard { kind, value: number(4), fds })),
             _ => Err(Errno::EPROTO),
         }
     }
@@ -155,10 +176,10 @@ mod tests {
     #[test]
     fn what_was_said_before_the_end_is_heard() {
         let (guardian, worker) = Link::pair().unwrap();
-        guardian.say(Kind::Client, 3, Some(guardian.as_fd()), false).unwrap();
-        worker.say(Kind::Serving, 1, None, false).unwrap();
+        guardian.say(Kind::Client, 3, &[guardian.as_fd()], false).unwrap();
+        worker.say(Kind::Serving, 1, &[], false).unwrap();
         drop(guardian);
-        assert!(matches!(worker.hear(false), Ok(Some(Heard { kind: Kind::Client, value: 3, fd: Some(_) }))));
+        assert!(matches!(worker.hear(false), Ok(Some(Heard { kind: Kind::Client, value: 3, fds })) if fds.len() == 1));
         // Waits: a process that another test forked may have a copy for a moment.
         assert!(matches!(worker.hear(true), Ok(None)));
     }

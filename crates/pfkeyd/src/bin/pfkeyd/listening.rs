@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -31,9 +31,27 @@ impl Listening {
         }
         let file = identity(path)?;
         let listening = Self { path: path.to_owned(), file };
-        listen(&fd, Backlog::new(128)?)?;
+        listen(&fd, Backlog::new(1024)?)?;
         Ok((listening, fd))
     }
+}
+
+/// Makes the directory of the machine's socket, if it is missing, and looks at it: who can write to it could put another socket
+/// into the place of this one.
+pub fn prepare_directory(path: &Path) -> io::Result<()> {
+    let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) else { return Ok(()) };
+    match std::fs::DirBuilder::new().mode(0o755).create(directory) {
+        Ok(()) => std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    let found = std::fs::metadata(directory)?;
+    let ours = found.uid() == 0 || found.uid() == nix::unistd::geteuid().as_raw();
+    if ours && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let why = format!("{}: owned or writable by others than root and this user", directory.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
 /// The file's mode is right from its first moment.

@@ -1,9 +1,10 @@
 //! pfkeyd: serves PF_KEY sockets from userspace.
 //!
-//! Up to four processes, each with as little as it needs:
+//! Up to six processes, each with as little as it needs:
 //! - the runner, of a daemon that listens or is around a command: signals, and the socket's file;
 //! - the guardian: the clients' descriptors;
 //! - the worker: reads what clients send, and is started anew when it dies;
+//! - two doors, of the machine's pfkeyd: where clients say hello;
 //! - a standby, of an embedded engine whose record was full once: its state.
 //!
 //! and for a moment one that closes what a client left.
@@ -14,6 +15,7 @@ mod bpf;
 mod child;
 mod closing;
 mod confine;
+mod door;
 mod guardian;
 mod link;
 mod listening;
@@ -22,6 +24,7 @@ mod notes;
 mod options;
 mod record;
 mod runner;
+mod systemd;
 mod worker;
 
 use std::cell::RefCell;
@@ -32,6 +35,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 use std::rc::Rc;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
 use pfkey_engine::{Dialect, Engine, LINUX, RFC2367};
@@ -41,6 +45,7 @@ use pfkey_socket::inherited;
 use pfkey_wire::Extras;
 use pfkey_xfrm::{Events, XfrmEngine};
 use pfkeyd::log::log;
+use pfkeyd::machine::{KeepEngine, Machine};
 use pfkeyd::{Sources, limits};
 
 use guardian::{Gate, Guardian};
@@ -49,6 +54,7 @@ use memory::Memory;
 use notes::{Notes, WORDS};
 use options::{Asked, Clients, EngineKind, Options, Profile};
 use record::Recorded;
+use systemd::Notify;
 
 fn main() -> ExitCode {
     let options = match options::parse(std::env::args_os().skip(1)) {
@@ -93,7 +99,7 @@ fn print(text: &str) -> ExitCode {
 fn failed(options: &Options, error: &io::Error, status: Option<OwnedFd>) -> ExitCode {
     if !report(status, error.raw_os_error().unwrap_or(libc::EIO)) {
         match &options.clients {
-            Clients::Listen(path) => log(&format!("pfkeyd: {}: {error}", path.display())),
+            Clients::Listen(path) | Clients::Service(path) => log(&format!("pfkeyd: {}: {error}", path.display())),
             _ => log(&format!("pfkeyd: {error}")),
         }
     }
@@ -155,9 +161,21 @@ fn serve(options: &Options, status: &Status) -> io::Result<ExitCode> {
             let guard = |gate, lifeline| code(guard(options, status, Some((gate, lifeline)), None));
             runner::listen(path, options.mode, guard)
         }
+        Clients::Service(path) => {
+            raise_limit();
+            let guard = |gate, lifeline| code(guard(options, status, Some((gate, lifeline)), None));
+            runner::service(path, guard)
+        }
         Clients::Command(command) => {
             runner::command(command, |gate, lifeline| code(guard(options, status, Some((gate, lifeline)), None)))
         }
+    }
+}
+
+/// As many descriptors as may be had: each session brings some.
+fn raise_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 
@@ -167,6 +185,9 @@ fn guard(options: &Options, status: &Status, gate: Option<(Gate, Link)>, client:
     child::ignore_signals();
     let (gate, lifeline) = gate.unzip();
     let start = Start { options, status, gate, lifeline, client };
+    if matches!(options.clients, Clients::Service(_)) {
+        return start.with_namespaces();
+    }
     match (options.engine, options.profile) {
         (EngineKind::Xfrm, _) => start.with_kernel(),
         (EngineKind::Embedded, Profile::Klips) => {
@@ -224,6 +245,36 @@ impl Start<'_> {
         })
     }
 
+    /// As `with_kernel`, in every network namespace of whose programs a session comes. The guardian has the sockets of each.
+    fn with_namespaces(self) -> io::Result<bool> {
+        let memory = Rc::new(Memory::new(WORDS, 0)?);
+        let (notify, status) = (Notify::from_environment(), Rc::clone(self.status));
+        // What every session needs.
+        if let Err(errno) = Events::open() {
+            no_engine(&status, errno.to_raw());
+            return Ok(false);
+        }
+        self.run(Rc::clone(&memory), move |link| {
+            close_others(&link, &status, None);
+            let link = Rc::new(link);
+            let keep: KeepEngine = {
+                let notes = Notes { link: Rc::clone(&link), memory: Rc::clone(&memory) };
+                Box::new(move |number, sockets| notes.keep_engine(number, sockets))
+            };
+            let machine = match Machine::new(keep) {
+                Ok(machine) => machine,
+                Err(errno) => return no_engine(&status, errno.to_raw()),
+            };
+            let notes = Notes { link, memory: Rc::clone(&memory) };
+            worker::serve(machine, notes, |errno| {
+                if let Some(notify) = notify.as_ref().filter(|_| errno == 0) {
+                    notify.say("READY=1");
+                }
+                report(status.borrow_mut().take(), errno)
+            })
+        })
+    }
+
     /// The SAs and policies are the worker's own, and recorded.
     fn with_memory(self, service: impl Service + Sources) -> io::Result<bool> {
         let memory = Rc::new(Memory::new(WORDS, record::BYTES)?);
@@ -240,12 +291,13 @@ impl Start<'_> {
 
     fn run(self, memory: Rc<Memory>, work: impl FnMut(Link) -> u8) -> io::Result<bool> {
         // Known before it may not be asked any more.
-        limits::clients();
+        let room =
+            if matches!(self.options.clients, Clients::Service(_)) { limits::sessions() } else { limits::clients() };
         let confined = confine::confine(self.options.filter)?;
         if self.options.filter && !confined.filtered {
             log(&format!("pfkeyd: {confined}"));
         }
-        let guardian = Guardian::start(work, memory, self.gate, self.lifeline, self.client)?;
+        let guardian = Guardian::start(work, memory, self.gate, self.lifeline, self.client, room)?;
         // This process ends after it, and its end closes what clients left without waiting.
         let mut guardian = ManuallyDrop::new(guardian);
         // The first worker has it.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 use pfkey_hub::{SessionId, SessionState};
-use pfkey_wire::Header;
+use pfkey_wire::{Extras, Header};
 use pfkeyd::keeper::{Keeper, Slot, Unfinished, Word};
 use pfkeyd::limits;
 use pfkeyd::log::log;
@@ -25,7 +25,8 @@ pub const SUSPECT: usize = 2;
 /// Clients that the guardian did not let in.
 pub const REFUSED: usize = 3;
 const FIRST_SLOT: usize = 4;
-/// Words of a slot: the session plus one; its registrations, promiscuity, whether it is shown X_XFRM extensions, and pid; the header of its dump, in two.
+/// Words of a slot: the session plus one; its registrations, promiscuity, whether it is shown X_XFRM extensions, extras,
+/// and pid; the header of its dump, in two.
 const SLOT: usize = 7;
 /// And of its request in hand: the bytes of a batch that are done, plus one (0 = there is no request in hand); when it was
 /// sent; the errno of its answer, plus one (0 = it has none).
@@ -60,7 +61,16 @@ impl Notes {
 
     /// Tells the guardian, if there is one: without it nobody needs to know.
     fn tell(&self, kind: Kind, slot: Slot) {
-        match self.link.say(kind, slot, None, true) {
+        self.tell_with(kind, slot, &[]);
+    }
+
+    /// The guardian has an engine's sockets; without any it has them no more.
+    pub fn keep_engine(&self, number: u32, sockets: &[BorrowedFd<'_>]) {
+        self.tell_with(Kind::Engine, number, sockets);
+    }
+
+    fn tell_with(&self, kind: Kind, number: u32, fds: &[BorrowedFd<'_>]) {
+        match self.link.say(kind, number, fds, true) {
             Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => {}
             Err(errno) => give_up("tell", errno),
         }
@@ -74,13 +84,17 @@ impl Keeper for Notes {
 
     fn hear(&mut self) -> Word {
         match self.link.hear(false) {
-            Ok(Some(Heard { kind: Kind::Client, value, fd: Some(fd) })) => Word::Client(value, fd),
-            Ok(Some(Heard { kind: Kind::Client, value, fd: None })) => {
+            Ok(Some(Heard { kind: Kind::Client, value, fds })) => {
+                let mut fds = fds.into_iter();
+                if let Some(fd) = fds.next() {
+                    return Word::Client(value, fd, fds.collect());
+                }
                 // There was no number for it. The guardian still has it.
                 std::thread::sleep(SHORTAGE);
                 self.tell(Kind::Client, value);
                 Word::Nothing
             }
+            Ok(Some(Heard { kind: Kind::Engine, value, fds })) => Word::Engine(value, fds),
             Ok(Some(Heard { kind: Kind::All, .. })) => Word::All,
             Ok(Some(Heard { kind: Kind::Statistics, .. })) => Word::Statistics,
             Ok(Some(Heard { kind: Kind::Standby, .. })) => Word::Checkpoint,
@@ -97,7 +111,11 @@ impl Keeper for Notes {
         let dump = [self.memory.word(at + 2), self.memory.word(at + 3)];
         let dump = Header::read(dump.as_bytes()).filter(|_| dump != [0, 0]);
         let (registered, promiscuous, xfrm) = (state as u16, state >> 16 & 1 != 0, state >> 17 & 1 != 0);
-        Some((SessionId(session), SessionState { registered, promiscuous, xfrm, pid: (state >> 32) as u32, dump }))
+        let extras = Extras::from_bits((state >> 18) as u8);
+        Some((
+            SessionId(session),
+            SessionState { registered, promiscuous, xfrm, extras, pid: (state >> 32) as u32, dump },
+        ))
     }
 
     fn note(&mut self, slot: Slot, id: SessionId, state: &SessionState) {
@@ -107,7 +125,8 @@ impl Keeper for Notes {
         if let Some(dump) = &dump {
             words.as_mut_bytes().copy_from_slice(dump.as_bytes());
         }
-        let bits = u64::from(state.promiscuous) << 16 | u64::from(state.xfrm) << 17;
+        let bits =
+            u64::from(state.promiscuous) << 16 | u64::from(state.xfrm) << 17 | u64::from(state.extras.bits()) << 18;
         let flags = u64::from(state.registered) | bits | u64::from(state.pid) << 32;
         for (offset, word) in [flags, words[0], words[1], u64::from(id.0) + 1].into_iter().enumerate() {
             // The session last: with it the others count.
@@ -116,6 +135,10 @@ impl Keeper for Notes {
                 self.memory.set_word(index, word);
             }
         }
+    }
+
+    fn has_met(&mut self, slot: Slot) {
+        self.tell(Kind::Sockets, slot);
     }
 
     fn release(&mut self, slot: Slot) {
@@ -171,7 +194,7 @@ mod tests {
     #[test]
     fn a_client_that_there_was_no_descriptor_for_is_asked_for_again() {
         let (guardian, worker) = Link::pair().unwrap();
-        guardian.say(Kind::Client, 7, Some(guardian.as_fd()), false).unwrap();
+        guardian.say(Kind::Client, 7, &[guardian.as_fd()], false).unwrap();
         let pid = fork_with(|| {
             close_all_but(&[worker.as_fd()]);
             let Ok(memory) = Memory::new(WORDS, 0) else { return 1 };
@@ -182,6 +205,6 @@ mod tests {
             u8::from(!matches!(notes.hear(), Word::Nothing))
         });
         assert!(matches!(waitpid(pid.unwrap(), None), Ok(WaitStatus::Exited(_, 0))));
-        assert!(matches!(guardian.hear(false), Ok(Some(Heard { kind: Kind::Client, value: 7, fd: None }))));
+        assert!(matches!(guardian.hear(false), Ok(Some(Heard { kind: Kind::Client, value: 7, .. }))));
     }
 }

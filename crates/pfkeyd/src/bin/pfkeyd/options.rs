@@ -10,11 +10,13 @@ usage: pfkeyd [options] --listen PATH
        pfkeyd [options] -- COMMAND [ARGUMENT...]
        pfkeyd --any -- COMMAND [ARGUMENT...]
        pfkeyd --seccomp-agent PATH
+       pfkeyd --service [PATH]
 
 Serves PF_KEY sockets from userspace. The first form listens on a socket; programs reach it with
 PFKEY_BACKEND=unix:PATH. The second form runs COMMAND with such a daemon around it and ends it afterwards. The third
 becomes COMMAND, whose PF_KEY system calls are answered by a process beside it: see pfkey-run(1). The fourth does that
-for containers whose seccomp profile has PATH as its listenerPath.
+for containers whose seccomp profile has PATH as its listenerPath. The fifth is the machine's: every program opens its
+sockets there where the kernel has no AF_KEY.
 
   --engine ENGINE    embedded (default): a key engine in this process; it protects no packet
                      xfrm: the kernel's SAs and policies, over XFRM netlink
@@ -24,6 +26,8 @@ for containers whose seccomp profile has PATH as its listenerPath.
                      (SHA2-256 with 128 bits, RFC 4868), or both with a comma between
   --mode OCTAL       with --listen: the mode of the socket's file. Without it the mode is 0600, and only root and the
                      user who started pfkeyd are served; with it whoever may connect is
+  --service [PATH]   serve the kernel's SAs and policies to every program that may open an AF_KEY socket, in its own
+                     network namespace; on the socket that systemd passes, or on PATH (/run/pfkeyd/pfkeyd.sock)
   --unconfined       without the filter of system calls, as a debugger or a sanitizer needs it
   --fd N             serve the connected socket N, and end when it is closed
   --status N         write 0, or the errno of a failed start, to the pipe or socket N as a native 32-bit number
@@ -56,6 +60,7 @@ pub enum Clients {
     Fd(i32),
     Listen(PathBuf),
     Command(Vec<OsString>),
+    Service(PathBuf),
 }
 
 pub struct Options {
@@ -83,9 +88,11 @@ pub enum Asked {
 ///
 /// # Errors
 /// A line that names what is wrong.
-pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Asked, String> {
+pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Asked, String> {
+    let mut arguments = arguments.peekable();
     let mut clients = Vec::new();
     let (mut engine, mut profile, mut extras) = (EngineKind::Embedded, Profile::Linux, Extras::default());
+    let (mut engine_named, mut profile_named) = (false, false);
     let (mut mode, mut filter, mut status) = (None, true, None);
     while let Some(argument) = arguments.next() {
         let name = argument.to_string_lossy().into_owned();
@@ -93,8 +100,8 @@ pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Asked, Str
         match name.as_str() {
             "-h" | "--help" => return Ok(Asked::Help),
             "-V" | "--version" => return Ok(Asked::Version),
-            "--engine" => engine = parse_engine(&value()?)?,
-            "--profile" => profile = parse_profile(&value()?)?,
+            "--engine" => (engine, engine_named) = (parse_engine(&value()?)?, true),
+            "--profile" => (profile, profile_named) = (parse_profile(&value()?)?, true),
             "--algorithms" => {
                 extras = value()?.to_string_lossy().parse().map_err(|error| format!("--algorithms: {error}"))?;
             }
@@ -109,6 +116,10 @@ pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Asked, Str
                     Some(more) => Err(format!("--seccomp-agent PATH takes no {more:?}")),
                 };
             }
+            "--service" => {
+                let path = arguments.next_if(|next| !next.as_encoded_bytes().starts_with(b"-"));
+                clients.push(Clients::Service(path.unwrap_or_else(|| pfkey_socket::SERVICE_PATH.into()).into()));
+            }
             "--fd" => clients.push(Clients::Fd(number(&name, &value()?)?)),
             "--status" => status = Some(number(&name, &value()?)?),
             "--" => {
@@ -121,6 +132,14 @@ pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Asked, Str
             _ => return Err(format!("unknown argument {name:?}")),
         }
     }
+    if matches!(clients.last(), Some(Clients::Service(_))) {
+        if engine_named || profile_named || !extras.is_none() {
+            return Err(
+                "--service is over XFRM, and offers each program what it asks for: no other option is for it".into()
+            );
+        }
+        engine = EngineKind::Xfrm;
+    }
     if engine == EngineKind::Xfrm && !matches!(profile, Profile::Linux) {
         return Err("--profile is for the embedded engine".into());
     }
@@ -129,8 +148,8 @@ pub fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Asked, Str
     }
     let (one, more) = (clients.pop(), !clients.is_empty());
     let clients = match one {
-        None => return Err("nothing to serve: give --listen PATH or -- COMMAND".into()),
-        Some(_) if more => return Err("--listen, --fd and -- COMMAND exclude each other".into()),
+        None => return Err("nothing to serve: give --listen PATH, --service or -- COMMAND".into()),
+        Some(_) if more => return Err("--listen, --service, --fd and -- COMMAND exclude each other".into()),
         Some(clients) => clients,
     };
     if matches!(clients, Clients::Fd(fd) if status == Some(fd)) {

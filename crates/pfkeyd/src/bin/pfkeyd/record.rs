@@ -203,7 +203,7 @@ impl<S: Service + Sources> Recorded<S> {
         }
         // Only a standby that the guardian knows of can take over.
         let told =
-            forked.is_ok_and(|pid| self.link.say(Kind::Standby, pid.as_raw() as u32, Some(ours.as_fd()), true).is_ok());
+            forked.is_ok_and(|pid| self.link.say(Kind::Standby, pid.as_raw() as u32, &[ours.as_fd()], true).is_ok());
         if told && generation != before {
             let used = self.end;
             (self.generation, self.end) = (generation, 0);
@@ -216,11 +216,11 @@ impl<S: Service + Sources> Recorded<S> {
     /// standby.
     fn stand_by(&mut self, link: Link) -> u8 {
         close_all_but(&[link.as_fd()]);
-        let _ = link.say(Kind::Standby, 0, None, true);
+        let _ = link.say(Kind::Standby, 0, &[], true);
         // Nobody else waits for its workers.
         super::child::forget_children();
-        while let Ok(Some(Heard { kind, fd, .. })) = link.hear(true) {
-            let (Kind::Activate, Some(fd)) = (kind, fd) else { continue };
+        while let Ok(Some(Heard { kind, fds, .. })) = link.hear(true) {
+            let (Kind::Activate, Some(fd)) = (kind, fds.into_iter().next()) else { continue };
             let mut workers = Some(Link::from(fd));
             let forked = fork_with(|| {
                 let Some(workers) = workers.take() else { return 1 };
@@ -365,7 +365,7 @@ mod tests {
         service.checkpoint();
         assert_eq!(keys(), 0);
         // It ends with its link, which came with its word.
-        let Ok(Some(Heard { kind: Kind::Standby, value, fd: Some(standby) })) = guardian.hear(false) else {
+        let Ok(Some(Heard { kind: Kind::Standby, value, fds: standby })) = guardian.hear(false) else {
             panic!("no standby");
         };
         drop(standby);

@@ -15,7 +15,8 @@ use nix::unistd::Pid;
 use super::child::fork_with;
 use super::guardian::Gate;
 use super::link::{Kind, Link};
-use super::listening::Listening;
+use super::listening::{self, Listening};
+use super::systemd;
 
 /// Signals that this process waits for.
 const SIGNALS: [Signal; 5] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGCHLD];
@@ -24,7 +25,7 @@ const SIGNALS: [Signal; 5] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, S
 struct Served {
     guardian: Pid,
     lifeline: Link,
-    _listening: Listening,
+    _listening: Option<Listening>,
 }
 
 impl Served {
@@ -32,19 +33,28 @@ impl Served {
     fn start(path: &Path, mode: Option<u32>, guard: impl FnOnce(Gate, Link) -> u8) -> io::Result<Self> {
         let (listening, listener) = Listening::start(path, SockType::SeqPacket, mode.unwrap_or(0o600))?;
         let owner = mode.is_none().then(|| nix::unistd::geteuid().as_raw());
+        Self::start_behind(Gate { listener, owner, shared: false }, Some(listening), guard)
+    }
+
+    /// The same with a socket that listens.
+    fn start_behind(
+        gate: Gate,
+        listening: Option<Listening>,
+        guard: impl FnOnce(Gate, Link) -> u8,
+    ) -> io::Result<Self> {
         let (ours, theirs) = Link::pair()?;
         let mut lifeline = Some(ours);
         let guardian = fork_with(|| {
             // Or it would keep itself alive.
             drop(lifeline.take());
-            guard(Gate { listener, owner }, theirs)
+            guard(gate, theirs)
         })?;
         let lifeline = lifeline.ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?;
         Ok(Self { guardian, lifeline, _listening: listening })
     }
 
     fn want_statistics(&self) {
-        let _ = self.lifeline.say(Kind::Statistics, 0, None, false);
+        let _ = self.lifeline.say(Kind::Statistics, 0, &[], false);
     }
 
     /// Ends it and waits for its end.
@@ -63,7 +73,25 @@ fn watched() -> SigSet {
 pub fn listen(path: &Path, mode: Option<u32>, guard: impl FnOnce(Gate, Link) -> u8) -> io::Result<ExitCode> {
     let signals = watched();
     signals.thread_block()?;
-    let served = Served::start(path, mode, guard)?;
+    run(Served::start(path, mode, guard)?, signals)
+}
+
+/// Serves the machine until a signal ends it: on the socket that systemd passed, or on one of its own in a directory of root's.
+pub fn service(path: &Path, guard: impl FnOnce(Gate, Link) -> u8) -> io::Result<ExitCode> {
+    let signals = watched();
+    signals.thread_block()?;
+    let (listening, listener) = match systemd::listener() {
+        Some(listener) => (None, listener),
+        None => {
+            listening::prepare_directory(path)?;
+            let (listening, listener) = Listening::start(path, SockType::SeqPacket, 0o666)?;
+            (Some(listening), listener)
+        }
+    };
+    run(Served::start_behind(Gate { listener, owner: None, shared: true }, listening, guard)?, signals)
+}
+
+fn run(served: Served, signals: SigSet) -> io::Result<ExitCode> {
     // What is left to do needs no right but that of a file's owner.
     nix::sys::prctl::set_no_new_privs()?;
     pfkey_socket::drop_capabilities()?;

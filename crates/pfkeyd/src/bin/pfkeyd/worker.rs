@@ -23,7 +23,7 @@ pub fn serve<S: Service + Sources>(service: S, notes: Notes, ready: impl FnOnce(
     };
     // The guardian first: it must not take this process for one that never served when its clients believe that it does.
     // Without a guardian there is nobody to tell.
-    let _ = link.say(Kind::Serving, std::process::id(), None, true);
+    let _ = link.say(Kind::Serving, std::process::id(), &[], true);
     ready(0);
     match server.run() {
         Ok(()) => 0,

@@ -92,15 +92,14 @@ fn start_supervisor(ours: &Link, theirs: Link, numbers: RangeInclusive<u32>) -> 
 /// The supervisor's process, from its fork on.
 fn supervise(link: Link, numbers: RangeInclusive<u32>) -> u8 {
     let Ok(link) = detach(link) else { return 1 };
-    let prepared = link.say(Kind::Serving, std::process::id(), None, true);
-    let Ok(Some(Heard { kind: Kind::Listener, fd: Some(fd), .. })) = prepared.and_then(|()| link.hear(true)) else {
-        return 1;
-    };
+    let prepared = link.say(Kind::Serving, std::process::id(), &[], true);
+    let Ok(Some(Heard { kind: Kind::Listener, fds, .. })) = prepared.and_then(|()| link.hear(true)) else { return 1 };
+    let Some(fd) = fds.into_iter().next() else { return 1 };
     let Ok(supervisor) = Listener::new(fd).map_err(io::Error::from).and_then(|l| Supervisor::new(l, numbers)) else {
         return 1;
     };
     // The program waits for this word.
-    if link.say(Kind::Serving, 0, None, true).is_err() {
+    if link.say(Kind::Serving, 0, &[], true).is_err() {
         return 1;
     }
     drop(link);
@@ -142,7 +141,7 @@ fn install_for(filter: &[libc::sock_filter], supervisor: &Link) -> nix::Result<(
     std::thread::scope(|scope| {
         let (hand, handed) = std::sync::mpsc::channel::<Listener>();
         let sender = scope.spawn(move || match handed.recv() {
-            Ok(listener) => supervisor.say(Kind::Listener, 0, Some(listener.as_fd()), true),
+            Ok(listener) => supervisor.say(Kind::Listener, 0, &[listener.as_fd()], true),
             Err(_) => Ok(()),
         });
         let installed = install(filter).map(|listener| hand.send(listener).is_ok());

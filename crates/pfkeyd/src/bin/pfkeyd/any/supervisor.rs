@@ -164,9 +164,9 @@ impl Supervisor {
             |link| What::Opening(link, notification, flags),
             |listener, link| {
                 let _ = match open(listener, &notification, kind, protocol) {
-                    Ok(Opened::Descriptor(fd)) => link.say(Kind::Opened, 0, Some(fd.as_fd()), true),
-                    Ok(Opened::Kernel) => link.say(Kind::Opened, 0, None, true),
-                    Err(errno) => link.say(Kind::Opened, errno as u32, None, true),
+                    Ok(Opened::Descriptor(fd)) => link.say(Kind::Opened, 0, &[fd.as_fd()], true),
+                    Ok(Opened::Kernel) => link.say(Kind::Opened, 0, &[], true),
+                    Err(errno) => link.say(Kind::Opened, errno as u32, &[], true),
                 };
             },
         );
@@ -215,11 +215,11 @@ impl Supervisor {
             }
             What::Opening(link, notification, flags) => match link.hear(false) {
                 Err(Errno::EAGAIN) => return,
-                Ok(Some(Heard { kind: Kind::Opened, fd: Some(fd), .. })) => self.give(notification, &fd, *flags),
-                Ok(Some(Heard { kind: Kind::Opened, value: 0, fd: None })) => self.listener.go_on(id),
-                Ok(Some(Heard { kind: Kind::Opened, value, .. })) => {
-                    self.listener.respond(id, Err(Errno::from_raw(value as i32)));
-                }
+                Ok(Some(Heard { kind: Kind::Opened, value, fds })) => match (fds.first(), value) {
+                    (Some(fd), _) => self.give(notification, fd, *flags),
+                    (None, 0) => self.listener.go_on(id),
+                    (None, errno) => self.listener.respond(id, Err(Errno::from_raw(errno as i32))),
+                },
                 _ => self.listener.respond(id, Err(Errno::EAFNOSUPPORT)),
             },
             // It ended. Nobody waits if it has answered.

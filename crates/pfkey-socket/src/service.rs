@@ -1,0 +1,133 @@
+//! The machine's pfkeyd: one for all programs, which systemd starts.
+//!
+//! It can do nothing for a program that the kernel would not let the program do: its requests go through NETLINK_XFRM sockets
+//! that the program opened and hands over (`pfkey_wire::hello`).
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::AtomicU32;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use pfkey_wire::Extras;
+use pfkey_wire::hello::{EVENT_BUFFER, Hello, MEETING_LEN, PROTOCOL, Welcome};
+
+use super::sys::meet;
+use super::{served, start};
+
+/// Where it listens, in a directory that only root writes to.
+pub const SERVICE_PATH: &str = "/run/pfkeyd/pfkeyd.sock";
+
+/// Opens a session.
+///
+/// # Errors
+/// EPERM without the right to open an AF_KEY socket; ECONNREFUSED or ENOENT if nobody listens; EACCES for one that neither root
+/// nor this user made; ETIMEDOUT if nobody answers; what the service says: EPROTONOSUPPORT if it speaks another version,
+/// ENOBUFS if it has too many clients.
+pub(super) fn open(path: &Path, extras: Extras) -> io::Result<OwnedFd> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let end = Instant::now() + start::START_LIMIT;
+    let fd = connect_to(path)?;
+    if !served::is_trusted(fd.as_raw_fd()) {
+        return Err(Errno::EACCES.into());
+    }
+    start::name(&fd, "service", &COUNT)?;
+    let sockets = [meet::primed_socket()?, meet::primed_socket()?, meet::primed_socket()?, meet::primed_socket()?];
+    meet::set_receive_buffer(sockets[2].as_fd(), EVENT_BUFFER);
+    let hello = Hello { protocol: PROTOCOL, extras }.to_bytes();
+    match meet::send_with(fd.as_fd(), &hello, sockets.each_ref().map(AsFd::as_fd)) {
+        // It said why before it closed its end.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => {}
+        sent => sent?,
+    }
+    // Nobody shall read what the kernel will answer there.
+    drop(sockets);
+    match welcome(&fd, end)?.errno {
+        0 => Ok(fd),
+        errno => Err(io::Error::from_raw_os_error(errno as i32)),
+    }
+}
+
+/// A connection, which `connect` waits for no longer than for a pfkeyd's start.
+pub(super) fn connect_to(path: &Path) -> io::Result<OwnedFd> {
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    // A full queue of a pfkeyd that is stopped would be waited for.
+    let wait = |seconds| setsockopt(&fd, sockopt::SendTimeout, &TimeVal::seconds(seconds));
+    wait(start::START_LIMIT.as_secs() as i64)?;
+    let address = UnixAddr::new(path)?;
+    loop {
+        match connect(fd.as_raw_fd(), &address) {
+            Ok(()) => break,
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return Err(Errno::ETIMEDOUT.into()),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    wait(0)?;
+    Ok(fd)
+}
+
+/// Waits for the service's word.
+fn welcome(fd: &OwnedFd, end: Instant) -> io::Result<Welcome> {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left.as_millis() as i32).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) => return Err(Errno::ETIMEDOUT.into()),
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut bytes = [0; MEETING_LEN];
+        match recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => return Err(Errno::ECONNRESET.into()),
+            Ok(len) => {
+                // Too many clients are told with a PF_KEY message of type 0.
+                let full =
+                    pfkey_wire::Header::read(&bytes).filter(|header| header.msg_type.0 == 0 && header.errno != 0);
+                let said = Welcome::read(bytes.get(..len).unwrap_or_default());
+                let refused = full.map(|header| Welcome { protocol: 0, errno: header.errno.into() });
+                return said.or(refused).ok_or_else(|| Errno::EPROTO.into());
+            }
+            // The last says that it did not read everything, once, and before what it had said.
+            Err(Errno::EINTR | Errno::EAGAIN | Errno::ECONNRESET) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::{Backlog, bind, listen};
+
+    use super::*;
+    use crate::sys;
+
+    /// Needs root, to be somebody else.
+    #[test]
+    fn a_strangers_service_is_not_taken() {
+        if !nix::unistd::geteuid().is_root() {
+            return eprintln!("skipped: it needs root");
+        }
+        let path = std::env::temp_dir().join(format!("pfkey-stranger-{}", std::process::id()));
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(fd.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        let listening = std::thread::spawn(move || {
+            // Only this thread's, as the system call makes it.
+            sys::become_in_this_thread(4242);
+            listen(&fd, Backlog::new(1).unwrap()).unwrap();
+            fd
+        });
+        let _fd = listening.join().unwrap();
+        let error = open(&path, Extras::default()).unwrap_err();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    }
+}
