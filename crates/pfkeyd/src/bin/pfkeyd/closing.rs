@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use pfkeyd::limits::ATTEMPTS;
 
 use super::child::{close_all_but, fork_with};
-use super::link::Link;
+use super::link::{Kind, Link};
 
 /// Processes that may be ending at once. Some files' close() waits for whoever serves them, even there.
 const ENDING: usize = 8;
@@ -45,11 +45,15 @@ impl Closing {
         let forked = fork_with(|| {
             let kept: Vec<_> = self.waiting.iter().map(AsFd::as_fd).chain([theirs.as_fd()]).collect();
             close_all_but(&kept);
+            let _ = theirs.say(Kind::Serving, 0, &[], true);
             // Until the copies here are the last.
             let _ = theirs.hear(true);
             0
         });
         let Ok(pid) = forked else { return false };
+        // Its copies of other connections are gone before one here is closed: they must not be the last.
+        drop(theirs);
+        let _ = ours.hear(true);
         self.ending.push(pid);
         self.waiting.clear();
         drop(ours);
