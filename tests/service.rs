@@ -48,6 +48,11 @@ impl Drop for Service {
     }
 }
 
+/// A directory of a service, where other users can go: into a tree in root's home they cannot.
+fn place(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("service-{name}-{}", std::process::id()))
+}
+
 impl Service {
     /// Starts one, in a network namespace of this thread's own. `None` where that cannot be.
     fn start(name: &str) -> Option<Self> {
@@ -55,7 +60,7 @@ impl Service {
             eprintln!("skipped: it needs root, network namespaces and XFRM");
             return None;
         }
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("service-{name}-{}", std::process::id()));
+        let directory = place(name);
         let (ready, started) = nix::unistd::pipe().unwrap();
         let child = Command::new(c::program("pfkeyd"))
             .args(["--service", directory.join("s").to_str().unwrap(), "--status", &started.as_raw_fd().to_string()])
@@ -715,13 +720,14 @@ fn systemds_socket_is_served() {
     if unshare(CloneFlags::CLONE_NEWNET).is_err() || pfkey_rs::xfrm::Netlink::open().is_err() {
         return eprintln!("skipped: it needs root, network namespaces and XFRM");
     }
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("service-systemd-{}", std::process::id()));
+    let directory = place("systemd");
     std::fs::create_dir(&directory).unwrap();
     let flags = SockFlag::empty();
     let listener = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
     bind(listener.as_raw_fd(), &UnixAddr::new(&directory.join("s")).unwrap()).unwrap();
     nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(16).unwrap()).unwrap();
     let notified = std::os::unix::net::UnixDatagram::bind(directory.join("notify")).unwrap();
+    std::fs::set_permissions(directory.join("notify"), std::fs::Permissions::from_mode(0o777)).unwrap();
     let raw = listener.as_raw_fd();
     let mut command = Command::new("sh");
     command.args(["-c", "LISTEN_PID=$$ exec \"$@\"", "sh", c::program("pfkeyd"), "--service"]);
@@ -734,7 +740,6 @@ fn systemds_socket_is_served() {
         });
     }
     let service = Service { child: command.spawn().unwrap(), directory: directory.clone() };
-    std::fs::set_permissions(directory.join("notify"), std::fs::Permissions::from_mode(0o777)).unwrap();
     notified.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut word = [0; 64];
     let len = notified.recv(&mut word).expect("it says that it is ready");
