@@ -95,6 +95,7 @@ notices:
 
 check-kernel:
 	tests/kernel/check
+	tests/kernel/service
 	tests/kernel/verdicts
 	tests/kernel/traffic
 	tests/kernel/overrun
