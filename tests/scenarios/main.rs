@@ -201,7 +201,7 @@ fn xfrm() {
 #[test]
 fn service() {
     let (Ok(kernel), Ok(place)) = (std::env::var("PFKEY_XFRM"), std::env::var("PFKEY_SERVICE")) else {
-        return eprintln!("skipped: the service is run by tests/kernel/check, inside real kernels");
+        return eprintln!("skipped: the service is run by tests/kernel/service, inside real kernels");
     };
     let against = Reference { kernel, explained: "explained-xfrm", real_time: true };
     // How much waits at a descriptor depends on pfkeyd's buffer.
