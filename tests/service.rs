@@ -759,8 +759,9 @@ fn auto_finds_it() {
     let script = "set -e
         mount --make-rprivate /; mount -t tmpfs none /run
         pfkey policy add 10.0.1.0/24 10.0.2.0/24 any -P out none
-        pfkeyd --service & service=$!
-        while ! [ -S /run/pfkeyd/pfkeyd.sock ]; do sleep 0.01; done
+        mkfifo /run/ready
+        pfkeyd --status 3 --service 3>/run/ready & service=$!
+        head -c 4 /run/ready >/run/status
         pfkey doctor | grep -o 'backend.*'
         kill $service; wait $service
         pfkey doctor | grep -o 'backend.*'";

@@ -49,7 +49,7 @@ use failure::Failure;
 use output::{Out, View};
 
 const AFTER_HELP: &str = "\
-Environment: PFKEY_BACKEND chooses what serves PF_KEY: auto, afkey, service, xfrm, embedded or unix:PATH.
+Environment: PFKEY_BACKEND chooses what serves PF_KEY: auto, afkey, service, private, embedded or unix:PATH.
 
 Exit status: 0 done; 1 refused by the key engine, or a system call failed; 2 wrong arguments or a file with errors,
 nothing was sent; 3 no PF_KEY backend.";
