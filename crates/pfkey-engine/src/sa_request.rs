@@ -79,31 +79,29 @@ impl Engine {
             self.sadb.get(i).is_some_and(|sa| sa.ends.dst() == ends.dst() && sa.attached.xfrm.mark().covers(mark))
         });
         let found = by_seq.or_else(|| self.sadb.find_larval(&AcquireKey { ends, proto, mode, reqid, mark, if_id }));
-        let index = match found {
-            Some(index) => index,
-            None => {
-                let mut larval = Sa::larval(ends, 0, proto, mode, reqid, now, self.acq_expires);
+        // A larval keeps the SPI that it has.
+        let larval = found.and_then(|index| self.sadb.get(index));
+        let (sa_proto, has_spi) = larval.map_or((proto, false), |sa| (sa.proto, sa.spi != 0));
+        let spi = verify_spi_range(min, max, sa_proto).and_then(|()| match has_spi {
+            true => Ok(None),
+            false => self.choose_spi(min, max, sa_proto).map(Some).ok_or(Errno::ENOENT),
+        });
+        let index = match (found, spi) {
+            (Some(index), Ok(Some(spi))) => {
+                self.sadb.edit(index, now, |sa| sa.spi = spi);
+                index
+            }
+            (Some(index), _) => index,
+            // A new larval stays, though there may be no SPI for it.
+            (None, spi) => {
+                let spi = spi.ok().flatten().unwrap_or(0);
+                let mut larval = Sa::larval(ends, spi, proto, mode, reqid, now, self.acq_expires);
                 larval.attached.xfrm.clone_from(&wanted.xfrm);
                 self.counts.allocated += 1;
                 self.sadb.insert(larval, now)
             }
         };
-
-        let sa_proto = self.sadb.get(index).map_or(IpsecProtocol::ANY, |sa| sa.proto);
-        // verify_spi_info
-        match sa_proto {
-            IpsecProtocol::ESP | IpsecProtocol::AH => {}
-            IpsecProtocol::IPCOMP if max <= 0xffff => {}
-            _ => return Err(Errno::EINVAL),
-        }
-        if min > max {
-            return Err(Errno::EINVAL);
-        }
-        // A larval keeps the SPI that it has.
-        if self.sadb.get(index).is_some_and(|sa| sa.spi == 0) {
-            let spi = self.choose_spi(min, max, sa_proto).ok_or(Errno::ENOENT)?;
-            self.sadb.edit(index, now, |sa| sa.spi = spi);
-        }
+        spi?;
         let reply = answer(header, MessageType::GETSPI, SaType::from_protocol(proto));
         self.show(index, reply, Audience::One, Part::Whole, cx)
     }
@@ -247,6 +245,16 @@ impl Engine {
             cx.send_header(Audience::All, notice);
         }
     }
+}
+
+/// `verify_spi_info`.
+fn verify_spi_range(min: u32, max: u32, proto: IpsecProtocol) -> Result<(), Errno> {
+    match proto {
+        IpsecProtocol::ESP | IpsecProtocol::AH => {}
+        IpsecProtocol::IPCOMP if max <= 0xffff => {}
+        _ => return Err(Errno::EINVAL),
+    }
+    if min > max { Err(Errno::EINVAL) } else { Ok(()) }
 }
 
 /// What `xfrm_init_state` of the SA's protocol refuses.

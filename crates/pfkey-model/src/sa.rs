@@ -112,6 +112,15 @@ pub const fn seconds_left(limit: u64, start: u64, now: u64) -> i64 {
     limit.wrapping_add(start).wrapping_sub(now) as i64
 }
 
+/// The earlier of two times, each of which may never come.
+const fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(a), Some(b)) => Some(if a < b { a } else { b }),
+        (Some(at), None) | (None, Some(at)) => Some(at),
+        (None, None) => None,
+    }
+}
+
 /// When a limit is reached, but not before `first`: Unix time in seconds.
 #[must_use]
 pub const fn reached_at(limit: u64, start: u64, first: u64) -> u64 {
@@ -402,12 +411,9 @@ impl Sa {
             0 => (seconds_left(limit, first, first) < 0).then_some(first),
             start => (limit != 0).then(|| reached_at(limit, start, first)),
         };
-        let soft = if self.state == State::Dying {
-            [None; 2]
-        } else {
-            [from_add(self.soft.add_seconds), from_use(self.soft.use_seconds)]
-        };
-        [from_add(self.hard.add_seconds), from_use(self.hard.use_seconds)].into_iter().chain(soft).flatten().min()
+        let first_of = |limits: &Limits| earlier(from_add(limits.add_seconds), from_use(limits.use_seconds));
+        let hard = first_of(&self.hard);
+        if self.state == State::Dying { hard } else { earlier(hard, first_of(&self.soft)) }
     }
 }
 

@@ -48,12 +48,25 @@ impl AcquireKey {
 }
 
 /// The larvals of one key.
-#[derive(Default)]
 struct Larvals {
     /// How many there are. While there is one, no other SA is acquired.
     count: u32,
-    /// The one without an SPI.
-    waiting: Option<Index>,
+    /// The one without an SPI, or [`NONE`].
+    waiting: Index,
+}
+
+impl Default for Larvals {
+    fn default() -> Self {
+        Self { count: 0, waiting: NONE }
+    }
+}
+
+impl Larvals {
+    fn no_longer_waits(&mut self, index: Index) {
+        if self.waiting == index {
+            self.waiting = NONE;
+        }
+    }
 }
 
 /// The SAs that a template chooses from (the kernel's `bydst`).
@@ -130,7 +143,7 @@ impl Indexes {
 
     /// The larval without an SPI.
     pub fn find_larval(&self, key: &AcquireKey) -> Option<Index> {
-        self.larvals.get(key)?.waiting
+        self.larvals.get(key).map(|larvals| larvals.waiting).filter(|&waiting| waiting != NONE)
     }
 
     pub fn is_acquiring(&self, key: &AcquireKey) -> bool {
@@ -156,7 +169,7 @@ impl Indexes {
         self.spis.insert(id.spi, id.proto);
         if is_larval {
             if let Some(larvals) = self.larvals.get_mut(&acquire) {
-                larvals.waiting = larvals.waiting.filter(|&waiting| waiting != index);
+                larvals.no_longer_waits(index);
             }
         }
     }
@@ -174,7 +187,7 @@ impl Indexes {
             let larvals = self.larvals.entry(acquire).or_default();
             larvals.count += 1;
             if id.spi == 0 {
-                larvals.waiting = Some(index);
+                larvals.waiting = index;
             }
             if seq != 0 {
                 self.by_seq.entry(seq).or_default().push(index);
@@ -196,7 +209,7 @@ impl Indexes {
         if is_larval {
             if let Some(larvals) = self.larvals.get_mut(&acquire) {
                 larvals.count -= 1;
-                larvals.waiting = larvals.waiting.filter(|&waiting| waiting != index);
+                larvals.no_longer_waits(index);
                 if larvals.count == 0 {
                     self.larvals.remove(&acquire);
                 }
