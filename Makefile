@@ -3,7 +3,7 @@
 #   make demo            a short tour: an SA added to an embedded key engine, and dumped
 #   make check           every test; KERNEL=yes: on a real kernel too, which needs root and Debian, and fetches it
 #   make build           the libraries and programs, optimised
-#   make install         PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, MANDIR, DOCDIR, DESTDIR; LIBIPSEC_COMPAT=DIR for a libipsec.so.0
+#   make install         PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, MANDIR, DOCDIR, UNITDIR, DESTDIR; LIBIPSEC_COMPAT=DIR for a libipsec.so.0
 #   make uninstall       the same; with LIBIPSEC_COMPAT=DIR that libipsec.so.0 too
 #   make bench           what it does in a second
 #   make check-kernel    scenarios, packets and programs in kernels that run as processes; needs root
@@ -24,6 +24,8 @@ BINDIR = $(PREFIX)/bin
 SBINDIR = $(PREFIX)/sbin
 MANDIR = $(PREFIX)/share/man
 DOCDIR = $(PREFIX)/share/doc/libpfkey_rs
+# Where systemd looks for units: /usr/local/lib/systemd/system, too.
+UNITDIR = $(PREFIX)/lib/systemd/system
 DESTDIR =
 LIBIPSEC_COMPAT =
 KERNEL =
@@ -139,6 +141,8 @@ install-files:
 	for h in $(HEADERS) $(COMPAT_HEADERS); do install -m 644 include/$$h $(DESTDIR)$(INCLUDEDIR)/$$h || exit 1; done
 	install -m 755 $(T)/pfkeyd $(DESTDIR)$(SBINDIR)/pfkeyd
 	install -m 755 $(T)/pfkey $(DESTDIR)$(BINDIR)/pfkey
+	install -D -m 644 systemd/pfkeyd.socket $(DESTDIR)$(UNITDIR)/pfkeyd.socket
+	sed $(PLACES) systemd/pfkeyd.service.in > $(DESTDIR)$(UNITDIR)/pfkeyd.service
 	for page in $(MAN_PAGES); do \
 	  install -D -m 644 man/$$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page || exit 1; done
 	install -d $(DESTDIR)$(DOCDIR)
@@ -182,7 +186,7 @@ uninstall:
 	for l in pfkey_rs pfkey_preload; do rm -f $(DESTDIR)$(LIBDIR)/lib$$l.so.$(VERSION) $(DESTDIR)$(LIBDIR)/lib$$l.so.0 \
 	  $(DESTDIR)$(LIBDIR)/lib$$l.so $(DESTDIR)$(LIBDIR)/pkgconfig/$$l.pc || exit 1; done
 	rm -f $(DESTDIR)$(LIBDIR)/libpfkey_rs.a $(DESTDIR)$(SBINDIR)/pfkeyd $(DESTDIR)$(BINDIR)/pfkey-run \
-	  $(DESTDIR)$(BINDIR)/pfkey
+	  $(DESTDIR)$(BINDIR)/pfkey $(DESTDIR)$(UNITDIR)/pfkeyd.socket $(DESTDIR)$(UNITDIR)/pfkeyd.service
 	for page in $(MAN_PAGES); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
 	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,$(NOTICES) rust-library.html)
 	-rmdir $(DESTDIR)$(DOCDIR)

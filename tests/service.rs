@@ -3,9 +3,8 @@
 use std::io::{IoSlice, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -712,42 +711,6 @@ fn its_directory_is_made_and_one_that_others_can_write_to_is_refused() {
     let output = Command::new(c::program("pfkeyd")).arg("--service").arg(open.join("s")).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("writable by others"), "{output:?}");
-}
-
-/// systemd's socket, and its wish to hear when the service is ready.
-#[test]
-fn systemds_socket_is_served() {
-    if unshare(CloneFlags::CLONE_NEWNET).is_err() || pfkey_rs::xfrm::Netlink::open().is_err() {
-        return eprintln!("skipped: it needs root, network namespaces and XFRM");
-    }
-    let directory = place("systemd");
-    std::fs::create_dir(&directory).unwrap();
-    let flags = SockFlag::empty();
-    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
-    bind(listener.as_raw_fd(), &UnixAddr::new(&directory.join("s")).unwrap()).unwrap();
-    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(16).unwrap()).unwrap();
-    let notified = std::os::unix::net::UnixDatagram::bind(directory.join("notify")).unwrap();
-    std::fs::set_permissions(directory.join("notify"), std::fs::Permissions::from_mode(0o777)).unwrap();
-    let raw = listener.as_raw_fd();
-    let mut command = Command::new("sh");
-    command.args(["-c", "LISTEN_PID=$$ exec \"$@\"", "sh", c::program("pfkeyd"), "--service"]);
-    command.env("LISTEN_FDS", "1").env("NOTIFY_SOCKET", directory.join("notify")).stdin(Stdio::null());
-    // SAFETY: dup2 is safe after fork.
-    unsafe {
-        command.pre_exec(move || {
-            let done = if raw == 3 { libc::fcntl(3, libc::F_SETFD, 0) } else { libc::dup2(raw, 3) };
-            if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
-        });
-    }
-    let service = Service { child: command.spawn().unwrap(), directory: directory.clone() };
-    notified.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut word = [0; 64];
-    let len = notified.recv(&mut word).expect("it says that it is ready");
-    assert_eq!(&word[..len], b"READY=1");
-    let fd = service.open();
-    ask(&fd, &policy(MessageType::X_SPDADD, 1));
-    assert_eq!(waiting(&fd), [ADDED]);
-    drop((service, listener));
 }
 
 /// `auto` is the service where its socket is, and a private pfkeyd where it is not, or where it speaks another protocol.

@@ -27,6 +27,7 @@ use super::door::Door;
 use super::link::{Heard, Kind, Link, SHORTAGE};
 use super::memory::Memory;
 use super::notes::{LOG, REFUSED};
+use super::watchdog::Watchdog;
 
 /// Deaths in a row, without a word that it serves, after which the next start waits.
 const HASTY: u32 = 3;
@@ -45,6 +46,8 @@ pub struct Gate {
     pub owner: Option<u32>,
     /// It is for all users, and none shall shut out the others: see [`Guardian::has_place`].
     pub shared: bool,
+    /// Who wants to hear that it lives.
+    pub watchdog: Option<Watchdog>,
 }
 
 /// A client that was let in.
@@ -166,7 +169,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             if ready.standby {
                 self.hear_standby();
             }
-            if ready.worker && !self.hear_worker() {
+            if ready.worker && !self.hear_worker() || !self.watch() {
                 self.end_worker();
                 if !self.served {
                     return Ok(false);
@@ -194,6 +197,20 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         Ok(true)
     }
 
+    fn watchdog(&mut self) -> Option<&mut Watchdog> {
+        self.gate.as_mut()?.watchdog.as_mut()
+    }
+
+    /// False if the worker does not answer.
+    fn watch(&mut self) -> bool {
+        let watchdog = self.gate.as_mut().and_then(|gate| gate.watchdog.as_mut());
+        let answers = watchdog.is_none_or(|watchdog| watchdog.watch(&self.worker));
+        if !answers {
+            log("pfkeyd: the worker does not answer");
+        }
+        answers
+    }
+
     fn wait(&mut self) -> io::Result<Ready> {
         let mut fds = vec![PollFd::new(
             self.worker.as_fd(),
@@ -217,8 +234,12 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         let left = self.closed_until.map(|until| until.saturating_duration_since(Instant::now()));
         let open = left.is_none_or(|left| left.is_zero()) && self.untold.is_empty();
         let gate = self.gate.as_ref().filter(|_| open).map(|gate| watch(gate.listener.as_fd()));
-        let timeout = left.filter(|left| !left.is_zero()).map_or(PollTimeout::NONE, |left| {
-            PollTimeout::try_from(left.as_millis().max(1) as i32).unwrap_or(PollTimeout::ZERO)
+        let watch = self.gate.as_ref().and_then(|gate| gate.watchdog.as_ref());
+        let watch = watch.map(|watchdog| watchdog.due().saturating_duration_since(Instant::now()));
+        let timeout = left.filter(|left| !left.is_zero()).into_iter().chain(watch).min();
+        let timeout = timeout.map_or(PollTimeout::NONE, |left| {
+            let millis = left.as_millis().saturating_add(1);
+            PollTimeout::try_from(i32::try_from(millis).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::ZERO)
         });
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -249,6 +270,11 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                     (self.served, self.deaths) = (true, 0);
                 }
                 Ok(Some(Heard { kind: Kind::Released, value, .. })) => self.release(value),
+                Ok(Some(Heard { kind: Kind::Alive, .. })) => {
+                    if let Some(watchdog) = self.watchdog() {
+                        watchdog.answered();
+                    }
+                }
                 // It had no descriptor to take it with.
                 Ok(Some(Heard { kind: Kind::Client, value, .. })) => self.untold.push_back(value),
                 Ok(Some(Heard { kind: Kind::Standby, value, fds })) => {
@@ -488,6 +514,9 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         self.untold = self.order.iter().copied().filter(|slot| !is_stranger(*slot)).collect();
         self.untold_engines = self.engines.keys().copied().collect();
         self.complete = false;
+        if let Some(watchdog) = self.watchdog() {
+            watchdog.start_over();
+        }
     }
 
     /// A worker that goes on from where the standby is. It says itself which process it is.

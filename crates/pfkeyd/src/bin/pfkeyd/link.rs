@@ -44,6 +44,8 @@ pub enum Kind {
     Sockets = 10,
     /// The sockets of an engine, by its number. To the guardian without any: it is gone.
     Engine = 11,
+    /// To the worker: does its loop go round? And back: it does.
+    Alive = 12,
 }
 
 /// One message.
@@ -160,6 +162,7 @@ impl Link {
             Kind::Opened,
             Kind::Sockets,
             Kind::Engine,
+            Kind::Alive,
         ];
         match (len, kinds.into_iter().find(|kind| *kind as u32 == number(0))) {
             (0, _) => Ok(None),

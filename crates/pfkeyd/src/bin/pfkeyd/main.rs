@@ -25,6 +25,7 @@ mod options;
 mod record;
 mod runner;
 mod systemd;
+mod watchdog;
 mod worker;
 
 use std::cell::RefCell;

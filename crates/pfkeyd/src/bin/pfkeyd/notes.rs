@@ -98,6 +98,10 @@ impl Keeper for Notes {
             Ok(Some(Heard { kind: Kind::All, .. })) => Word::All,
             Ok(Some(Heard { kind: Kind::Statistics, .. })) => Word::Statistics,
             Ok(Some(Heard { kind: Kind::Standby, .. })) => Word::Checkpoint,
+            Ok(Some(Heard { kind: Kind::Alive, .. })) => {
+                self.tell(Kind::Alive, 0);
+                Word::Nothing
+            }
             Ok(Some(_)) | Err(Errno::EAGAIN) => Word::Nothing,
             Ok(None) => Word::Ended,
             Err(errno) => give_up("hear", errno),

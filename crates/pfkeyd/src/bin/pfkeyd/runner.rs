@@ -16,7 +16,8 @@ use super::child::fork_with;
 use super::guardian::Gate;
 use super::link::{Kind, Link};
 use super::listening::{self, Listening};
-use super::systemd;
+use super::systemd::{self, Notify};
+use super::watchdog::Watchdog;
 
 /// Signals that this process waits for.
 const SIGNALS: [Signal; 5] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGCHLD];
@@ -33,7 +34,7 @@ impl Served {
     fn start(path: &Path, mode: Option<u32>, guard: impl FnOnce(Gate, Link) -> u8) -> io::Result<Self> {
         let (listening, listener) = Listening::start(path, SockType::SeqPacket, mode.unwrap_or(0o600))?;
         let owner = mode.is_none().then(|| nix::unistd::geteuid().as_raw());
-        Self::start_behind(Gate { listener, owner, shared: false }, Some(listening), guard)
+        Self::start_behind(Gate { listener, owner, shared: false, watchdog: None }, Some(listening), guard)
     }
 
     /// The same with a socket that listens.
@@ -80,6 +81,7 @@ pub fn listen(path: &Path, mode: Option<u32>, guard: impl FnOnce(Gate, Link) -> 
 pub fn service(path: &Path, guard: impl FnOnce(Gate, Link) -> u8) -> io::Result<ExitCode> {
     let signals = watched();
     signals.thread_block()?;
+    let watchdog = systemd::watchdog().and_then(|interval| Some(Watchdog::new(Notify::from_environment()?, interval)));
     let (listening, listener) = match systemd::listener() {
         Some(listener) => (None, listener),
         None => {
@@ -88,7 +90,7 @@ pub fn service(path: &Path, guard: impl FnOnce(Gate, Link) -> u8) -> io::Result<
             (Some(listening), listener)
         }
     };
-    run(Served::start_behind(Gate { listener, owner: None, shared: true }, listening, guard)?, signals)
+    run(Served::start_behind(Gate { listener, owner: None, shared: true, watchdog }, listening, guard)?, signals)
 }
 
 fn run(served: Served, signals: SigSet) -> io::Result<ExitCode> {

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
@@ -37,6 +38,19 @@ fn listens(fd: &OwnedFd) -> bool {
         && getsockopt(fd, sockopt::AcceptConn).unwrap_or(false)
 }
 
+/// How often it wants to hear that this process lives (`sd_watchdog_enabled(3)`); `None`: not at all.
+pub fn watchdog() -> Option<Duration> {
+    let variable = |name: &str| std::env::var(name).ok();
+    interval(variable("WATCHDOG_USEC").as_deref(), variable("WATCHDOG_PID").as_deref(), std::process::id())
+}
+
+/// The same from the two variables, in the process with this number.
+fn interval(micros: Option<&str>, pid: Option<&str>, own: u32) -> Option<Duration> {
+    let micros: u64 = micros?.parse().ok().filter(|micros| !matches!(*micros, 0 | u64::MAX))?;
+    let is_ours = pid.is_none_or(|pid| pid.parse() == Ok(own));
+    is_ours.then(|| Duration::from_micros(micros))
+}
+
 /// Where to tell it, known before the environment's process confines itself.
 #[derive(Clone)]
 pub struct Notify(UnixAddr);
@@ -59,5 +73,25 @@ impl Notify {
         if let Ok(fd) = socket(AddressFamily::Unix, SockType::Datagram, flags, None) {
             let _ = sendto(fd.as_raw_fd(), words.as_bytes(), &self.0, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watchdog_is_of_the_process_that_it_names() {
+        let second = Some(Duration::from_secs(1));
+        let second_of = |pid| interval(Some("1000000"), pid, 7);
+        assert_eq!([second_of(None), second_of(Some("7")), second_of(Some("8"))], [second, second, None]);
+    }
+
+    #[test]
+    fn what_is_no_number_is_no_watchdog() {
+        for micros in [None, Some(""), Some("0"), Some("1s"), Some("-1"), Some("18446744073709551615")] {
+            assert_eq!(interval(micros, None, 7), None, "{micros:?}");
+        }
+        assert_eq!(interval(Some("1000000"), Some("x"), 7), None);
     }
 }
