@@ -62,6 +62,8 @@ pub struct XfrmEngine {
     gathered: Writer,
     shadow: Shadow,
     removals: Removals,
+    /// The larval that is being removed because a key manager gave it up.
+    given_up: Option<SaId>,
     /// The shadow holds every SA, not only those that were added while it watched.
     complete: bool,
     /// Events were lost and the shadow is not yet reconciled.
@@ -141,6 +143,7 @@ impl XfrmEngine {
             gathered: Writer::with_room(2 * batch::BYTES),
             shadow: Shadow::default(),
             removals: Removals::default(),
+            given_up: None,
             complete: false,
             behind: false,
             changes: Changes::default(),
@@ -199,8 +202,7 @@ impl XfrmEngine {
             Request::GetSpi(wanted) => self.getspi(header, &wanted, cx),
             Request::Get(id) => self.get(header, &id, cx),
             Request::GiveUp(seq) => {
-                // XFRM has no message for it: the larval stays until it expires.
-                seq.into_iter().for_each(|seq| self.shadow.refuse(seq));
+                seq.into_iter().for_each(|seq| self.give_up(header, seq, cx));
                 Ok(())
             }
             Request::Flush(proto) => self.flush(header, proto, cx),

@@ -2,18 +2,26 @@
 #![forbid(unsafe_code)]
 
 use super::XfrmEngine;
+use super::sa_request::MAX_CPI;
+use super::shadow::Larval;
 use crate::algorithm::Kind;
 use crate::attached;
-use crate::attribute::{Attributes, Received};
-use crate::layout::UserAcquire;
+use crate::attached::write_xfrm;
+use crate::attribute::{ACK, Attributes, REQUEST, Received};
+use crate::layout::{UserAcquire, UserspiInfo, message};
 use crate::policy::{SHARE_TAG, templates};
+use crate::sa::usersa_info;
 use crate::value::ends_from_xfrm;
 use pfkey_hub::{Audience, Context, Errno};
 use pfkey_model::attached::Attached;
 use pfkey_model::message::write_host;
+use pfkey_model::sa::Sa;
 use pfkey_wire::algorithm::Algorithm;
 use pfkey_wire::layout::{SadbComb, SadbXPolicy};
 use pfkey_wire::{Ends, ExtensionType as Ext, Header, IpsecProtocol, MessageType, PolicyDirection, PolicyType, SaType};
+
+/// SPIs that af_key chooses from.
+const SPIS: (u32, u32) = (0x100, 0x0fff_ffff);
 
 /// An SA that the kernel wants.
 #[derive(Debug)]
@@ -62,6 +70,8 @@ fn larval_ends(acquire: &UserAcquire, attributes: Attributes<'_>) -> Option<(End
 impl XfrmEngine {
     /// Sends an ACQUIRE to registered key managers.
     pub(super) fn sa_wanted(&mut self, acquire: &Acquire, cx: &mut Context<'_>) -> Result<(), Errno> {
+        let xfrm = acquire.attached.xfrm.clone();
+        self.shadow.want(Larval { seq: acquire.seq, ends: acquire.ends, proto: acquire.proto, xfrm });
         let satype = SaType::from_protocol(acquire.proto);
         let header = Header::new(MessageType::ACQUIRE, satype, acquire.seq, 0);
         let ext = SadbXPolicy {
@@ -82,6 +92,28 @@ impl XfrmEngine {
             }
             acquire.attached.write(writer);
         })
+    }
+
+    /// A key manager gives up an ACQUIRE: its larval would stop all flows to the same peer until it expires. XFRM has no message for
+    /// that, but removes a larval as any SA: by its SPI, so that it gets one. Where that fails it expires.
+    pub(super) fn give_up(&mut self, header: Header, seq: u32, cx: &mut Context<'_>) {
+        let Some(Larval { ends, proto, xfrm, .. }) = self.shadow.give_up(seq) else { return };
+        let mut larval = Sa::new(ends, 0, proto, 0);
+        // By number and destination. If it is gone already another is made, as nobody else's policy wants it, and removed again.
+        (larval.seq, larval.reqid) = (seq, u32::MAX);
+        let max = if proto == IpsecProtocol::IPCOMP { MAX_CPI } else { SPIS.1 };
+        let info = UserspiInfo { info: usersa_info(&larval), min: SPIS.0.into(), max: max.into() };
+        self.writer.message(message::ALLOCSPI, REQUEST, self.requests.number(), 0, &info);
+        write_xfrm(&xfrm, &mut self.writer);
+        if self.requests.ask(&mut self.writer).is_err() {
+            return;
+        }
+        let Some(id) = self.answered_sa(cx.now).map(|sa| sa.id()) else { return };
+        if self.write_delete(header, &id, REQUEST | ACK).is_ok() && self.requests.order(&mut self.writer).is_ok() {
+            self.given_up = Some(id);
+            self.take_events(cx);
+            self.given_up = None;
+        }
     }
 
     /// The combinations that the masks of a template allow (`dump_ah_combs`, `dump_esp_combs`).

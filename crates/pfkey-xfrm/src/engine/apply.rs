@@ -155,6 +155,10 @@ impl XfrmEngine {
         self.shadow.complete(&mut sa, cx.now);
         self.shadow.remove(&sa.id());
         self.removals.note_sa(&sa.id());
+        if self.given_up == Some(sa.id()) {
+            // af_key says nothing of it.
+            return Ok(());
+        }
         sa.state = State::Dead;
         cx.send(Audience::All, notice(origin, MessageType::DELETE, sa.satype()), |writer| {
             write_sa(writer, &sa, Part::Whole)
@@ -166,7 +170,7 @@ impl XfrmEngine {
         if hard {
             self.shadow.remove(&sa.id());
             self.removals.note_sa(&sa.id());
-            self.shadow.larval_gone(sa.seq);
+            self.shadow.give_up(sa.seq);
             sa.state = State::Dead;
         } else {
             self.shadow.set_dying(&sa.id(), Some(true));

@@ -17,7 +17,7 @@ use pfkey_wire::xfrm::Mark;
 use pfkey_wire::{Header, IpsecProtocol, Message, MessageType, SaType};
 
 /// IPComp's SPIs are CPIs, of 16 bits.
-const MAX_CPI: u32 = 0xffff;
+pub(super) const MAX_CPI: u32 = 0xffff;
 
 /// The mark that a look-up by a name has.
 fn mark_of(id: &SaId) -> Mark {
@@ -26,7 +26,7 @@ fn mark_of(id: &SaId) -> Mark {
 
 impl XfrmEngine {
     /// The SA of the last answer.
-    fn answered_sa(&self, now: Time) -> Option<Sa> {
+    pub(super) fn answered_sa(&self, now: Time) -> Option<Sa> {
         let (info, attributes) = self.requests.answer()?.fixed::<UsersaInfo>()?;
         let mut sa = read(&info, attributes, self.extras)?;
         self.shadow.complete(&mut sa, now);
@@ -58,8 +58,7 @@ impl XfrmEngine {
         }
         let mut larval = Sa::new(ends, 0, proto, 0);
         (larval.mode, larval.reqid) = (mode, reqid);
-        // A refused larval is a larval no longer.
-        larval.seq = if self.shadow.is_refused(header.seq) { 0 } else { header.seq };
+        larval.seq = header.seq;
         let possible = min <= max && (proto != IpsecProtocol::IPCOMP || max <= MAX_CPI);
         // AF_KEY looks at the range when the larval is there already, which stays. A range of SPI 0 does the same.
         let (from, to) = if possible { (min, max) } else { (0, 0) };

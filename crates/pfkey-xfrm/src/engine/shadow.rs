@@ -8,10 +8,22 @@ use crate::sa::is_past_soft_limit;
 use pfkey_hub::Time;
 use pfkey_model::attached::SecurityLabel;
 use pfkey_model::sa::{Encap, Key, Sa, SaId, State};
-use pfkey_wire::{AuthAlgorithm, EncryptAlgorithm, IpsecProtocol};
+use pfkey_model::xfrm::Xfrm;
+use pfkey_wire::{AuthAlgorithm, EncryptAlgorithm, Ends, IpsecProtocol};
 
-/// Refused larvals that are remembered at most. They live for seconds.
-const REFUSED: usize = 1024;
+/// Larvals that are remembered at most. They live for seconds.
+const WANTED: usize = 1024;
+
+/// A larval that an ACQUIRE made, by what the kernel finds it by.
+#[derive(Debug)]
+pub struct Larval {
+    /// The ACQUIRE's sequence number.
+    pub seq: u32,
+    pub ends: Ends,
+    pub proto: IpsecProtocol,
+    /// Its mark and its XFRM interface.
+    pub xfrm: Xfrm,
+}
 
 /// An algorithm that an SA's protocol has no use for. AF_KEY keeps and shows it, XFRM refuses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,8 +90,7 @@ pub struct Before(HashMap<SaId, Known, foldhash::fast::RandomState>);
 #[derive(Debug, Default)]
 pub struct Shadow {
     sas: HashMap<SaId, Known, foldhash::fast::RandomState>,
-    /// Sequence numbers of larvals that a key manager gave up.
-    refused: VecDeque<u32>,
+    wanted: VecDeque<Larval>,
     /// Labels of policies that have one.
     labels: HashMap<u32, SecurityLabel>,
     /// When policies of the last second were inserted, and their order.
@@ -142,9 +153,6 @@ impl Shadow {
     /// Completes an SA that the kernel reported with its attributes.
     pub fn complete(&self, sa: &mut Sa, now: Time) {
         if sa.state == State::Larval {
-            if self.is_refused(sa.seq) {
-                sa.state = State::Refused;
-            }
             return;
         }
         let known = self.sas.get(&sa.id());
@@ -187,24 +195,18 @@ impl Shadow {
         }
     }
 
-    /// A key manager gave up a larval.
-    pub fn refuse(&mut self, seq: u32) {
-        if !self.is_refused(seq) {
-            self.refused.push_back(seq);
+    /// The kernel made a larval and wants an SA.
+    pub fn want(&mut self, larval: Larval) {
+        if self.wanted.len() == WANTED {
+            self.wanted.pop_front();
         }
-        if self.refused.len() > REFUSED {
-            self.refused.pop_front();
-        }
+        self.wanted.push_back(larval);
     }
 
-    /// Whether a larval was given up.
-    pub fn is_refused(&self, seq: u32) -> bool {
-        seq != 0 && self.refused.contains(&seq)
-    }
-
-    /// A larval was removed.
-    pub fn larval_gone(&mut self, seq: u32) {
-        self.refused.retain(|refused| *refused != seq);
+    /// The larval of an ACQUIRE, which is wanted no more.
+    pub fn give_up(&mut self, seq: u32) -> Option<Larval> {
+        let at = self.wanted.iter().position(|larval| larval.seq == seq)?;
+        self.wanted.remove(at)
     }
 
     /// A policy was inserted.
