@@ -42,6 +42,7 @@ pub mod resolve;
 mod rfc2367;
 mod sa_request;
 pub mod sadb;
+mod slots;
 pub mod spd;
 mod spd_request;
 pub mod spi_set;

@@ -4,23 +4,38 @@
 
 mod changes;
 mod index;
-mod slots;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::sa::{Sa, SaId};
+use super::slots::{NONE, Slots};
 use super::spi_set::SpiSet;
 use super::timer_wheel::TimerWheel;
 use changes::Changes;
 use index::{Indexes, Keys};
-use slots::{Links, NONE, Slot, Slots};
 
+pub use crate::slots::Index;
 pub use changes::Change;
 pub use index::{AcquireKey, Route};
-pub use slots::Index;
 
 type Hasher = foldhash::quality::RandomState;
+
+/// The neighbours of an SA in a list; [`NONE`] at its ends.
+#[derive(Clone, Copy)]
+struct Links {
+    newer: Index,
+    older: Index,
+}
+
+/// An SA and its place in two lists.
+struct Slot {
+    sa: Sa,
+    /// Neighbours among all SAs.
+    all: Links,
+    /// Neighbours among the SAs of the same route.
+    route: Links,
+}
 
 /// A dump's place in the list of SAs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +43,7 @@ pub struct Walker(u32);
 
 /// All SAs.
 pub struct Sadb {
-    slots: Slots,
+    slots: Slots<Slot>,
     newest: Index,
     indexes: Indexes,
     timers: TimerWheel,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::policy::Policy;
 use super::resolve::policy_index::{PolicyIndex, Rank};
 use super::sa::Flow;
+use super::slots::{Index, Slots};
 use pfkey_model::request::PolicyName;
 use pfkey_wire::PolicyDirection;
 use pfkey_wire::xfrm::Mark;
@@ -14,11 +15,12 @@ type Hasher = foldhash::quality::RandomState;
 /// All policies.
 #[derive(Default)]
 pub struct Spd {
-    policies: HashMap<u32, Policy, Hasher>,
+    policies: Slots<Policy>,
+    by_id: HashMap<u32, Index, Hasher>,
     /// No two policies have the same name.
     by_name: HashMap<PolicyName, u32, Hasher>,
-    /// Ids by position; the newest is the last.
-    order: BTreeMap<u64, u32>,
+    /// By position; the newest is the last.
+    order: BTreeMap<u64, Index>,
     /// (Unix time in seconds, id) of every policy that ends.
     ends: BTreeSet<(u64, u32)>,
     /// Policies by direction - 1.
@@ -37,14 +39,14 @@ pub struct Spd {
 impl Spd {
     /// Number of policies.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.policies.len()
+    pub const fn len(&self) -> usize {
+        self.policies.used()
     }
 
     /// Whether there is no policy.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.policies.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Another number after every change.
@@ -62,7 +64,7 @@ impl Spd {
     /// A policy by its id.
     #[must_use]
     pub fn get(&self, id: u32) -> Option<&Policy> {
-        self.policies.get(&id)
+        self.policies.get(*self.by_id.get(&id)?)
     }
 
     /// The id of the policy with this name.
@@ -80,7 +82,7 @@ impl Spd {
             if id == 0 {
                 id = 8;
             }
-            if !self.policies.contains_key(&id) {
+            if !self.by_id.contains_key(&id) {
                 return id;
             }
         }
@@ -124,25 +126,26 @@ impl Spd {
     /// Adds a policy to the indexes.
     fn put(&mut self, policy: Policy) {
         self.generation += 1;
-        let id = policy.id;
+        let (id, dir, rank, selector) = (policy.id, policy.dir, rank(&policy), policy.selector);
         self.by_name.insert(PolicyName::of(&policy), id);
-        self.order.insert(policy.position, id);
         if let Some(at) = policy.ends() {
             self.ends.insert((at, id));
-        }
-        if let Some(index) = self.index.get_mut(place(policy.dir)) {
-            index.insert(&policy.selector, rank(&policy), id);
         }
         self.scoped += usize::from(is_scoped(&policy));
         for template in &policy.templates {
             *self.reqids.entry(template.reqid).or_insert(0) += 1;
         }
-        self.policies.insert(id, policy);
+        let slot = self.policies.insert(policy);
+        self.by_id.insert(id, slot);
+        self.order.insert(rank.position, slot);
+        if let Some(index) = self.index.get_mut(place(dir)) {
+            index.insert(&selector, rank, slot);
+        }
     }
 
     /// Removes a policy.
     pub fn remove(&mut self, id: u32) -> Option<Policy> {
-        let policy = self.policies.remove(&id)?;
+        let policy = self.policies.remove(self.by_id.remove(&id)?)?;
         self.generation += 1;
         self.by_name.remove(&PolicyName::of(&policy));
         self.order.remove(&policy.position);
@@ -167,7 +170,7 @@ impl Spd {
     /// Removes every policy. Returns whether there was one.
     pub fn flush(&mut self) -> bool {
         let any = !self.is_empty();
-        let ids: Vec<u32> = self.policies.keys().copied().collect();
+        let ids: Vec<u32> = self.by_id.keys().copied().collect();
         for id in ids {
             self.remove(id);
         }
@@ -177,21 +180,26 @@ impl Spd {
     /// The policy that decides on a packet of a direction.
     #[must_use]
     pub fn lookup(&self, dir: PolicyDirection, flow: &Flow) -> Option<&Policy> {
+        self.lookup_slot(dir, flow).map(|(_, policy)| policy)
+    }
+
+    /// The same, with its slot, which is its own while the [generation](Spd::generation) is the same.
+    pub(crate) fn lookup_slot(&self, dir: PolicyDirection, flow: &Flow) -> Option<(Index, &Policy)> {
         let index = self.index.get(place(dir))?;
-        let (_, id) = if self.scoped == 0 {
+        let (_, slot) = if self.scoped == 0 {
             // The policies of the packets of no XFRM interface.
             index.lookup(flow).filter(|_| flow.if_id == 0)?
         } else {
-            index.lookup_where(flow, |id| self.policies.get(&id).is_some_and(|policy| is_in_scope(policy, flow)))?
+            index.lookup_where(flow, |slot| self.policies.get(slot).is_some_and(|policy| is_in_scope(policy, flow)))?
         };
-        self.policies.get(&id)
+        Some((slot, self.policies.get(slot)?))
     }
 
     /// The newest policy below a position, for dumps: policies that were added later are above it.
     #[must_use]
     pub fn below(&self, position: u64) -> Option<&Policy> {
-        let (_, id) = self.order.range(..position).next_back()?;
-        self.policies.get(id)
+        let (_, slot) = self.order.range(..position).next_back()?;
+        self.policies.get(*slot)
     }
 
     /// When the next policy ends, Unix time in seconds.
@@ -210,10 +218,10 @@ impl Spd {
         }
     }
 
-    /// Marks a policy as used. Choices that were remembered stay valid.
-    pub fn touch(&mut self, id: u32, now: u64) {
-        let Some(policy) = self.policies.get_mut(&id) else { return };
-        let before = policy.ends();
+    /// Marks the policy of a slot as used. Choices that were remembered stay valid.
+    pub(crate) fn touch(&mut self, slot: Index, now: u64) {
+        let Some(policy) = self.policies.get_mut(slot) else { return };
+        let (id, before) = (policy.id, policy.ends());
         policy.usage.use_time = now;
         let after = policy.ends();
         if before != after {

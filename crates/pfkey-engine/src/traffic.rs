@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Engine;
 use super::message::Part;
 use super::message::write_host;
-use super::resolve::template::{Matched, Resolution};
+use super::resolve::template::Resolution;
 use super::sa::{Flow, SaId};
 use pfkey_hub::{Audience, Context, Errno, KeyEngine as _, MessageBuffer};
 use pfkey_wire::layout::SadbSa;
@@ -81,8 +81,8 @@ impl Engine {
     /// The policy discards the packet, or asks for more SAs than Linux would apply.
     pub fn outbound(&mut self, flow: &Flow, cx: &mut Context<'_>) -> Result<Outbound, TrafficError> {
         self.advance(cx);
-        let (matched, resolution) =
-            self.policies_for(flow, |policies| (Matched::of(policies), self.resolve(policies, flow, None)));
+        let found = self.policies_for(flow, |matched, policies| (matched, self.resolve(policies, flow, None)));
+        let Some((matched, resolution)) = found else { return Ok(Outbound::Pass) };
         let (resolution, wanted) = resolution.map_err(|_| TrafficError::TooManyTemplates)?;
         self.ask_for(&wanted, flow, cx);
         if !matches!(resolution, Resolution::Wait) {

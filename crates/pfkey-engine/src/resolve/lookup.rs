@@ -179,7 +179,7 @@ impl Resolver {
         engine.advance(cx);
         if let Some(policy) = packet.socket.filter(|policy| policy.selector.covers(packet.flow)) {
             let resolution = engine.resolve(&[policy], packet.flow, Some(routes));
-            let decision = self.decide(engine, Matched::of(&[policy]), resolution, packet, routes, cx)?.0;
+            let decision = self.decide(engine, Matched::of_socket(policy), resolution, packet, routes, cx)?.0;
             // An SA that is missing for a socket's own policy is an error, not a black hole.
             return match decision.action {
                 Action::Wait => Err(Errno::EAGAIN),
@@ -226,9 +226,8 @@ impl Resolver {
                 return Ok(decision.cloned());
             }
         }
-        let found = engine.policies_for(packet.flow, |policies| {
-            let resolve = || (Matched::of(policies), engine.resolve(policies, packet.flow, Some(routes)));
-            (!policies.is_empty()).then(resolve)
+        let found = engine.policies_for(packet.flow, |matched, policies| {
+            (matched, engine.resolve(policies, packet.flow, Some(routes)))
         });
         let Some((matched, resolution)) = found else {
             if let Some(cache) = &mut self.cache {
@@ -285,7 +284,7 @@ impl Resolver {
         Ok(match &decision.action {
             Action::Pass => Outcome::Pass(packet.path),
             Action::Apply(bundle) => Outcome::Bundle(Arc::clone(bundle)),
-            Action::Wait => Outcome::Queued(decision.matched.ids[0]),
+            Action::Wait => Outcome::Queued(decision.matched.id),
             Action::Block => {
                 self.statistics.count(Counter::OutPolBlock);
                 return Err(Errno::EPERM);

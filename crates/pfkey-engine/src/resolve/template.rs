@@ -1,7 +1,7 @@
 //! Which SA each template of a policy gets (`xfrm_tmpl_resolve_one`, `xfrm_state_find`).
 
 use super::path::Routes;
-use crate::sadb::{AcquireKey, Change, Route};
+use crate::sadb::{AcquireKey, Change, Index, Route};
 use crate::{Engine, Flow};
 use pfkey_hub::{Context, Time};
 use pfkey_model::attached::Attached;
@@ -49,19 +49,21 @@ struct Found {
     missing: bool,
 }
 
-/// The policies that cover a packet.
+/// The policies that cover a packet: at most a sub policy and a main one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Matched {
-    /// Their ids, 0 = none. A sub policy comes before the main one.
-    pub(super) ids: [u32; 2],
+    /// The id of the first.
+    pub(super) id: u32,
     /// Whether the first takes ICMP errors about packets that it covers.
     pub(super) icmp: bool,
+    /// Their slots among the sub policies and the main ones.
+    slots: [Option<Index>; 2],
 }
 
 impl Matched {
-    pub(crate) fn of(policies: &[&Policy]) -> Self {
-        let id = |at: usize| policies.get(at).map_or(0, |policy| policy.id);
-        Self { ids: [id(0), id(1)], icmp: policies.first().is_some_and(|policy| policy.icmp) }
+    /// A socket's own policy, which is in no table.
+    pub(super) const fn of_socket(policy: &Policy) -> Self {
+        Self { id: policy.id, icmp: policy.icmp, slots: [None; 2] }
     }
 }
 
@@ -87,17 +89,19 @@ pub(crate) enum Resolution {
 }
 
 impl Engine {
-    /// Passes the outbound policies that cover a packet to `judge` (`xfrm_expand_policies`): at most a sub policy and, if
-    /// that allows the packet, a main one.
-    pub(crate) fn policies_for<R>(&self, flow: &Flow, judge: impl FnOnce(&[&Policy]) -> R) -> R {
+    /// Passes the outbound policies that cover a packet to `judge` (`xfrm_expand_policies`): a sub policy, a main one, or, if
+    /// the sub policy allows the packet, both. `None` = no policy covers it.
+    pub(crate) fn policies_for<R>(&self, flow: &Flow, judge: impl FnOnce(Matched, &[&Policy]) -> R) -> Option<R> {
         let out = PolicyDirection::OUTBOUND;
-        let sub = if self.sub_policies.is_empty() { None } else { self.sub_policies.lookup(out, flow) };
-        let main = if sub.is_some_and(|sub| sub.block) { None } else { self.spd.lookup(out, flow) };
-        match (sub, main) {
-            (Some(sub), Some(main)) => judge(&[sub, main]),
-            (Some(one), None) | (None, Some(one)) => judge(&[one]),
-            (None, None) => judge(&[]),
-        }
+        let sub = if self.sub_policies.is_empty() { None } else { self.sub_policies.lookup_slot(out, flow) };
+        let main = if sub.is_some_and(|(_, sub)| sub.block) { None } else { self.spd.lookup_slot(out, flow) };
+        let (_, first) = sub.or(main)?;
+        let slots = [sub.map(|(slot, _)| slot), main.map(|(slot, _)| slot)];
+        let matched = Matched { id: first.id, icmp: first.icmp, slots };
+        Some(match (sub, main) {
+            (Some(_), Some((_, main))) => judge(matched, &[first, main]),
+            _ => judge(matched, &[first]),
+        })
     }
 
     /// Whether any policy is for packets that go out.
@@ -112,9 +116,12 @@ impl Engine {
 
     /// Marks policies as used.
     pub(crate) fn touch(&mut self, matched: &Matched, now: Time) {
-        for id in matched.ids.into_iter().filter(|&id| id != 0) {
-            self.spd.touch(id, now.as_secs());
-            self.sub_policies.touch(id, now.as_secs());
+        let [sub, main] = matched.slots;
+        if let Some(slot) = sub {
+            self.sub_policies.touch(slot, now.as_secs());
+        }
+        if let Some(slot) = main {
+            self.spd.touch(slot, now.as_secs());
         }
     }
 

@@ -6,9 +6,9 @@ use std::hash::{BuildHasher, Hash};
 
 use hashbrown::HashTable;
 
-use super::Hasher;
-use super::slots::{Index, Links, NONE, Slots};
+use super::{Hasher, Index, Links, Slot};
 use crate::sa::{Sa, SaId, State};
+use crate::slots::{NONE, Slots};
 use crate::spi_set::SpiSet;
 use pfkey_wire::{Ends, IpsecProtocol, Mode};
 
@@ -127,16 +127,16 @@ pub(super) struct Indexes {
 }
 
 /// A key that is read from the slots. A slot that is indexed is in use; if it were not, it would match nothing.
-fn key_of<K>(slots: &Slots, index: Index, key: impl Fn(&Sa) -> K) -> Option<K> {
+fn key_of<K>(slots: &Slots<Slot>, index: Index, key: impl Fn(&Sa) -> K) -> Option<K> {
     slots.get(index).map(|slot| key(&slot.sa))
 }
 
-fn hash_of<K: Hash>(hasher: &Hasher, slots: &Slots, index: Index, key: impl Fn(&Sa) -> K) -> u64 {
+fn hash_of<K: Hash>(hasher: &Hasher, slots: &Slots<Slot>, index: Index, key: impl Fn(&Sa) -> K) -> u64 {
     key_of(slots, index, key).map_or(0, |key| hasher.hash_one(key))
 }
 
 impl Indexes {
-    pub fn find(&self, slots: &Slots, id: &SaId) -> Option<Index> {
+    pub fn find(&self, slots: &Slots<Slot>, id: &SaId) -> Option<Index> {
         let hash = self.hasher.hash_one(id);
         self.by_id.find(hash, |&i| slots.get(i).is_some_and(|slot| slot.sa.is_named(id))).copied()
     }
@@ -156,13 +156,13 @@ impl Indexes {
     }
 
     /// The first SA of a route; [`Links`] lead to the others.
-    pub fn first_on_route(&self, slots: &Slots, route: &Route) -> Option<Index> {
+    pub fn first_on_route(&self, slots: &Slots<Slot>, route: &Route) -> Option<Index> {
         let hash = self.hasher.hash_one(route);
         self.by_route.find(hash, |&i| key_of(slots, i, Route::of) == Some(*route)).copied()
     }
 
     /// Adds the name of an SA that had none, and is in the other indexes.
-    pub fn add_name(&mut self, slots: &Slots, index: Index, keys: &Keys) {
+    pub fn add_name(&mut self, slots: &Slots<Slot>, index: Index, keys: &Keys) {
         let Self { hasher, by_id, .. } = self;
         let Keys { id, acquire, is_larval, .. } = *keys;
         by_id.insert_unique(hasher.hash_one(id), index, |&i| hash_of(hasher, slots, i, Sa::id));
@@ -175,7 +175,7 @@ impl Indexes {
     }
 
     /// Adds an SA to the indexes.
-    pub fn add(&mut self, slots: &mut Slots, index: Index, keys: &Keys) {
+    pub fn add(&mut self, slots: &mut Slots<Slot>, index: Index, keys: &Keys) {
         let Self { hasher, by_id, .. } = self;
         let Keys { id, acquire, seq, is_larval, .. } = *keys;
         if id.spi != 0 {
@@ -196,7 +196,7 @@ impl Indexes {
     }
 
     /// Removes an SA from the indexes. `keys` are those that it was added with.
-    pub fn remove(&mut self, slots: &mut Slots, index: Index, keys: &Keys) {
+    pub fn remove(&mut self, slots: &mut Slots<Slot>, index: Index, keys: &Keys) {
         let Self { hasher, by_id, .. } = self;
         let Keys { id, acquire, seq, is_larval, .. } = *keys;
         if id.spi != 0 {
@@ -225,7 +225,7 @@ impl Indexes {
 
     /// A route's list is sorted by the time of adding, the latest first, because a template takes the first SA that fits.
     /// A new SA is the latest. An SA that moves to this route may be older than others there.
-    fn add_to_route(&mut self, slots: &mut Slots, index: Index, keys: &Keys) {
+    fn add_to_route(&mut self, slots: &mut Slots<Slot>, index: Index, keys: &Keys) {
         let Self { hasher, by_route, .. } = self;
         let Keys { route, add_time, .. } = *keys;
         let hash = hasher.hash_one(route);
@@ -255,7 +255,7 @@ impl Indexes {
         }
     }
 
-    fn remove_from_route(&mut self, slots: &mut Slots, index: Index, route: &Route) {
+    fn remove_from_route(&mut self, slots: &mut Slots<Slot>, index: Index, route: &Route) {
         let Some(links) = slots.get(index).map(|slot| slot.route) else { return };
         if links.newer == NONE {
             match self.by_route.find_entry(self.hasher.hash_one(route), |&i| i == index) {
