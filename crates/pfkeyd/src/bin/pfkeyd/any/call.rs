@@ -5,7 +5,6 @@ use std::os::fd::RawFd;
 use nix::errno::Errno;
 use pfkey_model::socket_policy;
 
-use super::super::bpf;
 use super::program::Program;
 use super::sys::SystemCall;
 
@@ -35,11 +34,11 @@ pub struct Abi {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 const NATIVE: Abi = Abi {
     #[cfg(target_arch = "x86_64")]
-    architecture: bpf::X86_64,
+    architecture: crate::bpf::X86_64,
     #[cfg(target_arch = "aarch64")]
-    architecture: bpf::AARCH64,
+    architecture: crate::bpf::AARCH64,
     #[cfg(target_arch = "riscv64")]
-    architecture: bpf::RISCV64,
+    architecture: crate::bpf::RISCV64,
     numbers: Numbers {
         write: libc::SYS_write as u32,
         writev: libc::SYS_writev as u32,
@@ -56,7 +55,7 @@ const NATIVE: Abi = Abi {
 /// `arch/x86/entry/syscalls/syscall_32.tbl`.
 #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 const I386: Abi = Abi {
-    architecture: bpf::I386,
+    architecture: crate::bpf::I386,
     numbers: Numbers {
         write: 4,
         writev: 146,
