@@ -141,7 +141,16 @@ fn address_mut<T>(value: &mut T) -> c_long {
 
 /// fork without an exit signal, without atfork handlers, nothing shared.
 fn clone_process() -> c_long {
-    call(libc::SYS_clone, [0; 6])
+    match call(libc::SYS_clone, [0; 6]) {
+        // qemu's emulation of another processor's programs has the exit signal of fork only.
+        error if error == -(libc::EINVAL as c_long) => {
+            // The stack comes first on s390x (CONFIG_CLONE_BACKWARDS2).
+            let mut arguments = [0; 6];
+            arguments[usize::from(cfg!(target_arch = "s390x"))] = libc::SIGCHLD.into();
+            call(libc::SYS_clone, arguments)
+        }
+        done => done,
+    }
 }
 
 fn exit() -> ! {
