@@ -137,7 +137,7 @@ fn static_linking_needs_only_what_the_pc_file_names() {
             continue;
         }
         let program = dir.join(format!("s{}", how.concat()));
-        let mut cc = Command::new("cc");
+        let mut cc = c::cc();
         cc.args(how).arg("-I").arg(c::root().join("include")).arg("-o").arg(&program).arg(dir.join("s.c"));
         cc.arg(c::output_dir().join("libpfkey_rs.a")).args(private.split_whitespace());
         c::run(&mut cc);
@@ -159,10 +159,7 @@ fn a_program_linked_with_libipsec_runs_unchanged() {
     .expect("a source file");
     let theirs = dir.join("theirs/libipsec.so.0");
     c::run(
-        Command::new("cc")
-            .args(["-shared", "-fPIC", "-Wl,-soname,libipsec.so.0", "-o"])
-            .arg(&theirs)
-            .arg(dir.join("theirs.c")),
+        c::cc().args(["-shared", "-fPIC", "-Wl,-soname,libipsec.so.0", "-o"]).arg(&theirs).arg(dir.join("theirs.c")),
     );
     std::fs::write(
         dir.join("p.c"),
@@ -187,7 +184,7 @@ fn a_program_linked_with_libipsec_runs_unchanged() {
     )
     .expect("a source file");
     let program = dir.join("p");
-    c::run(Command::new("cc").arg("-o").arg(&program).arg(dir.join("p.c")).arg(&theirs));
+    c::run(c::cc().arg("-o").arg(&program).arg(dir.join("p.c")).arg(&theirs));
     // As the Makefile makes it.
     let mut symbols = exported();
     let interposers = std::fs::read_to_string(c::root().join("preload/exports.txt")).expect("the list");
@@ -196,7 +193,7 @@ fn a_program_linked_with_libipsec_runs_unchanged() {
     let map = format!("{{ global: {};\nlocal: *; }};\n", symbols.join(";\n"));
     std::fs::write(dir.join("libipsec.map"), map).expect("a version script");
     let archive = c::build(&["--package", "pfkey_preload", "--example", "pfkey_compat"], "examples/libpfkey_compat.a");
-    let mut cc = Command::new("cc");
+    let mut cc = c::cc();
     cc.args(["-shared", "-Wl,-soname,libipsec.so.0", "-o"]).arg(dir.join("ours/libipsec.so.0"));
     cc.arg(format!("-Wl,--version-script={}", dir.join("libipsec.map").display()));
     cc.arg("-Wl,--whole-archive").arg(archive).arg("-Wl,--no-whole-archive");

@@ -5,6 +5,9 @@ use pfkey_rs::error::Code;
 use pfkey_rs::policy;
 use serde_json::Value;
 
+#[path = "support/byte_order.rs"]
+mod byte_order;
+
 fn lines(file: &str) -> Vec<Value> {
     let path = format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).expect("golden file");
@@ -13,7 +16,8 @@ fn lines(file: &str) -> Vec<Value> {
 
 fn unhex(value: &Value) -> Vec<u8> {
     let text = value.as_str().expect("hex");
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).expect("hex digit")).collect()
+    let bytes = (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).expect("hex digit"));
+    byte_order::native_extension(bytes.collect())
 }
 
 fn code(value: &Value) -> Code {

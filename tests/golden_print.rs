@@ -8,6 +8,9 @@ use pfkey_rs::print::{self, Ending, SocketPolicyFilter, Utc};
 use pfkey_rs::wire::Header;
 use serde_json::Value;
 
+#[path = "support/byte_order.rs"]
+mod byte_order;
+
 const UTC: Utc = Utc { now: 1_700_003_600 };
 
 fn lines() -> Vec<Value> {
@@ -21,7 +24,7 @@ fn messages() -> Vec<(Value, Vec<u8>)> {
     let with_bytes = |line: Value| {
         let text = line["msg"].as_str()?.to_owned();
         let bytes = (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).expect("hex"));
-        Some((line, bytes.collect()))
+        Some((line, byte_order::native(bytes.collect())))
     };
     let found: Vec<_> = lines().into_iter().filter_map(with_bytes).collect();
     assert!(found.len() > 35);

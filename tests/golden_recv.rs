@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use pfkey_rs::capi::*;
 use serde_json::Value;
-use support::{golden, unhex};
+use support::{golden, native, native_algorithm, unhex};
 
 /// Golden lines that show a bug of libipsec which this library does not have, and what it does instead.
 const BUGS: &[(i64, i32, &str)] =
@@ -43,7 +43,7 @@ fn receive(line: &Value) {
     let kind = if line["sock"] == "dgram" { SockType::Datagram } else { SockType::SeqPacket };
     let (ours, peer) = pair(kind);
     for datagram in line["queued"].as_array().unwrap() {
-        send(peer.as_raw_fd(), &unhex(datagram.as_str().unwrap()), MsgFlags::empty()).unwrap();
+        send(peer.as_raw_fd(), &native(unhex(datagram.as_str().unwrap())), MsgFlags::empty()).unwrap();
     }
     if line["note"] == "peer closed" {
         drop(peer);
@@ -60,7 +60,7 @@ fn receive(line: &Value) {
     if let Some((_, expected, reason)) = BUGS.iter().find(|(bug, ..)| *bug == id) {
         assert_eq!((message, code()), (None, *expected), "id {id}: {reason}");
     } else {
-        assert_eq!(message, line["result"].as_str().map(unhex), "id {id}");
+        assert_eq!(message, line["result"].as_str().map(|text| native(unhex(text))), "id {id}");
         assert_eq!(i64::from(code()), line["errcode"].as_i64().unwrap(), "id {id}");
     }
     let left =
@@ -137,7 +137,7 @@ fn keylen(line: &Value) {
     assert_eq!(strerror(), line["strerror"], "id {id}");
     if result == 0 && line.get("alg").is_some() {
         use zerocopy::IntoBytes;
-        assert_eq!(alg.as_bytes(), unhex(line["alg"].as_str().unwrap()), "id {id}");
+        assert_eq!(alg.as_bytes(), native_algorithm(unhex(line["alg"].as_str().unwrap())), "id {id}");
     }
 }
 

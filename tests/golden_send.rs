@@ -11,7 +11,7 @@ use std::ptr::null_mut;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
 use pfkey_rs::capi::*;
 use serde_json::Value;
-use support::{golden, sockaddr, unhex};
+use support::{golden, native, native_extension, sockaddr, unhex};
 
 /// Golden lines that show a bug of libipsec which this library does not have, and why.
 const BUGS: &[(i64, &str)] =
@@ -46,6 +46,11 @@ impl Case<'_> {
 
     fn bytes(&mut self, name: &str) -> *mut c_char {
         let bytes = self.args[name].as_str().map(unhex);
+        let bytes = match name {
+            "policy" => bytes.map(native_extension),
+            "msg" => bytes.map(native),
+            _ => bytes,
+        };
         self.keep(bytes).cast()
     }
 
@@ -276,7 +281,7 @@ fn every_call_emits_what_libipsec_emits() {
         let sent = drain(&peer);
         let expected: Vec<Vec<u8>> = line["sent"]
             .as_array()
-            .map(|all| all.iter().map(|m| unhex(m.as_str().unwrap())).collect())
+            .map(|all| all.iter().map(|m| native(unhex(m.as_str().unwrap()))).collect())
             .unwrap_or_default();
         if let Some((_, reason)) = BUGS.iter().find(|(bug, _)| *bug == id) {
             // The same message but for the lifetimes, which are what the arguments and 80 % of them say.

@@ -72,7 +72,7 @@ fn what_old_clients_define_does_no_harm() {
     let source = dir.join("h.c");
     std::fs::write(&source, text).expect("a source file");
     for extra in [&[][..], &["-DHAVE_IPSEC_POLICY_T"], &["-std=gnu89"], &["-D_GNU_SOURCE"]] {
-        let mut command = Command::new("cc");
+        let mut command = c::cc();
         command.args(["-Wall", "-Werror", "-fsyntax-only"]).args(flags).args(extra);
         command.arg("-I").arg(c::root().join("include")).arg("-I").arg(c::root().join("include/libpfkey_rs"));
         c::run(command.arg(&source));
@@ -84,7 +84,7 @@ fn sizes_offsets_and_types_are_libipsecs() {
     let dir = c::scratch("h_checks");
     let checks = c::root().join("c-tests/checks");
     for file in ["layout.c", "prototypes.c"] {
-        let mut command = Command::new("cc");
+        let mut command = c::cc();
         command.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-c", "-o"]).arg(dir.join("o.o"));
         c::run(command.arg("-I").arg(c::root().join("include")).arg(checks.join(file)));
     }

@@ -52,7 +52,7 @@ pub fn static_programs() -> bool {
     let source = dir.join(format!("static_{}.c", std::process::id()));
     std::fs::write(&source, "int main(void) { return 0; }\n").expect("a source file");
     let program = source.with_extension("");
-    let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
+    let mut cc = cc();
     let linked = cc.arg("-static").arg("-o").arg(&program).arg(&source).output().is_ok_and(|cc| cc.status.success());
     let _ = std::fs::remove_file(&source);
     let _ = std::fs::remove_file(&program);
@@ -62,9 +62,14 @@ pub fn static_programs() -> bool {
     linked
 }
 
-/// A compiler with the flags and headers that all programs are built with.
+/// The C compiler.
+pub fn cc() -> Command {
+    Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
+}
+
+/// The same with the flags and headers that all programs are built with.
 fn compiler() -> Command {
-    let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
+    let mut cc = cc();
     cc.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-g"]);
     cc.arg("-I").arg(root().join("include")).arg("-I").arg(root().join("include/libpfkey_rs"));
     // tests/sanitize.sh

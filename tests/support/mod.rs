@@ -3,6 +3,11 @@
 
 use serde_json::Value;
 
+mod byte_order;
+
+#[allow(unused_imports)]
+pub use byte_order::{native, native_algorithm, native_extension};
+
 /// The lines of a golden file.
 pub fn golden(name: &str) -> Vec<Value> {
     let path = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));

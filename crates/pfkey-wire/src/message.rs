@@ -321,27 +321,30 @@ mod tests {
     fn the_first_broken_rule_is_named() {
         let rule = |bytes: &[u8]| Message::parse(bytes, Profile::Linux).unwrap_err();
         assert_eq!(rule(&[2; 15]).rule, Rule::TooShort);
+        /// Where a number of two bytes has the lower one.
+        const LOW: usize = cfg!(target_endian = "big") as usize;
         let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&[1, 99, 0, 0, 9, 0, 1, 0]);
+        bytes[..4].copy_from_slice(&[1, 99, 0, 0]);
+        (bytes[4 + LOW], bytes[6 + LOW]) = (9, 1);
         assert_eq!(rule(&bytes).rule, Rule::Version(1));
         bytes[0] = 2;
         assert_eq!(rule(&bytes).rule, Rule::Reserved(1));
-        bytes[6] = 0;
+        bytes[6 + LOW] = 0;
         assert_eq!(rule(&bytes).rule, Rule::MessageType(99));
         bytes[1] = 3;
         assert_eq!(rule(&bytes).rule, Rule::Length { header: 72, actual: 32 });
-        bytes[4] = 4;
+        bytes[4 + LOW] = 4;
         assert_eq!(rule(&bytes), WireError { offset: 16, rule: Rule::ExtensionEmpty(0) });
-        bytes[16] = 3;
+        bytes[16 + LOW] = 3;
         assert_eq!(rule(&bytes), WireError { offset: 16, rule: Rule::ExtensionOverrun(0) });
-        bytes[16] = 1;
+        bytes[16 + LOW] = 1;
         assert_eq!(rule(&bytes), WireError { offset: 16, rule: Rule::ExtensionType(0) });
-        bytes[18] = 20;
+        bytes[18 + LOW] = 20;
         assert_eq!(rule(&bytes), WireError { offset: 24, rule: Rule::ExtensionEmpty(0) });
-        bytes[24] = 1;
-        bytes[26] = 20;
+        bytes[24 + LOW] = 1;
+        bytes[26 + LOW] = 20;
         assert_eq!(rule(&bytes), WireError { offset: 24, rule: Rule::ExtensionTwice(20) });
-        bytes[26] = 200;
+        bytes[26 + LOW] = 200;
         assert!(Message::parse(&bytes, Profile::Linux).is_ok(), "unknown types are skipped");
     }
 }

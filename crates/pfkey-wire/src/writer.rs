@@ -279,7 +279,8 @@ mod tests {
         let mut writer = Writer::new(&mut buffer, Header::new(MessageType::ADD, SaType::AH, 0, 0), Profile::Linux);
         writer.key(ExtensionType::KEY_AUTH, 8, &[7]);
         let bytes = writer.finish().unwrap();
-        assert_eq!(&bytes[16..], [2, 0, 8, 0, 8, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
+        let numbers = [2_u16, 8, 8, 0].map(u16::to_ne_bytes).concat();
+        assert_eq!((&bytes[16..24], &bytes[24..]), (&numbers[..], &[7, 0, 0, 0, 0, 0, 0, 0][..]));
         assert_eq!(Message::parse(bytes, Profile::Linux).unwrap().key(ExtensionType::KEY_AUTH), Some((8, &[7][..])));
     }
 }

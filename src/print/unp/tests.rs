@@ -222,7 +222,7 @@ fn algorithms_and_the_rest_are_listed_as_in_the_book() {
         let mut bytes = message(|writer| {
             writer.sa2(1, 0);
         });
-        bytes[18] = number;
+        bytes[18..20].copy_from_slice(&u16::to_ne_bytes(number));
         assert_eq!(listed(&bytes, Style::Corrected).lines().nth(1), Some(format!(" {label}").as_str()));
     }
 }

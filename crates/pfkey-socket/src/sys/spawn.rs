@@ -143,7 +143,7 @@ fn address_mut<T>(value: &mut T) -> c_long {
 fn clone_process() -> c_long {
     match call(libc::SYS_clone, [0; 6]) {
         // qemu's emulation of another processor's programs has the exit signal of fork only.
-        error if error == -(libc::EINVAL as c_long) => {
+        error if error == -c_long::from(libc::EINVAL) => {
             // The stack comes first on s390x (CONFIG_CLONE_BACKWARDS2).
             let mut arguments = [0; 6];
             arguments[usize::from(cfg!(target_arch = "s390x"))] = libc::SIGCHLD.into();
@@ -236,7 +236,13 @@ impl Start<'_> {
             libc::AT_EMPTY_PATH.into(),
             0,
         ];
-        checked(Step::Exec, call(libc::SYS_execveat, args)).map(|_| ())
+        let mut executed = call(libc::SYS_execveat, args);
+        // A program of another processor is run by an interpreter (binfmt_misc), which needs the descriptor.
+        if executed == -c_long::from(libc::ENOENT) {
+            checked(Step::Exec, call(libc::SYS_fcntl, [program, libc::F_SETFD.into(), 0, 0, 0, 0]))?;
+            executed = call(libc::SYS_execveat, args);
+        }
+        checked(Step::Exec, executed).map(|_| ())
     }
 }
 
