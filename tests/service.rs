@@ -17,7 +17,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::Pid;
 use pfkey_rs::socket::{Backend, OpenError, drop_capabilities, open_with, send};
-use pfkey_rs::wire::hello::{Hello, PRIMER, PROTOCOL, Welcome};
+use pfkey_rs::wire::hello::{Hello, PRIMER, PROTOCOL, QUESTION, Welcome};
 use pfkey_rs::wire::layout::SadbXPolicy;
 use pfkey_rs::wire::{ExtensionType, Extras, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
 
@@ -713,6 +713,49 @@ fn its_directory_is_made_and_one_that_others_can_write_to_is_refused() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("writable by others"), "{output:?}");
 }
 
+/// Root of pfkeyd's network namespace is told of all sessions, root of another, as a container's is, of that one's, and a user of
+/// his own.
+#[test]
+fn of_a_session_hears_who_may() {
+    let Some(service) = Service::start("question") else { return };
+    let _here = service.open();
+    let sessions = || pfkey_rs::socket::ask(&service.path()).expect("an answer").sessions;
+    let (_elsewhere, theirs) = std::thread::scope(|scope| {
+        let open = || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            assert_eq!(sessions(), []);
+            (service.open(), sessions())
+        };
+        scope.spawn(open).join().unwrap()
+    });
+    let report = pfkey_rs::socket::ask(&service.path()).unwrap();
+    assert_eq!((report.version.as_str(), report.pid), (env!("CARGO_PKG_VERSION"), service.child.id()));
+    let [here, elsewhere] = report.sessions[..] else { panic!("{report:?}") };
+    assert_eq!((here.pid, here.uid, here.namespace), (std::process::id(), 0, report.namespace));
+    assert_eq!(theirs, [elsewhere]);
+    std::thread::scope(|scope| {
+        let ask = || {
+            // SAFETY: no pointers; the kernel's call changes this thread only.
+            assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, 4242, 4242, 4242) }, 0);
+            assert_eq!(sessions(), []);
+        };
+        scope.spawn(ask).join().unwrap();
+    });
+}
+
+/// A question that carries something is none, and a thousand of them take no place.
+#[test]
+fn questions_disturb_nobody() {
+    let Some(service) = Service::start("questions") else { return };
+    let (pipe, _end) = nix::unistd::pipe().unwrap();
+    assert_eq!(service.errno(&QUESTION, &[&pipe]), Some(libc::EINVAL));
+    assert_eq!(service.errno(&QUESTION, &[&netlink(true)]), Some(libc::EINVAL));
+    for _ in 0..1100 {
+        assert!(pfkey_rs::socket::ask(&service.path()).is_ok());
+    }
+    service.open();
+}
+
 /// `auto` is the service where its socket is, and a private pfkeyd where it is not, or where it speaks another protocol.
 #[test]
 fn auto_finds_it() {
@@ -726,7 +769,11 @@ fn auto_finds_it() {
         pfkeyd --status 3 --service 3>/run/ready & service=$!
         head -c 4 /run/ready >/run/status
         pfkey doctor | grep -o 'backend.*'
-        kill $service; wait $service
+        pfkey monitor >/run/seen & monitor=$!
+        until pfkey doctor >/run/doctor; grep \"session.*pid=$monitor \" /run/doctor >/run/session; do sleep 0.1; done
+        grep -o 'why=.*' /run/session
+        sed -n 's/.*what=service/service/p' /run/doctor
+        kill $monitor $service; wait $service
         pfkey doctor | grep -o 'backend.*'";
     let programs = Path::new(c::program("pfkeyd")).parent().unwrap();
     c::program("pfkey");
@@ -735,7 +782,9 @@ fn auto_finds_it() {
         Command::new("timeout").args(["60", "unshare", "-m", "sh", "-c", script]).env("PATH", path).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let lines: Vec<&str> = text.lines().collect();
-    assert!(output.status.success() && lines.len() == 2, "{output:?}");
+    assert!(output.status.success() && lines.len() == 4, "{output:?}");
     assert!(lines[0].contains("the machine's pfkeyd"), "{text}");
-    assert!(lines[1].contains("a private pfkeyd"), "{text}");
+    assert!(lines[1].contains("pfkey, process ") && lines[1].contains("user 0"), "{text}");
+    assert!(lines[2].contains(concat!("pfkeyd ", env!("CARGO_PKG_VERSION"), ", process ")), "{text}");
+    assert!(lines[3].contains("a private pfkeyd"), "{text}");
 }

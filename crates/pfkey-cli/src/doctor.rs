@@ -1,5 +1,9 @@
 //! `doctor`: which backend serves here, and what the kernel lacks.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use pfkey_socket::report::Report;
 use pfkey_socket::{Backend, SERVICE_PATH, extras, find_pfkeyd};
 
 use crate::algorithms;
@@ -21,6 +25,13 @@ impl Findings {
             ("why", Value::Text(why)),
         ]);
     }
+
+    /// The same of the last one, for programs.
+    fn with(&mut self, fields: impl IntoIterator<Item = (&'static str, Value)>) {
+        if let Some(last) = self.0.last_mut() {
+            last.extend(fields);
+        }
+    }
 }
 
 /// Shows what was found; fails if no backend would serve.
@@ -34,6 +45,11 @@ pub fn doctor(view: View) -> Result<(), Failure> {
         Err(error) => findings.add("PFKEY_BACKEND", "failed", error.to_string()),
     }
     kernel(&mut findings);
+    let path = match &backend {
+        Ok(Backend::Service(path)) => path,
+        _ => Path::new(SERVICE_PATH),
+    };
+    service(path, &mut findings);
     match find_pfkeyd() {
         Ok(path) => findings.add("pfkeyd", "ok", path.display().to_string()),
         Err(error) => findings.add("pfkeyd", "missing", error.to_string()),
@@ -74,6 +90,51 @@ pub fn doctor(view: View) -> Result<(), Failure> {
     };
     show(&mut Out::new(), view, "findings", &["what", "found", "why"], &findings.0)?;
     result
+}
+
+/// The machine's pfkeyd, with the sessions that this user may know of, or why there is none.
+fn service(path: &Path, findings: &mut Findings) {
+    let report = match pfkey_socket::ask(path) {
+        Ok(report) => report,
+        Err(error) => {
+            let why = match error.raw_os_error().unwrap_or(0) {
+                libc::ENOENT => "not enabled (systemctl enable --now pfkeyd.socket)",
+                libc::ECONNREFUSED => "nobody listens there any more",
+                libc::EACCES => "whoever listens there is neither root nor this user, or the file is not for this user",
+                libc::ETIMEDOUT => "it does not answer",
+                libc::EPROTO | libc::ECONNRESET => "it does not say who it is",
+                _ => "",
+            };
+            let why = format!("{}: {error}; {why}", path.display());
+            return findings.add("service", "missing", why.trim_end_matches("; ").to_owned());
+        }
+    };
+    let Report { version, pid, pids, namespace, sessions } = report;
+    // In another pid namespace the numbers are other processes' here.
+    let same = std::fs::metadata("/proc/self/ns/pid").is_ok_and(|own| own.ino() == pids);
+    let elsewhere = if same { "" } else { " of another pid namespace" };
+    findings.add("service", "ok", format!("pfkeyd {version}, process {pid}{elsewhere}, on {}", path.display()));
+    findings.with([("version", Value::Text(version)), ("pid", Value::Number(pid.into()))]);
+    for session in sessions {
+        let program = Some(session.pid).filter(|_| same).and_then(program);
+        let network = if session.namespace == namespace { "" } else { ", of another network namespace" };
+        let whose = program.as_deref().unwrap_or("a program that is not there any more");
+        let whose = if same { whose } else { "a program" };
+        let why = format!("{whose}, process {}{elsewhere}, user {}{network}", session.pid, session.uid);
+        findings.add("session", "ok", why);
+        findings.with(program.map(|name| ("program", Value::Text(name))));
+        findings.with([
+            ("pid", Value::Number(session.pid.into())),
+            ("uid", Value::Number(session.uid.into())),
+            ("network_namespace", Value::Number(session.namespace)),
+        ]);
+    }
+}
+
+/// The name of the program that a process runs.
+fn program(pid: u32) -> Option<String> {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
 }
 
 /// The algorithms that have a name here and that the engine lacks.

@@ -24,6 +24,7 @@ mod error;
 mod opened;
 mod place;
 mod remembered;
+pub mod report;
 mod served;
 mod service;
 mod start;
@@ -37,7 +38,7 @@ pub use choose::{Backend, extras, open, open_with, open_with_cloexec, set_extras
 pub use error::{OpenError, Step};
 pub use place::find_pfkeyd;
 pub use remembered::remember_pfkeyd;
-pub use service::SERVICE_PATH;
+pub use service::{SERVICE_PATH, ask};
 pub use sys::cancel;
 pub use sys::meet::{Seen, peek_with_descriptors};
 pub use sys::{

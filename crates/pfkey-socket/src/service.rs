@@ -8,17 +8,18 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use pfkey_wire::Extras;
-use pfkey_wire::hello::{EVENT_BUFFER, Hello, MEETING_LEN, PROTOCOL, Welcome};
+use pfkey_wire::hello::{EVENT_BUFFER, Hello, MEETING_LEN, PROTOCOL, QUESTION, Welcome};
 
+use super::report::Report;
 use super::sys::meet;
 use super::{served, start};
 
@@ -74,8 +75,45 @@ pub(super) fn connect_to(path: &Path) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Bytes of an answer: a thousand sessions' lines.
+const ANSWER: usize = 1 << 17;
+/// How long an answer is waited for.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Asks the service about itself.
+///
+/// # Errors
+/// As for a session: ECONNREFUSED or ENOENT if nobody listens, EACCES for a stranger, ETIMEDOUT. EPROTO for one that has no answer.
+pub fn ask(path: &Path) -> io::Result<Report> {
+    let end = Instant::now() + ANSWER_LIMIT;
+    let fd = connect_to(path)?;
+    if !served::is_trusted(fd.as_raw_fd()) {
+        return Err(Errno::EACCES.into());
+    }
+    match send(fd.as_raw_fd(), &QUESTION, MsgFlags::MSG_NOSIGNAL) {
+        // It said why before it closed its end.
+        Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let mut bytes = vec![0; ANSWER];
+    let len = receive(&fd, &mut bytes, end)?;
+    let said = bytes.get(..len).unwrap_or_default();
+    std::str::from_utf8(said).ok().and_then(Report::read).ok_or_else(|| Errno::EPROTO.into())
+}
+
 /// Waits for the service's word.
 fn welcome(fd: &OwnedFd, end: Instant) -> io::Result<Welcome> {
+    let mut bytes = [0; MEETING_LEN];
+    let len = receive(fd, &mut bytes, end)?;
+    // Too many clients are told with a PF_KEY message of type 0.
+    let full = pfkey_wire::Header::read(&bytes).filter(|header| header.msg_type.0 == 0 && header.errno != 0);
+    let said = Welcome::read(bytes.get(..len).unwrap_or_default());
+    let refused = full.map(|header| Welcome { protocol: 0, errno: header.errno.into() });
+    said.or(refused).ok_or_else(|| Errno::EPROTO.into())
+}
+
+/// Waits for a message.
+fn receive(fd: &OwnedFd, bytes: &mut [u8], end: Instant) -> io::Result<usize> {
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left.as_millis() as i32).unwrap_or(PollTimeout::ZERO);
@@ -85,17 +123,9 @@ fn welcome(fd: &OwnedFd, end: Instant) -> io::Result<Welcome> {
             Err(Errno::EINTR) => continue,
             Err(errno) => return Err(errno.into()),
         }
-        let mut bytes = [0; MEETING_LEN];
-        match recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+        match recv(fd.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT) {
             Ok(0) => return Err(Errno::ECONNRESET.into()),
-            Ok(len) => {
-                // Too many clients are told with a PF_KEY message of type 0.
-                let full =
-                    pfkey_wire::Header::read(&bytes).filter(|header| header.msg_type.0 == 0 && header.errno != 0);
-                let said = Welcome::read(bytes.get(..len).unwrap_or_default());
-                let refused = full.map(|header| Welcome { protocol: 0, errno: header.errno.into() });
-                return said.or(refused).ok_or_else(|| Errno::EPROTO.into());
-            }
+            Ok(len) => return Ok(len),
             // The last says that it did not read everything, once, and before what it had said.
             Err(Errno::EINTR | Errno::EAGAIN | Errno::ECONNRESET) => {}
             Err(errno) => return Err(errno.into()),

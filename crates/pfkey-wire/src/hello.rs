@@ -17,6 +17,9 @@ pub const EVENT_BUFFER: usize = 4 << 20;
 /// Bytes of each of the two messages.
 pub const MEETING_LEN: usize = 16;
 
+/// What a program says instead that wants to know about pfkeyd. The answer is a text, and the end.
+pub const QUESTION: [u8; MEETING_LEN] = *b"\0pfkeyd?\0\0\0\0\0\0\0\0";
+
 /// No PF_KEY message of any version begins so.
 const MAGIC: [u8; 8] = *b"\0pfkeyd\xb5";
 

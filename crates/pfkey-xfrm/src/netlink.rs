@@ -72,6 +72,12 @@ fn option<T: zerocopy::FromBytes>(fd: BorrowedFd<'_>, name: libc::c_int) -> Opti
     (status == 0 && len as usize == size_of::<T>()).then_some(value)
 }
 
+/// The network namespace of any socket (`SO_NETNS_COOKIE`); `None` before Linux 5.14.
+#[must_use]
+pub fn namespace(fd: BorrowedFd<'_>) -> Option<u64> {
+    option(fd, libc::SO_NETNS_COOKIE)
+}
+
 /// Whether a descriptor is a netlink socket: nobody has to wait to close one.
 #[must_use]
 pub fn is_netlink(fd: BorrowedFd<'_>) -> bool {
@@ -183,7 +189,7 @@ impl Netlink {
     /// # Errors
     /// That of `getsockopt`.
     pub fn namespace(&self) -> Result<u64, Errno> {
-        option(self.fd.as_fd(), libc::SO_NETNS_COOKIE).ok_or(Errno::EOPNOTSUPP)
+        namespace(self.as_fd()).ok_or(Errno::EOPNOTSUPP)
     }
 
     /// Throws away what waits; EBUSY if there is no end of it.

@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::unistd::Pid;
 use pfkey_socket::peek_with_descriptors;
-use pfkey_wire::hello::{Hello, MEETING_LEN, PROTOCOL, SOCKETS, Welcome};
+use pfkey_wire::hello::{Hello, MEETING_LEN, PROTOCOL, QUESTION, SOCKETS, Welcome};
 use pfkey_xfrm::{Netlink, is_netlink};
 use pfkeyd::limits;
 
@@ -101,6 +101,7 @@ enum Said {
     /// No session for it.
     No(Errno),
     Hello(Vec<OwnedFd>),
+    Question,
     /// Descriptors that must not be closed before this process ends.
     Strange(Vec<OwnedFd>),
 }
@@ -122,6 +123,10 @@ fn serve(link: &Link) -> u8 {
             let Some(stranger) = strangers.remove(at) else { continue };
             match said {
                 Said::Nothing | Said::Bye => let_go(link, stranger),
+                Said::Question => {
+                    drop(stranger);
+                    let _ = link.say(Kind::Question, slot, &[], true);
+                }
                 Said::No(errno) => {
                     refuse(&stranger.fd, errno);
                     let_go(link, stranger);
@@ -205,15 +210,18 @@ fn listen(fd: &OwnedFd) -> Said {
     // One byte more, so that what is longer is no hello.
     let mut bytes = [0; MEETING_LEN + 1];
     // First without what it carries.
-    match recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+    let asks = match recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
         Err(Errno::EAGAIN | Errno::EINTR) => return Said::Nothing,
         Ok(0) | Err(_) => return Said::Bye,
-        Ok(len) => match Hello::read(bytes.get(..len).unwrap_or_default()) {
-            None => return Said::No(Errno::EINVAL),
-            Some(hello) if hello.protocol != PROTOCOL => return Said::No(Errno::EPROTONOSUPPORT),
-            Some(_) => {}
+        Ok(len) => match bytes.get(..len).unwrap_or_default() {
+            said if said == QUESTION => true,
+            said => match Hello::read(said) {
+                None => return Said::No(Errno::EINVAL),
+                Some(hello) if hello.protocol != PROTOCOL => return Said::No(Errno::EPROTONOSUPPORT),
+                Some(_) => false,
+            },
         },
-    }
+    };
     let seen = match peek_with_descriptors(fd.as_fd(), &mut bytes) {
         Ok(seen) => seen,
         Err(Errno::EAGAIN | Errno::EINTR) => return Said::Nothing,
@@ -222,7 +230,8 @@ fn listen(fd: &OwnedFd) -> Said {
     if !seen.descriptors.iter().all(|fd| is_netlink(fd.as_fd())) {
         return Said::Strange(seen.descriptors);
     }
-    let refused = if seen.more || seen.descriptors.len() != SOCKETS {
+    let nothing = !seen.more && seen.descriptors.is_empty();
+    let refused = if asks || seen.more || seen.descriptors.len() != SOCKETS {
         Errno::EINVAL
     } else {
         let adopted = seen.descriptors.into_iter().map(Netlink::adopt).collect::<Result<Vec<_>, _>>();
@@ -235,5 +244,5 @@ fn listen(fd: &OwnedFd) -> Said {
         // What is left unread when a socket closes is told to its peer before the answer.
         let _ = recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT);
     }
-    Said::No(refused)
+    if asks && nothing { Said::Question } else { Said::No(refused) }
 }

@@ -21,6 +21,7 @@ use pfkey_wire::hello::SOCKETS;
 use pfkeyd::limits;
 use pfkeyd::log::log;
 
+use super::about::About;
 use super::child::fork_with;
 use super::closing::Closing;
 use super::door::Door;
@@ -44,18 +45,18 @@ pub struct Gate {
     pub listener: OwnedFd,
     /// Clients of this uid and of root are let in; of any, if the socket's mode was chosen so.
     pub owner: Option<u32>,
-    /// It is for all users, and none shall shut out the others: see [`Guardian::has_place`].
-    pub shared: bool,
+    /// It is the machine's: for all users, and none shall shut out the others: see [`Guardian::has_place`].
+    pub shared: Option<About>,
     /// Who wants to hear that it lives.
     pub watchdog: Option<Watchdog>,
 }
 
 /// A client that was let in.
-struct Client {
-    fd: OwnedFd,
+pub struct Client {
+    pub fd: OwnedFd,
     /// What it brought.
-    sockets: Vec<OwnedFd>,
-    uid: u32,
+    pub sockets: Vec<OwnedFd>,
+    pub uid: u32,
     /// It has not said hello, and has to.
     is_stranger: bool,
 }
@@ -316,6 +317,14 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                     }
                 }
                 Ok(Some(Heard { kind: Kind::Sockets | Kind::Released, value, .. })) => self.release(value),
+                Ok(Some(Heard { kind: Kind::Question, value, .. })) => {
+                    let client = self.clients.get(value as usize).and_then(Option::as_ref);
+                    let about = self.gate.as_ref().and_then(|gate| gate.shared);
+                    if let Some((client, about)) = client.filter(|client| client.is_stranger).zip(about) {
+                        about.tell(client, self.clients.iter().flatten());
+                    }
+                    self.release(value);
+                }
                 Ok(Some(_)) => {}
                 Err(Errno::EAGAIN) => return,
                 Ok(None) | Err(_) => break,
@@ -416,7 +425,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
     /// Whether a client of this user may come. Where all users may connect, an eighth of the places is for each, and half for all
     /// but root.
     fn has_place(&self, uid: u32) -> bool {
-        if uid == 0 || !self.gate.as_ref().is_some_and(|gate| gate.shared) {
+        if uid == 0 || self.gate.as_ref().is_none_or(|gate| gate.shared.is_none()) {
             return true;
         }
         let others = || self.clients.iter().flatten().filter(|client| client.uid != 0);
@@ -424,7 +433,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
     }
 
     fn admit(&mut self, fd: OwnedFd, uid: u32) {
-        let says_hello = self.gate.as_ref().is_some_and(|gate| gate.shared);
+        let says_hello = self.gate.as_ref().is_some_and(|gate| gate.shared.is_some());
         let free = self.clients.iter().position(Option::is_none).unwrap_or(self.clients.len());
         let is_full = free >= self.room;
         if is_full || !self.has_place(uid) {

@@ -46,6 +46,8 @@ pub enum Kind {
     Engine = 11,
     /// To the worker: does its loop go round? And back: it does.
     Alive = 12,
+    /// To the guardian: a client asks about pfkeyd.
+    Question = 13,
 }
 
 /// One message.
@@ -163,6 +165,7 @@ impl Link {
             Kind::Sockets,
             Kind::Engine,
             Kind::Alive,
+            Kind::Question,
         ];
         match (len, kinds.into_iter().find(|kind| *kind as u32 == number(0))) {
             (0, _) => Ok(None),

@@ -10,6 +10,7 @@
 //! and for a moment one that closes what a client left.
 #![deny(unsafe_code)]
 
+mod about;
 mod any;
 mod bpf;
 mod child;

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
@@ -12,6 +13,7 @@ use nix::sys::socket::SockType;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
+use super::about::About;
 use super::child::fork_with;
 use super::guardian::Gate;
 use super::link::{Kind, Link};
@@ -34,7 +36,7 @@ impl Served {
     fn start(path: &Path, mode: Option<u32>, guard: impl FnOnce(Gate, Link) -> u8) -> io::Result<Self> {
         let (listening, listener) = Listening::start(path, SockType::SeqPacket, mode.unwrap_or(0o600))?;
         let owner = mode.is_none().then(|| nix::unistd::geteuid().as_raw());
-        Self::start_behind(Gate { listener, owner, shared: false, watchdog: None }, Some(listening), guard)
+        Self::start_behind(Gate { listener, owner, shared: None, watchdog: None }, Some(listening), guard)
     }
 
     /// The same with a socket that listens.
@@ -90,7 +92,8 @@ pub fn service(path: &Path, guard: impl FnOnce(Gate, Link) -> u8) -> io::Result<
             (Some(listening), listener)
         }
     };
-    run(Served::start_behind(Gate { listener, owner: None, shared: true, watchdog }, listening, guard)?, signals)
+    let shared = Some(About::this(listener.as_fd()));
+    run(Served::start_behind(Gate { listener, owner: None, shared, watchdog }, listening, guard)?, signals)
 }
 
 fn run(served: Served, signals: SigSet) -> io::Result<ExitCode> {
