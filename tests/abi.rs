@@ -172,12 +172,13 @@ fn a_program_linked_with_libipsec_runs_unchanged() {
         int main(void)
         {
             /* As racoon: a socket of its own, and an answer that is there at once. */
-            static const unsigned char flush[16] = { 2, 9, 0, 0, 2, 0 };
+            static const struct { unsigned char version, type, error, satype; unsigned short len, reserved; unsigned seq, pid; }
+                flush = { 2, 9, 0, 0, 2, 0, 0, 0 };
             unsigned char answer[16];
             int s = socket(PF_KEY, SOCK_RAW | SOCK_NONBLOCK, 2);
             if (libipsec_opt == 1 && pfkey_get_softrate(0) == 80)
                 printf("libipsec, ");
-            if (send(s, flush, 16, 0) == 16 && recv(s, answer, 16, 0) == 16)
+            if (send(s, &flush, 16, 0) == 16 && recv(s, answer, 16, 0) == 16)
                 printf("PF_KEY\n");
             return 0;
         }"#,

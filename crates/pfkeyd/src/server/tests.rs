@@ -80,7 +80,7 @@ fn a_request_that_cannot_be_consumed_is_done_once() {
             server.consume = fails;
             server.add(ours).expect("a session");
             FAILURES.set((failures, errno));
-            let batch = [&BATCH[..], &[2, 3, 0, 3, 2, 0, 0, 0], &[3; 8]].concat();
+            let batch = [&BATCH[..], &[2, 3, 0, 3], &u16::to_ne_bytes(2), &[0, 0], &[3; 8]].concat();
             for message in [&b"first"[..], &batch, b"third"] {
                 assert_eq!(send(theirs.as_raw_fd(), message, MsgFlags::empty()), Ok(message.len()));
             }
