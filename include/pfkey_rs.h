@@ -268,6 +268,24 @@ int pfkey_open(void);
 int pfkey_set_algorithms(const char *list);
 
 /*
+ Chooses what the SAs and policies of descriptors that this process opens from now on have beyond what the program says of
+ them, instead of what the environment variable PFKEY_XFRM says.
+
+ `list`: NUL-terminated, the caller's; words with spaces or commas between, such as "if_id=42 out:set-mark=0x10"; libpfkey_rs(3)
+ has them all. Names of network interfaces are looked up now, in the thread's network namespace. "": nothing. NULL: what
+ PFKEY_XFRM says, again.
+
+ With "if_id" or "mark" such a descriptor is apart from others: DUMP, GET, DELETE, FLUSH, their likes for policies, ACQUIRE
+ and EXPIRE are of SAs and policies with this if_id or this mark.
+
+ With a list that is not empty, backend auto means XFRM, and backend afkey does not open (EPROTONOSUPPORT). What a key engine
+ does not have makes `pfkey_open` fail (EOPNOTSUPP), with code 26 whose text names it.
+
+ Returns 0; -1 for a word that means nothing, and code 26 whose text names it and its place.
+ */
+int pfkey_set_xfrm(const char *list);
+
+/*
  Closes a PF_KEY descriptor.
  */
 void pfkey_close(int so);

@@ -386,3 +386,170 @@ fn rfc_2367s_profile_has_them_too() {
     let gone = w.ask(session, &sa(M::DELETE, 0x1000, &mark(1, 1))).remove(0);
     assert_eq!((gone[2], said_by(&gone)), (0, mark(1, 1)), "who hears of it learns which");
 }
+
+/// X_XFRM with a text, as the library sends it for `PFKEY_XFRM`.
+fn settings(text: &str) -> Vec<u8> {
+    message(M::X_XFRM, 2, |writer| {
+        writer.xfrm(0, 0, &attributes(&[(0, text.as_bytes())]));
+    })
+}
+
+impl World {
+    /// A session with settings.
+    fn open_in(&mut self, text: &str) -> SessionId {
+        let id = self.hub.open();
+        assert_eq!(self.errno(id, &settings(text)), 0, "{text}");
+        id
+    }
+
+    /// Types of the messages that wait for a session.
+    fn heard(&mut self, id: SessionId) -> Vec<M> {
+        self.drain(id).iter().map(|bytes| parse(bytes).header().msg_type).collect()
+    }
+
+    fn spis(&mut self, id: SessionId) -> Vec<u32> {
+        let shown = self.ask(id, &message(M::DUMP, 0, |_| ()));
+        let dumped = shown.iter().map(|bytes| parse(bytes)).filter(|message| message.header().msg_type == M::DUMP);
+        let mut spis: Vec<_> = dumped.filter_map(|message| Some(message.sa()?.spi.get())).collect();
+        spis.sort_unstable();
+        spis
+    }
+}
+
+/// Two programs on one machine, each with its own interface, and one that sees everything.
+#[test]
+fn a_program_in_a_world_of_its_own_touches_and_hears_of_nothing_else() {
+    let mut w = World::new();
+    let (one, two, marked, all) = (w.open_in("if_id=1"), w.open_in("if_id=2"), w.open_in("mark=5/0xff"), w.open(false));
+    for (id, spi) in [(all, 0x1000), (one, 0x1001), (two, 0x1002), (marked, 0x1005)] {
+        assert_eq!(w.errno(id, &sa(M::ADD, spi, &[])), 0);
+        assert_eq!(w.errno(id, &policy(M::X_SPDADD, 0, 1, &[])), 0, "another policy, though its selector is the same");
+    }
+    assert_eq!((w.heard(one), w.heard(two), w.heard(marked)), (vec![], vec![], vec![]));
+    assert_eq!(w.heard(all), [M::ADD, M::X_SPDADD, M::ADD, M::X_SPDADD, M::ADD, M::X_SPDADD]);
+    let own = [(one, 0x1001), (two, 0x1002), (marked, 0x1005)];
+    for (id, spi) in own {
+        assert_eq!(w.spis(id), [spi]);
+        let policies = w.ask(id, &message(M::X_SPDDUMP, 0, |_| ()));
+        assert_eq!(
+            policies.iter().map(|bytes| parse(bytes).header().seq).collect::<Vec<_>>(),
+            [0],
+            "one, and the last"
+        );
+        assert!(policies.iter().all(|bytes| !parse(bytes).has(Ext::X_XFRM)), "it did not ask to be shown");
+        // Its own are found, others' are not there.
+        for (_, other) in own {
+            let expected = if spi == other { 0 } else { libc::ESRCH };
+            assert_eq!(w.errno(id, &sa(M::GET, other, &[])), expected, "{spi:#x} {other:#x}");
+            assert_eq!(w.errno(id, &sa(M::UPDATE, other, &[])), expected, "{spi:#x} {other:#x}");
+            if spi != other {
+                assert_eq!(w.errno(id, &sa(M::DELETE, other, &[])), libc::ESRCH);
+            }
+        }
+    }
+    w.heard(all);
+    // A flush is of its own; others of everything hear what became of each.
+    let flushed = w.ask(one, &message(M::FLUSH, 0, |_| ()));
+    assert_eq!(flushed.iter().map(|bytes| parse(bytes).header().msg_type).collect::<Vec<_>>(), [M::FLUSH, M::DELETE]);
+    assert_eq!(w.errno(one, &message(M::X_SPDFLUSH, 0, |_| ())), 0);
+    assert_eq!((w.heard(all), w.heard(two)), (vec![M::DELETE, M::X_SPDDELETE2], vec![]));
+    assert_eq!((w.spis(one), w.spis(two), w.spis(marked)), (vec![], vec![0x1002], vec![0x1005]));
+    assert_eq!(w.spis(all), [0x1000, 0x1002, 0x1005]);
+    assert_eq!(w.errno(two, &sa(M::DELETE, 0x1002, &[])), 0);
+    assert_eq!(w.errno(marked, &message(M::FLUSH, 2, |_| ())), 0);
+    assert_eq!(w.spis(all), [0x1000, 0x1005]);
+    // Nobody moves others' policies, or says that something is another world's.
+    assert_eq!(w.errno(one, &message(M::X_MIGRATE, 0, |_| ())), libc::EOPNOTSUPP);
+    assert_eq!(w.errno(one, &sa(M::ADD, 0x1001, &if_id(2))), libc::EINVAL);
+    // Who flushes all flushes every world, and each hears of it.
+    w.heard(two);
+    assert_eq!(w.errno(all, &message(M::FLUSH, 0, |_| ())), 0);
+    assert_eq!((w.heard(two), w.spis(all)), (vec![M::FLUSH], vec![]));
+}
+
+#[test]
+fn an_acquire_reaches_the_key_manager_of_its_interface() {
+    let mut w = World::new();
+    let (one, two) = (w.open_in("if_id=1"), w.open_in("if_id=2"));
+    for id in [one, two] {
+        w.ask(id, &message(M::REGISTER, 3, |_| ()));
+        assert_eq!(w.errno(id, &policy(M::X_SPDADD, 0, 1, &[])), 0);
+    }
+    w.drain(one);
+    assert_eq!(w.outbound(0, 2), None);
+    assert_eq!((w.heard(one), w.heard(two)), (vec![], vec![M::ACQUIRE]));
+    // Its SA is made as with any key manager.
+    let getspi = message(M::GETSPI, 3, |writer| {
+        ends(writer, 0);
+        writer.spirange(0x1000, 0x1000);
+    });
+    assert_eq!(w.errno(two, &getspi), 0);
+    assert_eq!(w.errno(two, &sa(M::UPDATE, 0x1000, &[])), 0);
+    assert_eq!((w.outbound(0, 2), w.outbound(0, 1)), (Some(vec![0x1000]), None));
+}
+
+#[test]
+fn settings_are_for_what_they_name() {
+    let mut w = World::new();
+    let all = w.open(true);
+    let text = "out:set-mark=0x10 in:set-mark=0x20 esp:replay-window=64 ah:tfcpad=9 icv=128 policy:localok esn";
+    let id = w.open_in(text);
+    w.ask(id, &sa(M::ADD, 0x1000, &[]));
+    let shown = w.drain(all).remove(0);
+    let said = parse(&shown).xfrm();
+    let number =
+        |number| said.attributes.payload(number).map(|payload| u32::from_ne_bytes(*payload.first_chunk().unwrap()));
+    assert_eq!((number(attribute::SET_MARK), number(attribute::TFCPAD)), (Some(0x10), None));
+    assert_eq!((number(attribute::REPLAY_ESN_VAL), said.fixed.flags), (Some(2), xfrm::FLAG_ESN));
+    assert_eq!(parse(&shown).sa().unwrap().replay, 0, "the wider window is the only one");
+    assert!(said.attributes.payload(attribute::ALG_AUTH_TRUNC).is_some());
+    // What the program says itself goes before.
+    let own = attributes(&[(attribute::SET_MARK, &7_u32.to_ne_bytes())]);
+    w.ask(id, &sa(M::ADD, 0x1001, &own));
+    let shown = w.drain(all).remove(0);
+    assert_eq!(parse(&shown).xfrm().attributes.payload(attribute::SET_MARK), Some(&7_u32.to_ne_bytes()[..]));
+    w.ask(id, &sa(M::UPDATE, 0x1001, &[]));
+    let shown = w.drain(all).remove(0);
+    assert_eq!(parse(&shown).xfrm().attributes.payload(attribute::SET_MARK), Some(&0x20_u32.to_ne_bytes()[..]));
+    w.ask(id, &policy(M::X_SPDADD, 0, 1, &[]));
+    let shown = w.drain(all).remove(0);
+    assert_eq!((parse(&shown).xfrm().fixed.flags, said_by(&shown)), (1, vec![]));
+    // It has no world, and sees everything.
+    assert_eq!(w.spis(id), [0x1000, 0x1001]);
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused() {
+    let mut w = World::new();
+    let id = w.open(false);
+    for text in ["if_id", "no", "if_id=1 if_id=2", "\u{1f511}=1", &"esn ".repeat(200)] {
+        assert_eq!(w.errno(id, &settings(text)), libc::EINVAL, "{text}");
+    }
+    // The engine lacks it; the answer says which.
+    w.hub.receive(id, &settings("if_id=3 pcpu=1"), NOW, &mut w.queues).unwrap();
+    let answer = Header::read(&w.queues.pop(id).unwrap()).unwrap();
+    assert_eq!((answer.errno, answer.reserved), (libc::EOPNOTSUPP as u8, attribute::SA_PCPU));
+    w.ask(id, &sa(M::ADD, 0x1000, &[]));
+    assert_eq!(w.spis(id), [0x1000], "nothing of it was set");
+    // None are none.
+    assert_eq!(w.errno(id, &settings("if_id=3")), 0);
+    assert_eq!(w.spis(id), []);
+    assert_eq!(w.errno(id, &settings("")), 0);
+    assert_eq!(w.spis(id), [0x1000]);
+}
+
+#[test]
+fn settings_outlive_a_worker() {
+    let mut w = World::new();
+    let session = w.open_in("if_id=7");
+    let state = w.hub.state(session);
+    let mut other = World::new();
+    let resumed = other.hub.resume(SessionId(99), &state, NOW);
+    let all = other.open(true);
+    other.ask(resumed, &sa(M::ADD, 0x1000, &[]));
+    assert_eq!(said_by(&other.drain(all).remove(0)), if_id(7));
+    // Also where the other ended between its answer and its note.
+    let state = pfkey_rs::hub::SessionState::default().after(&settings("if_id=8"));
+    let resumed = other.hub.resume(SessionId(100), &state, NOW);
+    assert_eq!(other.spis(resumed), []);
+}

@@ -376,6 +376,18 @@ static int algorithms(void)
 	return pfkey_set_algorithms("aead, sha256-128") == 0 && pfkey_set_algorithms(NULL) == 0;
 }
 
+static int xfrm(void)
+{
+	return pfkey_set_xfrm("if_id=42 out:set-mark=0x10, esp:in:replay-window=4096 offload=lo/packet") == 0 &&
+	       pfkey_set_xfrm("") == 0 && pfkey_set_xfrm(NULL) == 0;
+}
+
+static int xfrm_wrong(void)
+{
+	return pfkey_set_xfrm("if_id=42 of") == -1 && __ipsec_errcode == 26 &&
+	       strcmp(ipsec_strerror(), "word 2, \"of\": unknown name") == 0;
+}
+
 static int algorithms_wrong(void)
 {
 	return pfkey_set_algorithms("no") == -1 && __ipsec_errcode == 26
@@ -443,6 +455,7 @@ static const struct call { const char *name; int (*call)(void); } calls[] = {
 	CALL(pfkey_recv_large), CALL(pfkey_recv_again), CALL(pfkey_recv_register_), CALL(pfkey_set_supported_),
 	CALL(keylen), CALL(keylen_wrong), CALL(ipsec_dump_policy_), CALL(ipsec_dump_policy_withports_),
 	CALL(ipsec_set_policy_wrong), CALL(texts), CALL(printed), CALL(small), CALL(algorithms), CALL(algorithms_wrong),
+	CALL(xfrm), CALL(xfrm_wrong),
 	CALL(batch), CALL(pfkey_dump_foreach_),
 }, open_call[] = { CALL(pfkey_open_) };
 

@@ -9,7 +9,7 @@ use super::argument;
 use super::guard::{Failure, cancellation_point, guard, keep_code};
 use super::sadb_msg;
 use crate::error::Code;
-use crate::socket::OpenError;
+use crate::socket::{OpenError, XfrmText};
 use crate::wire::Extras;
 
 /// What the library supports beyond RFC 2367: 1 = NAT traversal. A variable, because racoon reads it as one.
@@ -91,6 +91,37 @@ pub unsafe extern "C-unwind" fn pfkey_set_algorithms(list: *const c_char) -> c_i
             Some(Extras::from_list(list).map_err(|word| unknown(&word.escape_debug()))?)
         };
         crate::socket::set_extras(extras);
+        Ok(0)
+    })
+}
+
+/// Chooses what the SAs and policies of descriptors that this process opens from now on have beyond what the program says of
+/// them, instead of what the environment variable PFKEY_XFRM says.
+///
+/// `list`: NUL-terminated, the caller's; words with spaces or commas between, such as "if_id=42 out:set-mark=0x10"; libpfkey_rs(3)
+/// has them all. Names of network interfaces are looked up now, in the thread's network namespace. "": nothing. NULL: what
+/// PFKEY_XFRM says, again.
+///
+/// With "if_id" or "mark" such a descriptor is apart from others: DUMP, GET, DELETE, FLUSH, their likes for policies, ACQUIRE
+/// and EXPIRE are of SAs and policies with this if_id or this mark.
+///
+/// With a list that is not empty, backend auto means XFRM, and backend afkey does not open (EPROTONOSUPPORT). What a key engine
+/// does not have makes `pfkey_open` fail (EOPNOTSUPP), with code 26 whose text names it.
+///
+/// Returns 0; -1 for a word that means nothing, and code 26 whose text names it and its place.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn pfkey_set_xfrm(list: *const c_char) -> c_int {
+    guard(|| {
+        if list.is_null() {
+            crate::socket::set_xfrm(None);
+            return Ok(0);
+        }
+        // SAFETY: not null; the caller gives a NUL-terminated string.
+        let list = unsafe { CStr::from_ptr(list) };
+        let list =
+            list.to_str().map_err(|_| Failure::text(format_args!("{}: no text", list.to_bytes().escape_ascii())))?;
+        let text = XfrmText::new(list).map_err(|why| Failure::text(format_args!("{}", why.about(list))))?;
+        crate::socket::set_xfrm(Some(&text));
         Ok(0)
     })
 }

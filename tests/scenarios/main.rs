@@ -185,11 +185,11 @@ fn af_key() {
     }
 }
 
-/// Compares XFRM here with what AF_KEY of the kernel PFKEY_XFRM answered; set by `tests/kernel/check`, inside a kernel
+/// Compares XFRM here with what AF_KEY of the kernel PFKEY_KERNEL answered; set by `tests/kernel/check`, inside a kernel
 /// without AF_KEY.
 #[test]
 fn xfrm() {
-    let Ok(kernel) = std::env::var("PFKEY_XFRM") else {
+    let Ok(kernel) = std::env::var("PFKEY_KERNEL") else {
         return eprintln!("skipped: XFRM is run by tests/kernel/check, inside real kernels");
     };
     let against = Reference { kernel, explained: "explained-xfrm", real_time: true };
@@ -200,7 +200,7 @@ fn xfrm() {
 /// a pfkeyd in another network namespace than the programs.
 #[test]
 fn service() {
-    let (Ok(kernel), Ok(place)) = (std::env::var("PFKEY_XFRM"), std::env::var("PFKEY_SERVICE")) else {
+    let (Ok(kernel), Ok(place)) = (std::env::var("PFKEY_KERNEL"), std::env::var("PFKEY_SERVICE")) else {
         return eprintln!("skipped: the service is run by tests/kernel/service, inside real kernels");
     };
     let against = Reference { kernel, explained: "explained-xfrm", real_time: true };

@@ -279,6 +279,10 @@ impl KeyEngine for Engine {
         Ok(Supported { auth: algorithm::supported_auth(), encrypt: self.supported_encrypt() })
     }
 
+    fn attribute(&mut self, number: u16) -> Result<(), Errno> {
+        sa_request::has_attribute(number)
+    }
+
     fn next_deadline(&self) -> Option<Time> {
         let ends = [self.sadb.next_timer(), self.spd.next_end(), self.sub_policies.next_end()];
         let seconds = ends.into_iter().flatten().min()?;

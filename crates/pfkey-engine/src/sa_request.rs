@@ -21,6 +21,17 @@ const ENCAP_ESPINUDP: u8 = 2;
 /// The attributes of an SA in use that an UPDATE changes (`xfrm_state_update`).
 const UPDATED: [u16; 4] = [attribute::IF_ID, attribute::SET_MARK, attribute::SET_MARK_MASK, attribute::MTIMER_THRESH];
 
+/// What concerns packets is kept for the data plane, as algorithms are. Of what decides which SA a packet takes, the mark, the
+/// XFRM interface and the direction are looked at.
+pub(super) fn has_attribute(number: u16) -> Result<(), Errno> {
+    match number {
+        attribute::OFFLOAD_DEV | attribute::SA_PCPU => Err(Errno::EOPNOTSUPP),
+        attribute::IPTFS_DROP_TIME..=attribute::IPTFS_PKT_SIZE => Err(Errno::EOPNOTSUPP),
+        _ if attribute_info(number).is_none() => Err(Errno::EOPNOTSUPP),
+        _ => Ok(()),
+    }
+}
+
 /// How this engine judges requests: by its table of algorithms, as SELinux without a policy, and by the reqids of its SPD.
 pub(super) struct EngineJudge<'e> {
     pub(super) extras: Extras,
@@ -49,15 +60,8 @@ impl Judge for EngineJudge<'_> {
         self.spd.new_reqid()
     }
 
-    /// What concerns packets is kept for the data plane, as algorithms are. Of what decides which SA a packet takes, the mark, the
-    /// XFRM interface and the direction are looked at.
     fn attribute(&mut self, number: u16) -> Result<(), Errno> {
-        match number {
-            attribute::OFFLOAD_DEV | attribute::SA_PCPU => Err(Errno::EOPNOTSUPP),
-            attribute::IPTFS_DROP_TIME..=attribute::IPTFS_PKT_SIZE => Err(Errno::EOPNOTSUPP),
-            _ if attribute_info(number).is_none() => Err(Errno::EOPNOTSUPP),
-            _ => Ok(()),
-        }
+        has_attribute(number)
     }
 
     fn requested(&mut self) {

@@ -120,6 +120,7 @@ impl Engine {
             writer.nat_t_port(Ext::X_NAT_T_SPORT, encap.sport);
             write_host(writer, Ext::ADDRESS_DST, new_addr);
             writer.nat_t_port(Ext::X_NAT_T_DPORT, new_port);
+            sa.attached.xfrm.scope().write(writer);
         });
         Ok(())
     }

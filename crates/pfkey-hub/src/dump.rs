@@ -4,7 +4,9 @@
 use zeroize::Zeroizing;
 
 use super::{DumpMessage, DumpStep, Errno, KeyEngine, MessageBuffer, Time};
+use pfkey_model::settings::scope;
 use pfkey_wire::Header;
+use pfkey_wire::xfrm::settings::World;
 
 /// How far a dump came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,8 @@ enum Undelivered {
 pub(super) struct DumpRun<D> {
     cursor: D,
     header: Header,
+    /// What it is confined to.
+    world: World,
     /// Messages taken from the engine so far.
     seq: u32,
     undelivered: Undelivered,
@@ -44,8 +48,8 @@ pub(super) struct DumpRun<D> {
 }
 
 impl<D> DumpRun<D> {
-    pub(super) fn new(cursor: D, header: Header) -> Self {
-        Self { cursor, header, seq: 0, undelivered: Undelivered::Empty, spare: Zeroizing::default() }
+    pub(super) fn new(cursor: D, header: Header, world: World) -> Self {
+        Self { cursor, header, world, seq: 0, undelivered: Undelivered::Empty, spare: Zeroizing::default() }
     }
 
     pub(super) const fn header(&self) -> Header {
@@ -60,8 +64,8 @@ impl<D> DumpRun<D> {
         self.cursor
     }
 
-    /// Runs until the engine has no more or the queue is full. `gate` says whether the queue may be filled
-    /// further, `deliver` hands over a message and says whether it was taken.
+    /// Runs until the engine has no more or the queue is full. `gate` says whether the queue may be
+    /// filled further, `deliver` hands over a message and says whether it was taken.
     pub(super) fn pump<E, Q>(
         &mut self,
         engine: &mut E,
@@ -106,14 +110,20 @@ impl<D> DumpRun<D> {
         E: KeyEngine<Dump = D>,
     {
         let mut message = std::mem::take(&mut self.spare);
-        match engine.dump_next(&mut self.cursor, now, &mut DumpMessage::new(buffer, &mut message))? {
-            DumpStep::End => Ok(None),
-            DumpStep::Entry => {
-                self.seq = self.seq.wrapping_add(1);
-                patch(&mut message, self.seq, self.header.pid, None);
-                Ok(Some(message))
+        loop {
+            match engine.dump_next(&mut self.cursor, now, &mut DumpMessage::new(buffer, &mut message))? {
+                DumpStep::End => return Ok(None),
+                DumpStep::Entry if !self.shows(&message) => {}
+                DumpStep::Entry => break,
             }
         }
+        self.seq = self.seq.wrapping_add(1);
+        patch(&mut message, self.seq, self.header.pid, None);
+        Ok(Some(message))
+    }
+
+    fn shows(&self, message: &[u8]) -> bool {
+        self.world.is_all() || scope(message).is_none_or(|(mark, if_id)| self.world.has(mark, if_id))
     }
 
     /// The last message, which says so and how the dump ended.

@@ -7,6 +7,7 @@ use super::{
     SessionStatistics, Sink, Supported, Time,
 };
 use pfkey_model::request::is_change;
+use pfkey_wire::xfrm::settings::SETTINGS;
 use pfkey_wire::{
     ExtensionType, Extras, HEADER_LEN, Header, Message, MessageType, Profile, Rule, SaType, WireError, Writer,
     split_batch,
@@ -21,12 +22,12 @@ const MAX_SATYPE: u8 = 9;
 /// Sessions in front of one engine. Bytes and a time go in; messages come out through the caller's [`Sink`]
 /// before the call returns.
 pub struct Hub<E: KeyEngine> {
-    engine: E,
-    sockets: Sockets<E::Dump>,
+    pub(super) engine: E,
+    pub(super) sockets: Sockets<E::Dump>,
     /// SAs and policies that the engine may hold.
     max_objects: usize,
     /// Where every message is built, the engine's and the hub's own.
-    buffer: MessageBuffer,
+    pub(super) buffer: MessageBuffer,
 }
 
 /// A request that may add an SA or a policy.
@@ -43,7 +44,9 @@ const fn adds(msg_type: MessageType) -> bool {
 
 impl<E: KeyEngine> Service for Hub<E> {
     fn open(&mut self) -> SessionId {
-        self.sockets.open()
+        let id = self.sockets.open();
+        self.buffer.show_xfrm(self.sockets.shows_xfrm());
+        id
     }
 
     fn resume(&mut self, id: SessionId, state: &SessionState, now: Time) -> SessionId {
@@ -64,6 +67,7 @@ impl<E: KeyEngine> Service for Hub<E> {
             promiscuous: socket.promiscuous,
             xfrm: socket.xfrm,
             extras: Extras::default(),
+            settings: socket.settings.clone(),
             pid: socket.pid,
             dump: socket.dump.as_ref().map(|run| run.header()),
         })
@@ -105,6 +109,7 @@ impl<E: KeyEngine> Service for Hub<E> {
 
     fn receive_all(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> u64 {
         let mut malformed = 0;
+        let has_settings = self.sockets.sessions.get(id).is_some_and(|socket| socket.settings.is_some());
         let mut together: Vec<Message<'_>> = Vec::new();
         for one in split_batch(bytes) {
             let full = self.engine.objects() + together.len() >= self.max_objects;
@@ -112,7 +117,7 @@ impl<E: KeyEngine> Service for Hub<E> {
                 self.check(one).is_ok_and(|header| is_change(header.msg_type) && !(full && adds(header.msg_type)));
             match Message::parse(one, Profile::Linux) {
                 // An engine reports errors to the requester only.
-                Ok(message) if plain && self.sockets.dialect.errors == Audience::One => {
+                Ok(message) if plain && !has_settings && self.sockets.dialect.errors == Audience::One => {
                     self.sockets.delivery(Some(id), sink).broadcast(Audience::Promiscuous, None, one);
                     self.note_pid(id, message.header().pid);
                     together.push(message);
@@ -195,6 +200,7 @@ impl<E: KeyEngine> Hub<E> {
         }
         self.sockets.set_promiscuous(id, state.promiscuous);
         self.show_xfrm(id, state.xfrm);
+        self.restore_settings(id, state.settings.clone());
         self.note_pid(id, state.pid);
     }
 
@@ -298,11 +304,12 @@ impl<E: KeyEngine> Hub<E> {
         match message.header().msg_type {
             MessageType::REGISTER => self.register(id, message.header(), now, sink),
             MessageType::X_PROMISC => self.promisc(id, message, now, sink),
+            MessageType::X_XFRM if message.header().satype == SETTINGS => self.take_settings(id, message, now, sink),
             MessageType::X_XFRM => self.xfrm(id, message.header(), now, sink),
             MessageType::DUMP | MessageType::X_SPDDUMP => self.dump(id, message, now, sink),
             msg_type if self.sockets.dialect.unhandled.contains(&msg_type) => Err(Errno::EOPNOTSUPP),
             msg_type if adds(msg_type) && self.is_full() => Err(self.refuse(id, Errno::ENOBUFS)),
-            _ => self.with_engine(now, Some(id), sink, |engine, cx| engine.request(message, cx)),
+            _ => self.handle(id, message, now, sink),
         }
     }
 
@@ -400,9 +407,10 @@ impl<E: KeyEngine> Hub<E> {
         if self.is_dumping(id) {
             return Err(self.refuse(id, Errno::EBUSY));
         }
+        let world = self.sockets.world(id);
         let cursor = self.engine.dump(message, now)?;
         match self.sockets.sessions.get_mut(id) {
-            Some(socket) => socket.dump = Some(Box::new(DumpRun::new(cursor, message.header()))),
+            Some(socket) => socket.dump = Some(Box::new(DumpRun::new(cursor, message.header(), world))),
             None => self.engine.dump_end(cursor),
         }
         self.pump(id, now, sink);

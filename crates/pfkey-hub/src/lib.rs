@@ -49,6 +49,7 @@ mod queue;
 pub mod random;
 mod service;
 mod sessions;
+mod settings;
 mod sockets;
 
 use std::time::Duration;
@@ -173,6 +174,15 @@ pub trait KeyEngine {
     /// # Errors
     /// The errno of the error report.
     fn supported(&mut self) -> Result<Supported, Errno>;
+
+    /// Whether it has an attribute of XFRM's (`XFRMA_*`).
+    ///
+    /// # Errors
+    /// EOPNOTSUPP: it has not.
+    fn attribute(&mut self, number: u16) -> Result<(), Errno> {
+        let _ = number;
+        Err(Errno::EOPNOTSUPP)
+    }
 
     /// Called when the first session registers (`true`) and when the last registered one closes (`false`).
     ///

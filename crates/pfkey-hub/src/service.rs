@@ -1,11 +1,15 @@
 //! What a server serves, whatever the dialect.
 
+use std::sync::Arc;
+
 use super::sockets::registration;
-use super::{SessionId, SessionStatistics, Sink, Time};
-use pfkey_wire::{Extras, Header, MessageType, WireError, split_batch};
+use super::{Errno, SessionId, SessionStatistics, Sink, Time};
+use pfkey_model::settings::Settings;
+use pfkey_wire::xfrm::settings::{SETTINGS, TEXT};
+use pfkey_wire::{Extras, Header, Message, MessageType, Profile, WireError, split_batch};
 
 /// What is known of a session beside its socket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionState {
     /// Bit n: registered for SA type n.
     pub registered: u16,
@@ -15,6 +19,8 @@ pub struct SessionState {
     pub xfrm: bool,
     /// What it is offered beyond AF_KEY, where sessions differ in that.
     pub extras: Extras,
+    /// What its SAs and policies have beyond what it says of them.
+    pub settings: Option<Arc<Settings>>,
     /// `sadb_msg_pid` of what it sent last.
     pub pid: u32,
     /// The request of its running dump.
@@ -24,17 +30,32 @@ pub struct SessionState {
 impl SessionState {
     /// The state after a request was done, which was answered without an error.
     #[must_use]
-    pub fn after(mut self, request: &Header) -> Self {
-        self.pid = request.pid;
-        match request.msg_type {
-            MessageType::REGISTER => self.registered |= registration(request.satype),
+    pub fn after(mut self, request: &[u8]) -> Self {
+        let Some(header) = Header::read(request) else { return self };
+        self.pid = header.pid;
+        match header.msg_type {
+            MessageType::REGISTER => self.registered |= registration(header.satype),
             // The short form; the long one carries a message.
-            MessageType::X_PROMISC if request.len == 2 => self.promiscuous = request.satype.0 == 1,
-            MessageType::X_XFRM => self.xfrm = request.satype.0 == 1,
+            MessageType::X_PROMISC if header.len == 2 => self.promiscuous = header.satype.0 == 1,
+            MessageType::X_XFRM if header.satype == SETTINGS => {
+                let message = Message::parse(request, Profile::Linux);
+                self.settings = message.ok().and_then(|message| settings_of(&message).ok());
+            }
+            MessageType::X_XFRM => self.xfrm = header.satype.0 == 1,
             _ => {}
         }
         self
     }
+}
+
+/// The settings that a message X_XFRM carries.
+///
+/// # Errors
+/// EINVAL.
+pub(super) fn settings_of(message: &Message<'_>) -> Result<Arc<Settings>, Errno> {
+    let text = message.xfrm().attributes.payload(TEXT).ok_or(Errno::EINVAL)?;
+    let text = std::str::from_utf8(text).map_err(|_| Errno::EINVAL)?;
+    Settings::new(text).map(Arc::new).map_err(|_| Errno::EINVAL)
 }
 
 /// Sessions in front of an engine, without I/O and without a clock: [`super::Hub`], or a hub of another stack whose rules are

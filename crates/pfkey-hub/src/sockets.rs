@@ -1,12 +1,17 @@
 //! Who receives what: the PF_KEY sockets of a hub, with what they registered for (af_key's `pfkey_broadcast`).
 
+use std::sync::Arc;
+
 use zerocopy::{FromBytes as _, IntoBytes as _};
 use zeroize::Zeroizing;
 
 use super::dump::DumpRun;
 use super::sessions::Sessions;
 use super::{Audience, Dialect, Outbox, PromiscuousCopy, SessionId, Sink};
+use pfkey_model::settings::{Settings, scope};
 use pfkey_wire::layout::SadbExt;
+use pfkey_wire::xfrm::Mark;
+use pfkey_wire::xfrm::settings::World;
 use pfkey_wire::{ExtensionType, HEADER_LEN, Header, MessageType, SaType};
 
 /// An open PF_KEY socket.
@@ -16,6 +21,8 @@ pub(super) struct Socket<D> {
     pub promiscuous: bool,
     /// It is shown X_XFRM extensions.
     pub xfrm: bool,
+    /// What its SAs and policies have beyond what it says of them.
+    pub settings: Option<Arc<Settings>>,
     /// `sadb_msg_pid` of what it sent last.
     pub pid: u32,
     pub dump: Option<Box<DumpRun<D>>>,
@@ -23,7 +30,14 @@ pub(super) struct Socket<D> {
 
 impl<D> Default for Socket<D> {
     fn default() -> Self {
-        Self { registered: 0, promiscuous: false, xfrm: false, pid: 0, dump: None }
+        Self { registered: 0, promiscuous: false, xfrm: false, settings: None, pid: 0, dump: None }
+    }
+}
+
+impl<D> Socket<D> {
+    /// By what it is apart from others.
+    pub fn world(&self) -> World {
+        self.settings.as_ref().map_or_else(World::default, |settings| *settings.world())
     }
 }
 
@@ -37,8 +51,12 @@ pub(super) struct Sockets<D> {
     promiscuous: usize,
     /// How many are shown X_XFRM extensions; if none is, no message is written with one.
     xfrm: usize,
-    /// Some was once shown them, and what a dump holds back may have one.
+    /// How many are in a world of their own, for which messages are looked at.
+    worlds: usize,
+    /// Messages were once written with them, and what a dump holds back may have one.
     was_shown_xfrm: bool,
+    /// Those of new sockets.
+    pub settings: Option<Arc<Settings>>,
 }
 
 /// The bit of a registration.
@@ -48,11 +66,22 @@ pub(super) fn registration(satype: SaType) -> u16 {
 
 impl<D> Sockets<D> {
     pub(super) fn new(dialect: &'static Dialect) -> Self {
-        Self { sessions: Sessions::default(), dialect, registered: 0, promiscuous: 0, xfrm: 0, was_shown_xfrm: false }
+        Self {
+            sessions: Sessions::default(),
+            dialect,
+            registered: 0,
+            promiscuous: 0,
+            xfrm: 0,
+            worlds: 0,
+            was_shown_xfrm: false,
+            settings: None,
+        }
     }
 
     pub(super) fn open(&mut self) -> SessionId {
-        self.sessions.open(Socket::default())
+        let id = self.sessions.open(Socket::default());
+        self.set_settings(id, self.settings.clone());
+        id
     }
 
     pub(super) fn close(&mut self, id: SessionId) -> Option<Socket<D>> {
@@ -60,6 +89,7 @@ impl<D> Sockets<D> {
         self.registered -= usize::from(socket.registered != 0);
         self.promiscuous -= usize::from(socket.promiscuous);
         self.xfrm -= usize::from(socket.xfrm);
+        self.worlds -= usize::from(!socket.world().is_all());
         Some(socket)
     }
 
@@ -82,9 +112,23 @@ impl<D> Sockets<D> {
         socket.promiscuous = promiscuous;
     }
 
-    /// Whether any is shown X_XFRM extensions.
+    /// Whether any is shown X_XFRM extensions, or receives messages by them.
     pub(super) const fn shows_xfrm(&self) -> bool {
-        self.xfrm != 0
+        self.xfrm != 0 || self.worlds != 0
+    }
+
+    /// Sets what a socket's SAs and policies have.
+    pub(super) fn set_settings(&mut self, id: SessionId, settings: Option<Arc<Settings>>) {
+        let Some(socket) = self.sessions.get_mut(id) else { return };
+        self.worlds -= usize::from(!socket.world().is_all());
+        socket.settings = settings;
+        self.worlds += usize::from(!socket.world().is_all());
+        self.was_shown_xfrm |= self.worlds != 0;
+    }
+
+    /// The world of a socket.
+    pub(super) fn world(&self, id: SessionId) -> World {
+        self.sessions.get(id).map_or_else(World::default, Socket::world)
     }
 
     /// A dumped message as a socket is shown it: `None`, as it is.
@@ -123,17 +167,24 @@ impl<D, S: Sink> Delivery<'_, D, S> {
     /// `pfkey_broadcast`: promiscuous copies and everyone in the audience but `one`, newest session first; `one`
     /// last. Returns the number of sessions that took the message.
     pub(super) fn broadcast(&mut self, audience: Audience, one: Option<SessionId>, message: &[u8]) -> usize {
-        let Sockets { sessions, dialect, promiscuous, xfrm, .. } = &mut *self.sockets;
+        let Sockets { sessions, dialect, promiscuous, xfrm, worlds, .. } = &mut *self.sockets;
         let anybody = *promiscuous != 0;
+        let origin = if *worlds == 0 {
+            Origin::Anywhere
+        } else if audience == Audience::Promiscuous {
+            Origin::Session(self.requester.and_then(|id| sessions.get(id)).map_or_else(World::default, Socket::world))
+        } else {
+            scope(message).map_or(Origin::Anywhere, |(mark, if_id)| Origin::Scope(mark, if_id))
+        };
         let wraps = anybody && dialect.promiscuous_copy == PromiscuousCopy::Wrapped;
         // Most of the time everybody receives the message as it is.
-        let forms = (*xfrm != 0 || anybody).then(|| Box::new(Forms::of(message, wraps)));
+        let forms = (*xfrm != 0 || *worlds != 0 || anybody).then(|| Box::new(Forms::of(message, wraps)));
         let forms = forms.as_deref();
         let whole = |xfrm| forms.map_or(message, |forms| forms.whole(xfrm, message));
         let nobody_else = matches!(audience, Audience::One | Audience::Promiscuous) && !anybody;
         let others = if nobody_else { None } else { Some(sessions.iter_mut().rev()) };
         let mut takers = 0;
-        for (id, session) in others.into_iter().flatten() {
+        for (id, session) in others.into_iter().flatten().filter(|(_, session)| origin.concerns(&session.state)) {
             if session.state.promiscuous {
                 session.deliver_copy(
                     id,
@@ -157,6 +208,28 @@ impl<D, S: Sink> Delivery<'_, D, S> {
             takers += usize::from(sessions.deliver(id, whole(shown), self.sink));
         }
         takers
+    }
+}
+
+/// Where a message comes from, which decides whom in a world of their own it concerns.
+enum Origin {
+    /// Nobody is in one, or it is about no SA and no policy.
+    Anywhere,
+    /// An SA or a policy with this mark and this XFRM interface.
+    Scope(Mark, u32),
+    /// A session of this world sent it.
+    Session(World),
+}
+
+impl Origin {
+    fn concerns<D>(&self, socket: &Socket<D>) -> bool {
+        let world = socket.world();
+        world.is_all()
+            || match self {
+                Self::Anywhere => true,
+                Self::Scope(mark, if_id) => world.has(*mark, *if_id),
+                Self::Session(sender) => *sender == world,
+            }
     }
 }
 

@@ -49,8 +49,7 @@ impl Attached {
     /// What of a policy's an SA has to have: the label, the mark, the XFRM interface.
     #[must_use]
     pub fn wanted(&self) -> Self {
-        let xfrm = Xfrm::of_scope(self.xfrm.mark(), self.xfrm.if_id());
-        Self { label: self.label.clone(), xfrm }
+        Self { label: self.label.clone(), xfrm: self.xfrm.scope() }
     }
 
     /// Writes the extensions, as many as there are.

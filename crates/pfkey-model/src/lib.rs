@@ -28,6 +28,7 @@ pub mod policy;
 pub mod read;
 pub mod request;
 pub mod sa;
+pub mod settings;
 pub mod socket_policy;
 pub mod template;
 pub mod view;

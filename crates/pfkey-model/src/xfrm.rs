@@ -89,6 +89,12 @@ impl Xfrm {
         xfrm
     }
 
+    /// Its mark and its XFRM interface.
+    #[must_use]
+    pub fn scope(&self) -> Self {
+        Self::of_scope(self.mark(), self.if_id())
+    }
+
     /// What a request says, if its carrier can and the engine has it.
     ///
     /// # Errors

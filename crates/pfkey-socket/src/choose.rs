@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use super::error::OpenError;
 use super::service::{self, SERVICE_PATH};
-use super::{opened, place, start, sys};
+use super::{opened, place, settings, start, sys};
 use pfkey_wire::Extras;
 
 /// What stands behind a PF_KEY descriptor; the values of the environment variable `PFKEY_BACKEND`.
@@ -66,7 +66,7 @@ impl Backend {
 }
 
 /// A value for an error's text, unless memory is missing.
-fn text(value: &[u8]) -> Result<String, OpenError> {
+pub(super) fn text(value: &[u8]) -> Result<String, OpenError> {
     let mut text = String::new();
     for chunk in value.utf8_chunks() {
         let replacement = if chunk.invalid().is_empty() { "" } else { "\u{fffd}" };
@@ -106,6 +106,14 @@ pub fn extras() -> Result<Extras, OpenError> {
     }
 }
 
+/// Whether something is asked for that AF_KEY does not have.
+///
+/// # Errors
+/// As [`extras`] and [`super::xfrm`].
+pub fn goes_beyond_af_key() -> Result<bool, OpenError> {
+    Ok(!extras()?.is_none() || settings::xfrm()?.is_some())
+}
+
 /// Opens a PF_KEY descriptor on the backend that `PFKEY_BACKEND` names. Like libipsec's it stays open over exec.
 ///
 /// # Errors
@@ -142,13 +150,17 @@ pub fn open_with_cloexec(backend: &Backend) -> Result<OwnedFd, OpenError> {
 }
 
 fn open_backend(backend: &Backend) -> Result<OwnedFd, OpenError> {
-    let extras = extras()?;
+    let (extras, settings) = (extras()?, settings::xfrm()?);
+    // What AF_KEY does not have.
+    let beyond = !extras.is_none() || settings.is_some();
     let algorithms = match (extras.aead, extras.sha256_128) {
         (false, false) => None,
         (true, false) => Some(c"aead"),
         (false, true) => Some(c"sha256-128"),
         (true, true) => Some(c"aead,sha256-128"),
     };
+    // Who reads the kernel's SAs himself would see those of other worlds.
+    let own_name = |name: &'static CStr| if settings.is_some() { c"settings" } else { name };
     let private = |engine: &'static CStr| {
         // pfkeyd's netlink sockets would say so, too, but a private pfkeyd of uid 0 need not be started for that.
         if engine == c"xfrm" && !sys::has_net_admin() {
@@ -157,20 +169,20 @@ fn open_backend(backend: &Backend) -> Result<OwnedFd, OpenError> {
                 _ => Err(OpenError::System(io::Error::from_raw_os_error(libc::EPERM))),
             };
         }
-        start::open(engine, algorithms)
+        start::open(engine, algorithms, own_name(engine))
     };
     // The service, wherever it does not serve, is no reason to have no descriptor; but it says what the kernel says.
-    let not_af_key = || match service(Path::new(SERVICE_PATH), extras) {
+    let not_af_key = || match service(Path::new(SERVICE_PATH), extras, own_name(c"service")) {
         Ok(fd) => Ok(fd),
         Err(OpenError::System(error)) if error.raw_os_error() == Some(libc::EPERM) && sys::has_net_admin() => {
             Err(OpenError::System(error))
         }
         Err(_) => private(c"xfrm"),
     };
-    match backend {
-        // AF_KEY could not offer them.
-        Backend::Auto if !extras.is_none() => not_af_key(),
-        Backend::AfKey if !extras.is_none() => Err(OpenError::AfKeyLacks { extras }),
+    let fd = match backend {
+        Backend::Auto if beyond => not_af_key(),
+        Backend::AfKey if settings.is_some() => Err(OpenError::AfKeyLacksXfrm),
+        Backend::AfKey if beyond => Err(OpenError::AfKeyLacks { extras }),
         Backend::Auto => match sys::af_key_socket(libc::SOCK_CLOEXEC) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)) => {
                 not_af_key()
@@ -180,9 +192,13 @@ fn open_backend(backend: &Backend) -> Result<OwnedFd, OpenError> {
         Backend::AfKey => sys::af_key_socket(libc::SOCK_CLOEXEC).map_err(OpenError::System),
         Backend::Xfrm => private(c"xfrm"),
         Backend::Embedded => private(c"embedded"),
-        Backend::Service(path) => service(path, extras),
+        Backend::Service(path) => service(path, extras, own_name(c"service")),
         Backend::Unix(path) => connect_to(path),
+    }?;
+    if let Some(settings) = &settings {
+        settings::tell(&fd, settings)?;
     }
+    Ok(fd)
 }
 
 /// An error with the path of the socket that it is about.
@@ -194,12 +210,12 @@ fn failed(path: &Path, source: io::Error) -> OpenError {
 }
 
 /// A session of the machine's pfkeyd.
-fn service(path: &Path, extras: Extras) -> Result<OwnedFd, OpenError> {
+fn service(path: &Path, extras: Extras, name: &CStr) -> Result<OwnedFd, OpenError> {
     // The service would say so, too.
     if !sys::has_net_admin() {
         return Err(OpenError::System(io::Error::from_raw_os_error(libc::EPERM)));
     }
-    service::open(path, extras).map_err(|error| match error.raw_os_error() {
+    service::open(path, extras, name).map_err(|error| match error.raw_os_error() {
         Some(libc::EPERM) => OpenError::System(error),
         _ => failed(path, error),
     })
@@ -208,7 +224,7 @@ fn service(path: &Path, extras: Extras) -> Result<OwnedFd, OpenError> {
 fn connect_to(path: &Path) -> Result<OwnedFd, OpenError> {
     static COUNT: AtomicU32 = AtomicU32::new(1 << 31);
     let fd = service::connect_to(path).map_err(|error| failed(path, error))?;
-    start::name(&fd, "unix", &COUNT).map_err(|error| failed(path, error))?;
+    start::name(&fd, c"unix", &COUNT).map_err(|error| failed(path, error))?;
     // connect returns before the server knows of it, and what others did until then would not be heard. An empty message
     // is none to the server, and consumed when the session is there.
     if sys::send(fd.as_raw_fd(), &[]).is_ok() {

@@ -6,6 +6,8 @@ use std::{fmt, io};
 use thiserror::Error;
 
 use pfkey_wire::Extras;
+use pfkey_wire::xfrm::attribute_info;
+use pfkey_wire::xfrm::settings::Complaint;
 
 /// Why no PF_KEY descriptor could be opened.
 #[derive(Debug, Error)]
@@ -29,6 +31,25 @@ pub enum OpenError {
     AfKeyLacks {
         /// What was asked for.
         extras: Extras,
+    },
+    /// `PFKEY_XFRM` has a value that means nothing.
+    #[error("PFKEY_XFRM: {}", why.about(.value))]
+    UnknownXfrm {
+        /// The value.
+        value: String,
+        /// What is wrong, and where.
+        why: Complaint,
+    },
+    /// Attributes of XFRM's were asked for, and AF_KEY.
+    #[error("AF_KEY has none of XFRM's attributes (PFKEY_XFRM): PFKEY_BACKEND=private has, and auto chooses it")]
+    AfKeyLacksXfrm,
+    /// The key engine does not have what `PFKEY_XFRM` asks for.
+    #[error("PFKEY_XFRM: {}", lacked(*.number))]
+    LacksXfrm {
+        /// The attribute, 0: any.
+        number: u16,
+        /// Why.
+        errno: i32,
     },
     /// No pfkeyd was found.
     #[error("no pfkeyd program; sought {}", places(.installed.as_deref(), .beside.as_deref()))]
@@ -84,8 +105,9 @@ impl OpenError {
     #[must_use]
     pub fn errno(&self) -> i32 {
         match self {
-            Self::UnknownBackend { .. } | Self::UnknownAlgorithms { .. } => libc::EINVAL,
-            Self::AfKeyLacks { .. } => libc::EPROTONOSUPPORT,
+            Self::UnknownBackend { .. } | Self::UnknownAlgorithms { .. } | Self::UnknownXfrm { .. } => libc::EINVAL,
+            Self::LacksXfrm { errno, .. } => *errno,
+            Self::AfKeyLacks { .. } | Self::AfKeyLacksXfrm => libc::EPROTONOSUPPORT,
             Self::NoPfkeyd { .. } | Self::Unfit { .. } | Self::NoXfrm => libc::EAFNOSUPPORT,
             Self::NewPidNamespace => libc::EAGAIN,
             Self::NoMemory => libc::ENOMEM,
@@ -151,6 +173,35 @@ impl fmt::Display for Step {
             Self::Wait => "no answer",
             Self::Ended => "it ended before it served",
         })
+    }
+}
+
+/// That a key engine does not have an attribute of XFRM's, in words.
+#[must_use]
+pub fn lacks_xfrm(number: u16) -> String {
+    lacked(number).to_string()
+}
+
+/// An attribute that a key engine does not have, as text.
+struct Lacked(u16);
+
+const fn lacked(number: u16) -> Lacked {
+    Lacked(number)
+}
+
+impl fmt::Display for Lacked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match attribute_info(self.0) {
+            _ if self.0 == 0 => f.write_str("the pfkeyd behind this descriptor has none of XFRM's attributes"),
+            Some(row) => {
+                write!(
+                    f,
+                    "this key engine has no {} (XFRMA_{}; Linux has it since {})",
+                    row.name, row.c_name, row.since
+                )
+            }
+            None => write!(f, "this key engine has no attribute {}", self.0),
+        }
     }
 }
 

@@ -27,6 +27,7 @@ mod remembered;
 pub mod report;
 mod served;
 mod service;
+mod settings;
 mod start;
 mod sys;
 
@@ -34,11 +35,12 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
-pub use choose::{Backend, extras, open, open_with, open_with_cloexec, set_extras};
-pub use error::{OpenError, Step};
+pub use choose::{Backend, extras, goes_beyond_af_key, open, open_with, open_with_cloexec, set_extras};
+pub use error::{OpenError, Step, lacks_xfrm};
 pub use place::find_pfkeyd;
 pub use remembered::remember_pfkeyd;
 pub use service::{SERVICE_PATH, ask};
+pub use settings::{XfrmText, set_xfrm, xfrm};
 pub use sys::cancel;
 pub use sys::meet::{Seen, peek_with_descriptors};
 pub use sys::{

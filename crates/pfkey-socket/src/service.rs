@@ -4,6 +4,7 @@
 //! that the program opened and hands over (`pfkey_wire::hello`).
 #![forbid(unsafe_code)]
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
@@ -32,14 +33,14 @@ pub const SERVICE_PATH: &str = "/run/pfkeyd/pfkeyd.sock";
 /// EPERM without the right to open an AF_KEY socket; ECONNREFUSED or ENOENT if nobody listens; EACCES for one that neither root
 /// nor this user made; ETIMEDOUT if nobody answers; what the service says: EPROTONOSUPPORT if it speaks another version,
 /// ENOBUFS if it has too many clients.
-pub(super) fn open(path: &Path, extras: Extras) -> io::Result<OwnedFd> {
+pub(super) fn open(path: &Path, extras: Extras, name: &CStr) -> io::Result<OwnedFd> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let end = Instant::now() + start::START_LIMIT;
     let fd = connect_to(path)?;
     if !served::is_trusted(fd.as_raw_fd()) {
         return Err(Errno::EACCES.into());
     }
-    start::name(&fd, "service", &COUNT)?;
+    start::name(&fd, name, &COUNT)?;
     let sockets = [meet::primed_socket()?, meet::primed_socket()?, meet::primed_socket()?, meet::primed_socket()?];
     meet::set_receive_buffer(sockets[2].as_fd(), EVENT_BUFFER);
     let hello = Hello { protocol: PROTOCOL, extras }.to_bytes();
@@ -156,7 +157,7 @@ mod tests {
             fd
         });
         let _fd = listening.join().unwrap();
-        let error = open(&path, Extras::default()).unwrap_err();
+        let error = open(&path, Extras::default(), c"service").unwrap_err();
         std::fs::remove_file(&path).unwrap();
         assert_eq!(error.raw_os_error(), Some(libc::EACCES));
     }

@@ -24,13 +24,14 @@ use super::sys::spawn::{Handed, receive_handed, spawn_detached};
 pub(super) const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Gives a socket a name with the prefix that [`super::is_served`] knows.
-pub(super) fn name(fd: &OwnedFd, engine: &str, count: &AtomicU32) -> io::Result<()> {
+pub(super) fn name(fd: &OwnedFd, kind: &CStr, count: &AtomicU32) -> io::Result<()> {
     use std::io::Write as _;
+    let kind = kind.to_str().unwrap_or_default();
     loop {
         let n = count.fetch_add(1, Ordering::Relaxed);
         let mut buffer = [0_u8; 96];
         let mut rest = buffer.as_mut_slice();
-        write!(rest, "pfkey/{engine}/{}/{n}", std::process::id())?;
+        write!(rest, "pfkey/{kind}/{}/{n}", std::process::id())?;
         let len = 96 - rest.len();
         match bind(fd.as_raw_fd(), &UnixAddr::new_abstract(buffer.get(..len).unwrap_or_default())?) {
             Ok(()) => return Ok(()),
@@ -43,14 +44,23 @@ pub(super) fn name(fd: &OwnedFd, engine: &str, count: &AtomicU32) -> io::Result<
 
 /// Starts a pfkeyd that serves one descriptor, and gives that descriptor. It ends when the last copy of the
 /// descriptor is closed.
-pub(super) fn open(engine: &'static CStr, algorithms: Option<&'static CStr>) -> Result<OwnedFd, OpenError> {
+pub(super) fn open(
+    engine: &'static CStr,
+    algorithms: Option<&'static CStr>,
+    kind: &CStr,
+) -> Result<OwnedFd, OpenError> {
     if sys::next_child_is_init() {
         return Err(OpenError::NewPidNamespace);
     }
-    start(place::find()?, engine, algorithms)
+    start(place::find()?, engine, algorithms, kind)
 }
 
-fn start(program: Program, engine: &'static CStr, algorithms: Option<&'static CStr>) -> Result<OwnedFd, OpenError> {
+fn start(
+    program: Program,
+    engine: &'static CStr,
+    algorithms: Option<&'static CStr>,
+    kind: &CStr,
+) -> Result<OwnedFd, OpenError> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let system = |errno: Errno| OpenError::System(errno.into());
     let (ours, theirs) =
@@ -74,7 +84,7 @@ fn start(program: Program, engine: &'static CStr, algorithms: Option<&'static CS
     })?;
     drop((ours, program));
     let fd = lowest(fd);
-    name(&fd, engine.to_str().unwrap_or_default(), &COUNT).map_err(OpenError::System)?;
+    name(&fd, kind, &COUNT).map_err(OpenError::System)?;
     Ok(fd)
 }
 
@@ -126,7 +136,7 @@ mod tests {
         let program = place::program_at(&path).unwrap();
         std::fs::rename(&path, directory.join("before")).unwrap();
         std::fs::write(&path, "no program").unwrap();
-        match start(program, c"embedded", None) {
+        match start(program, c"embedded", None, c"embedded") {
             Err(OpenError::Start { step: Step::Ended, .. }) => {}
             other => panic!("true ends at once, and this is no program: {other:?}"),
         }

@@ -55,7 +55,7 @@ pub use extension::ExtensionType;
 pub use extras::Extras;
 pub use header::Header;
 pub use ipsecrequest::Requests;
-pub use message::{Extension, Message};
+pub use message::{Extension, Message, extensions};
 pub use message_type::MessageType;
 pub use number::{
     IdentityType, IpsecProtocol, Mode, PolicyDirection, PolicyLevel, PolicyType, SaFlags, SaState, SaType,

@@ -112,13 +112,7 @@ impl<'a> Message<'a> {
 
     /// All extensions in the order of the message, unknown types too.
     pub fn extensions(&self) -> impl Iterator<Item = Extension<'a>> + use<'a> {
-        let bytes = self.bytes;
-        let mut offset = HEADER_LEN;
-        std::iter::from_fn(move || {
-            let ext = extension_at(bytes, offset).ok()?;
-            offset += ext.bytes.len();
-            Some(ext)
-        })
+        extensions(self.bytes)
     }
 
     /// An extension that is its structure and no more; what follows it is not looked at.
@@ -245,6 +239,17 @@ impl<'a> Message<'a> {
 }
 
 /// The extension that starts at `offset`.
+/// The extensions behind the header of any message, in its order, up to what is none: also of those that af_key sends, whose
+/// headers break the rules for requests.
+pub fn extensions(bytes: &[u8]) -> impl Iterator<Item = Extension<'_>> {
+    let mut offset = HEADER_LEN;
+    std::iter::from_fn(move || {
+        let ext = extension_at(bytes, offset).ok()?;
+        offset += ext.bytes.len();
+        Some(ext)
+    })
+}
+
 fn extension_at(bytes: &[u8], offset: usize) -> Result<Extension<'_>, WireError> {
     let rest = bytes.get(offset..).unwrap_or_default();
     let fail = |rule| Err(WireError { offset, rule });

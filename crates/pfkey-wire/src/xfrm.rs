@@ -5,12 +5,15 @@
 //! four bytes; four zero bytes may pad the last one to the extension's end. What PF_KEY says in another place (algorithms, keys,
 //! encapsulation, templates, labels) is none of them. An attribute without a row here passes as bytes.
 
+pub mod settings;
+pub mod words;
+
 use std::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::layout::{U16, U32};
-use super::{Errno, ExtensionType, Message, Writer};
+use super::{Errno, Extension, ExtensionType, Message, Writer};
 
 /// How an attribute is laid out: this decides its length, and how it is read and written as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -342,9 +345,16 @@ impl<'a> Message<'a> {
     /// What XFRM has beyond PF_KEY; nothing without the extension.
     #[must_use]
     pub fn xfrm(&self) -> Said<'a> {
-        let said = self.extension(ExtensionType::X_XFRM);
-        let said = said.and_then(|ext| SadbXXfrm::read_from_prefix(ext.bytes).ok());
-        said.map_or_else(Said::default, |(fixed, rest)| Said { fixed, attributes: Attributes(rest) })
+        self.extension(ExtensionType::X_XFRM).map_or_else(Said::default, Said::of)
+    }
+}
+
+impl<'a> Said<'a> {
+    /// Of an extension X_XFRM.
+    #[must_use]
+    pub fn of(extension: Extension<'a>) -> Self {
+        let said = SadbXXfrm::read_from_prefix(extension.bytes).ok();
+        said.map_or_else(Self::default, |(fixed, rest)| Self { fixed, attributes: Attributes(rest) })
     }
 }
 

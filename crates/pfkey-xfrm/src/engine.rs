@@ -31,6 +31,7 @@ pub use dump::XfrmDump;
 use inbox::Inbox;
 use pfkey_hub::{Context, DumpMessage, DumpStep, Errno, KeyEngine, Supported, Time};
 use pfkey_model::policy::Policy;
+use pfkey_model::read::Judge;
 use pfkey_model::request::Request;
 use pfkey_model::sa::SaId;
 use pfkey_wire::hello::EVENT_BUFFER;
@@ -262,6 +263,10 @@ impl KeyEngine for XfrmEngine {
 
     fn supported(&mut self) -> Result<Supported, Errno> {
         self.as_itself(Self::probe_all)
+    }
+
+    fn attribute(&mut self, number: u16) -> Result<(), Errno> {
+        Judge::attribute(self, number)
     }
 
     fn set_registered(&mut self, registered: bool, _now: Time) -> Result<(), Errno> {

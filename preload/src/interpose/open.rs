@@ -7,7 +7,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 
 use super::quiet::quiet;
 use super::{AF_KEY, next};
-use crate::socket::{Backend, OpenError, extras, open_with_cloexec};
+use crate::socket::{Backend, OpenError, goes_beyond_af_key, open_with_cloexec};
 use crate::wire::PF_KEY_V2;
 
 /// `SOCK_TYPE_MASK`: what is left of a type without its flags.
@@ -30,8 +30,9 @@ fn fail(errno: c_int) -> c_int {
 }
 
 fn choose(kind: c_int, protocol: c_int) -> Result<RawFd, c_int> {
+    let asked = |asked: Result<bool, OpenError>| asked.map_err(|error| explain(&error));
     match Backend::from_environment().map_err(|error| explain(&error))? {
-        backend if !extras().map_err(|error| explain(&error))?.is_none() => served(&backend, kind, protocol),
+        backend if asked(goes_beyond_af_key())? => served(&backend, kind, protocol),
         Backend::AfKey => kernel(kind, protocol),
         // The kernel's own socket has all of the kernel's errors; only "no AF_KEY" is not the last word. With the
         // right protocol, "no such protocol" says that too.

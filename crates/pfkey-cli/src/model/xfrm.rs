@@ -5,23 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use pfkey_model::xfrm::{Xfrm, XfrmView};
+pub use pfkey_wire::xfrm::words::parse_u32;
+use pfkey_wire::xfrm::words::{
+    OFFLOAD_FLAGS, OPTIONS, POLICY_FLAGS, Payload, SA_FLAGS, parse_hex, parse_number, parse_value,
+};
 use pfkey_wire::xfrm::{
-    ATTRIBUTES, AttributeInfo, Carrier, FLAG_ESN, FLAG_WILDRECV, Layout, Mark, OPTION_PARTIAL, OPTION_PROPOSE, Offload,
-    ReplayEsn, Role, SadbXXfrm, Said, Truncation, attribute, attribute_info, is_pf_keys_own,
+    ATTRIBUTES, AttributeInfo, Carrier, FLAG_ESN, Layout, Mark, OPTION_PARTIAL, Offload, ReplayEsn, Role, SadbXXfrm,
+    Said, Truncation, attribute, attribute_info, is_pf_keys_own,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::names;
-
-/// `XFRM_STATE_*` that `sadb_sa_flags` lacks.
-const SA_FLAGS: &[(&str, u8)] =
-    &[("wildrecv", FLAG_WILDRECV), ("icmp", 16), ("af-unspec", 32), ("align4", 64), ("esn", FLAG_ESN)];
-/// `XFRM_POLICY_*`.
-const POLICY_FLAGS: &[(&str, u8)] = &[("localok", 1), ("icmp", 2), ("cpu-acquire", 4)];
-/// Options of the extension.
-const OPTIONS: &[(&str, u8)] = &[("propose", OPTION_PROPOSE)];
-/// `XFRM_OFFLOAD_*`.
-const OFFLOAD_FLAGS: &[(&str, u8)] = &[("ipv6", 1), ("in", 2), ("packet", 4)];
 
 /// What a key engine reports besides, and nobody asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,14 +59,6 @@ fn without_counters(payload: &[u8]) -> Vec<u8> {
     let mut fresh = ReplayEsn { words: esn.words, window: esn.window, ..ReplayEsn::default() }.as_bytes().to_vec();
     fresh.resize(fresh.len() + bitmap.len(), 0);
     fresh
-}
-
-/// A replay window of so many packets.
-fn replay_window(packets: u32) -> Vec<u8> {
-    let esn = ReplayEsn::of_window(packets);
-    let mut bytes = esn.as_bytes().to_vec();
-    bytes.resize(bytes.len() + esn.words.get() as usize * 4, 0);
-    bytes
 }
 
 fn set_icv(settings: &mut Xfrm, bits: u32) {
@@ -137,7 +123,7 @@ fn value(layout: Layout, payload: &[u8]) -> Option<String> {
             let (esn, _) = ReplayEsn::read_from_prefix(payload).ok()?;
             let window = esn.window.get();
             // The payload bounds the words, and so the window.
-            let plain = ReplayEsn::of_window(window).words == esn.words && replay_window(window) == payload;
+            let plain = Payload::of_window(window).is_some_and(|fresh| fresh.as_slice() == payload);
             plain.then(|| format!("={window}"))?
         }
         Layout::Offload => {
@@ -168,63 +154,6 @@ fn interface_name(number: u32) -> Option<String> {
     if_indextoname(number).ok()?.into_string().ok()
 }
 
-/// A number, decimal or behind `0x`, up to `max`.
-fn parse_number(text: &str, max: u64) -> Option<u64> {
-    let number = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(hex) => u64::from_str_radix(hex, 16).ok()?,
-        None if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok()?,
-        None => return None,
-    };
-    (number <= max).then_some(number)
-}
-
-/// A number of 32 bits, decimal or behind `0x`.
-pub fn parse_u32(text: &str) -> Option<u32> {
-    parse_number(text, u32::MAX.into()).and_then(|number| u32::try_from(number).ok())
-}
-
-fn parse_hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.strip_prefix("0x")?;
-    if digits.len() % 2 != 0 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok()).collect()
-}
-
-/// The payload of a value; `None` for one that the layout has not.
-fn parse_value(layout: Layout, text: &str) -> Option<Vec<u8>> {
-    Some(match layout {
-        Layout::Flag => return None,
-        Layout::Direction => vec![["in", "out"].iter().position(|word| *word == text)? as u8 + 1],
-        Layout::U16 => u16::try_from(parse_number(text, u16::MAX.into())?).ok()?.to_ne_bytes().to_vec(),
-        Layout::U32 | Layout::Hex => parse_u32(text)?.to_ne_bytes().to_vec(),
-        Layout::Time => parse_number(text, u64::MAX)?.to_ne_bytes().to_vec(),
-        Layout::Mark => {
-            let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
-            Mark { value: parse_u32(value)?, mask: parse_u32(mask)? }.as_bytes().to_vec()
-        }
-        Layout::ReplayEsn => replay_window(parse_number(text, u64::from(ReplayEsn::MAX_WORDS) * 32)? as u32),
-        Layout::Offload => {
-            let mut parts = text.split('/');
-            let ifindex = interface_number(parts.next()?)?;
-            let mut flags = 0;
-            for part in parts {
-                flags |= match part.strip_prefix("flags=") {
-                    Some(rest) => parse_number(rest, 255)? as u8,
-                    None => OFFLOAD_FLAGS.iter().find(|(name, _)| *name == part)?.1,
-                };
-            }
-            Offload { ifindex: ifindex.into(), flags, ..Offload::default() }.as_bytes().to_vec()
-        }
-        Layout::Address => pfkey_wire::address::to_xfrm(text.parse().ok()?).to_vec(),
-        Layout::Truncation => {
-            let icv_bits = parse_u32(text)?.into();
-            Truncation { icv_bits, ..Truncation::default() }.as_bytes().to_vec()
-        }
-        Layout::Replay => return None,
-    })
-}
-
 /// Adds what one word behind `-X` says.
 ///
 /// # Errors
@@ -247,21 +176,20 @@ pub fn parse(settings: &mut Xfrm, carrier: Carrier, word: &str) -> Result<(), St
         return Ok(());
     }
     let (number, payload) = match ATTRIBUTES.iter().find(|row| row.name == name) {
-        Some(AttributeInfo { number, layout: Layout::Flag, .. }) if value.is_none() => (*number, Vec::new()),
-        Some(row) => (row.number, parse_value(row.layout, value.unwrap_or_default()).ok_or_else(wrong)?),
+        Some(AttributeInfo { number, layout: Layout::Flag, .. }) if value.is_none() => (*number, Payload::of(&[])),
+        Some(row) => (row.number, parse_value(row.layout, value.unwrap_or_default(), interface_number)),
         None => {
             let number = parse_number(name, 0x3fff).filter(|n| !is_pf_keys_own(*n as u16));
             let number = number.ok_or_else(|| unknown(name, flags))? as u16;
-            (
-                number,
-                value.and_then(parse_hex).ok_or_else(|| format!("-X {word}: 0x and the attribute's bytes expected"))?,
-            )
+            let payload = value.and_then(parse_hex);
+            (number, Some(payload.ok_or_else(|| format!("-X {word}: 0x and the attribute's bytes expected"))?))
         }
     };
+    let payload = payload.ok_or_else(wrong)?;
     if settings.attributes().payload(number).is_some() {
         return Err(format!("-X {name} is there twice"));
     }
-    settings.set(number, &payload);
+    settings.set(number, payload.as_slice());
     Ok(())
 }
 
@@ -280,7 +208,9 @@ pub fn check(settings: &mut Xfrm, carrier: Carrier, replay: u8) -> Result<(), St
         && settings.flags() & FLAG_ESN != 0
         && settings.attributes().payload(attribute::REPLAY_ESN_VAL).is_none()
     {
-        settings.set(attribute::REPLAY_ESN_VAL, &replay_window(32));
+        if let Some(window) = Payload::of_window(32) {
+            settings.set(attribute::REPLAY_ESN_VAL, window.as_slice());
+        }
     }
     let fixed = SadbXXfrm { flags: settings.flags(), options: settings.options(), ..SadbXXfrm::default() };
     let said = Said { fixed, attributes: settings.attributes() };

@@ -218,7 +218,9 @@ impl XfrmEngine {
 
     /// `pfkey_send_new_mapping`.
     fn mapping_changed(&mut self, mapping: &Mapping, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let seq = self.as_itself(|engine| engine.stored_seq(&mapping.id));
+        // The event does not name the mark.
+        let id = self.shadow.like(&mapping.id);
+        let (seq, scope) = self.as_itself(|engine| engine.stored(&id));
         let header = Header::new(MessageType::X_NAT_T_NEW_MAPPING, SaType::ESP, seq, 0);
         cx.send(Audience::Registered, header, |writer| {
             writer.sa(SadbSa { spi: mapping.id.spi.into(), ..Default::default() });
@@ -226,6 +228,7 @@ impl XfrmEngine {
             writer.nat_t_port(Ext::X_NAT_T_SPORT, mapping.old_port);
             write_host(writer, Ext::ADDRESS_DST, mapping.moved.dst());
             writer.nat_t_port(Ext::X_NAT_T_DPORT, mapping.new_port);
+            scope.write(writer);
         })
     }
 }

@@ -4,7 +4,7 @@
 use super::XfrmEngine;
 use super::change::OwnChange;
 use super::shadow::Unused;
-use crate::attached::{write_scope, write_xfrm};
+use crate::attached::{self, write_scope, write_xfrm};
 use crate::attribute::{ACK, REQUEST};
 use crate::layout::{UsersaInfo, UserspiInfo, message};
 use crate::sa::{read, usersa_id, usersa_info, write_attributes};
@@ -13,6 +13,7 @@ use pfkey_model::message::{Part, write_sa};
 use pfkey_model::read::answer;
 use pfkey_model::request::GetSpi;
 use pfkey_model::sa::{Sa, SaId};
+use pfkey_model::xfrm::Xfrm;
 use pfkey_wire::xfrm::Mark;
 use pfkey_wire::{Header, IpsecProtocol, Message, MessageType, SaType};
 
@@ -40,14 +41,13 @@ impl XfrmEngine {
         self.requests.ask(&mut self.writer)
     }
 
-    /// The sequence number under which the kernel stored an SA, 0 if it is gone.
-    pub(super) fn stored_seq(&mut self, id: &SaId) -> u32 {
-        match self.ask(id) {
-            Ok(()) => {
-                self.requests.answer().and_then(|m| m.fixed::<UsersaInfo>()).map_or(0, |(info, _)| info.seq.get())
-            }
-            Err(_) => 0,
-        }
+    /// The sequence number under which the kernel stored an SA, 0 if it is gone; its mark and its XFRM interface.
+    pub(super) fn stored(&mut self, id: &SaId) -> (u32, Xfrm) {
+        let asked = self.ask(id);
+        let answer = asked.ok().and_then(|()| self.requests.answer()?.fixed::<UsersaInfo>());
+        answer.map_or_else(Default::default, |(info, attributes)| {
+            (info.seq.get(), Xfrm::from(&attached::view(attributes, 0, 0).xfrm).scope())
+        })
     }
 
     /// `pfkey_getspi`.

@@ -133,6 +133,12 @@ impl Shadow {
         self.sas.contains_key(id)
     }
 
+    /// The name of an SA that is known with a mark, of which `id` has none.
+    pub fn like(&self, id: &SaId) -> SaId {
+        let same = |known: &&SaId| SaId { mark: 0, ..**known } == *id;
+        if self.has(id) { *id } else { self.sas.keys().find(same).copied().unwrap_or(*id) }
+    }
+
     /// Sets whether an SA is past a soft limit; `None` = not known.
     pub fn set_dying(&mut self, id: &SaId, dying: Option<bool>) {
         if let Some(known) = self.sas.get_mut(id) {

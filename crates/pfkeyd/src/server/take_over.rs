@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
+use zeroize::Zeroizing;
 
 use super::receive::peek;
 use super::{Server, now};
@@ -21,7 +22,7 @@ pub(super) const fn is_dump(request: &Header) -> bool {
 /// The request at which another server ended.
 struct Left {
     /// What it was, if it was answered without an error.
-    done: Option<Header>,
+    done: Option<Zeroizing<Vec<u8>>>,
     /// Its messages that have no answer.
     unanswered: Vec<Header>,
 }
@@ -73,7 +74,8 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
         let id = match &noted {
             Some((id, state)) => {
                 // The other may have ended before it noted what it had done.
-                let state = left.as_ref().and_then(|left| left.done).map_or(*state, |done| state.after(&done));
+                let done = left.as_ref().and_then(|left| left.done.as_ref());
+                let state = done.map_or_else(|| state.clone(), |done| state.clone().after(done));
                 let back = if sockets.is_empty() { None } else { self.hub.come_back(sockets, state.extras) };
                 self.hub.resume(back.unwrap_or(*id), &state, now())
             }
@@ -120,7 +122,7 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
                 let rest = messages.get(unfinished.done..).unwrap_or_default();
                 left.unanswered = split_batch(rest).filter_map(Header::read).collect();
             }
-            (_, Some(errno)) => left.done = Header::read(bytes).filter(|_| errno == 0),
+            (_, Some(errno)) => left.done = (errno == 0).then(|| Zeroizing::new(bytes.to_vec())),
             (_, None) => left.unanswered.extend(Header::read(bytes)),
         }
         Some(left)

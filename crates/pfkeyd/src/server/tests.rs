@@ -116,11 +116,11 @@ impl Keeper for MockKeeper {
     }
 
     fn noted(&self, slot: Slot) -> Option<(SessionId, SessionState)> {
-        self.kept.borrow().noted.get(&slot).copied()
+        self.kept.borrow().noted.get(&slot).cloned()
     }
 
     fn note(&mut self, slot: Slot, id: SessionId, state: &SessionState) {
-        self.kept.borrow_mut().noted.insert(slot, (id, *state));
+        self.kept.borrow_mut().noted.insert(slot, (id, state.clone()));
     }
 
     fn begin(&mut self, slot: Slot, sent: u64, done: usize) {
@@ -210,14 +210,14 @@ impl Service for Mock {
     }
 
     fn resume(&mut self, id: SessionId, state: &SessionState, _: Time) -> SessionId {
-        self.resumed.borrow_mut().push(*state);
+        self.resumed.borrow_mut().push(state.clone());
         id
     }
 
     fn state(&self, id: SessionId) -> SessionState {
         // The reader may have gone.
         let _ = self.noted.as_ref().map(|noted| noted.send(()));
-        self.state.get(&id).copied().unwrap_or_default()
+        self.state.get(&id).cloned().unwrap_or_default()
     }
 
     fn close(&mut self, _: SessionId, _: Time) {}

@@ -41,10 +41,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
 use pfkey_engine::{Dialect, Engine, LINUX, RFC2367};
-use pfkey_hub::{Hub, Service};
+use pfkey_hub::{Hub, KeyEngine, Service};
 use pfkey_klips as klips;
-use pfkey_socket::inherited;
-use pfkey_wire::Extras;
+use pfkey_model::settings::Settings;
+use pfkey_socket::{inherited, lacks_xfrm};
 use pfkey_xfrm::{Events, XfrmEngine};
 use pfkeyd::log::log;
 use pfkeyd::machine::{KeepEngine, Machine};
@@ -197,16 +197,27 @@ fn guard(options: &Options, status: &Status, gate: Option<(Gate, Link)>, client:
             engine.set_local(local_addresses());
             start.with_memory(klips::Hub::new(engine))
         }
-        (EngineKind::Embedded, Profile::Linux) => start.with_memory(hub(&LINUX, options.extras)),
-        (EngineKind::Embedded, Profile::Rfc2367) => start.with_memory(hub(&RFC2367, options.extras)),
+        (EngineKind::Embedded, Profile::Linux) => start.with_memory(hub(&LINUX, options)?),
+        (EngineKind::Embedded, Profile::Rfc2367) => start.with_memory(hub(&RFC2367, options)?),
     }
 }
 
 /// An embedded engine, behind a hub.
-fn hub(dialect: &'static Dialect, extras: Extras) -> Hub<Engine> {
+fn hub(dialect: &'static Dialect, options: &Options) -> io::Result<Hub<Engine>> {
     let mut engine = Engine::new(dialect);
-    engine.set_extras(extras);
-    Hub::new(engine)
+    engine.set_extras(options.extras);
+    let mut hub = Hub::new(engine);
+    set_settings(&mut hub, options.xfrm.as_deref())?;
+    Ok(hub)
+}
+
+/// What the SAs and policies of all clients have.
+fn set_settings(hub: &mut Hub<impl KeyEngine>, text: Option<&str>) -> io::Result<()> {
+    let Some(text) = text else { return Ok(()) };
+    let refused = |why: String| io::Error::new(io::ErrorKind::InvalidInput, format!("--xfrm: {why}"));
+    // It was checked before.
+    let settings = Settings::new(text).map_err(|why| refused(why.about(text).to_string()))?;
+    hub.set_settings(settings).map_err(|number| refused(lacks_xfrm(number)))
 }
 
 /// A guardian about to start its first worker.
@@ -223,7 +234,7 @@ impl Start<'_> {
     /// a socket that outlives workers.
     fn with_kernel(self) -> io::Result<bool> {
         let memory = Rc::new(Memory::new(WORDS, 0)?);
-        let (extras, status) = (self.options.extras, Rc::clone(self.status));
+        let (extras, xfrm, status) = (self.options.extras, self.options.xfrm.clone(), Rc::clone(self.status));
         let events = match Events::open() {
             Ok(events) => events,
             Err(errno) => {
@@ -242,6 +253,12 @@ impl Start<'_> {
             };
             let mut hub = Hub::new(engine);
             hub.engine_mut().set_extras(extras);
+            if let Err(error) = set_settings(&mut hub, xfrm.as_deref()) {
+                if !report(status.borrow_mut().take(), libc::EOPNOTSUPP) {
+                    log(&format!("pfkeyd: {error}"));
+                }
+                return 1;
+            }
             let notes = Notes { link: Rc::new(link), memory: Rc::clone(&memory) };
             worker::serve(hub, notes, |errno| report(status.borrow_mut().take(), errno))
         })

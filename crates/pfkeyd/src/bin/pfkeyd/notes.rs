@@ -2,9 +2,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use pfkey_hub::{SessionId, SessionState};
+use pfkey_model::settings::Settings;
+use pfkey_wire::xfrm::settings::MAX_TEXT;
 use pfkey_wire::{Extras, Header};
 use pfkeyd::keeper::{Keeper, Slot, Unfinished, Word};
 use pfkeyd::limits;
@@ -33,8 +36,12 @@ const SLOT: usize = 7;
 const DONE: usize = 4;
 const SENT: usize = 5;
 const ANSWERED: usize = 6;
-/// How many there are.
-pub const WORDS: usize = FIRST_SLOT + SLOT * SLOTS;
+/// Behind all slots, for each: the bytes of its settings' text, and the text. Pages of it that nobody needs are not there.
+const SETTINGS: usize = FIRST_SLOT + SLOT * SLOTS;
+/// Words of one.
+const SETTINGS_LEN: usize = 1 + MAX_TEXT / 8;
+/// How many words there are.
+pub const WORDS: usize = SETTINGS + SETTINGS_LEN * SLOTS;
 
 /// A worker's side of the guardian.
 pub struct Notes {
@@ -52,7 +59,33 @@ fn place(slot: Slot) -> Option<usize> {
     ((slot as usize) < SLOTS).then(|| FIRST_SLOT + SLOT * slot as usize)
 }
 
+fn place_of_settings(slot: Slot) -> Option<usize> {
+    ((slot as usize) < SLOTS).then(|| SETTINGS + SETTINGS_LEN * slot as usize)
+}
+
 impl Notes {
+    /// The text of a slot's settings; empty without any.
+    fn settings(&self, slot: Slot) -> String {
+        let Some(at) = place_of_settings(slot) else { return String::new() };
+        let len = (self.memory.word(at) as usize).min(MAX_TEXT);
+        let words: Vec<u64> = (1..=len.div_ceil(8)).map(|word| self.memory.word(at + word)).collect();
+        String::from_utf8_lossy(words.as_bytes().get(..len).unwrap_or_default()).into_owned()
+    }
+
+    fn note_settings(&self, slot: Slot, settings: Option<&Settings>) {
+        let Some(at) = place_of_settings(slot) else { return };
+        let text = settings.map_or("", Settings::text).as_bytes();
+        let mut words = vec![0_u64; text.len().div_ceil(8)];
+        if let Some(bytes) = words.as_mut_bytes().get_mut(..text.len()) {
+            bytes.copy_from_slice(text);
+        }
+        // The length last: with it the others count.
+        for (offset, word) in words.into_iter().enumerate() {
+            self.memory.set_word(at + 1 + offset, word);
+        }
+        self.memory.set_word(at, text.len() as u64);
+    }
+
     fn set(&self, slot: Slot, word: usize, value: u64) {
         if let Some(at) = place(slot) {
             self.memory.set_word(at + word, value);
@@ -118,7 +151,15 @@ impl Keeper for Notes {
         let extras = Extras::from_bits((state >> 18) as u8);
         Some((
             SessionId(session),
-            SessionState { registered, promiscuous, xfrm, extras, pid: (state >> 32) as u32, dump },
+            SessionState {
+                registered,
+                promiscuous,
+                xfrm,
+                extras,
+                settings: Settings::new(&self.settings(slot)).ok().filter(|all| !all.is_empty()).map(Arc::new),
+                pid: (state >> 32) as u32,
+                dump,
+            },
         ))
     }
 
@@ -131,6 +172,12 @@ impl Keeper for Notes {
         }
         let bits =
             u64::from(state.promiscuous) << 16 | u64::from(state.xfrm) << 17 | u64::from(state.extras.bits()) << 18;
+        let (settings, noted) = (state.settings.as_deref(), place_of_settings(slot));
+        if (settings.is_some() || noted.is_some_and(|at| self.memory.word(at) != 0))
+            && settings.map_or("", Settings::text) != self.settings(slot)
+        {
+            self.note_settings(slot, settings);
+        }
         let flags = u64::from(state.registered) | bits | u64::from(state.pid) << 32;
         for (offset, word) in [flags, words[0], words[1], u64::from(id.0) + 1].into_iter().enumerate() {
             // The session last: with it the others count.
@@ -149,6 +196,10 @@ impl Keeper for Notes {
         let Some(at) = place(slot) else { return };
         for word in 0..SLOT {
             self.memory.set_word(at + word, 0);
+        }
+        // Without any it is zero, and its page perhaps not there.
+        if place_of_settings(slot).is_some_and(|at| self.memory.word(at) != 0) {
+            self.note_settings(slot, None);
         }
         self.tell(Kind::Released, slot);
     }
@@ -210,5 +261,24 @@ mod tests {
         });
         assert!(matches!(waitpid(pid.unwrap(), None), Ok(WaitStatus::Exited(_, 0))));
         assert!(matches!(guardian.hear(false), Ok(Some(Heard { kind: Kind::Client, value: 7, .. }))));
+    }
+
+    #[test]
+    fn what_is_noted_of_a_session_is_read_again_and_gone_with_it() {
+        let (_guardian, link) = Link::pair().unwrap();
+        let mut notes = Notes { link: Rc::new(link), memory: Rc::new(Memory::new(WORDS, 0).unwrap()) };
+        let last = SLOTS as Slot - 1;
+        for text in ["if_id=42 out:set-mark=0x10", "mark=1/0xff", ""] {
+            let settings = Settings::new(text).ok().filter(|all| !all.is_empty()).map(Arc::new);
+            let state = SessionState { registered: 8, settings, pid: 7, ..SessionState::default() };
+            notes.note(last, SessionId(3), &state);
+            assert_eq!(notes.noted(last), Some((SessionId(3), state)), "{text}");
+        }
+        let longest = format!("999=0x{}", "0".repeat(MAX_TEXT - 6));
+        let settings = Some(Arc::new(Settings::new(&longest).unwrap()));
+        notes.note(0, SessionId(1), &SessionState { settings, ..SessionState::default() });
+        assert_eq!(notes.noted(0).unwrap().1.settings.unwrap().text(), longest);
+        notes.release(0);
+        assert_eq!((notes.noted(0), notes.settings(0)), (None, String::new()));
     }
 }

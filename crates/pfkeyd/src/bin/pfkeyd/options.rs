@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use pfkey_socket::XfrmText;
 use pfkey_wire::Extras;
 
 pub const USAGE: &str = "\
@@ -24,6 +25,9 @@ sockets there where the kernel has no AF_KEY.
                      klips, as Openswan's KLIPS, with its own numbers and eroutes
   --algorithms LIST  offer more than AF_KEY: aead (AES-CCM, AES-GCM, AES-GMAC, ChaCha20-Poly1305), sha256-128
                      (SHA2-256 with 128 bits, RFC 4868), or both with a comma between
+  --xfrm LIST        attributes of XFRM's for every SA and policy that does not say them itself, such as
+                     if_id=42,out:set-mark=0x10 (see pfkeyd(8)). With if_id or mark clients see and touch nothing else.
+                     A client's own PFKEY_XFRM goes before
   --mode OCTAL       with --listen: the mode of the socket's file. Without it the mode is 0600, and only root and the
                      user who started pfkeyd are served; with it whoever may connect is
   --service [PATH]   serve the kernel's SAs and policies to every program that may open an AF_KEY socket, in its own
@@ -67,6 +71,8 @@ pub struct Options {
     pub engine: EngineKind,
     pub profile: Profile,
     pub extras: Extras,
+    /// With numbers for network interfaces.
+    pub xfrm: Option<String>,
     pub clients: Clients,
     pub mode: Option<u32>,
     pub filter: bool,
@@ -93,7 +99,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Asked, String>
     let mut clients = Vec::new();
     let (mut engine, mut profile, mut extras) = (EngineKind::Embedded, Profile::Linux, Extras::default());
     let (mut engine_named, mut profile_named) = (false, false);
-    let (mut mode, mut filter, mut status) = (None, true, None);
+    let (mut xfrm, mut mode, mut filter, mut status) = (None, None, true, None);
     while let Some(argument) = arguments.next() {
         let name = argument.to_string_lossy().into_owned();
         let mut value = || arguments.next().ok_or_else(|| format!("{name} needs a value"));
@@ -104,6 +110,12 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Asked, String>
             "--profile" => (profile, profile_named) = (parse_profile(&value()?)?, true),
             "--algorithms" => {
                 extras = value()?.to_string_lossy().parse().map_err(|error| format!("--algorithms: {error}"))?;
+            }
+            "--xfrm" => {
+                let text = value()?;
+                let text = text.to_string_lossy();
+                let asked = XfrmText::new(&text).map_err(|why| format!("--xfrm: {}", why.about(&text)))?;
+                xfrm = Some(asked.as_str().to_owned()).filter(|asked| !asked.is_empty());
             }
             "--mode" => mode = Some(parse_mode(&value()?)?),
             "--unconfined" => filter = false,
@@ -133,7 +145,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Asked, String>
         }
     }
     if matches!(clients.last(), Some(Clients::Service(_))) {
-        if engine_named || profile_named || !extras.is_none() {
+        if engine_named || profile_named || !extras.is_none() || xfrm.is_some() {
             return Err(
                 "--service is over XFRM, and offers each program what it asks for: no other option is for it".into()
             );
@@ -145,6 +157,9 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Asked, String>
     }
     if matches!(profile, Profile::Klips) && !extras.is_none() {
         return Err("--algorithms is not for --profile klips, whose algorithms are KLIPS's".into());
+    }
+    if matches!(profile, Profile::Klips) && xfrm.is_some() {
+        return Err("--xfrm is not for --profile klips, which has none of XFRM's attributes".into());
     }
     let (one, more) = (clients.pop(), !clients.is_empty());
     let clients = match one {
@@ -158,7 +173,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Asked, String>
     if mode.is_some() && !matches!(clients, Clients::Listen(_)) {
         return Err("--mode is for --listen".into());
     }
-    Ok(Asked::Serve(Options { engine, profile, extras, clients, mode, filter, status }))
+    Ok(Asked::Serve(Options { engine, profile, extras, xfrm, clients, mode, filter, status }))
 }
 
 /// `--any` takes no other option: the environment says who serves.

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use pfkey_socket::{Backend, OpenError, extras, open_with_cloexec};
+use pfkey_socket::{Backend, OpenError, goes_beyond_af_key, open_with_cloexec};
 use pfkeyd::log::log;
 
 use super::rights::{become_user_of, join_network, may_administer, namespace};
@@ -45,8 +45,7 @@ pub fn flags(kind: i32) -> Result<i32, Errno> {
 pub fn open(listener: &Listener, n: &Notification, kind: i32, protocol: i32) -> Result<Opened, Errno> {
     let flags = flags(kind)?;
     let backend = Backend::from_environment().map_err(|error| explain(&error))?;
-    let extras = extras().map_err(|error| explain(&error))?;
-    if extras.is_none() && kernel_serves(&backend) {
+    if !goes_beyond_af_key().map_err(|error| explain(&error))? && kernel_serves(&backend) {
         return Ok(Opened::Kernel);
     }
     let thread = n.thread().ok_or(Errno::EAFNOSUPPORT)?;
