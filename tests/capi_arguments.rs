@@ -9,6 +9,10 @@ use libc::sockaddr;
 use pfkey_rs::capi::*;
 use pfkey_rs::wire::SockaddrBytes;
 
+#[path = "support/byte_order.rs"]
+mod byte_order;
+use byte_order::{native, native_extension};
+
 /// Bytes in a block of their own, aligned as malloc's.
 struct Block {
     words: Vec<u128>,
@@ -37,12 +41,17 @@ fn address(text: &str) -> Block {
 
 /// `struct sadb_x_policy` with a tunnel request between two IPv4 addresses.
 fn policy() -> Vec<u8> {
-    let ends = ["192.0.2.1", "198.51.100.2"].map(|ip| SockaddrBytes::new(ip.parse().unwrap(), 0));
+    let ends = [[192, 0, 2, 1], [198, 51, 100, 2]].map(sockaddr_in);
     let mut request = vec![48, 0, 50, 0, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    ends.iter().for_each(|end| request.extend(end.as_bytes()));
+    ends.iter().for_each(|end| request.extend(end));
     let mut bytes = vec![8, 0, 18, 0, 2, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x80];
     bytes.extend(request);
-    bytes
+    native_extension(bytes)
+}
+
+/// An IPv4 address, as it is on a little-endian machine.
+fn sockaddr_in([a, b, c, d]: [u8; 4]) -> Vec<u8> {
+    vec![2, 0, 0, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
 /// An ADD: header, SA, two addresses, a key.
@@ -54,17 +63,17 @@ fn message() -> Vec<u8> {
         bytes[0] = (bytes.len() / 8) as u8;
         bytes
     };
-    let end = |ip: &str| [&[255, 32, 0, 0], SockaddrBytes::new(ip.parse().unwrap(), 0).as_bytes()].concat();
+    let end = |ip| [&[255, 32, 0, 0], &sockaddr_in(ip)[..]].concat();
     let body = [
         extension(1, &[0, 0, 0x10, 0, 4, 1, 3, 0, 0, 0, 0, 0]),
-        extension(5, &end("192.0.2.1")),
-        extension(6, &end("198.51.100.2")),
+        extension(5, &end([192, 0, 2, 1])),
+        extension(6, &end([198, 51, 100, 2])),
         extension(8, &[&[160, 0, 0, 0][..], &[1; 20]].concat()),
     ]
     .concat();
     let mut bytes = vec![2, 3, 0, 3, ((16 + body.len()) / 8) as u8, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0];
     bytes.extend(body);
-    bytes
+    native(bytes)
 }
 
 #[test]
@@ -90,7 +99,7 @@ fn a_message_is_read_as_far_as_it_says() {
     }
     // A header alone, which says less.
     for len in 0..=2 {
-        let mut head = Block::new(&[2, 3, 0, 3, len, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let mut head = Block::new(&native(vec![2, 3, 0, 3, len, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
         // SAFETY: a header, which says no more.
         unsafe { assert_eq!(pfkey_align(head.at(), mhp.as_mut_ptr()), if len == 2 { 0 } else { -1 }) };
     }
@@ -114,7 +123,7 @@ fn a_policy_is_read_as_far_as_it_says() {
     // Its length says more than there is of a request.
     let mut short = policy();
     short.truncate(32);
-    short[0] = 4;
+    short[..2].copy_from_slice(&u16::to_ne_bytes(4));
     let mut block = Block::new(&short);
     // SAFETY: as many bytes as it says.
     unsafe { assert!(ipsec_dump_policy(block.at(), null_mut()).is_null()) };
@@ -124,6 +133,7 @@ fn a_policy_is_read_as_far_as_it_says() {
 fn lists_of_algorithms_are_read_as_far_as_they_say() {
     let mut bytes = vec![2, 7, 0, 3, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     bytes.extend([2, 0, 14, 0, 0, 0, 0, 0, 3, 0, 160, 0, 160, 0, 0, 0]);
+    let bytes = native(bytes);
     let mut block = Block::new(&bytes);
     // SAFETY: as many bytes as are said; a struct of its own.
     unsafe {

@@ -251,7 +251,7 @@ fn lifetimes(message: &[u8]) -> Lifetimes {
         let len = usize::from(u16::from_ne_bytes([message[at], message[at + 1]])) * 8;
         let ext = &message[at..at + len];
         let limits = || [8, 16, 24].map(|o| u64::from_ne_bytes(ext[o..o + 8].try_into().unwrap()));
-        match ext[2] {
+        match u16::from_ne_bytes([ext[2], ext[3]]) {
             3 => found.hard = limits(),
             4 => found.soft = limits(),
             _ => found.rest.extend(ext),

@@ -208,7 +208,7 @@ fn the_bytes_of_an_add() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .expect("it runs");
-    let pid = child.id().to_le_bytes();
+    let pid = child.id().to_ne_bytes();
     assert!(child.wait().expect("it ends").success());
     let mut heard = vec![0; 4096];
     let message = loop {

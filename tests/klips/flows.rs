@@ -205,7 +205,7 @@ fn a_trap_asks_and_holds() {
 /// Two combinations of 80 bytes: 3DES 168 with HMAC-MD5 128 and with HMAC-SHA1 160, PFS, 16 and 24 hours, replay 64.
 fn proposal() -> Vec<u8> {
     let comb = |auth: u8, bits: u16| {
-        let mut comb = vec![auth, 3, 1, 0];
+        let mut comb = [&[auth, 3][..], &u16::to_ne_bytes(1)].concat();
         for bits in [bits, bits, 168, 168] {
             comb.extend(bits.to_ne_bytes());
         }

@@ -48,8 +48,8 @@ const fn numbers(ext_type: u16) -> Numbers {
         12 => &[(4, 4), (12, 4)],
         // SPI range
         16 => &[(4, 4), (8, 4), (12, 4)],
-        // Lists of algorithms, X_KMPRIVATE, X_KMADDRESS
-        14 | 15 | 17 | 25 => &[(4, 4)],
+        // Lists of algorithms, X_KMPRIVATE. What X_KMADDRESS reserves is shown as if it were in network byte order.
+        14 | 15 | 17 => &[(4, 4)],
         // X_POLICY
         18 => &[(4, 2), (8, 4), (12, 4)],
         // X_SA2
