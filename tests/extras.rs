@@ -28,21 +28,52 @@ fn add(key: &str) -> Vec<&str> {
 /// 128 bits of key and 32 of salt.
 const KEY: &str = "0x000102030405060708090a0b0c0d0e0f10111213";
 
+/// A program other than the operator's command gets them if it asks: `a_listening_pfkeyd_offers_what_it_was_started_with`.
 #[test]
-fn aead_is_refused_as_by_af_key_unless_asked_for() {
-    let refused = pfkey("embedded", "", &add(KEY));
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused.stderr).contains("Function not implemented"), "{}", text(&refused.stderr));
-    let list = pfkey("embedded", "", &["algorithms"]);
-    assert!(!text(&list.stdout).contains("gcm"));
-
-    let added = pfkey("embedded", "aead", &add(KEY));
+fn the_command_has_aead_without_a_switch() {
+    let added = pfkey("embedded", "", &add(KEY));
     assert!(added.status.success(), "{}", text(&added.stderr));
-    let list = text(&pfkey("embedded", "sha256-128,aead", &["algorithms"]).stdout);
+    let list = text(&pfkey("embedded", "", &["algorithms"]).stdout);
     for name in ["aes-ccm-8", "aes-ccm-12", "aes-ccm-16", "aes-gcm-8", "aes-gcm-12", "aes-gcm-16", "aes-gmac"] {
         assert!(list.contains(name), "{name}:\n{list}");
     }
     assert!(list.contains("chacha20-poly1305"));
+}
+
+#[test]
+fn sha2_256_has_the_bits_that_its_name_says() {
+    let key = format!("0x{}", "07".repeat(32));
+    let pfkey = program("pfkey");
+    let mut script = String::from("set -e\n");
+    for (spi, name) in
+        ["hmac-sha256", "hmac-sha2-256", "hmac-sha2-256-96", "hmac-sha2-256-128", "'hmac(sha256)'"].iter().enumerate()
+    {
+        script += &format!("{pfkey} add 192.0.2.1 192.0.2.2 esp {} -E null -A {name} {key}\n", 0x1000 + spi);
+    }
+    script += &format!(
+        "{pfkey} dump | sort | sed 's/.*spi=\\([^ ]*\\) .*/\\1 &/; s/ .*xfrm=\\([^ ]*\\).*/ \\1/; s/ protocol.*//'"
+    );
+    let output = Command::new(program("pfkeyd")).args(["--", "sh", "-c", &script]).output().unwrap();
+    let expected = "0x00001000\n0x00001001 icv=128\n0x00001002 icv=96\n0x00001003 icv=128\n0x00001004\n";
+    assert_eq!(text(&output.stdout), expected, "{}", text(&output.stderr));
+    let twice = Command::new(pfkey)
+        .args([
+            "add",
+            "192.0.2.1",
+            "192.0.2.2",
+            "esp",
+            "0x1",
+            "-E",
+            "null",
+            "-X",
+            "icv=96",
+            "-A",
+            "hmac-sha2-256",
+            &key,
+        ])
+        .output()
+        .unwrap();
+    assert!(text(&twice.stderr).contains("hmac-sha2-256 and -X icv are two lengths"), "{}", text(&twice.stderr));
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 pub use pfkey::Received;
 use pfkey::{Backend, Client, Error, Request};
-use pfkey_wire::{ExtensionType, HEADER_LEN, Header, MAX_MESSAGE_LEN, Message, MessageType, Profile, SaType, Writer};
+use pfkey_wire::{
+    ExtensionType, Extras, HEADER_LEN, Header, MAX_MESSAGE_LEN, Message, MessageType, Profile, SaType, Writer,
+};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Unwritable};
@@ -22,8 +24,18 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Opens the backend that `PFKEY_BACKEND` names.
+    /// Opens the backend that `PFKEY_BACKEND` names. It has AEADs, unless it is AF_KEY, or a pfkeyd that listens on a path and
+    /// offers what it was started with: nobody has to know a switch who says `aes-gcm-16`.
     pub fn open() -> Result<Self, Failure> {
+        let backend = Backend::from_environment()?;
+        if !pfkey_socket::kernel_serves(&backend) {
+            pfkey_socket::set_extras(Some(Extras { aead: true, ..pfkey_socket::extras()? }));
+        }
+        Self::open_with(&backend)
+    }
+
+    /// Opens it as other programs do, whom it is to hear.
+    pub fn open_as_others() -> Result<Self, Failure> {
         Self::open_with(&Backend::from_environment()?)
     }
 

@@ -19,7 +19,7 @@ use crate::output::{Format, JsonRecord, Out, Record, Value, View, plain};
 /// It listens promiscuously and registers for nothing: a registered listener would make the kernel believe that a
 /// key manager is there, and wait for SAs that nobody negotiates.
 pub fn monitor(view: View, count: Option<u64>) -> Result<(), Failure> {
-    let mut channel = Channel::open()?;
+    let mut channel = Channel::open_as_others()?;
     let mut out = Out::new();
     let on = |seq, pid, buffer: &mut [u8]| header_only(MessageType::X_PROMISC, SaType(1), seq, pid, buffer);
     channel.request("listen", on, |_| ())?;

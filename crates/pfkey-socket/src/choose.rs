@@ -114,6 +114,19 @@ pub fn goes_beyond_af_key() -> Result<bool, OpenError> {
     Ok(!extras()?.is_none() || settings::xfrm()?.is_some())
 }
 
+/// Whether the kernel's own AF_KEY is what a backend means, if nothing is asked for that it does not have.
+#[must_use]
+pub fn kernel_serves(backend: &Backend) -> bool {
+    match backend {
+        Backend::AfKey => true,
+        Backend::Auto => sys::try_af_key().map_or_else(
+            |error| !matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)),
+            |()| true,
+        ),
+        _ => false,
+    }
+}
+
 /// Opens a PF_KEY descriptor on the backend that `PFKEY_BACKEND` names. Like libipsec's it stays open over exec.
 ///
 /// # Errors

@@ -35,7 +35,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
-pub use choose::{Backend, extras, goes_beyond_af_key, open, open_with, open_with_cloexec, set_extras};
+pub use choose::{Backend, extras, goes_beyond_af_key, kernel_serves, open, open_with, open_with_cloexec, set_extras};
 pub use error::{OpenError, Step, lacks_xfrm};
 pub use place::find_pfkeyd;
 pub use remembered::remember_pfkeyd;

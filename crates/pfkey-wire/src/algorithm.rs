@@ -180,7 +180,12 @@ algorithms! {
         /// HMAC-SHA1.
         SHA1HMAC = 3, "SHA1HMAC": auth("hmac(sha1)", &["hmac-sha1"], 12, &[160]);
         /// HMAC-SHA2-256.
-        X_SHA2_256HMAC = 5, "X_SHA2_256HMAC": auth("hmac(sha256)", &["hmac-sha256", "hmac-sha2-256"], 12, &[256]);
+        X_SHA2_256HMAC = 5, "X_SHA2_256HMAC": auth(
+            "hmac(sha256)",
+            &["hmac-sha256", "hmac-sha2-256", "hmac-sha2-256-128", "hmac-sha2-256-96"],
+            12,
+            &[256],
+        );
         /// HMAC-SHA2-384.
         X_SHA2_384HMAC = 6, "X_SHA2_384HMAC": auth("hmac(sha384)", &["hmac-sha384", "hmac-sha2-384"], 24, &[384]);
         /// HMAC-SHA2-512.

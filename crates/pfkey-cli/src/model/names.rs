@@ -25,9 +25,23 @@ pub fn takes_key(algorithm: &Algorithm) -> bool {
     algorithm.keys != Keys::OneOf(&[0])
 }
 
-/// The algorithm of a name, and that name.
+/// The algorithm of a name, and that name. The kernel's own is one too, as `ip xfrm` has it; of several with that the one with
+/// the longest integrity value.
 pub fn find(tables: Tables, name: &str) -> Option<(&'static str, &'static Algorithm)> {
-    all(tables).find_map(|algorithm| Some((*algorithm.names.iter().find(|one| **one == name)?, algorithm)))
+    let named = all(tables).find_map(|algorithm| Some((*algorithm.names.iter().find(|one| **one == name)?, algorithm)));
+    named.or_else(|| {
+        let kernels = all(tables).filter(|algorithm| !name.is_empty() && algorithm.kernel == name);
+        kernels.max_by_key(|algorithm| algorithm.icv).and_then(|algorithm| Some((*algorithm.names.first()?, algorithm)))
+    })
+}
+
+/// The bits of an integrity value that a name says: those of SHA2-256 are others on AF_KEY than everywhere else.
+pub fn icv_bits(name: &str) -> Option<u32> {
+    match name {
+        "hmac-sha2-256" | "hmac-sha2-256-128" => Some(128),
+        "hmac-sha2-256-96" => Some(96),
+        _ => None,
+    }
 }
 
 /// The name of a number.
@@ -164,5 +178,16 @@ mod tests {
         assert_eq!(nearest("hmac-sha265", names()), Some("hmac-sha256"));
         assert_eq!(nearest("hmac_sha1", names()), Some("hmac-sha1"));
         assert_eq!(nearest("frobnicate", names()), None);
+    }
+
+    #[test]
+    fn the_kernels_names_are_names_too() {
+        let found = |tables, name| find(tables, name).map(|(name, algorithm)| (name, algorithm.id));
+        assert_eq!(found(AUTH, "hmac(sha1)"), Some(("hmac-sha1", 3)));
+        assert_eq!(found(AUTH, "digest_null"), Some(("null", 251)));
+        assert_eq!(found(ENCRYPT, "ecb(cipher_null)"), Some(("null", 11)));
+        assert_eq!(found(ENCRYPT, "rfc4106(gcm(aes))"), Some(("aes-gcm-16", 20)));
+        assert_eq!(found(ENCRYPT, "rfc7539esp(chacha20,poly1305)"), Some(("chacha20-poly1305", 28)));
+        assert_eq!(found(ENCRYPT, ""), None);
     }
 }

@@ -61,7 +61,8 @@ fn without_counters(payload: &[u8]) -> Vec<u8> {
     fresh
 }
 
-fn set_icv(settings: &mut Xfrm, bits: u32) {
+/// Sets the bits of the integrity value.
+pub fn set_icv(settings: &mut Xfrm, bits: u32) {
     let truncation = Truncation { icv_bits: bits.into(), ..Truncation::default() };
     settings.set(attribute::ALG_AUTH_TRUNC, truncation.as_bytes());
 }

@@ -173,6 +173,13 @@ impl Parser<'_> {
                     }
                     let (name, algorithm) = self.algorithm("authentication algorithm", names::AUTH)?;
                     sa.auth = algorithm.id;
+                    if let Some(bits) = names::icv_bits(name) {
+                        if sa.attached.xfrm.icv_bits().is_some_and(|said| said != bits) {
+                            let text = format!("{name} and -X icv are two lengths");
+                            return Err(Complaint { at: token.at, text });
+                        }
+                        xfrm::set_icv(&mut sa.attached.xfrm, bits);
+                    }
                     if takes_key(algorithm) {
                         let at = self.peek()?.at;
                         let key = self.key()?;

@@ -22,7 +22,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, execvp};
-use pfkey_socket::{Backend, goes_beyond_af_key};
+use pfkey_socket::{Backend, goes_beyond_af_key, kernel_serves};
 use pfkeyd::log::log;
 
 use super::child::{close_all_but, fork_with, ignore_signals};
@@ -68,7 +68,7 @@ fn unsupported(why: &str) -> io::Error {
 /// Where the kernel has AF_KEY, and it is what is asked for, there is nothing to add.
 fn is_needed() -> bool {
     let Ok(backend) = Backend::from_environment() else { return true };
-    !(goes_beyond_af_key().is_ok_and(|beyond| !beyond) && open::kernel_serves(&backend))
+    !(goes_beyond_af_key().is_ok_and(|beyond| !beyond) && kernel_serves(&backend))
 }
 
 /// A process that is nobody's child, in a session of its own.

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use pfkey_socket::{Backend, OpenError, goes_beyond_af_key, open_with_cloexec};
+use pfkey_socket::{Backend, OpenError, goes_beyond_af_key, kernel_serves, open_with_cloexec};
 use pfkeyd::log::log;
 
 use super::rights::{become_user_of, join_network, may_administer, namespace};
@@ -81,18 +81,6 @@ pub fn open(listener: &Listener, n: &Notification, kind: i32, protocol: i32) -> 
         fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
     }
     Ok(Opened::Descriptor(fd))
-}
-
-/// Whether the kernel's own AF_KEY is what is asked for: then the program gets that, with the kernel's errors.
-pub fn kernel_serves(backend: &Backend) -> bool {
-    match backend {
-        Backend::AfKey => true,
-        Backend::Auto => pfkey_socket::try_af_key().map_or_else(
-            |error| !matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT)),
-            |()| true,
-        ),
-        _ => false,
-    }
 }
 
 fn errno(error: std::io::Error) -> Errno {
