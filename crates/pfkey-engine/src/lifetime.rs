@@ -1,6 +1,7 @@
 //! The end of SAs: by time (`xfrm_timer_handler`) and by volume (`xfrm_state_check_expire`).
 
 use super::Engine;
+use super::dialect::Dialect;
 use super::message::Part;
 use super::sa::{Sa, State};
 use pfkey_hub::Context;
@@ -50,21 +51,24 @@ impl Engine {
     /// EXPIRE, soft: once, until an UPDATE.
     fn expire_soft(&mut self, index: u32, cx: &mut Context<'_>) {
         self.sadb.edit(index, cx.now.as_secs(), |sa| sa.state = State::Dying);
-        let Some(sa) = self.sadb.get(index).cloned() else { return };
-        self.expire_message(&sa, false, cx);
+        if let Some(sa) = self.sadb.get(index) {
+            expire_message(self.dialect, sa, false, cx);
+        }
     }
 
     /// EXPIRE, hard: removes the SA. There is no DELETE message.
     fn expire_hard(&mut self, index: u32, cx: &mut Context<'_>) {
-        let Some(mut sa) = self.sadb.remove(index) else { return };
-        sa.state = State::Dead;
-        self.expire_message(&sa, true, cx);
+        let dialect = self.dialect;
+        self.sadb.remove_with(index, |sa| {
+            sa.state = State::Dead;
+            expire_message(dialect, sa, true, cx);
+        });
     }
+}
 
-    fn expire_message(&self, sa: &Sa, hard: bool, cx: &mut Context<'_>) {
-        let header = Header::new(MessageType::EXPIRE, sa.satype(), 0, 0);
-        // A message that cannot be built is lost, as in the kernel.
-        let audience = (self.dialect.sessions.listeners)(MessageType::EXPIRE, sa.satype());
-        let _ = cx.send(audience, header, |writer| self.write_sa(writer, sa, Part::expired(hard)));
-    }
+fn expire_message(dialect: &Dialect, sa: &Sa, hard: bool, cx: &mut Context<'_>) {
+    let header = Header::new(MessageType::EXPIRE, sa.satype(), 0, 0);
+    // A message that cannot be built is lost, as in the kernel.
+    let audience = (dialect.sessions.listeners)(MessageType::EXPIRE, sa.satype());
+    let _ = cx.send(audience, header, |writer| (dialect.write_sa)(writer, sa, Part::expired(hard)));
 }

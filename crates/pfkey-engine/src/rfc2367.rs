@@ -120,8 +120,11 @@ impl Engine {
             MessageType::UPDATE => self.rfc_update(request, cx),
             MessageType::DELETE => {
                 let index = self.rfc_named(request, Carrier::SaName)?;
-                let sa = self.sadb.remove(index).ok_or(Errno::ESRCH)?;
-                cx.send(Audience::All, reply(header), |writer| self.write_sa(writer, &sa, Part::Name))
+                let write_sa = self.dialect.write_sa;
+                let removed = self.sadb.remove_with(index, |sa| {
+                    cx.send(Audience::All, reply(header), |writer| write_sa(writer, sa, Part::Name))
+                });
+                removed.ok_or(Errno::ESRCH)?
             }
             MessageType::GET => {
                 let index = self.rfc_named(request, Carrier::SaName)?;

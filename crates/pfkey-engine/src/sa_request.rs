@@ -218,10 +218,13 @@ impl Engine {
     /// `pfkey_delete`.
     pub(super) fn delete(&mut self, header: Header, id: &SaId, cx: &mut Context<'_>) -> Result<(), Errno> {
         let index = self.sadb.find(id).ok_or(Errno::ESRCH)?;
-        let mut sa = self.sadb.remove(index).ok_or(Errno::ESRCH)?;
-        sa.state = State::Dead;
-        let notice = answer(header, MessageType::DELETE, sa.satype());
-        cx.send(Audience::All, notice, |writer| self.write_sa(writer, &sa, Part::Whole))
+        let write_sa = self.dialect.write_sa;
+        let removed = self.sadb.remove_with(index, |sa| {
+            sa.state = State::Dead;
+            let notice = answer(header, MessageType::DELETE, sa.satype());
+            cx.send(Audience::All, notice, |writer| write_sa(writer, sa, Part::Whole))
+        });
+        removed.ok_or(Errno::ESRCH)?
     }
 
     /// `pfkey_get`.

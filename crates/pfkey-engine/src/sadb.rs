@@ -222,24 +222,29 @@ impl Sadb {
     }
 
     /// Removes an SA. Dumps that would show it next go on with the one after it.
-    pub fn remove(&mut self, index: Index) -> Option<Sa> {
-        let keys = Keys::of(self.get(index)?);
+    pub fn remove(&mut self, index: Index) {
+        self.remove_with(index, |_| ());
+    }
+
+    /// The same; `last` gets what was removed.
+    pub fn remove_with<R>(&mut self, index: Index, last: impl FnOnce(&mut Sa) -> R) -> Option<R> {
+        let slot = self.slots.get(index)?;
+        let (keys, Links { newer, older }) = (Keys::of(&slot.sa), slot.all);
         self.unindex(index, &keys);
-        let slot = self.slots.remove(index)?;
         self.timers.set(index, None);
-        match self.slots.get_mut(slot.all.newer) {
-            Some(newer) => newer.all.older = slot.all.older,
-            None => self.newest = slot.all.older,
+        match self.slots.get_mut(newer) {
+            Some(newer) => newer.all.older = older,
+            None => self.newest = older,
         }
-        if let Some(older) = self.slots.get_mut(slot.all.older) {
-            older.all.newer = slot.all.newer;
+        if let Some(older) = self.slots.get_mut(older) {
+            older.all.newer = newer;
         }
         for next in self.walkers.values_mut() {
             if *next == index {
-                *next = slot.all.older;
+                *next = older;
             }
         }
-        Some(slot.sa)
+        self.slots.remove_with(index, |slot| last(&mut slot.sa))
     }
 
     /// Sets the timer of an SA whose timer went off to its next limit after `now`, Unix time in seconds.
