@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -287,6 +288,15 @@ static void *replace(void *unused)
 	return NULL;
 }
 
+/* A message that met the socket while the supervisor saw the file is with pfkeyd, which answers before it takes it away. */
+static void wait_until_taken(int s)
+{
+	int left;
+
+	while (ioctl(s, TIOCOUTQ, &left) == 0 && left > 0)
+		sched_yield();
+}
+
 static void replaced(void)
 {
 	pthread_t thread;
@@ -307,6 +317,7 @@ static void replaced(void)
 	}
 	stop = 1;
 	pthread_join(thread, NULL);
+	wait_until_taken(victim);
 	while (recv(victim, &got, sizeof got, MSG_DONTWAIT) > 0)
 		;
 	exchange(victim, 31);
