@@ -169,6 +169,10 @@ impl<D, S: Sink> Delivery<'_, D, S> {
     pub(super) fn broadcast(&mut self, audience: Audience, one: Option<SessionId>, message: &[u8]) -> usize {
         let Sockets { sessions, dialect, promiscuous, xfrm, worlds, .. } = &mut *self.sockets;
         let anybody = *promiscuous != 0;
+        let nobody_else = matches!(audience, Audience::One | Audience::Promiscuous) && !anybody;
+        if nobody_else && one.is_none() {
+            return 0;
+        }
         let origin = if *worlds == 0 {
             Origin::Anywhere
         } else if audience == Audience::Promiscuous {
@@ -181,26 +185,29 @@ impl<D, S: Sink> Delivery<'_, D, S> {
         let forms = (*xfrm != 0 || *worlds != 0 || anybody).then(|| Box::new(Forms::of(message, wraps)));
         let forms = forms.as_deref();
         let whole = |xfrm| forms.map_or(message, |forms| forms.whole(xfrm, message));
-        let nobody_else = matches!(audience, Audience::One | Audience::Promiscuous) && !anybody;
-        let others = if nobody_else { None } else { Some(sessions.iter_mut().rev()) };
         let mut takers = 0;
-        for (id, session) in others.into_iter().flatten().filter(|(_, session)| origin.concerns(&session.state)) {
-            if session.state.promiscuous {
-                session.deliver_copy(
-                    id,
-                    forms.map_or(message, |forms| forms.copy(session.state.xfrm, message)),
-                    self.sink,
-                );
-            }
-            let registered = session.state.registered;
-            let hears = match audience {
-                Audience::All => true,
-                Audience::Registered => registered != 0,
-                Audience::RegisteredFor(satype) => registered & registration(satype) != 0,
-                Audience::One | Audience::Promiscuous => false,
-            };
-            if hears && one != Some(id) {
-                takers += usize::from(session.deliver(id, whole(session.state.xfrm), self.sink));
+        if !nobody_else {
+            for (id, session) in sessions.iter_mut().rev() {
+                if !origin.concerns(&session.state) {
+                    continue;
+                }
+                if session.state.promiscuous {
+                    session.deliver_copy(
+                        id,
+                        forms.map_or(message, |forms| forms.copy(session.state.xfrm, message)),
+                        self.sink,
+                    );
+                }
+                let registered = session.state.registered;
+                let hears = match audience {
+                    Audience::All => true,
+                    Audience::Registered => registered != 0,
+                    Audience::RegisteredFor(satype) => registered & registration(satype) != 0,
+                    Audience::One | Audience::Promiscuous => false,
+                };
+                if hears && one != Some(id) {
+                    takers += usize::from(session.deliver(id, whole(session.state.xfrm), self.sink));
+                }
             }
         }
         if let Some(id) = one {

@@ -124,25 +124,24 @@ impl Request {
     /// Those of the error report; EOPNOTSUPP for a message that is none.
     pub fn read(message: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Self, Errno> {
         refuse_xfrm(message)?;
-        Ok(match message.header().msg_type {
-            MessageType::GETSPI => Self::GetSpi(GetSpi::read(message, judge)?),
-            msg_type @ (MessageType::ADD | MessageType::UPDATE) => {
-                let sa = sa(message, now, judge)?;
-                if msg_type == MessageType::ADD { Self::Add(sa) } else { Self::Update(sa) }
-            }
-            MessageType::DELETE => Self::Delete(sa_id(message, judge)?),
-            MessageType::GET => Self::Get(sa_id(message, judge)?),
-            MessageType::ACQUIRE => Self::GiveUp(given_up(message)?),
-            MessageType::FLUSH => Self::Flush(message.header().satype.protocol().ok_or(Errno::EINVAL)?),
-            MessageType::X_SPDADD | MessageType::X_SPDSETIDX => Self::PolicyAdd(policy(message, judge)?),
-            MessageType::X_SPDUPDATE => Self::PolicyUpdate(policy(message, judge)?),
-            MessageType::X_SPDDELETE => Self::PolicyDelete(PolicyName::read(message, judge)?),
-            MessageType::X_SPDDELETE2 => Self::PolicyDeleteById(policy_id(message, judge)?),
-            MessageType::X_SPDGET => Self::PolicyGet(policy_id(message, judge)?),
-            MessageType::X_SPDFLUSH => Self::PolicyFlush,
-            MessageType::X_MIGRATE => Self::Migrate(read_migration(message)?),
-            _ => return Err(Errno::EOPNOTSUPP),
-        })
+        let header = message.header();
+        match header.msg_type {
+            MessageType::GETSPI => GetSpi::read(message, judge).map(Self::GetSpi),
+            MessageType::ADD => sa(message, now, judge).map(Self::Add),
+            MessageType::UPDATE => sa(message, now, judge).map(Self::Update),
+            MessageType::DELETE => sa_id(message, judge).map(Self::Delete),
+            MessageType::GET => sa_id(message, judge).map(Self::Get),
+            MessageType::ACQUIRE => given_up(message).map(Self::GiveUp),
+            MessageType::FLUSH => header.satype.protocol().ok_or(Errno::EINVAL).map(Self::Flush),
+            MessageType::X_SPDADD | MessageType::X_SPDSETIDX => policy(message, judge).map(Self::PolicyAdd),
+            MessageType::X_SPDUPDATE => policy(message, judge).map(Self::PolicyUpdate),
+            MessageType::X_SPDDELETE => PolicyName::read(message, judge).map(Self::PolicyDelete),
+            MessageType::X_SPDDELETE2 => policy_id(message, judge).map(Self::PolicyDeleteById),
+            MessageType::X_SPDGET => policy_id(message, judge).map(Self::PolicyGet),
+            MessageType::X_SPDFLUSH => Ok(Self::PolicyFlush),
+            MessageType::X_MIGRATE => read_migration(message).map(Self::Migrate),
+            _ => Err(Errno::EOPNOTSUPP),
+        }
     }
 }
 

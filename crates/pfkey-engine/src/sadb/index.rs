@@ -89,7 +89,8 @@ impl Route {
 pub(super) struct Keys {
     pub id: SaId,
     pub route: Route,
-    acquire: AcquireKey,
+    mode: Mode,
+    if_id: u32,
     seq: u32,
     is_larval: bool,
     add_time: u64,
@@ -105,11 +106,18 @@ impl Keys {
         Self {
             id: sa.id(),
             route: Route::of(sa),
-            acquire: AcquireKey::of(sa),
+            mode: sa.mode,
+            if_id: sa.attached.xfrm.if_id(),
             seq: sa.seq,
             is_larval: sa.state == State::Larval,
             add_time: sa.usage.add_time,
         }
+    }
+
+    /// What a larval is found by.
+    const fn acquire(&self) -> AcquireKey {
+        let Self { id: SaId { proto, mark, .. }, route: Route { ends, reqid }, mode, if_id, .. } = *self;
+        AcquireKey { ends, proto, mode, reqid, mark, if_id }
     }
 }
 
@@ -164,11 +172,11 @@ impl Indexes {
     /// Adds the name of an SA that had none, and is in the other indexes.
     pub fn add_name(&mut self, slots: &Slots<Slot>, index: Index, keys: &Keys) {
         let Self { hasher, by_id, .. } = self;
-        let Keys { id, acquire, is_larval, .. } = *keys;
+        let Keys { id, is_larval, .. } = *keys;
         by_id.insert_unique(hasher.hash_one(id), index, |&i| hash_of(hasher, slots, i, Sa::id));
         self.spis.insert(id.spi, id.proto);
         if is_larval {
-            if let Some(larvals) = self.larvals.get_mut(&acquire) {
+            if let Some(larvals) = self.larvals.get_mut(&keys.acquire()) {
                 larvals.no_longer_waits(index);
             }
         }
@@ -177,14 +185,14 @@ impl Indexes {
     /// Adds an SA to the indexes.
     pub fn add(&mut self, slots: &mut Slots<Slot>, index: Index, keys: &Keys) {
         let Self { hasher, by_id, .. } = self;
-        let Keys { id, acquire, seq, is_larval, .. } = *keys;
+        let Keys { id, seq, is_larval, .. } = *keys;
         if id.spi != 0 {
             by_id.insert_unique(hasher.hash_one(id), index, |&i| hash_of(hasher, slots, i, Sa::id));
             self.spis.insert(id.spi, id.proto);
         }
         self.add_to_route(slots, index, keys);
         if is_larval {
-            let larvals = self.larvals.entry(acquire).or_default();
+            let larvals = self.larvals.entry(keys.acquire()).or_default();
             larvals.count += 1;
             if id.spi == 0 {
                 larvals.waiting = index;
@@ -198,7 +206,7 @@ impl Indexes {
     /// Removes an SA from the indexes. `keys` are those that it was added with.
     pub fn remove(&mut self, slots: &mut Slots<Slot>, index: Index, keys: &Keys) {
         let Self { hasher, by_id, .. } = self;
-        let Keys { id, acquire, seq, is_larval, .. } = *keys;
+        let Keys { id, seq, is_larval, .. } = *keys;
         if id.spi != 0 {
             if let Ok(entry) = by_id.find_entry(hasher.hash_one(id), |&i| i == index) {
                 entry.remove();
@@ -207,6 +215,7 @@ impl Indexes {
         }
         self.remove_from_route(slots, index, &keys.route);
         if is_larval {
+            let acquire = keys.acquire();
             if let Some(larvals) = self.larvals.get_mut(&acquire) {
                 larvals.count -= 1;
                 larvals.no_longer_waits(index);
