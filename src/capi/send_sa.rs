@@ -1,7 +1,6 @@
 //! Messages about SAs.
 
 use std::ffi::{c_char, c_int, c_void};
-use std::mem::offset_of;
 
 use libc::sockaddr;
 
@@ -80,6 +79,7 @@ pub struct pfkey_send_sa_args {
 
 #[cfg(target_pointer_width = "64")]
 const _: () = {
+    use std::mem::offset_of;
     assert!(size_of::<pfkey_send_sa_args>() == 136);
     assert!(offset_of!(pfkey_send_sa_args, src) == 16);
     assert!(offset_of!(pfkey_send_sa_args, keymat) == 48);

@@ -1,6 +1,7 @@
 //! Text through C's stdio, so that it stands where the program's own `printf` would put it.
 
 use std::fmt::{self, Write as _};
+use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
@@ -88,11 +89,13 @@ const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Au
 
 impl Environment for CLibrary {
     fn now(&self) -> i64 {
-        // SAFETY: a null pointer is allowed.
-        unsafe { libc::time(std::ptr::null_mut()) }
+        // Not `time()`, whose seconds end in 2038 where they have 32 bits.
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
     }
 
     fn local_time(&self, time: i64) -> Option<Short> {
+        let time = libc::time_t::try_from(time).ok()?;
         // SAFETY: struct tm is plain data, valid when zeroed.
         let mut tm: libc::tm = unsafe { std::mem::zeroed() };
         // SAFETY: both pointers are to live variables.

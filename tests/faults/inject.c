@@ -67,7 +67,12 @@ static const struct call {
 	CALL(execve, EACCES, ENOENT, ENOMEM, EMFILE, ETXTBSY)
 	CALL(execveat, EACCES, ENOENT, ENOMEM, EMFILE, ENOSYS)
 	CALL(unshare, ENOMEM, EPERM)
+#ifdef SYS_newfstatat
 	CALL(newfstatat, ENOMEM, EACCES)
+#else
+	CALL(fstatat64, ENOMEM, EACCES)
+	CALL(fstat64, ENOMEM, EIO)
+#endif
 	CALL(fstat, ENOMEM, EIO)
 	CALL(statx, ENOMEM, EACCES)
 	CALL(readlinkat, ENOMEM, EACCES)

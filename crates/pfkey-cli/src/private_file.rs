@@ -3,9 +3,10 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::SFlag;
 use nix::unistd::{geteuid, mkstemp};
 
 /// A file under a name of its own until it is kept.
@@ -64,9 +65,9 @@ impl Drop for PrivateFile {
 /// The permission bits of a regular file that somebody but its owner, or an owner who is neither root nor this process's
 /// user, can read.
 pub fn readers(descriptor: impl AsFd) -> Option<u32> {
-    let stat = fstat(descriptor).ok()?;
-    let mode = stat.st_mode;
-    let theirs = stat.st_uid != 0 && stat.st_uid != geteuid().as_raw();
+    let stat = File::from(descriptor.as_fd().try_clone_to_owned().ok()?).metadata().ok()?;
+    let mode = stat.mode();
+    let theirs = stat.uid() != 0 && stat.uid() != geteuid().as_raw();
     let regular = SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFREG;
     (regular && (mode & 0o044 != 0 || theirs)).then_some(mode & 0o7777)
 }

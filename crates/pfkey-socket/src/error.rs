@@ -9,6 +9,10 @@ use pfkey_wire::Extras;
 use pfkey_wire::xfrm::attribute_info;
 use pfkey_wire::xfrm::settings::Complaint;
 
+/// On x86 the structures of XFRM's messages are others for 32-bit programs.
+const FOR_32_BITS: &str =
+    if cfg!(target_arch = "x86") { "; on a 64-bit kernel CONFIG_XFRM_USER_COMPAT too, or a 64-bit pfkeyd" } else { "" };
+
 /// Why no PF_KEY descriptor could be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
@@ -66,7 +70,7 @@ pub enum OpenError {
         program: PathBuf,
     },
     /// The kernel cannot be spoken to: it has no AF_KEY, or that was not asked for, and this neither.
-    #[error("this kernel has no XFRM over netlink (CONFIG_XFRM_USER, or the module xfrm_user)")]
+    #[error("this kernel has no XFRM over netlink (CONFIG_XFRM_USER, or the module xfrm_user{FOR_32_BITS})")]
     NoXfrm,
     /// The next process that the caller starts is the first of a new pid namespace (`unshare(CLONE_NEWPID)`). Were it
     /// pfkeyd's, the caller could never start one of its own.

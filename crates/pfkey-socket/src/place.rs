@@ -3,13 +3,13 @@
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, fstat};
+use nix::sys::stat::Mode;
 
 use super::error::OpenError;
 use super::remembered;
@@ -139,7 +139,7 @@ fn installed_or_beside(
         let separator: &[u8] = if path.path().as_os_str().as_bytes().ends_with(b"/") { b"" } else { b"/" };
         // Whoever can write to the directory can put any program of root's there.
         let named = path.push(separator) && path.push(file.as_bytes());
-        if !named || !fstat(&opened).is_ok_and(|stat| is_ours(&stat, true)) {
+        if !named || !sys::status(opened.as_raw_fd()).is_ok_and(|stat| is_ours(&stat, true)) {
             continue;
         }
         if let Some(end) = path.bytes.get_mut(path.len) {
@@ -189,7 +189,7 @@ fn open(directory: impl AsFd, path: &Path, skip_unfit: bool) -> Result<Option<Ow
         Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => return Err(OpenError::System(errno.into())),
         Err(_) => return Ok(None),
     };
-    let stat = fstat(&fd).map_err(|errno| OpenError::System(errno.into()))?;
+    let stat = sys::status(fd.as_raw_fd()).map_err(OpenError::System)?;
     let mode = Mode::from_bits_truncate(stat.st_mode);
     let is_program =
         stat.st_mode & libc::S_IFMT == libc::S_IFREG && mode.intersects(Mode::S_IXUSR | Mode::S_IXGRP | Mode::S_IXOTH);
@@ -202,7 +202,7 @@ fn open(directory: impl AsFd, path: &Path, skip_unfit: bool) -> Result<Option<Ow
 
 /// Whether nobody but root and this process's user may write it. A directory with the sticky bit keeps files of others
 /// from being replaced.
-fn is_ours(stat: &FileStat, directory: bool) -> bool {
+fn is_ours(stat: &libc::stat64, directory: bool) -> bool {
     let mode = Mode::from_bits_truncate(stat.st_mode);
     let own_group = stat.st_gid == nix::unistd::getegid().as_raw();
     (stat.st_uid == 0 || stat.st_uid == nix::unistd::geteuid().as_raw())

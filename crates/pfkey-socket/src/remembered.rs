@@ -1,11 +1,12 @@
 //! The pfkeyd that was there when the library was loaded: after a chroot its name leads nowhere, and AF_KEY opens all the
 //! same.
 
+use std::fs;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::OnceLock;
 
-use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::stat::{fstat, stat};
+use nix::sys::resource::{Resource, getrlimit, rlim_t};
 
 use super::place::{self, PathBuffer, Program};
 use super::sys;
@@ -28,14 +29,13 @@ static REMEMBERED: OnceLock<Remembered> = OnceLock::new();
 /// Looks pfkeyd up now, and holds its file with one descriptor (`O_PATH`, close-on-exec, 100 or the next that is free) for a
 /// program that changes its root before it opens. Without effect where descriptors are few, and where there is no pfkeyd.
 pub fn remember_pfkeyd() {
-    if getrlimit(Resource::RLIMIT_NOFILE).map_or(true, |(soft, _)| soft <= 2 * NUMBER as u64) {
+    if getrlimit(Resource::RLIMIT_NOFILE).map_or(true, |(soft, _)| soft <= 2 * NUMBER as rlim_t) {
         return;
     }
     let Ok((Program { fd, path }, named)) = place::look_up() else { return };
-    let Ok(found) = fstat(&fd) else { return };
-    let file = (found.st_dev, found.st_ino);
+    let Some(file) = sys::file_behind(fd.as_raw_fd()) else { return };
     // pfkeyd itself, which contains this too, starts none.
-    if stat("/proc/self/exe").is_ok_and(|this| (this.st_dev, this.st_ino) == file) {
+    if fs::metadata("/proc/self/exe").is_ok_and(|this| (this.dev(), this.ino()) == file) {
         return;
     }
     let Ok(copy) = sys::duplicate_from(fd.as_raw_fd(), NUMBER) else { return };
@@ -54,6 +54,5 @@ pub(super) fn program(named: Option<&PathBuffer>) -> Option<Program> {
     // Looked at before it is duplicated: closing a copy of another file gives up the program's POSIX locks on that file.
     (sys::file_behind(known.fd)? == known.file).then_some(())?;
     let fd = sys::duplicate(known.fd).ok()?;
-    let found = fstat(&fd).ok()?;
-    ((found.st_dev, found.st_ino) == known.file).then(|| Program { fd, path: known.path.clone() })
+    (sys::file_behind(fd.as_raw_fd())? == known.file).then(|| Program { fd, path: known.path.clone() })
 }

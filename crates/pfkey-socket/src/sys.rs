@@ -43,12 +43,24 @@ unsafe fn new_descriptor(returned: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(returned) })
 }
 
+/// What has this number; EBADF if nothing. In numbers of 64 bits on every processor: those of 32 that nix has on some fail for a
+/// file whose inode has more.
+///
+/// # Errors
+/// Those of `fstat`.
+pub(super) fn status(fd: RawFd) -> io::Result<libc::stat64> {
+    // SAFETY: stat is plain data, valid when zeroed.
+    let mut stat: libc::stat64 = unsafe { std::mem::zeroed() };
+    // SAFETY: a live buffer; a number that is not open gives EBADF.
+    match unsafe { libc::fstat64(fd, &raw mut stat) } {
+        0 => Ok(stat),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Device and inode of whatever has this number.
 pub(super) fn file_behind(fd: RawFd) -> Option<(u64, u64)> {
-    // SAFETY: stat is plain data, valid when zeroed.
-    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: a live buffer; a number that is not open gives EBADF.
-    (unsafe { libc::fstat(fd, &raw mut stat) } == 0).then_some((stat.st_dev, stat.st_ino))
+    status(fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 /// A copy of whatever has this number, at the lowest that is free; closed over the next exec.

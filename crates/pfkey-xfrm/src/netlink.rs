@@ -100,7 +100,7 @@ impl Netlink {
     /// Opens one in this thread's network namespace; it does not block.
     ///
     /// # Errors
-    /// EAFNOSUPPORT where the kernel has no XFRM_USER; other errors of `socket`.
+    /// EAFNOSUPPORT where the kernel has no XFRM_USER, or none for programs of 32 bits; other errors of `socket`.
     pub fn open() -> Result<Self, Errno> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: no pointers.
@@ -120,6 +120,14 @@ impl Netlink {
         bind(netlink.fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(from_system)?;
         // Without it an error's acknowledgement repeats the request, keys included. Missing before Linux 4.2.
         let _ = netlink.option(libc::NETLINK_CAP_ACK, 1);
+        // A 64-bit kernel without XFRM_USER_COMPAT refuses every request of a 32-bit program (`in_compat_syscall`), which on x86
+        // alone has other structures; one that cannot be does no harm.
+        if cfg!(target_arch = "x86") {
+            netlink.send(&PRIMER)?;
+            if netlink.answer_to_primer()? == Err(Errno::EOPNOTSUPP) {
+                return Err(Errno::EAFNOSUPPORT);
+            }
+        }
         Ok(netlink)
     }
 
@@ -141,14 +149,24 @@ impl Netlink {
         Ok(netlink)
     }
 
-    /// Takes the kernel's answer to a primer.
-    fn take_primed(&self) -> Result<(), Errno> {
+    /// Receives the kernel's answer to a primer.
+    ///
+    /// # Errors
+    /// EINVAL where anything else waits.
+    fn answer_to_primer(&self) -> Result<Result<(), Errno>, Errno> {
         let mut answer = [0; 64];
         let received = self.receive(&mut answer)?.ok_or(Errno::EINVAL)?;
         let answer = Acknowledgement::read(received).ok_or(Errno::EINVAL)?;
+        if (answer.of.msg_type, answer.of.seq) != (message::GETSA, PRIMER_SEQ) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(answer.outcome)
+    }
+
+    /// Takes the kernel's answer to a primer.
+    fn take_primed(&self) -> Result<(), Errno> {
         // Some requests are refused before the right is looked at; but none of this type, and none of it finds such an SA.
-        match answer.outcome {
-            _ if (answer.of.msg_type, answer.of.seq) != (message::GETSA, PRIMER_SEQ) => Err(Errno::EINVAL),
+        match self.answer_to_primer()? {
             Err(Errno::ESRCH) => Ok(()),
             Err(Errno::EPERM) => Err(Errno::EPERM),
             _ => Err(Errno::EINVAL),

@@ -4,7 +4,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
 
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t};
 use nix::sys::socket::{MsgFlags, send};
 
 use pfkey_wire::hello::SOCKETS;
@@ -53,7 +53,7 @@ pub fn sessions() -> usize {
 fn descriptors() -> usize {
     static DESCRIPTORS: OnceLock<usize> = OnceLock::new();
     *DESCRIPTORS.get_or_init(|| {
-        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(rlim_t::MAX, |(soft, _)| soft);
         usize::try_from(descriptors).unwrap_or(usize::MAX)
     })
 }

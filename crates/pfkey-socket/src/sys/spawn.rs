@@ -279,7 +279,7 @@ fn raise_above(resource: c_long, limit: u64) {
 
 /// Closes every descriptor but two.
 fn close_all_but(low: c_long, high: c_long, open_below: c_long) {
-    let ranges = [(0, low - 1), (low + 1, high - 1), (high + 1, c_long::from(u32::MAX))];
+    let ranges = [(0, low - 1), (low + 1, high - 1), (high + 1, c_long::from(c_int::MAX))];
     for (first, last) in ranges {
         if first > last || call(libc::SYS_close_range, [first, last, 0, 0, 0, 0]) == 0 {
             continue;
@@ -364,7 +364,7 @@ fn hand_on_rights() -> Outcome<()> {
     };
     ambient(libc::PR_CAP_AMBIENT_CLEAR_ALL, 0);
     if inheritable != 0 {
-        ambient(libc::PR_CAP_AMBIENT_RAISE, capability::NET_ADMIN_NUMBER.into());
+        ambient(libc::PR_CAP_AMBIENT_RAISE, capability::NET_ADMIN_NUMBER as c_long);
     }
     Ok(())
 }

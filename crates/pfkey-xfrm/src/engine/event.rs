@@ -193,7 +193,10 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(target_endian = "big", ignore = "recorded on little-endian machines")]
+    #[cfg_attr(
+        any(target_endian = "big", target_arch = "x86"),
+        ignore = "recorded on little-endian machines of 64 bits"
+    )]
     fn a_kernels_events_of_sas_are_what_was_done() {
         let [
             Some(Event::SaAdded(tunnel)),
@@ -231,7 +234,10 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(target_endian = "big", ignore = "recorded on little-endian machines")]
+    #[cfg_attr(
+        any(target_endian = "big", target_arch = "x86"),
+        ignore = "recorded on little-endian machines of 64 bits"
+    )]
     fn a_kernels_events_of_policies_are_what_was_done() {
         let added = events("NEWPOLICY");
         let [

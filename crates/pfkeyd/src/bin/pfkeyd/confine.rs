@@ -93,12 +93,8 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_shutdown,
     // Time and chance.
     libc::SYS_clock_gettime,
-    #[cfg(any(target_arch = "x86", target_arch = "arm"))]
-    libc::SYS_clock_gettime64,
     libc::SYS_gettimeofday,
     libc::SYS_clock_nanosleep,
-    #[cfg(any(target_arch = "x86", target_arch = "arm"))]
-    libc::SYS_clock_nanosleep_time64,
     libc::SYS_nanosleep,
     libc::SYS_getrandom,
     // Signals and processes.
@@ -115,6 +111,12 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_gettid,
     libc::SYS_getuid,
     libc::SYS_geteuid,
+    #[cfg(any(target_arch = "x86", target_arch = "arm"))]
+    libc::SYS_getuid32,
+    #[cfg(any(target_arch = "x86", target_arch = "arm"))]
+    libc::SYS_geteuid32,
+    #[cfg(any(target_arch = "x86", target_arch = "arm"))]
+    libc::SYS_sigreturn,
     libc::SYS_kill,
     libc::SYS_tgkill,
     libc::SYS_clone,
@@ -124,6 +126,13 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
+/// Those that take times, with 64 bits for them where C's `long` has 32: clock_gettime64, clock_nanosleep_time64, ppoll_time64,
+/// recvmmsg_time64, futex_time64. Such processors share these numbers, which the crate libc lacks.
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+const WITH_TIMES: &[libc::c_long] = &[403, 407, 414, 417, 422];
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+const WITH_TIMES: &[libc::c_long] = &[];
+
 /// Everything else gets EPERM: a call that a future C library makes instead of one of these then fails and kills nobody.
 fn program(architecture: u32) -> Vec<libc::sock_filter> {
     let mut program = vec![
@@ -132,7 +141,7 @@ fn program(architecture: u32) -> Vec<libc::sock_filter> {
         give(libc::SECCOMP_RET_KILL_PROCESS),
         load(NUMBER_AT),
     ];
-    for number in ALLOWED {
+    for number in ALLOWED.iter().chain(WITH_TIMES) {
         program.extend([jump_if_equal(*number as u32, 0, 1), give(libc::SECCOMP_RET_ALLOW)]);
     }
     program.push(give(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
@@ -160,7 +169,7 @@ mod tests {
     use super::*;
     use crate::child::fork_with;
 
-    fn errno(result: i64) -> i32 {
+    fn errno(result: libc::c_long) -> i32 {
         if result < 0 { nix::errno::Errno::last_raw() } else { 0 }
     }
 

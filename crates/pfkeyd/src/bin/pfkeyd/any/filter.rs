@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use super::super::bpf::{ARCHITECTURE_AT, NUMBER_AT, argument_at, give, jump_if_at_least, jump_if_equal, keep, load};
 use super::call::{ABIS, Abi, IP_IPSEC_POLICY, IPV6_IPSEC_POLICY, SOCKETCALL};
 use libc::sock_filter;
+use nix::sys::resource::rlim_t;
 
 /// `AF_KEY`.
 pub const AF_KEY: u32 = 15;
@@ -22,7 +23,7 @@ pub const FIRST_MOVED: u32 = 3;
 const NO_MESSAGE: u32 = !0x3f8;
 
 /// The numbers for a program that may open so many: the upper quarter.
-pub fn numbers(limit: u64) -> RangeInclusive<u32> {
+pub fn numbers(limit: rlim_t) -> RangeInclusive<u32> {
     match u32::try_from(limit) {
         Ok(limit @ 64..1024) => limit - limit / 4..=limit - 1,
         // Too few to set some aside.
