@@ -169,6 +169,10 @@ static double now(void)
 #define ARCH AUDIT_ARCH_X86_64
 #elif defined __aarch64__
 #define ARCH AUDIT_ARCH_AARCH64
+#elif defined __i386__
+#define ARCH AUDIT_ARCH_I386
+#elif defined __riscv && __riscv_xlen == 64
+#define ARCH AUDIT_ARCH_RISCV64
 #else
 #error "name this architecture"
 #endif
