@@ -1,118 +1,21 @@
-//! The machine's pfkeyd under systemd, which this plays: it passes the socket and listens to what it is told.
+//! The machine's pfkeyd under systemd, which this plays.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, listen, recv, socket};
-use nix::unistd::Pid;
-use pfkey_rs::socket::{Backend, open_with, send};
+use nix::sys::socket::{MsgFlags, recv};
+use pfkey_rs::socket::send;
 use pfkey_rs::wire::{Header, MessageType, Profile, SaType, Writer};
 
 #[path = "support/c.rs"]
 mod c;
+#[path = "support/systemd.rs"]
+mod systemd;
 
-/// What systemd has of a service, and the service's processes while it runs.
-struct Systemd {
-    directory: PathBuf,
-    listener: OwnedFd,
-    notified: UnixDatagram,
-    service: Option<Child>,
-}
-
-impl Drop for Systemd {
-    fn drop(&mut self) {
-        self.end();
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
-impl Systemd {
-    /// A service's socket, in a network namespace of this thread's own. `None` where that cannot be.
-    fn new(name: &str) -> Option<Self> {
-        if unshare(CloneFlags::CLONE_NEWNET).is_err() || pfkey_rs::xfrm::Netlink::open().is_err() {
-            eprintln!("skipped: it needs root, network namespaces and XFRM");
-            return None;
-        }
-        let directory = std::env::temp_dir().join(format!("systemd-{name}-{}", std::process::id()));
-        std::fs::create_dir(&directory).unwrap();
-        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
-        bind(listener.as_raw_fd(), &UnixAddr::new(&directory.join("s")).unwrap()).unwrap();
-        listen(&listener, Backlog::new(16).unwrap()).unwrap();
-        let notified = UnixDatagram::bind(directory.join("notify")).unwrap();
-        std::fs::set_permissions(directory.join("notify"), std::fs::Permissions::from_mode(0o777)).unwrap();
-        Some(Self { directory, listener, notified, service: None })
-    }
-
-    /// Starts the service. `set` is what the shell sets for it, whose number is `$$`.
-    fn start(&mut self, set: &str) {
-        self.start_by(set, &[c::program("pfkeyd")]);
-    }
-
-    /// The same with a command that executes it.
-    fn start_by(&mut self, set: &str, pfkeyd: &[&str]) {
-        let mut command = Command::new("sh");
-        let script = format!("export LISTEN_PID=$$ {set}; exec \"$@\"");
-        command.args(["-c", &script, "sh"]).args(pfkeyd).arg("--service");
-        command.env("LISTEN_FDS", "1").env("NOTIFY_SOCKET", self.directory.join("notify")).stdin(Stdio::null());
-        let raw = self.listener.as_raw_fd();
-        // SAFETY: dup2 is safe after fork.
-        unsafe {
-            command.pre_exec(move || {
-                let done = if raw == 3 { libc::fcntl(3, libc::F_SETFD, 0) } else { libc::dup2(raw, 3) };
-                if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
-            });
-        }
-        self.service = Some(command.spawn().unwrap());
-        assert_eq!(self.told(Duration::from_secs(20)).as_deref(), Some("READY=1"));
-    }
-
-    /// What it says next, within this time.
-    fn told(&self, within: Duration) -> Option<String> {
-        self.notified.set_read_timeout(Some(within)).unwrap();
-        let mut word = [0; 64];
-        let len = self.notified.recv(&mut word).ok()?;
-        Some(String::from_utf8_lossy(&word[..len]).into_owned())
-    }
-
-    /// Ends it as systemd does.
-    fn end(&mut self) {
-        if let Some(mut service) = self.service.take() {
-            let _ = kill(Pid::from_raw(service.id() as i32), Signal::SIGTERM);
-            let _ = service.wait();
-        }
-    }
-
-    fn open(&self) -> OwnedFd {
-        open_with(&Backend::Service(self.directory.join("s"))).unwrap()
-    }
-
-    fn main(&self) -> i32 {
-        self.service.as_ref().expect("it runs").id() as i32
-    }
-
-    /// The guardian's worker: of its processes the one that uses epoll.
-    fn worker(&self) -> Pid {
-        let uses_epoll = |pid: &i32| {
-            let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-            fds.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|file| file.ends_with("anon_inode:[eventpoll]"))
-        };
-        let guardian = children(self.main()).pop().expect("a guardian");
-        Pid::from_raw(children(guardian).into_iter().find(uses_epoll).expect("a worker"))
-    }
-}
-
-fn children(parent: i32) -> Vec<i32> {
-    let text = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-}
+use systemd::Systemd;
 
 /// Registers, and gives the answer's errno.
 fn register(fd: &OwnedFd) -> Option<u8> {
@@ -209,7 +112,7 @@ fn a_worker_that_does_not_answer_is_replaced() {
 fn a_guardian_that_is_stopped_says_nothing() {
     let Some(mut systemd) = Systemd::new("silent") else { return };
     systemd.start("WATCHDOG_USEC=2000000 WATCHDOG_PID=$$");
-    let guardian = Pid::from_raw(children(systemd.main()).pop().expect("a guardian"));
+    let guardian = systemd.guardian();
     kill(guardian, Signal::SIGSTOP).unwrap();
     while systemd.told(Duration::from_millis(10)).is_some() {}
     let began = Instant::now();

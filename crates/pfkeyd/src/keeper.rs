@@ -25,6 +25,8 @@ pub enum Word {
     Checkpoint,
     /// Nothing now.
     Nothing,
+    /// The server is to end when its round is over.
+    Leave,
     /// The keeper has ended. The server goes on with the clients that it has.
     Ended,
 }
@@ -77,6 +79,17 @@ pub trait Keeper {
     fn begin(&mut self, slot: Slot, sent: u64, done: usize) {
         let _ = (slot, sent, done);
     }
+
+    /// The server ends between two turns: of the batches that are in hand all is done that was begun.
+    fn leave(&mut self) {}
+
+    /// Whether another server said [`Keeper::leave`].
+    fn was_left(&self) -> bool {
+        false
+    }
+
+    /// All clients that another server had are there, and are served from now on.
+    fn go_on(&mut self) {}
 
     /// Clients that were not let in.
     fn refused(&self) -> u64 {

@@ -61,6 +61,8 @@ pub struct Server<H: Service + Sources, K: Keeper = Nobody> {
     kept: bool,
     /// It has taken over all clients that another server had.
     complete: bool,
+    /// Its keeper wants it to end.
+    leaves: bool,
     buffer: Vec<u8>,
     /// Room for what the kernel says beside a message.
     control: Vec<u8>,
@@ -70,6 +72,14 @@ pub struct Server<H: Service + Sources, K: Keeper = Nobody> {
     /// The last client was refused or could not be accepted, and that was said.
     full: bool,
     consume: Consume,
+}
+
+/// What is done of a batch after a turn.
+#[derive(Clone, Copy)]
+struct Part {
+    /// Bytes.
+    done: usize,
+    is_all: bool,
 }
 
 fn now() -> Time {
@@ -110,6 +120,7 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
             retry: None,
             kept,
             complete: !kept,
+            leaves: false,
             buffer: vec![0; RECEIVE_BUFFER],
             control: nix::cmsg_space!(nix::sys::time::TimeSpec),
             malformed: 0,
@@ -174,7 +185,8 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
         None
     }
 
-    /// Serves until the last session has closed and nobody can open another. May be called again.
+    /// Serves until the last session has closed and nobody can open another, or until the keeper wants it to end. May be called
+    /// again.
     ///
     /// # Errors
     /// That of `epoll_wait`.
@@ -183,6 +195,13 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
         let mut dumping = Vec::new();
         self.take_all_over()?;
         loop {
+            if self.leaves {
+                // Else what the one before left is as it was.
+                if self.complete {
+                    self.connections.keeper.leave();
+                }
+                return Ok(());
+            }
             if self.listener.is_none() && !self.kept && self.connections.by_session.is_empty() {
                 return Ok(());
             }
@@ -371,7 +390,8 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
                     let (these, others) = rest.split_at_checked(turn).unwrap_or_default();
                     let malformed = self.hub.receive_all(id, these, now(), &mut self.connections);
                     self.connections.together = None;
-                    batch = split_batch(others).next().map(|_| done + turn);
+                    let is_all = split_batch(others).next().is_none();
+                    batch = Some(Part { done: done + turn, is_all });
                     malformed
                 }
                 _ => u64::from(self.hub.receive(id, bytes, now(), &mut self.connections).is_err()),
@@ -388,18 +408,16 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
 
     /// Consumes the request in hand, unless something of it is left: the rest of a batch, or the beginning of a dump, which
     /// goes on until the client's queue is full.
-    fn end_turn(&mut self, id: SessionId, batch: Option<usize>) {
+    fn end_turn(&mut self, id: SessionId, batch: Option<Part>) {
         let dumps = self.hub.is_dumping(id) && self.connections.turn_is_over();
         let Some(connection) = self.connections.by_session.get_mut(&id) else { return };
+        if let Some((slot, part)) = connection.slot.zip(batch) {
+            self.connections.keeper.done(slot, part.done);
+        }
         connection.in_hand = match batch {
-            Some(done) => {
-                if let Some(slot) = connection.slot {
-                    self.connections.keeper.done(slot, done);
-                }
-                InHand::Batch(done)
-            }
+            Some(Part { done, is_all: false }) => InHand::Batch(done),
             None if dumps => InHand::Dumping,
-            None => return self.consume(id),
+            _ => return self.consume(id),
         };
         connection.interrupted += 1;
     }

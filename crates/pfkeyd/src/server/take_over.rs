@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::receive::peek;
 use super::{Server, now};
+use crate::connection::InHand;
 use crate::keeper::{Keeper, Slot, Unfinished, Word};
 use crate::log::log;
 use crate::{Service, SessionId, Sink, Sources};
@@ -25,13 +26,15 @@ struct Left {
     done: Option<Zeroizing<Vec<u8>>>,
     /// Its messages that have no answer.
     unanswered: Vec<Header>,
+    /// The bytes of a batch that were done.
+    batch: Option<usize>,
 }
 
 impl<H: Service + Sources, K: Keeper> Server<H, K> {
     /// Takes over what another server had. Nobody is served before all its clients are there: whoever came later would miss
     /// what the engine reports.
     pub(super) fn take_all_over(&mut self) -> std::io::Result<()> {
-        while self.kept && !self.complete {
+        while self.kept && !self.complete && !self.leaves {
             let Some(source) = self.connections.keeper.source() else { break };
             match poll(&mut [PollFd::new(source, PollFlags::POLLIN)], PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => self.hear_keeper(),
@@ -47,10 +50,12 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
             Word::Engine(number, sockets) => self.hub.engine_left(number, sockets),
             Word::All => {
                 self.complete = true;
+                self.connections.keeper.go_on();
                 self.hub.all_are_back();
             }
             Word::Statistics => log(&self.statistics()),
             Word::Checkpoint => self.hub.checkpoint(),
+            Word::Leave => self.leaves = true,
             Word::Nothing => {}
             Word::Ended => {
                 if let Some(source) = self.connections.keeper.source() {
@@ -92,13 +97,17 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
             // A hello at which another ended is given up.
             return if left.is_some() { self.close(id) } else { self.meet(id, brought) };
         }
-        // What is in hand is not done again: nobody knows how far it was done, and it may be what ended the server. What was
-        // left of a dump is not known any more.
-        let dump = noted.and_then(|(_, state)| state.dump);
-        let is_in_hand = left.is_some();
-        let interrupted = left.map_or_else(|| dump.into_iter().collect(), |left| left.unanswered);
+        // What is in hand is not done again: nobody knows how far it was done, and it may be what ended the server; but of a batch
+        // the next part is done if nobody had begun it. What was left of a dump is not known any more.
+        let was_left = self.connections.keeper.was_left();
+        let batch = left.as_ref().and_then(|left| left.batch).filter(|_| was_left);
+        let is_in_hand = left.is_some() && batch.is_none();
+        let unanswered = left.filter(|_| is_in_hand).map(|left| left.unanswered).unwrap_or_default();
+        let dump = noted.and_then(|(_, state)| state.dump).filter(|dump| !unanswered.contains(dump));
+        let interrupted: Vec<Header> = dump.into_iter().chain(unanswered).collect();
         if let Some(connection) = self.connections.by_session.get_mut(&id) {
-            connection.dump = interrupted.last().copied().filter(is_dump);
+            connection.dump = interrupted.iter().copied().find(is_dump);
+            connection.in_hand = batch.map_or(connection.in_hand, InHand::Batch);
         }
         interrupted.into_iter().for_each(|request| self.report(id, request));
         self.connections.flush(id);
@@ -116,11 +125,12 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
         if peeked.sent != unfinished.sent || bytes.is_empty() {
             return None;
         }
-        let mut left = Left { done: None, unanswered: Vec::new() };
+        let mut left = Left { done: None, unanswered: Vec::new(), batch: None };
         match (bytes.split_at_checked(HEADER_LEN), unfinished.answered) {
             (Some((head, messages)), _) if head == BATCH => {
                 let rest = messages.get(unfinished.done..).unwrap_or_default();
                 left.unanswered = split_batch(rest).filter_map(Header::read).collect();
+                left.batch = Some(unfinished.done).filter(|_| !left.unanswered.is_empty());
             }
             (_, Some(errno)) => left.done = (errno == 0).then(|| Zeroizing::new(bytes.to_vec())),
             (_, None) => left.unanswered.extend(Header::read(bytes)),

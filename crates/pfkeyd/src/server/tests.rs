@@ -97,6 +97,7 @@ fn a_request_that_cannot_be_consumed_is_done_once() {
 struct Kept {
     noted: HashMap<Slot, (SessionId, SessionState)>,
     unfinished: HashMap<Slot, Unfinished>,
+    was_left: bool,
 }
 
 struct MockKeeper {
@@ -121,6 +122,18 @@ impl Keeper for MockKeeper {
 
     fn note(&mut self, slot: Slot, id: SessionId, state: &SessionState) {
         self.kept.borrow_mut().noted.insert(slot, (id, state.clone()));
+    }
+
+    fn leave(&mut self) {
+        self.kept.borrow_mut().was_left = true;
+    }
+
+    fn was_left(&self) -> bool {
+        self.kept.borrow().was_left
+    }
+
+    fn go_on(&mut self) {
+        self.kept.borrow_mut().was_left = false;
     }
 
     fn begin(&mut self, slot: Slot, sent: u64, done: usize) {
@@ -303,9 +316,15 @@ impl Clients {
 
     /// Serves them with a new server until it ends.
     fn serve(&self, mock: Mock) -> std::thread::Result<()> {
+        self.serve_until(mock, &mut VecDeque::new())
+    }
+
+    /// The same with a keeper that says more after the clients.
+    fn serve_until(&self, mock: Mock, more: &mut VecDeque<Word>) -> std::thread::Result<()> {
         let copies = self.ours.iter().map(|fd| fd.try_clone().expect("a copy")).enumerate();
         let mut words: VecDeque<Word> = copies.map(|(slot, fd)| Word::Client(slot as Slot, fd, Vec::new())).collect();
         words.push_back(Word::All);
+        words.append(more);
         let (source, _) = sockets();
         let keeper = MockKeeper { kept: Rc::clone(&self.kept), words, source };
         let mut server = Server::with_keeper(mock, keeper).expect("a server");
@@ -326,6 +345,32 @@ impl Clients {
         for ours in &self.ours {
             shutdown(ours.as_raw_fd(), Shutdown::Write).expect("an end");
         }
+        reader.join().expect("it reads")
+    }
+}
+
+impl Clients {
+    /// The first so many errors that the first client receives of the next server, to which its queue is full at first.
+    fn errors_of_first(&self, count: usize) -> Vec<(u32, u8)> {
+        let (noted, is_noted) = channel();
+        let theirs: Vec<OwnedFd> = (0..self.theirs.len()).map(|client| self.copy(client)).collect();
+        let reader = std::thread::spawn(move || {
+            // The errors wait for room.
+            is_noted.recv().expect("it is noted");
+            setsockopt(&theirs[0], sockopt::ReceiveTimeout, &TimeVal::seconds(30)).expect("a limit");
+            let mut buffer = [0; 64];
+            let next = || {
+                let len = recv(theirs[0].as_raw_fd(), &mut buffer, MsgFlags::empty()).ok()?;
+                Header::read(&buffer[..len]).map(|message| (message.seq, message.errno))
+            };
+            let errors = std::iter::from_fn(next).filter(|(_, errno)| *errno != 0).take(count).collect();
+            for theirs in &theirs {
+                shutdown(theirs.as_raw_fd(), Shutdown::Write).expect("an end");
+            }
+            errors
+        });
+        let next = Mock { noted: Some(noted), ..self.mock(None, Deed::Nothing, false) };
+        assert!(self.serve(next).is_ok());
         reader.join().expect("it reads")
     }
 }
@@ -359,26 +404,7 @@ fn a_dump_whose_last_messages_were_not_sent_ends_in_an_error() {
     let clients = Clients::new(2);
     clients.send(0, header(MessageType::DUMP, 1).to_layout().as_bytes());
     assert!(clients.serve(clients.mock(Some(1), Deed::Nothing, true)).is_err());
-    let (noted, is_noted) = channel();
-    let theirs = [clients.copy(0), clients.copy(1)];
-    let reader = std::thread::spawn(move || {
-        // Its queue is full when the next server comes: the error waits for room.
-        is_noted.recv().expect("it is noted");
-        setsockopt(&theirs[0], sockopt::ReceiveTimeout, &TimeVal::seconds(30)).expect("a limit");
-        let mut buffer = [0; 64];
-        let mut next = || {
-            let len = recv(theirs[0].as_raw_fd(), &mut buffer, MsgFlags::empty()).ok()?;
-            Header::read(&buffer[..len])
-        };
-        let end = std::iter::from_fn(&mut next).find(|message| message.errno != 0);
-        for theirs in &theirs {
-            shutdown(theirs.as_raw_fd(), Shutdown::Write).expect("an end");
-        }
-        end
-    });
-    let next = Mock { noted: Some(noted), ..clients.mock(None, Deed::Nothing, false) };
-    assert!(clients.serve(next).is_ok());
-    assert_eq!(reader.join().expect("it reads").map(|end| (end.seq, end.errno)), Some((1, EIO)));
+    assert_eq!(clients.errors_of_first(1), [(1, EIO)]);
 }
 
 #[test]
@@ -395,6 +421,37 @@ fn of_a_batch_that_another_clients_request_ended_each_message_is_answered_once()
     let done = told[0].iter().filter(|(_, errno)| *errno == 0).count();
     assert!(done > 0 && done < numbers.len(), "{done} were done");
     assert_eq!(clients.received.borrow().len(), done + 1);
+}
+
+/// A server that is asked to end does so between two turns, and the next one goes on.
+#[test]
+fn a_batch_goes_on_after_a_server_that_left() {
+    let clients = Clients::new(1);
+    let numbers: Vec<u32> = (1000..2000).collect();
+    let messages = numbers.iter().flat_map(|seq| header(MessageType::ADD, *seq).to_layout().as_bytes().to_vec());
+    clients.send(0, &BATCH.into_iter().chain(messages).collect::<Vec<_>>());
+    let mut ends = 0;
+    while clients.received.borrow().len() < 500 {
+        let mut words = VecDeque::from([Word::Leave]);
+        assert!(clients.serve_until(clients.mock(None, Deed::Nothing, false), &mut words).is_ok());
+        ends += 1;
+    }
+    assert!(ends > 1);
+    shutdown(clients.theirs[0].as_raw_fd(), Shutdown::Write).expect("an end");
+    assert!(clients.serve(clients.mock(None, Deed::Nothing, false)).is_ok());
+    shutdown(clients.ours[0].as_raw_fd(), Shutdown::Write).expect("an end");
+    assert_eq!(*clients.received.borrow(), numbers);
+    assert_eq!(read_all(&clients.theirs[0]), numbers.iter().map(|seq| (*seq, 0)).collect::<Vec<_>>());
+}
+
+/// A dump that waits for room, and a request of the same client in hand.
+#[test]
+fn a_dump_ends_in_an_error_though_its_clients_next_request_ended_the_server() {
+    let clients = Clients::new(1);
+    clients.send(0, header(MessageType::DUMP, 1).to_layout().as_bytes());
+    assert!(clients.serve(clients.mock(Some(0), Deed::Nothing, false)).is_err());
+    assert_eq!(clients.errors_of_first(2), [(1, EIO), (POISON, EIO)]);
+    assert_eq!(*clients.received.borrow(), [1, POISON]);
 }
 
 #[test]

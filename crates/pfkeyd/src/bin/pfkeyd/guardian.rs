@@ -4,6 +4,8 @@
 //! die. So whoever reads what clients send is another process than whoever holds their sockets. This one reads nothing
 //! of theirs.
 
+mod leaving;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -28,6 +30,7 @@ use super::door::Door;
 use super::link::{Heard, Kind, Link, SHORTAGE};
 use super::memory::Memory;
 use super::notes::{LOG, REFUSED};
+use super::store::{Left, Store};
 use super::watchdog::Watchdog;
 
 /// Deaths in a row, without a word that it serves, after which the next start waits.
@@ -49,6 +52,16 @@ pub struct Gate {
     pub shared: Option<About>,
     /// Who wants to hear that it lives.
     pub watchdog: Option<Watchdog>,
+    /// Where its clients wait when it is stopped, and by name what one before left there.
+    pub store: Option<Store>,
+    pub kept: Vec<(String, OwnedFd)>,
+}
+
+/// Whom a guardian begins with.
+pub enum First {
+    Nobody,
+    Client(OwnedFd),
+    Left(Left),
 }
 
 /// A client that was let in.
@@ -123,11 +136,17 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         memory: Rc<Memory>,
         gate: Option<Gate>,
         lifeline: Option<Link>,
-        first: Option<OwnedFd>,
+        mut first: First,
         room: usize,
     ) -> io::Result<Self> {
         // A standby is a worker's child, a worker perhaps a standby's, and each may outlive the other.
         nix::sys::prctl::set_child_subreaper(true)?;
+        let mut closing = Closing::default();
+        if let First::Left(left) = &mut first {
+            // Before there is a worker, which has copies for a moment.
+            left.rest.drain(..).for_each(|fd| closing.close(fd));
+            closing.go_on();
+        }
         let (worker, pid) = spawn(&mut work)?;
         let mut guardian = Self {
             work,
@@ -149,11 +168,13 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             room,
             said_full: None,
             short: false,
-            closing: Closing::default(),
+            closing,
             closed_until: None,
         };
-        if let Some(client) = first {
-            guardian.admit(client, 0);
+        match first {
+            First::Nobody => {}
+            First::Client(client) => guardian.admit(client, 0),
+            First::Left(left) => guardian.go_on_with(left),
         }
         // Before the worker says that it serves: whoever kills this process then leaves it with its client.
         guardian.tell_untold();
@@ -165,6 +186,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         while self.gate.is_some() || !self.order.is_empty() {
             let ready = self.wait()?;
             if ready.lifeline && !self.hear_lifeline() {
+                self.leave();
                 break;
             }
             if ready.standby {
@@ -398,8 +420,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 // SAFETY: accept4 has just made it for this process.
                 #[allow(unsafe_code)]
                 let client = unsafe { OwnedFd::from_raw_fd(raw) };
-                let peer = || getsockopt(&client, sockopt::PeerCredentials).map(|peer| peer.uid());
-                let uid = peer().or_else(|_| peer()).unwrap_or(u32::MAX);
+                let uid = uid_of(&client);
                 if owner.is_none_or(|owner| uid == 0 || uid == owner) {
                     self.admit(client, uid);
                 } else {
@@ -574,6 +595,12 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             log(&format!("pfkeyd: the worker was killed by {signal}; another goes on with its clients"));
         }
     }
+}
+
+/// The user that a client is; nobody's number, if that cannot be had.
+fn uid_of(client: &OwnedFd) -> u32 {
+    let peer = || getsockopt(client, sockopt::PeerCredentials).map(|peer| peer.uid());
+    peer().or_else(|_| peer()).unwrap_or(u32::MAX)
 }
 
 fn hears(fd: &PollFd<'_>) -> bool {

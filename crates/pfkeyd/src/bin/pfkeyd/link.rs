@@ -48,6 +48,8 @@ pub enum Kind {
     Alive = 12,
     /// To the guardian: a client asks about pfkeyd.
     Question = 13,
+    /// To the worker: it is to end when the round is over.
+    Leave = 14,
 }
 
 /// One message.
@@ -90,6 +92,11 @@ impl Link {
     /// The other side hears the end, now.
     pub fn end(&self) {
         let _ = shutdown(self.0.as_raw_fd(), Shutdown::Both);
+    }
+
+    /// The other side hears the end; what it says is heard.
+    pub fn stop_saying(&self) {
+        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Write);
     }
 
     /// Sends a message; waits for room, and for memory, if `wait`: as long as there is another side.
@@ -166,6 +173,7 @@ impl Link {
             Kind::Engine,
             Kind::Alive,
             Kind::Question,
+            Kind::Leave,
         ];
         match (len, kinds.into_iter().find(|kind| *kind as u32 == number(0))) {
             (0, _) => Ok(None),

@@ -25,6 +25,7 @@ mod notes;
 mod options;
 mod record;
 mod runner;
+mod store;
 mod systemd;
 mod watchdog;
 mod worker;
@@ -50,12 +51,13 @@ use pfkeyd::log::log;
 use pfkeyd::machine::{KeepEngine, Machine};
 use pfkeyd::{Sources, limits};
 
-use guardian::{Gate, Guardian};
+use guardian::{First, Gate, Guardian};
 use link::Link;
 use memory::Memory;
 use notes::{Notes, WORDS};
 use options::{Asked, Clients, EngineKind, Options, Profile};
 use record::Recorded;
+use store::Left;
 use systemd::Notify;
 
 fn main() -> ExitCode {
@@ -186,7 +188,8 @@ fn guard(options: &Options, status: &Status, gate: Option<(Gate, Link)>, client:
     SigSet::empty().thread_set_mask()?;
     child::ignore_signals();
     let (gate, lifeline) = gate.unzip();
-    let start = Start { options, status, gate, lifeline, client };
+    let first = client.map_or(First::Nobody, First::Client);
+    let start = Start { options, status, gate, lifeline, first };
     if matches!(options.clients, Clients::Service(_)) {
         return start.with_namespaces();
     }
@@ -226,7 +229,7 @@ struct Start<'a> {
     status: &'a Status,
     gate: Option<Gate>,
     lifeline: Option<Link>,
-    client: Option<OwnedFd>,
+    first: First,
 }
 
 impl Start<'_> {
@@ -265,8 +268,8 @@ impl Start<'_> {
     }
 
     /// As `with_kernel`, in every network namespace of whose programs a session comes. The guardian has the sockets of each.
-    fn with_namespaces(self) -> io::Result<bool> {
-        let memory = Rc::new(Memory::new(WORDS, 0)?);
+    fn with_namespaces(mut self) -> io::Result<bool> {
+        let memory = self.take_up()?;
         let (notify, status) = (Notify::from_environment(), Rc::clone(self.status));
         // What every session needs.
         if let Err(errno) = Events::open() {
@@ -294,6 +297,23 @@ impl Start<'_> {
         })
     }
 
+    /// The memory for notes, and what a guardian before this one left.
+    fn take_up(&mut self) -> io::Result<Rc<Memory>> {
+        if let Some(lifeline) = &self.lifeline {
+            let _ = lifeline.hear(true);
+        }
+        let Some(gate) = &mut self.gate else { return Ok(Rc::new(Memory::new(WORDS, 0)?)) };
+        let kept = std::mem::take(&mut gate.kept);
+        let Some(store) = &mut gate.store else {
+            let rest = kept.into_iter().map(|(_, fd)| fd).collect();
+            self.first = First::Left(Left { rest, ..Left::default() });
+            return Ok(Rc::new(Memory::new(WORDS, 0)?));
+        };
+        let (memory, left) = store.take(kept, limits::sessions())?;
+        self.first = First::Left(left);
+        Ok(memory)
+    }
+
     /// The SAs and policies are the worker's own, and recorded.
     fn with_memory(self, service: impl Service + Sources) -> io::Result<bool> {
         let memory = Rc::new(Memory::new(WORDS, record::BYTES)?);
@@ -316,7 +336,7 @@ impl Start<'_> {
         if self.options.filter && !confined.filtered {
             log(&format!("pfkeyd: {confined}"));
         }
-        let guardian = Guardian::start(work, memory, self.gate, self.lifeline, self.client, room)?;
+        let guardian = Guardian::start(work, memory, self.gate, self.lifeline, self.first, room)?;
         // This process ends after it, and its end closes what clients left without waiting.
         let mut guardian = ManuallyDrop::new(guardian);
         // The first worker has it.

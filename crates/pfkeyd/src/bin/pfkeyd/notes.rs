@@ -27,10 +27,12 @@ pub const REPLAYED: usize = 1;
 pub const SUSPECT: usize = 2;
 /// Clients that the guardian did not let in.
 pub const REFUSED: usize = 3;
-const FIRST_SLOT: usize = 4;
+/// 1: the last worker ended between two turns.
+const WAS_LEFT: usize = 4;
+const FIRST_SLOT: usize = 5;
 /// Words of a slot: the session plus one; its registrations, promiscuity, whether it is shown X_XFRM extensions, extras,
 /// and pid; the header of its dump, in two.
-const SLOT: usize = 7;
+pub const SLOT: usize = 7;
 /// And of its request in hand: the bytes of a batch that are done, plus one (0 = there is no request in hand); when it was
 /// sent; the errno of its answer, plus one (0 = it has none).
 const DONE: usize = 4;
@@ -42,6 +44,24 @@ const SETTINGS: usize = FIRST_SLOT + SLOT * SLOTS;
 const SETTINGS_LEN: usize = 1 + MAX_TEXT / 8;
 /// How many words there are.
 pub const WORDS: usize = SETTINGS + SETTINGS_LEN * SLOTS;
+
+/// Whether a session is noted there.
+pub fn is_noted(memory: &Memory, slot: Slot) -> bool {
+    place(slot).is_some_and(|at| memory.word(at) != 0)
+}
+
+/// Forgets what is noted there.
+pub fn forget(memory: &Memory, slot: Slot) {
+    // Settings without their length are none. Where no session is noted their page is not there, and stays so.
+    let settings = place_of_settings(slot).filter(|at| is_noted(memory, slot) && memory.word(*at) != 0);
+    let words = place(slot).into_iter().flat_map(|at| at..at + SLOT);
+    words.chain(settings).for_each(|word| memory.set_word(word, 0));
+}
+
+/// Whether the last worker ended as it was asked to.
+pub fn was_left(memory: &Memory) -> bool {
+    memory.word(WAS_LEFT) != 0
+}
 
 /// A worker's side of the guardian.
 pub struct Notes {
@@ -131,6 +151,7 @@ impl Keeper for Notes {
             Ok(Some(Heard { kind: Kind::All, .. })) => Word::All,
             Ok(Some(Heard { kind: Kind::Statistics, .. })) => Word::Statistics,
             Ok(Some(Heard { kind: Kind::Standby, .. })) => Word::Checkpoint,
+            Ok(Some(Heard { kind: Kind::Leave, .. })) => Word::Leave,
             Ok(Some(Heard { kind: Kind::Alive, .. })) => {
                 self.tell(Kind::Alive, 0);
                 Word::Nothing
@@ -193,14 +214,7 @@ impl Keeper for Notes {
     }
 
     fn release(&mut self, slot: Slot) {
-        let Some(at) = place(slot) else { return };
-        for word in 0..SLOT {
-            self.memory.set_word(at + word, 0);
-        }
-        // Without any it is zero, and its page perhaps not there.
-        if place_of_settings(slot).is_some_and(|at| self.memory.word(at) != 0) {
-            self.note_settings(slot, None);
-        }
+        forget(&self.memory, slot);
         self.tell(Kind::Released, slot);
     }
 
@@ -217,6 +231,18 @@ impl Keeper for Notes {
 
     fn refused(&self) -> u64 {
         self.memory.word(REFUSED)
+    }
+
+    fn leave(&mut self) {
+        self.memory.set_word(WAS_LEFT, 1);
+    }
+
+    fn was_left(&self) -> bool {
+        was_left(&self.memory)
+    }
+
+    fn go_on(&mut self) {
+        self.memory.set_word(WAS_LEFT, 0);
     }
 
     fn answered(&mut self, slot: Slot, errno: u8) {

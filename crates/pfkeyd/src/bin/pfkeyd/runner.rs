@@ -18,7 +18,8 @@ use super::child::fork_with;
 use super::guardian::Gate;
 use super::link::{Kind, Link};
 use super::listening::{self, Listening};
-use super::systemd::{self, Notify};
+use super::store::Store;
+use super::systemd::{self, Notify, Passed};
 use super::watchdog::Watchdog;
 
 /// Signals that this process waits for.
@@ -36,7 +37,8 @@ impl Served {
     fn start(path: &Path, mode: Option<u32>, guard: impl FnOnce(Gate, Link) -> u8) -> io::Result<Self> {
         let (listening, listener) = Listening::start(path, SockType::SeqPacket, mode.unwrap_or(0o600))?;
         let owner = mode.is_none().then(|| nix::unistd::geteuid().as_raw());
-        Self::start_behind(Gate { listener, owner, shared: None, watchdog: None }, Some(listening), guard)
+        let gate = Gate { listener, owner, shared: None, watchdog: None, store: None, kept: Vec::new() };
+        Self::start_behind(gate, Some(listening), guard)
     }
 
     /// The same with a socket that listens.
@@ -53,6 +55,8 @@ impl Served {
             guard(gate, theirs)
         })?;
         let lifeline = lifeline.ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        // What the guardian closes is closed: this process has no copy of it any more.
+        let _ = lifeline.say(Kind::Alive, 0, &[], true);
         Ok(Self { guardian, lifeline, _listening: listening })
     }
 
@@ -83,8 +87,11 @@ pub fn listen(path: &Path, mode: Option<u32>, guard: impl FnOnce(Gate, Link) -> 
 pub fn service(path: &Path, guard: impl FnOnce(Gate, Link) -> u8) -> io::Result<ExitCode> {
     let signals = watched();
     signals.thread_block()?;
-    let watchdog = systemd::watchdog().and_then(|interval| Some(Watchdog::new(Notify::from_environment()?, interval)));
-    let (listening, listener) = match systemd::listener() {
+    let notify = Notify::from_environment();
+    let watchdog = systemd::watchdog().zip(notify.clone()).map(|(interval, notify)| Watchdog::new(notify, interval));
+    let store = notify.map(|notify| Store::new(notify, systemd::room()));
+    let Passed { listener, kept } = systemd::passed();
+    let (listening, listener) = match listener {
         Some(listener) => (None, listener),
         None => {
             listening::prepare_directory(path)?;
@@ -93,7 +100,8 @@ pub fn service(path: &Path, guard: impl FnOnce(Gate, Link) -> u8) -> io::Result<
         }
     };
     let shared = Some(About::this(listener.as_fd()));
-    run(Served::start_behind(Gate { listener, owner: None, shared, watchdog }, listening, guard)?, signals)
+    let gate = Gate { listener, owner: None, shared, watchdog, store, kept };
+    run(Served::start_behind(gate, listening, guard)?, signals)
 }
 
 fn run(served: Served, signals: SigSet) -> io::Result<ExitCode> {

@@ -1,34 +1,65 @@
 //! What systemd passes to a service, and what it wants to hear (`sd_listen_fds(3)`, `sd_notify(3)`).
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, getsockname, getsockopt,
-    sendto, socket, sockopt,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, getsockname,
+    getsockopt, sendmsg, sendto, setsockopt, socket, socketpair, sockopt,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 use pfkey_socket::inherited;
 
 /// The first descriptor that is passed (`SD_LISTEN_FDS_START`).
 const FIRST: i32 = 3;
 /// More are not looked at.
-const MOST: i32 = 16;
+const MOST: i32 = 1 << 16;
+/// How long it may take systemd to hear something that must not be lost: less than it gives a service to start or to stop.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The listening socket among what was passed to this process.
-pub fn listener() -> Option<OwnedFd> {
+/// What was passed to this process.
+#[derive(Default)]
+pub struct Passed {
+    pub listener: Option<OwnedFd>,
+    /// All else, by names that are not unique: what this service had given systemd to keep.
+    pub kept: Vec<(String, OwnedFd)>,
+}
+
+/// Takes what was passed to this process.
+pub fn passed() -> Passed {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<i32>().ok());
     if number("LISTEN_PID") != Some(std::process::id() as i32) {
-        return None;
+        return Passed::default();
     }
-    let passed = number("LISTEN_FDS")?.clamp(0, MOST);
-    // SAFETY: systemd passes them to this process; nothing here has taken them yet.
-    let passed = (FIRST..FIRST + passed).filter_map(|raw| unsafe { inherited(raw) }.ok());
-    let listener = passed.into_iter().find(listens)?;
-    let flags = OFlag::from_bits_retain(fcntl(&listener, FcntlArg::F_GETFL).ok()?);
-    fcntl(&listener, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).ok()?;
-    Some(listener)
+    let count = number("LISTEN_FDS").unwrap_or(0).clamp(0, MOST);
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let names = names.split(':').map(str::to_owned).chain(std::iter::repeat(String::new()));
+    let mut passed = Passed::default();
+    for (raw, name) in (FIRST..FIRST + count).zip(names) {
+        // SAFETY: systemd passes them to this process; nothing here has taken them yet.
+        let Ok(fd) = (unsafe { inherited(raw) }) else { continue };
+        if passed.listener.is_none() && listens(&fd) && does_not_block(&fd) {
+            passed.listener = Some(fd);
+        } else {
+            passed.kept.push((name, fd));
+        }
+    }
+    passed
+}
+
+fn does_not_block(fd: &OwnedFd) -> bool {
+    let flags = fcntl(fd, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
+    flags.is_ok_and(|flags| fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).is_ok())
+}
+
+/// How many descriptors it keeps for this service. systemd before 254 does not say.
+pub fn room() -> Option<usize> {
+    std::env::var("FDSTORE").ok()?.parse().ok()
 }
 
 fn listens(fd: &OwnedFd) -> bool {
@@ -65,6 +96,45 @@ impl Notify {
             None => UnixAddr::new(name),
         };
         address.ok().map(Self)
+    }
+
+    /// Tells it something with descriptors, which arrives.
+    ///
+    /// # Errors
+    /// Those of `sendmsg`; EAGAIN if systemd takes nothing for [`PATIENCE`].
+    pub fn say_with(&self, words: &str, fds: &[BorrowedFd<'_>]) -> nix::Result<()> {
+        let fd = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+        setsockopt(&fd, sockopt::SendTimeout, &TimeVal::seconds(PATIENCE.as_secs() as i64))?;
+        let raw: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let rights = if raw.is_empty() { &[] } else { &rights[..] };
+        let words = [IoSlice::new(words.as_bytes())];
+        loop {
+            match sendmsg(fd.as_raw_fd(), &words, rights, MsgFlags::MSG_NOSIGNAL, Some(&self.0)) {
+                Err(Errno::EINTR) => {}
+                other => return other.map(drop),
+            }
+        }
+    }
+
+    /// Waits until it has heard everything (`sd_notify_barrier(3)`); false if it does not within [`PATIENCE`].
+    pub fn is_heard(&self) -> bool {
+        let pair = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC);
+        let Ok((ours, theirs)) = pair else { return false };
+        if self.say_with("BARRIER=1", &[theirs.as_fd()]).is_err() {
+            return false;
+        }
+        // It closes the other end then.
+        drop(theirs);
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now()).as_millis();
+            let timeout = PollTimeout::try_from(left as i32).unwrap_or(PollTimeout::ZERO);
+            match poll(&mut [PollFd::new(ours.as_fd(), PollFlags::POLLIN)], timeout) {
+                Err(Errno::EINTR) => {}
+                heard => return heard.is_ok_and(|n| n > 0),
+            }
+        }
     }
 
     /// Tells it. What does not arrive is a start that takes too long, which systemd reports.
