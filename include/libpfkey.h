@@ -71,6 +71,17 @@ struct sadb_x_xfrm {
 };
 #endif
 
+/* What an SA or a policy has beyond PF_KEY: see pfkey_xfrm_set() of <pfkey_rs.h>. It is the caller's, holds no pointer and is copied
+ * by assignment; its size is that of the largest extension. */
+struct pfkey_xfrm {
+	uint32_t len;                /* bytes of attributes */
+	uint8_t flags;               /* XFRM_STATE_* that sadb_sa_flags lacks, or XFRM_POLICY_* */
+	uint8_t options;             /* SADB_X_XFRM_* */
+	uint16_t reserved;           /* 0 */
+	uint64_t attributes[512];    /* struct nlattr (XFRMA_*, linux/xfrm.h), each padded to 4 bytes */
+};
+#define PFKEY_XFRM_INIT { 0, 0, 0, 0, { 0 } }
+
 #ifndef IPPROTO_IPV4
 #define IPPROTO_IPV4 IPPROTO_IPIP
 #endif

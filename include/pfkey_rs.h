@@ -590,6 +590,17 @@ int pfkey_send_dump(int so, uint32_t satype);
 int pfkey_send_promisc_toggle(int so, int flag);
 
 /*
+ Asks to be shown what XFRM has beyond PF_KEY (`on` not 0), or no longer, on this descriptor: SADB_X_XFRM. Messages about SAs and
+ policies then have it, and messages with an errno what the kernel says of it; `pfkey_xfrm_of` reads both.
+
+ The answer is a message of the same type, to this descriptor alone. A pfkeyd that is older than the extension does not answer.
+
+ Returns the number of bytes sent; -1 with a code otherwise: AF_KEY has no such message (26, EINVAL).
+ */
+int pfkey_show_xfrm(int so,
+                    int on);
+
+/*
  Removes all policies. Two messages may answer.
 
  Returns the number of bytes sent; -1 with a code otherwise.
@@ -616,6 +627,22 @@ int pfkey_send_add2(struct pfkey_send_sa_args *sa_parms);
  Completes an SA that `pfkey_send_getspi` began, or changes one: SADB_UPDATE. See `pfkey_send_add2`.
  */
 int pfkey_send_update2(struct pfkey_send_sa_args *sa_parms);
+
+/*
+ `pfkey_send_add2` with what XFRM has beyond PF_KEY; NULL is nothing. An SA with XFRM's own replay window
+ (`pfkey_xfrm_set_esn`, `pfkey_xfrm_set_replay_window`) has `wsize` 0.
+
+ Returns the number of bytes sent; -1 with a code otherwise: 26, whose text names the attribute, for one that the message cannot
+ carry, and on a descriptor of AF_KEY's (EOPNOTSUPP), which would pass over it. All functions pfkey_send_*_xfrm do so.
+ */
+int pfkey_send_add2_xfrm(struct pfkey_send_sa_args *sa_parms,
+                         const struct pfkey_xfrm *xfrm);
+
+/*
+ `pfkey_send_update2` with what XFRM has beyond PF_KEY, see `pfkey_send_add2_xfrm`. An SA with a mark is found by it.
+ */
+int pfkey_send_update2_xfrm(struct pfkey_send_sa_args *sa_parms,
+                            const struct pfkey_xfrm *xfrm);
 
 /*
  Asks for an SPI between `min` and `max` (host byte order, above 255; 0 and 0 for any): SADB_GETSPI. A `max` of
@@ -650,6 +677,24 @@ int pfkey_send_getspi_nat(int so,
                           uint32_t seq);
 
 /*
+ `pfkey_send_getspi_nat` (`natt_type` and ports 0: `pfkey_send_getspi`) with what XFRM has beyond PF_KEY, see
+ `pfkey_send_add2_xfrm`. A larval SA with a mark is completed by an UPDATE with that mark.
+ */
+int pfkey_send_getspi_xfrm(int so,
+                           uint32_t satype,
+                           uint32_t mode,
+                           struct sockaddr *src,
+                           struct sockaddr *dst,
+                           uint8_t natt_type,
+                           uint16_t sport,
+                           uint16_t dport,
+                           uint32_t min,
+                           uint32_t max,
+                           uint32_t reqid,
+                           uint32_t seq,
+                           const struct pfkey_xfrm *xfrm);
+
+/*
  Removes an SA: SADB_DELETE. `spi` is in network byte order; `mode` is not used.
 
  Returns the number of bytes sent; -1 with a code otherwise.
@@ -682,6 +727,26 @@ int pfkey_send_get(int so,
                    uint32_t spi);
 
 /*
+ `pfkey_send_delete` of an SA with a mark (`pfkey_xfrm_set_mark`), see `pfkey_send_add2_xfrm`.
+ */
+int pfkey_send_delete_xfrm(int so,
+                           uint32_t satype,
+                           struct sockaddr *src,
+                           struct sockaddr *dst,
+                           uint32_t spi,
+                           const struct pfkey_xfrm *xfrm);
+
+/*
+ `pfkey_send_get` of an SA with a mark (`pfkey_xfrm_set_mark`), see `pfkey_send_add2_xfrm`.
+ */
+int pfkey_send_get_xfrm(int so,
+                        uint32_t satype,
+                        struct sockaddr *src,
+                        struct sockaddr *dst,
+                        uint32_t spi,
+                        const struct pfkey_xfrm *xfrm);
+
+/*
  Removes a policy by its number: SADB_X_SPDDELETE2.
 
  Returns the number of bytes sent; -1 with a code otherwise.
@@ -712,6 +777,64 @@ int pfkey_send_migrate(int so,
                        char *policy,
                        int policylen,
                        uint32_t seq);
+
+/*
+ `pfkey_send_spdadd2` (`ltime` and `vtime` 0: `pfkey_send_spdadd`) with what XFRM has beyond PF_KEY, see
+ `pfkey_send_add2_xfrm`. Policies that differ in mark or XFRM interface are different policies.
+ */
+int pfkey_send_spdadd_xfrm(int so,
+                           struct sockaddr *src,
+                           uint32_t prefs,
+                           struct sockaddr *dst,
+                           uint32_t prefd,
+                           uint32_t proto,
+                           uint64_t ltime,
+                           uint64_t vtime,
+                           char *policy,
+                           int policylen,
+                           uint32_t seq,
+                           const struct pfkey_xfrm *xfrm);
+
+/*
+ `pfkey_send_spdupdate2` with what XFRM has beyond PF_KEY, see `pfkey_send_spdadd_xfrm`.
+ */
+int pfkey_send_spdupdate_xfrm(int so,
+                              struct sockaddr *src,
+                              uint32_t prefs,
+                              struct sockaddr *dst,
+                              uint32_t prefd,
+                              uint32_t proto,
+                              uint64_t ltime,
+                              uint64_t vtime,
+                              char *policy,
+                              int policylen,
+                              uint32_t seq,
+                              const struct pfkey_xfrm *xfrm);
+
+/*
+ `pfkey_send_spddelete` of a policy with a mark or an XFRM interface, see `pfkey_send_add2_xfrm`. `policylen` must be 16, and
+ the policy as long as that ("out none").
+ */
+int pfkey_send_spddelete_xfrm(int so,
+                              struct sockaddr *src,
+                              uint32_t prefs,
+                              struct sockaddr *dst,
+                              uint32_t prefd,
+                              uint32_t proto,
+                              char *policy,
+                              int policylen,
+                              uint32_t seq,
+                              const struct pfkey_xfrm *xfrm);
+
+/*
+ `pfkey_send_spddelete2` of a policy with a mark or an XFRM interface, see `pfkey_send_add2_xfrm`.
+ */
+int pfkey_send_spddelete2_xfrm(int so, uint32_t spid, const struct pfkey_xfrm *xfrm);
+
+/*
+ `pfkey_send_spdget` of a policy with a mark or an XFRM interface, see `pfkey_send_add2_xfrm`.
+ */
+int pfkey_send_spdget_xfrm(int so, uint32_t spid, const struct pfkey_xfrm *xfrm);
 
 /*
  Sets the share of a hard lifetime at which the soft one lies, in per cent, for every later ADD and UPDATE of
@@ -779,6 +902,165 @@ int ipsec_check_keylen2(uint32_t satype, uint32_t alg_id, uint32_t keylen);
 int ipsec_get_keylen(uint32_t supported,
                      uint32_t alg_id,
                      struct sadb_alg *alg0);
+
+/*
+ Sets any attribute, one of a kernel newer than this library too: `number` is XFRMA_*, `payload` its `len` bytes as
+ linux/xfrm.h has them, in host byte order; NULL and 0 for one that has none. It takes the place of one with the same number.
+
+ Returns 0; -1 with code 26, whose text names the attribute, for one that PF_KEY says in another place, that the kernel only
+ reports, or whose length cannot be, and for more than 4096 bytes altogether. Nothing is changed then. All functions
+ pfkey_xfrm_set_* do so.
+ */
+int pfkey_xfrm_set(struct pfkey_xfrm *xfrm,
+                   int number,
+                   const void *payload,
+                   size_t len);
+
+/*
+ Sets the mark of the packets that it is for: those whose mark has `value` in the bits of `mask`. It is a part of the names of
+ SAs and policies.
+ */
+int pfkey_xfrm_set_mark(struct pfkey_xfrm *xfrm,
+                        uint32_t value,
+                        uint32_t mask);
+
+/*
+ Sets the mark that an SA's packets get: `value` in the bits of `mask`, 0xffffffff for all. Linux 4.19.
+ */
+int pfkey_xfrm_set_set_mark(struct pfkey_xfrm *xfrm, uint32_t value, uint32_t mask);
+
+/*
+ Sets extended sequence numbers (ESN, RFC 4303) and a replay window of `packets`, 4096 at most. `wsize` of
+ `struct pfkey_send_sa_args` is 0 then.
+ */
+int pfkey_xfrm_set_esn(struct pfkey_xfrm *xfrm, uint32_t packets);
+
+/*
+ Sets a replay window of `packets`, 4096 at most, without extended sequence numbers. `wsize` of `struct pfkey_send_sa_args` is 0
+ then.
+ */
+int pfkey_xfrm_set_replay_window(struct pfkey_xfrm *xfrm,
+                                 uint32_t packets);
+
+/*
+ Sets the bits of the integrity value, such as 128 for SHA2-256 (RFC 4868), of which AF_KEY makes 96. Whole bytes. The algorithm
+ and its key stand where they always do.
+ */
+int pfkey_xfrm_set_icv(struct pfkey_xfrm *xfrm,
+                       uint32_t bits);
+
+/*
+ Sets the network interface that does the cryptography: its number (if_nametoindex), and XFRM_OFFLOAD_INBOUND for an inbound SA,
+ XFRM_OFFLOAD_PACKET for whole packets. A policy has it with XFRM_OFFLOAD_PACKET.
+ */
+int pfkey_xfrm_set_offload(struct pfkey_xfrm *xfrm,
+                           uint32_t ifindex,
+                           uint8_t flags);
+
+/*
+ Sets flags, and clears none: XFRM_STATE_WILDRECV, _ICMP, _AF_UNSPEC, _ALIGN4 of an SA, whose others are in `sadb_sa_flags`
+ (`pfkey_xfrm_set_esn` sets _ESN); XFRM_POLICY_LOCALOK, _ICMP, _CPU_ACQUIRE of a policy.
+ */
+int pfkey_xfrm_set_flags(struct pfkey_xfrm *xfrm,
+                         uint8_t flags);
+
+/*
+ Sets the direction of an SA's packets: XFRM_SA_DIR_IN (1) or XFRM_SA_DIR_OUT (2). Linux 6.10.
+ */
+int pfkey_xfrm_set_sa_dir(struct pfkey_xfrm *xfrm, uint8_t dir);
+
+/*
+ Sets the care-of address of a mobile node: a sockaddr_in or sockaddr_in6, which is copied.
+ */
+int pfkey_xfrm_set_coaddr(struct pfkey_xfrm *xfrm, const struct sockaddr *address);
+
+/*
+ Sets that IP-TFS does not split packets.
+ */
+int pfkey_xfrm_set_iptfs_dont_frag(struct pfkey_xfrm *xfrm);
+
+/*
+ Sets the XFRM interface that it belongs to; 0 = none.
+ */
+int pfkey_xfrm_set_if_id(struct pfkey_xfrm *xfrm, uint32_t if_id);
+
+/*
+ Sets `XFRM_SA_XFLAG_*`.
+ */
+int pfkey_xfrm_set_extra_flags(struct pfkey_xfrm *xfrm, uint32_t flags);
+
+/*
+ Sets the bytes to which packets are padded (traffic flow confidentiality).
+ */
+int pfkey_xfrm_set_tfcpad(struct pfkey_xfrm *xfrm, uint32_t bytes);
+
+/*
+ Sets the processor that an SA is for, from 0. Linux 6.13.
+ */
+int pfkey_xfrm_set_pcpu(struct pfkey_xfrm *xfrm, uint32_t cpu);
+
+/*
+ Sets the seconds between two NAT keepalives, which the kernel then sends; 0 = none. Linux 6.11.
+ */
+int pfkey_xfrm_set_nat_keepalive(struct pfkey_xfrm *xfrm, uint32_t seconds);
+
+/*
+ Sets the seconds at least between two reports that a NAT-T peer has another address or port. Linux 5.16.
+ */
+int pfkey_xfrm_set_mtimer_thresh(struct pfkey_xfrm *xfrm, uint32_t seconds);
+
+/*
+ Sets the microseconds that IP-TFS waits for a missing packet. Linux 6.14, as all of IP-TFS.
+ */
+int pfkey_xfrm_set_iptfs_drop_time(struct pfkey_xfrm *xfrm, uint32_t microseconds);
+
+/*
+ Sets the microseconds that IP-TFS gathers packets before it sends them.
+ */
+int pfkey_xfrm_set_iptfs_init_delay(struct pfkey_xfrm *xfrm, uint32_t microseconds);
+
+/*
+ Sets the bytes that can wait in an IP-TFS queue.
+ */
+int pfkey_xfrm_set_iptfs_max_qsize(struct pfkey_xfrm *xfrm, uint32_t bytes);
+
+/*
+ Sets the bytes of an outer packet of IP-TFS; 0 = what the path takes.
+ */
+int pfkey_xfrm_set_iptfs_pkt_size(struct pfkey_xfrm *xfrm, uint32_t bytes);
+
+/*
+ Sets the packets that IP-TFS can put into order.
+ */
+int pfkey_xfrm_set_iptfs_reorder_window(struct pfkey_xfrm *xfrm, uint16_t packets);
+
+/*
+ Reads an attribute: copies its payload to `payload`, `len` bytes of it at most, in host byte order.
+
+ Returns the payload's length, which is more than `len` if not all was copied, and 0 for an attribute that has none; -1 with
+ code 26 if the attribute is not there.
+ */
+int pfkey_xfrm_get(const struct pfkey_xfrm *xfrm,
+                   int number,
+                   void *payload,
+                   size_t len);
+
+/*
+ The least number of an attribute that is greater than `number`: from -1 on, one after the other.
+
+ Returns -1 if there is none.
+ */
+int pfkey_xfrm_next(const struct pfkey_xfrm *xfrm, int number);
+
+/*
+ Reads what a message says beyond PF_KEY. A session that asked (`pfkey_show_xfrm`) receives it in messages about SAs and
+ policies.
+
+ Returns 1 if the message says something; 0 if not, and `xfrm` is empty; -1 with a code otherwise. A message with an errno is -1
+ and code 26, whose text is the errno's, and behind it, in a session that asked, what the kernel says of it.
+ */
+int pfkey_xfrm_of(const struct sadb_msg *msg,
+                  struct pfkey_xfrm *xfrm);
 
 #ifdef __cplusplus
 }  /* extern "C" */

@@ -201,3 +201,25 @@ fn an_engine_embedded_in_a_program() {
     assert_eq!(heard, ["REGISTER", "X_SPDADD", "ACQUIRE", "ADD", "EXPIRE", "after", "EXPIRE"], "{text}");
     assert!(text.contains("after 60 seconds"), "{text}");
 }
+
+/// Attributes of XFRM's: the program compares bytes with the structures of linux/xfrm.h, and prints what is refused.
+#[test]
+fn what_xfrm_has_beyond_pf_key() {
+    let dir = c::scratch("xfrm");
+    let sources = c::root().join("c-tests");
+    let program = c::compile(&dir, "xfrm", &[sources.join("xfrm.c"), sources.join("common.c")], &[]);
+    let output = c::run(Command::new(program).env("PFKEY_BACKEND", "embedded").env("PFKEYD", c::program("pfkeyd")));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "attribute 23 (XFRMA_REPLAY_ESN_VAL) has the wrong length, or a value that it cannot have\n\
+         attribute 31 (XFRMA_IF_ID) has the wrong length, or a value that it cannot have\n\
+         attribute 15 (XFRMA_LASTUSED) is what the kernel reports; it cannot be set\n\
+         attribute 2 says what PF_KEY says in another place\n\
+         4100 bytes of attributes: at most 4096 are possible\n\
+         Invalid address family\n\
+         attribute 31 (XFRMA_IF_ID) is not there\n\
+         attribute 23 (XFRMA_REPLAY_ESN_VAL) says what PF_KEY says in another place\n\
+         flags 0x80 do not belong here\n\
+         Operation not supported\n"
+    );
+}

@@ -215,3 +215,53 @@ fn arguments_of_requests_are_read_within_their_blocks() {
         }
     }
 }
+
+/// Payloads, sockaddrs, the structure and messages of attributes.
+#[test]
+fn attributes_are_read_and_written_within_their_blocks() {
+    let mut structure = Block::new(&[0; size_of::<pfkey_xfrm>()]);
+    let xfrm: *mut pfkey_xfrm = structure.at();
+    let (mut coaddr, mut payload, mut short) = (address("192.0.2.1"), Block::new(&[1, 2, 3]), Block::new(&[9; 2]));
+    let (mut src, mut dst) = (address("192.0.2.1"), address("198.51.100.2"));
+    let (src, dst): (*mut sockaddr, *mut sockaddr) = (src.at(), dst.at());
+    let mut policy = Block::new(&policy());
+    // SAFETY: every pointer is to what its name says, in the length that is said.
+    unsafe {
+        assert_eq!(pfkey_xfrm_set_coaddr(xfrm, coaddr.at()), 0);
+        assert_eq!(pfkey_xfrm_set_coaddr(xfrm, null_mut()), -1);
+        assert_eq!(pfkey_xfrm_set(xfrm, 999, payload.at(), 3), 0);
+        assert_eq!(pfkey_xfrm_set(xfrm, 1000, null_mut(), 0), 0);
+        assert_eq!(pfkey_xfrm_set(xfrm, 1001, null_mut(), 1), -1);
+        assert_eq!(pfkey_xfrm_set(xfrm, -1, payload.at(), 3), -1);
+        assert_eq!(pfkey_xfrm_set(xfrm, 1002, payload.at(), usize::MAX), -1);
+        assert_eq!(pfkey_xfrm_set(null_mut(), 999, payload.at(), 3), -1);
+        assert_eq!(pfkey_xfrm_get(xfrm, 999, short.at(), 2), 3);
+        assert_eq!(std::slice::from_raw_parts(short.at::<u8>(), 2), [1, 2]);
+        assert_eq!(pfkey_xfrm_get(xfrm, 999, null_mut(), 0), 3);
+        assert_eq!(pfkey_xfrm_get(xfrm, 999, null_mut(), 1), -1);
+        assert_eq!(pfkey_xfrm_get(xfrm, 1000, short.at(), 2), 0);
+        assert_eq!(pfkey_xfrm_get(xfrm, 7, short.at(), 2), -1);
+        assert_eq!([-1, 14, 999, 1000].map(|after| pfkey_xfrm_next(xfrm, after)), [14, 999, 1000, -1]);
+
+        let mut of = |xfrm| pfkey_send_spdadd_xfrm(SO, src, 32, dst, 32, 255, 1, 2, policy.at(), 64, 1, xfrm);
+        assert_eq!(pfkey_batch_begin(SO), 0);
+        // An attribute of SAs alone does not belong to a policy, and is not sent.
+        assert_eq!((of(xfrm), of(null_mut()) > 0), (-1, true));
+        assert_eq!(pfkey_send_getspi_xfrm(SO, 3, 2, src, dst, 0, 0, 0, 0, 0, 0, 1, xfrm), 80 + 40);
+        assert_eq!(pfkey_send_get_xfrm(SO, 3, src, dst, 9, null_mut()), 80);
+        pfkey_batch_drop();
+
+        // An extension that ends where its message does, and one that goes on behind it.
+        let mut message = native(vec![2, 3, 0, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        message.extend([0, 0, 0, 0, 128, 0, 0, 0]);
+        message.extend([8_u16, 31].map(u16::to_ne_bytes).concat());
+        message.extend(42_u32.to_ne_bytes());
+        message[16..20].copy_from_slice(&[2_u16, 240].map(u16::to_ne_bytes).concat());
+        assert_eq!(pfkey_xfrm_of(Block::new(&message).at(), xfrm), 1);
+        assert_eq!((pfkey_xfrm_next(xfrm, -1), pfkey_xfrm_next(xfrm, 31)), (31, -1));
+        message[16..18].copy_from_slice(&3_u16.to_ne_bytes());
+        assert_eq!(pfkey_xfrm_of(Block::new(&message).at(), xfrm), 0);
+        assert_eq!(pfkey_xfrm_of(Block::new(&message).at(), null_mut()), -1);
+        assert_eq!(pfkey_xfrm_of(null_mut(), xfrm), -1);
+    }
+}

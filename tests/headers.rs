@@ -51,6 +51,18 @@ fn the_extension_of_xfrms_attributes() {
 }
 
 #[test]
+fn the_structure_that_gathers_xfrms_attributes() {
+    use pfkey_rs::capi::pfkey_xfrm;
+    let text = format!(
+        "#include <stddef.h>\n#include <libpfkey.h>\nint a[sizeof(struct pfkey_xfrm) == {} ? 1 : -1];\n\
+         int b[offsetof(struct pfkey_xfrm, flags) == 4 && offsetof(struct pfkey_xfrm, attributes) == 8 ? 1 : -1];\n\
+         struct pfkey_xfrm c = PFKEY_XFRM_INIT;\n",
+        size_of::<pfkey_xfrm>(),
+    );
+    everywhere("h_gathered", &text, &[]);
+}
+
+#[test]
 fn pfkey_rs_h_agrees_with_libpfkey_h() {
     everywhere("h_pfkey_rs", "#include <pfkey_rs.h>\n#include <pfkey_rs.h>\nint x;\n", &[]);
     everywhere("h_both", "#include <libpfkey.h>\n#include <pfkey_rs.h>\nint x;\n", &[]);

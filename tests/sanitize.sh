@@ -66,7 +66,7 @@ valgrind_part() {
   mkdir -p $dir
   ln -s "$PWD/target/debug/libpfkey_rs.so" $dir/libpfkey_rs.so.0
   programs=0
-  for p in sadb_add sadb_dump sadb_register sadb_static sadb_dynamic spd two_listeners fork_and_pass many embedded_engine; do
+  for p in sadb_add sadb_dump sadb_register sadb_static sadb_dynamic spd two_listeners fork_and_pass many embedded_engine xfrm; do
     ${CC:-cc} -std=gnu11 -g -Iinclude -o $dir/$p c-tests/$p.c c-tests/common.c -Ltarget/debug -lpfkey_rs \
       -Wl,-rpath,"$PWD/$dir" || { failed=1; return; }
     printf '#!/bin/sh\nexec valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite %s "%s" "$@"\n' \
@@ -77,9 +77,10 @@ valgrind_part() {
   ok=1
   target/debug/pfkeyd -- c-tests/run-all "$PWD/$dir" -checked >$dir/said 2>&1 || ok=0
   PFKEY_BACKEND=embedded PFKEYD=$PWD/target/debug/pfkeyd $dir/many-checked >>$dir/said 2>&1 || ok=0
+  PFKEY_BACKEND=embedded PFKEYD=$PWD/target/debug/pfkeyd $dir/xfrm-checked >>$dir/said 2>&1 || ok=0
   $dir/embedded_engine-checked >>$dir/said 2>&1 || ok=0
   if [ $ok = 1 ] && [ -z "$(cat $dir/log.*)" ] && grep -q "== sadb_dynamic" $dir/said; then
-    say "valgrind: $programs programs, $(grep -c '^== ' $dir/said) runs and 2, nothing found"
+    say "valgrind: $programs programs, $(grep -c '^== ' $dir/said) runs and 3, nothing found"
   else
     failed=1
     say "valgrind: FAILED"

@@ -32,6 +32,7 @@ mod softrate;
 mod stdio;
 mod strerror;
 mod supported;
+mod xfrm;
 
 pub use align::{pfkey_align, pfkey_check};
 pub use batch::{pfkey_batch_begin, pfkey_batch_drop, pfkey_batch_end};
@@ -53,21 +54,34 @@ pub use receive::pfkey_recv;
 pub use resolve::{pfkey_resolution, pfkey_resolve};
 pub use send_header::{
     pfkey_send_dump, pfkey_send_flush, pfkey_send_promisc_toggle, pfkey_send_register, pfkey_send_spddump,
-    pfkey_send_spdflush,
+    pfkey_send_spdflush, pfkey_show_xfrm,
 };
 pub use send_sa::{
-    pfkey_send_add, pfkey_send_add_nat, pfkey_send_add2, pfkey_send_delete, pfkey_send_delete_all, pfkey_send_get,
-    pfkey_send_getspi, pfkey_send_getspi_nat, pfkey_send_sa_args, pfkey_send_update, pfkey_send_update_nat,
-    pfkey_send_update2,
+    pfkey_send_add, pfkey_send_add_nat, pfkey_send_add2, pfkey_send_add2_xfrm, pfkey_send_delete,
+    pfkey_send_delete_all, pfkey_send_delete_xfrm, pfkey_send_get, pfkey_send_get_xfrm, pfkey_send_getspi,
+    pfkey_send_getspi_nat, pfkey_send_getspi_xfrm, pfkey_send_sa_args, pfkey_send_update, pfkey_send_update_nat,
+    pfkey_send_update2, pfkey_send_update2_xfrm,
 };
 pub use send_spd::{
-    pfkey_send_migrate, pfkey_send_spdadd, pfkey_send_spdadd2, pfkey_send_spddelete, pfkey_send_spddelete2,
-    pfkey_send_spdget, pfkey_send_spdsetidx, pfkey_send_spdupdate, pfkey_send_spdupdate2,
+    pfkey_send_migrate, pfkey_send_spdadd, pfkey_send_spdadd_xfrm, pfkey_send_spdadd2, pfkey_send_spddelete,
+    pfkey_send_spddelete_xfrm, pfkey_send_spddelete2, pfkey_send_spddelete2_xfrm, pfkey_send_spdget,
+    pfkey_send_spdget_xfrm, pfkey_send_spdsetidx, pfkey_send_spdupdate, pfkey_send_spdupdate_xfrm,
+    pfkey_send_spdupdate2,
 };
 pub use softrate::{pfkey_get_softrate, pfkey_set_softrate};
 pub use strerror::{__ipsec_set_strerror, ipsec_strerror};
 pub use supported::{
     ipsec_check_keylen, ipsec_check_keylen2, ipsec_get_keylen, pfkey_recv_register, pfkey_set_supported,
+};
+
+pub use xfrm::{
+    pfkey_xfrm, pfkey_xfrm_get, pfkey_xfrm_next, pfkey_xfrm_of, pfkey_xfrm_set, pfkey_xfrm_set_coaddr,
+    pfkey_xfrm_set_esn, pfkey_xfrm_set_extra_flags, pfkey_xfrm_set_flags, pfkey_xfrm_set_icv, pfkey_xfrm_set_if_id,
+    pfkey_xfrm_set_iptfs_dont_frag, pfkey_xfrm_set_iptfs_drop_time, pfkey_xfrm_set_iptfs_init_delay,
+    pfkey_xfrm_set_iptfs_max_qsize, pfkey_xfrm_set_iptfs_pkt_size, pfkey_xfrm_set_iptfs_reorder_window,
+    pfkey_xfrm_set_mark, pfkey_xfrm_set_mtimer_thresh, pfkey_xfrm_set_nat_keepalive, pfkey_xfrm_set_offload,
+    pfkey_xfrm_set_pcpu, pfkey_xfrm_set_replay_window, pfkey_xfrm_set_sa_dir, pfkey_xfrm_set_set_mark,
+    pfkey_xfrm_set_tfcpad,
 };
 
 /// `struct sadb_msg` of `linux/pfkeyv2.h`, with its extensions behind it.

@@ -52,6 +52,17 @@ pub unsafe extern "C-unwind" fn pfkey_send_promisc_toggle(so: c_int, flag: c_int
     header_only(so, MessageType::X_PROMISC, u32::from(flag != 0))
 }
 
+/// Asks to be shown what XFRM has beyond PF_KEY (`on` not 0), or no longer, on this descriptor: SADB_X_XFRM. Messages about SAs and
+/// policies then have it, and messages with an errno what the kernel says of it; `pfkey_xfrm_of` reads both.
+///
+/// The answer is a message of the same type, to this descriptor alone. A pfkeyd that is older than the extension does not answer.
+///
+/// Returns the number of bytes sent; -1 with a code otherwise: AF_KEY has no such message (26, EINVAL).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn pfkey_show_xfrm(so: c_int, on: c_int) -> c_int {
+    header_only(so, MessageType::X_XFRM, u32::from(on != 0))
+}
+
 /// Removes all policies. Two messages may answer.
 ///
 /// Returns the number of bytes sent; -1 with a code otherwise.

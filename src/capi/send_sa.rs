@@ -6,11 +6,13 @@ use libc::sockaddr;
 
 use super::argument;
 use super::guard::{Failure, cancellation_point};
-use super::sending::send;
+use super::sending::send_with;
 use super::softrate;
+use super::xfrm::pfkey_xfrm;
 use crate::error::Code;
 use crate::request::{Lifetime, NatT, SaIdRequest, SaRequest, SaRequestKind, SecurityContext, SpiRequest};
 use crate::wire::MessageType;
+use crate::wire::xfrm::Carrier;
 
 /// The arguments of `pfkey_send_add2` and `pfkey_send_update2`.
 #[repr(C)]
@@ -91,7 +93,14 @@ const _: () = {
 };
 
 /// Sends an SA. The positional calls have 64 bits for the limits, which the message has too.
-unsafe fn send_sa(args: &pfkey_send_sa_args, kind: SaRequestKind, hard: Lifetime) -> Result<c_int, Failure> {
+unsafe fn send_sa(
+    args: &pfkey_send_sa_args,
+    kind: SaRequestKind,
+    hard: Lifetime,
+    xfrm: *const pfkey_xfrm,
+) -> Result<c_int, Failure> {
+    // SAFETY: the caller gives the structure or NULL.
+    let xfrm = unsafe { xfrm.as_ref() };
     // SAFETY: pointers and lengths are the caller's word for what is there.
     let (src, dst) = unsafe { argument::sockaddrs(args.src, args.dst) }?;
     let (e_len, a_len) = (args.e_keylen as usize, args.a_keylen as usize);
@@ -139,10 +148,10 @@ unsafe fn send_sa(args: &pfkey_send_sa_args, kind: SaRequestKind, hard: Lifetime
         context,
         seq: args.seq,
     };
-    send(args.so, |pid, buffer| request.write(pid, buffer))
+    send_with(args.so, xfrm, Carrier::Sa, request.replay, |pid, buffer| request.write(pid, buffer))
 }
 
-unsafe fn send_args(args: *mut pfkey_send_sa_args, kind: SaRequestKind) -> c_int {
+unsafe fn send_args(args: *mut pfkey_send_sa_args, kind: SaRequestKind, xfrm: *const pfkey_xfrm) -> c_int {
     cancellation_point(|| {
         // SAFETY: the caller gives a struct or NULL.
         let args = unsafe { args.as_mut() }.ok_or(Code::InvalidArgument)?;
@@ -157,7 +166,7 @@ unsafe fn send_args(args: *mut pfkey_send_sa_args, kind: SaRequestKind) -> c_int
             usetime: args.l_usetime.into(),
         };
         // SAFETY: the caller's pointers in the struct are what their fields say.
-        unsafe { send_sa(args, kind, hard) }
+        unsafe { send_sa(args, kind, hard, xfrm) }
     })
 }
 
@@ -169,14 +178,38 @@ unsafe fn send_args(args: *mut pfkey_send_sa_args, kind: SaRequestKind) -> c_int
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_send_add2(sa_parms: *mut pfkey_send_sa_args) -> c_int {
     // SAFETY: passed on from the caller.
-    unsafe { send_args(sa_parms, SaRequestKind::Add) }
+    unsafe { send_args(sa_parms, SaRequestKind::Add, std::ptr::null()) }
 }
 
 /// Completes an SA that `pfkey_send_getspi` began, or changes one: SADB_UPDATE. See `pfkey_send_add2`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_send_update2(sa_parms: *mut pfkey_send_sa_args) -> c_int {
     // SAFETY: passed on from the caller.
-    unsafe { send_args(sa_parms, SaRequestKind::Update) }
+    unsafe { send_args(sa_parms, SaRequestKind::Update, std::ptr::null()) }
+}
+
+/// `pfkey_send_add2` with what XFRM has beyond PF_KEY; NULL is nothing. An SA with XFRM's own replay window
+/// (`pfkey_xfrm_set_esn`, `pfkey_xfrm_set_replay_window`) has `wsize` 0.
+///
+/// Returns the number of bytes sent; -1 with a code otherwise: 26, whose text names the attribute, for one that the message cannot
+/// carry, and on a descriptor of AF_KEY's (EOPNOTSUPP), which would pass over it. All functions pfkey_send_*_xfrm do so.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn pfkey_send_add2_xfrm(
+    sa_parms: *mut pfkey_send_sa_args,
+    xfrm: *const pfkey_xfrm,
+) -> c_int {
+    // SAFETY: passed on from the caller.
+    unsafe { send_args(sa_parms, SaRequestKind::Add, xfrm) }
+}
+
+/// `pfkey_send_update2` with what XFRM has beyond PF_KEY, see `pfkey_send_add2_xfrm`. An SA with a mark is found by it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn pfkey_send_update2_xfrm(
+    sa_parms: *mut pfkey_send_sa_args,
+    xfrm: *const pfkey_xfrm,
+) -> c_int {
+    // SAFETY: passed on from the caller.
+    unsafe { send_args(sa_parms, SaRequestKind::Update, xfrm) }
 }
 
 macro_rules! positional {
@@ -242,7 +275,7 @@ macro_rules! positional {
                 $(args.$nat = $nat;)*
                 let hard = Lifetime { allocations: l_alloc, bytes: l_bytes, addtime: l_addtime, usetime: l_usetime };
                 // SAFETY: the caller's pointers are what their names say.
-                unsafe { send_sa(&args, $kind, hard) }
+                unsafe { send_sa(&args, $kind, hard, std::ptr::null()) }
             })
         }
     };
@@ -308,12 +341,38 @@ pub unsafe extern "C-unwind" fn pfkey_send_getspi_nat(
     reqid: u32,
     seq: u32,
 ) -> c_int {
+    let none = std::ptr::null();
+    // SAFETY: passed on from the caller.
+    unsafe { pfkey_send_getspi_xfrm(so, satype, mode, src, dst, natt_type, sport, dport, min, max, reqid, seq, none) }
+}
+
+/// `pfkey_send_getspi_nat` (`natt_type` and ports 0: `pfkey_send_getspi`) with what XFRM has beyond PF_KEY, see
+/// `pfkey_send_add2_xfrm`. A larval SA with a mark is completed by an UPDATE with that mark.
+#[unsafe(no_mangle)]
+#[allow(clippy::too_many_arguments)]
+pub unsafe extern "C-unwind" fn pfkey_send_getspi_xfrm(
+    so: c_int,
+    satype: u32,
+    mode: u32,
+    src: *mut sockaddr,
+    dst: *mut sockaddr,
+    natt_type: u8,
+    sport: u16,
+    dport: u16,
+    min: u32,
+    max: u32,
+    reqid: u32,
+    seq: u32,
+    xfrm: *const pfkey_xfrm,
+) -> c_int {
     cancellation_point(|| {
         // SAFETY: the caller gives sockaddrs or NULL.
         let (src, dst) = unsafe { argument::sockaddrs(src, dst) }?;
+        // SAFETY: the caller gives the structure or NULL.
+        let xfrm = unsafe { xfrm.as_ref() };
         let nat_t = NatT { encap_type: natt_type, sport, dport, original: None };
         let request = SpiRequest { satype: satype as u8, mode: mode as u8, src, dst, nat_t, min, max, reqid, seq };
-        send(so, |pid, buffer| request.write(pid, buffer))
+        send_with(so, xfrm, Carrier::Sa, 0, |pid, buffer| request.write(pid, buffer))
     })
 }
 
@@ -324,12 +383,15 @@ unsafe fn send_id(
     src: *mut sockaddr,
     dst: *mut sockaddr,
     spi: Option<u32>,
+    xfrm: *const pfkey_xfrm,
 ) -> c_int {
     cancellation_point(|| {
         // SAFETY: the caller gives sockaddrs or NULL.
         let (src, dst) = unsafe { argument::sockaddrs(src, dst) }?;
+        // SAFETY: the caller gives the structure or NULL.
+        let xfrm = unsafe { xfrm.as_ref() };
         let request = SaIdRequest { msg_type, satype: satype as u8, src, dst, spi: spi.map(u32::from_be) };
-        send(so, |pid, buffer| request.write(pid, buffer))
+        send_with(so, xfrm, Carrier::SaName, 0, |pid, buffer| request.write(pid, buffer))
     })
 }
 
@@ -347,7 +409,7 @@ pub unsafe extern "C-unwind" fn pfkey_send_delete(
 ) -> c_int {
     let _ = mode;
     // SAFETY: passed on from the caller.
-    unsafe { send_id(so, MessageType::DELETE, satype, src, dst, Some(spi)) }
+    unsafe { send_id(so, MessageType::DELETE, satype, src, dst, Some(spi), std::ptr::null()) }
 }
 
 /// Asks to remove every SA between two addresses: SADB_DELETE without an SPI, which Linux refuses. `mode` is not
@@ -364,7 +426,7 @@ pub unsafe extern "C-unwind" fn pfkey_send_delete_all(
 ) -> c_int {
     let _ = mode;
     // SAFETY: passed on from the caller.
-    unsafe { send_id(so, MessageType::DELETE, satype, src, dst, None) }
+    unsafe { send_id(so, MessageType::DELETE, satype, src, dst, None, std::ptr::null()) }
 }
 
 /// Asks for an SA: SADB_GET. `spi` is in network byte order; `mode` is not used.
@@ -381,5 +443,33 @@ pub unsafe extern "C-unwind" fn pfkey_send_get(
 ) -> c_int {
     let _ = mode;
     // SAFETY: passed on from the caller.
-    unsafe { send_id(so, MessageType::GET, satype, src, dst, Some(spi)) }
+    unsafe { send_id(so, MessageType::GET, satype, src, dst, Some(spi), std::ptr::null()) }
+}
+
+/// `pfkey_send_delete` of an SA with a mark (`pfkey_xfrm_set_mark`), see `pfkey_send_add2_xfrm`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn pfkey_send_delete_xfrm(
+    so: c_int,
+    satype: u32,
+    src: *mut sockaddr,
+    dst: *mut sockaddr,
+    spi: u32,
+    xfrm: *const pfkey_xfrm,
+) -> c_int {
+    // SAFETY: passed on from the caller.
+    unsafe { send_id(so, MessageType::DELETE, satype, src, dst, Some(spi), xfrm) }
+}
+
+/// `pfkey_send_get` of an SA with a mark (`pfkey_xfrm_set_mark`), see `pfkey_send_add2_xfrm`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn pfkey_send_get_xfrm(
+    so: c_int,
+    satype: u32,
+    src: *mut sockaddr,
+    dst: *mut sockaddr,
+    spi: u32,
+    xfrm: *const pfkey_xfrm,
+) -> c_int {
+    // SAFETY: passed on from the caller.
+    unsafe { send_id(so, MessageType::GET, satype, src, dst, Some(spi), xfrm) }
 }

@@ -6,10 +6,12 @@ use libc::sockaddr;
 
 use super::argument;
 use super::guard::cancellation_point;
-use super::sending::send;
+use super::sending::{send, send_with};
+use super::xfrm::pfkey_xfrm;
 use crate::error::Code;
 use crate::request::{MigrateRequest, PolicyIdRequest, PolicyRequest, PolicyRequestKind};
 use crate::wire::MessageType;
+use crate::wire::xfrm::Carrier;
 
 /// A selector and a policy as C gives them.
 struct Arguments {
@@ -21,6 +23,7 @@ struct Arguments {
     policy: *mut c_char,
     policylen: c_int,
     seq: u32,
+    xfrm: *const pfkey_xfrm,
 }
 
 unsafe fn send_policy(so: c_int, kind: PolicyRequestKind, times: (u64, u64), a: Arguments) -> c_int {
@@ -34,6 +37,14 @@ unsafe fn send_policy(so: c_int, kind: PolicyRequestKind, times: (u64, u64), a: 
         let (src, dst) = unsafe { argument::sockaddrs(a.src, a.dst) }?;
         // SAFETY: the caller gives `policylen` bytes.
         let policy = unsafe { argument::bytes(a.policy.cast::<c_void>(), len) }?;
+        // SAFETY: the caller gives the structure or NULL.
+        let xfrm = unsafe { a.xfrm.as_ref() };
+        // The attributes stand behind it: it may not say that it is longer.
+        let words = policy.first_chunk().map_or(0, |len| usize::from(u16::from_ne_bytes(*len)));
+        if xfrm.is_some() && words * 8 != policy.len() {
+            return Err(Code::InvalidArgument.into());
+        }
+        let carrier = if kind == PolicyRequestKind::Delete { Carrier::PolicyName } else { Carrier::Policy };
         let request = PolicyRequest {
             kind,
             src,
@@ -46,7 +57,7 @@ unsafe fn send_policy(so: c_int, kind: PolicyRequestKind, times: (u64, u64), a: 
             policy,
             seq: a.seq,
         };
-        send(so, |pid, buffer| request.write(pid, buffer))
+        send_with(so, xfrm, carrier, 0, |pid, buffer| request.write(pid, buffer))
     })
 }
 
@@ -68,8 +79,10 @@ macro_rules! policy_call {
             policylen: c_int,
             seq: u32,
         ) -> c_int {
+            let xfrm = std::ptr::null();
+            let arguments = Arguments { src, prefs, dst, prefd, proto, policy, policylen, seq, xfrm };
             // SAFETY: passed on from the caller.
-            unsafe { send_policy(so, $kind, (0, 0), Arguments { src, prefs, dst, prefd, proto, policy, policylen, seq }) }
+            unsafe { send_policy(so, $kind, (0, 0), arguments) }
         }
     };
     ($(#[$doc:meta])* $name:ident, $kind:expr, times) => {
@@ -92,7 +105,8 @@ macro_rules! policy_call {
             policylen: c_int,
             seq: u32,
         ) -> c_int {
-            let arguments = Arguments { src, prefs, dst, prefd, proto, policy, policylen, seq };
+            let xfrm = std::ptr::null();
+            let arguments = Arguments { src, prefs, dst, prefd, proto, policy, policylen, seq, xfrm };
             // SAFETY: passed on from the caller.
             unsafe { send_policy(so, $kind, (ltime, vtime), arguments) }
         }
@@ -125,8 +139,13 @@ policy_call! {
     pfkey_send_spdsetidx, PolicyRequestKind::SetIdx
 }
 
-fn send_by_id(so: c_int, msg_type: MessageType, id: u32) -> c_int {
-    cancellation_point(|| send(so, |pid, buffer| PolicyIdRequest { msg_type, id }.write(pid, buffer)))
+unsafe fn send_by_id(so: c_int, msg_type: MessageType, id: u32, xfrm: *const pfkey_xfrm) -> c_int {
+    cancellation_point(|| {
+        // SAFETY: the caller gives the structure or NULL.
+        let xfrm = unsafe { xfrm.as_ref() };
+        let request = PolicyIdRequest { msg_type, id };
+        send_with(so, xfrm, Carrier::PolicyName, 0, |pid, buffer| request.write(pid, buffer))
+    })
 }
 
 /// Removes a policy by its number: SADB_X_SPDDELETE2.
@@ -134,7 +153,8 @@ fn send_by_id(so: c_int, msg_type: MessageType, id: u32) -> c_int {
 /// Returns the number of bytes sent; -1 with a code otherwise.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_send_spddelete2(so: c_int, spid: u32) -> c_int {
-    send_by_id(so, MessageType::X_SPDDELETE2, spid)
+    // SAFETY: NULL is allowed.
+    unsafe { send_by_id(so, MessageType::X_SPDDELETE2, spid, std::ptr::null()) }
 }
 
 /// Asks for a policy by its number: SADB_X_SPDGET.
@@ -142,7 +162,8 @@ pub unsafe extern "C-unwind" fn pfkey_send_spddelete2(so: c_int, spid: u32) -> c
 /// Returns the number of bytes sent; -1 with a code otherwise.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_send_spdget(so: c_int, spid: u32) -> c_int {
-    send_by_id(so, MessageType::X_SPDGET, spid)
+    // SAFETY: NULL is allowed.
+    unsafe { send_by_id(so, MessageType::X_SPDGET, spid, std::ptr::null()) }
 }
 
 /// Moves SAs and a policy to other addresses: SADB_X_MIGRATE. `local` and `remote` are the key managers' own
@@ -179,4 +200,84 @@ pub unsafe extern "C-unwind" fn pfkey_send_migrate(
         let request = MigrateRequest { local, remote, src, prefs, dst, prefd, proto, policy, seq };
         send(so, |pid, buffer| request.write(pid, buffer))
     })
+}
+
+/// `pfkey_send_spdadd2` (`ltime` and `vtime` 0: `pfkey_send_spdadd`) with what XFRM has beyond PF_KEY, see
+/// `pfkey_send_add2_xfrm`. Policies that differ in mark or XFRM interface are different policies.
+#[unsafe(no_mangle)]
+#[allow(clippy::too_many_arguments)]
+pub unsafe extern "C-unwind" fn pfkey_send_spdadd_xfrm(
+    so: c_int,
+    src: *mut sockaddr,
+    prefs: u32,
+    dst: *mut sockaddr,
+    prefd: u32,
+    proto: u32,
+    ltime: u64,
+    vtime: u64,
+    policy: *mut c_char,
+    policylen: c_int,
+    seq: u32,
+    xfrm: *const pfkey_xfrm,
+) -> c_int {
+    let arguments = Arguments { src, prefs, dst, prefd, proto, policy, policylen, seq, xfrm };
+    // SAFETY: passed on from the caller.
+    unsafe { send_policy(so, PolicyRequestKind::Add, (ltime, vtime), arguments) }
+}
+
+/// `pfkey_send_spdupdate2` with what XFRM has beyond PF_KEY, see `pfkey_send_spdadd_xfrm`.
+#[unsafe(no_mangle)]
+#[allow(clippy::too_many_arguments)]
+pub unsafe extern "C-unwind" fn pfkey_send_spdupdate_xfrm(
+    so: c_int,
+    src: *mut sockaddr,
+    prefs: u32,
+    dst: *mut sockaddr,
+    prefd: u32,
+    proto: u32,
+    ltime: u64,
+    vtime: u64,
+    policy: *mut c_char,
+    policylen: c_int,
+    seq: u32,
+    xfrm: *const pfkey_xfrm,
+) -> c_int {
+    let arguments = Arguments { src, prefs, dst, prefd, proto, policy, policylen, seq, xfrm };
+    // SAFETY: passed on from the caller.
+    unsafe { send_policy(so, PolicyRequestKind::Update, (ltime, vtime), arguments) }
+}
+
+/// `pfkey_send_spddelete` of a policy with a mark or an XFRM interface, see `pfkey_send_add2_xfrm`. `policylen` must be 16, and
+/// the policy as long as that ("out none").
+#[unsafe(no_mangle)]
+#[allow(clippy::too_many_arguments)]
+pub unsafe extern "C-unwind" fn pfkey_send_spddelete_xfrm(
+    so: c_int,
+    src: *mut sockaddr,
+    prefs: u32,
+    dst: *mut sockaddr,
+    prefd: u32,
+    proto: u32,
+    policy: *mut c_char,
+    policylen: c_int,
+    seq: u32,
+    xfrm: *const pfkey_xfrm,
+) -> c_int {
+    let arguments = Arguments { src, prefs, dst, prefd, proto, policy, policylen, seq, xfrm };
+    // SAFETY: passed on from the caller.
+    unsafe { send_policy(so, PolicyRequestKind::Delete, (0, 0), arguments) }
+}
+
+/// `pfkey_send_spddelete2` of a policy with a mark or an XFRM interface, see `pfkey_send_add2_xfrm`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn pfkey_send_spddelete2_xfrm(so: c_int, spid: u32, xfrm: *const pfkey_xfrm) -> c_int {
+    // SAFETY: passed on from the caller.
+    unsafe { send_by_id(so, MessageType::X_SPDDELETE2, spid, xfrm) }
+}
+
+/// `pfkey_send_spdget` of a policy with a mark or an XFRM interface, see `pfkey_send_add2_xfrm`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn pfkey_send_spdget_xfrm(so: c_int, spid: u32, xfrm: *const pfkey_xfrm) -> c_int {
+    // SAFETY: passed on from the caller.
+    unsafe { send_by_id(so, MessageType::X_SPDGET, spid, xfrm) }
 }

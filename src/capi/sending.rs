@@ -6,8 +6,10 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::guard::Failure;
 use super::memory::Block;
+use super::xfrm::{pfkey_xfrm, refused};
 use crate::error::Code;
-use crate::wire::MAX_MESSAGE_LEN;
+use crate::wire::xfrm::Carrier;
+use crate::wire::{MAX_MESSAGE_LEN, Profile, Writer};
 
 /// Bytes of the stack buffer that nearly every message fits.
 const STACK: usize = 4096;
@@ -31,6 +33,30 @@ pub(super) fn send(so: c_int, write: impl Fn(u32, &mut [u8]) -> Result<usize, Co
         }
         Err(code) => Err(code.into()),
     }
+}
+
+/// As [`send`], with what XFRM has beyond PF_KEY behind it; `None` and nothing are nothing. `replay` is `sadb_sa_replay`.
+pub(super) fn send_with(
+    so: c_int,
+    xfrm: Option<&pfkey_xfrm>,
+    carrier: Carrier,
+    replay: u8,
+    write: impl Fn(u32, &mut [u8]) -> Result<usize, Code>,
+) -> Result<c_int, Failure> {
+    let Some(xfrm) = xfrm.filter(|xfrm| !xfrm.is_empty()) else { return send(so, write) };
+    let said = xfrm.said();
+    said.check(carrier, replay).map_err(refused)?;
+    if crate::socket::is_af_key(so) {
+        // It would pass over them.
+        nix::errno::Errno::set_raw(libc::EOPNOTSUPP);
+        return Err(Failure::text(format_args!("AF_KEY has no attributes of XFRM's")));
+    }
+    send(so, |pid, buffer| {
+        let len = write(pid, buffer)?;
+        let mut writer = Writer::after(buffer, len, Profile::Linux);
+        writer.xfrm(said.fixed.flags, said.fixed.options, said.attributes.0);
+        writer.finish().map(|message| message.len()).map_err(|_| Code::NoBuffers)
+    })
 }
 
 fn transmit(so: c_int, buffer: &[u8], len: usize) -> Result<c_int, Failure> {

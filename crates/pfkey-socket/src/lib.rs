@@ -75,6 +75,12 @@ pub fn is_xfrm(fd: BorrowedFd<'_>) -> bool {
     is(XFRM_PREFIX) || is_service(fd) || sys::is_af_key(fd.as_raw_fd())
 }
 
+/// Whether it is a socket of the kernel's AF_KEY.
+#[must_use]
+pub fn is_af_key(fd: RawFd) -> bool {
+    sys::is_af_key(fd)
+}
+
 /// Whether the machine's pfkeyd serves it.
 #[must_use]
 pub fn is_service(fd: BorrowedFd<'_>) -> bool {

@@ -34,6 +34,13 @@ impl<'b> Writer<'b> {
         writer
     }
 
+    /// Goes on behind a message of `len` bytes that the buffer has already.
+    #[must_use]
+    pub const fn after(buffer: &'b mut [u8], len: usize, profile: Profile) -> Self {
+        let overflow = if len > buffer.len() { Some(len) } else { None };
+        Self { buffer, len, profile, overflow, omitted: None }
+    }
+
     /// Bytes written so far.
     #[must_use]
     pub const fn len(&self) -> usize {

@@ -5,8 +5,11 @@
 //! four bytes; four zero bytes may pad the last one to the extension's end. What PF_KEY says in another place (algorithms, keys,
 //! encapsulation, templates, labels) is none of them. An attribute without a row here passes as bytes.
 
+mod gathered;
 pub mod settings;
 pub mod words;
+
+pub use gathered::Gathered;
 
 use std::fmt;
 
@@ -182,6 +185,17 @@ pub fn is_pf_keys_own(number: u16) -> bool {
 #[must_use]
 pub fn attribute_info(number: u16) -> Option<&'static AttributeInfo> {
     ATTRIBUTES.iter().find(|row| row.number == number)
+}
+
+/// An attribute's number, and its name if it has one here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name(pub u16);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "attribute {}", self.0)?;
+        attribute_info(self.0).map_or(Ok(()), |row| write!(f, " (XFRMA_{})", row.c_name))
+    }
 }
 
 /// `struct xfrm_mark`.
@@ -405,19 +419,15 @@ impl std::error::Error for Refusal {}
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |number: u16| {
-            let name = attribute_info(number).map_or_else(String::new, |row| format!(" (XFRMA_{})", row.c_name));
-            format!("attribute {number}{name}")
-        };
         match *self {
             Self::TooLong(n) => write!(f, "{n} bytes of attributes: at most {MAX_LEN} are possible"),
             Self::Reserved => f.write_str("reserved bytes of the extension are not zero"),
             Self::Flags(flags) => write!(f, "flags {flags:#x} do not belong here"),
-            Self::Length(n) => write!(f, "{} has the wrong length, or a value that it cannot have", name(n)),
-            Self::Twice(n) => write!(f, "{} is there twice", name(n)),
-            Self::PfKeysOwn(n) => write!(f, "{} says what PF_KEY says in another place", name(n)),
-            Self::Report(n) => write!(f, "{} is what the kernel reports; it cannot be set", name(n)),
-            Self::Misplaced(n) => write!(f, "{} does not belong to this message", name(n)),
+            Self::Length(n) => write!(f, "{} has the wrong length, or a value that it cannot have", Name(n)),
+            Self::Twice(n) => write!(f, "{} is there twice", Name(n)),
+            Self::PfKeysOwn(n) => write!(f, "{} says what PF_KEY says in another place", Name(n)),
+            Self::Report(n) => write!(f, "{} is what the kernel reports; it cannot be set", Name(n)),
+            Self::Misplaced(n) => write!(f, "{} does not belong to this message", Name(n)),
         }
     }
 }
