@@ -1,11 +1,15 @@
 //! What XFRM has of an SA or a policy beyond PF_KEY: kept as attributes, and written as `SADB_X_EXT_XFRM`.
 
+mod typed;
+
 use zerocopy::IntoBytes as _;
 
 use super::read::Judge;
 use pfkey_wire::layout::U32;
 use pfkey_wire::xfrm::{Attributes, Carrier, Mark, Said, Truncation, attribute, is_pf_keys_own, push};
 use pfkey_wire::{Errno, ExtensionType as Ext, Message, Writer};
+
+pub use typed::OffloadDevice;
 
 /// It of an SA or a policy. Most have nothing of it, which takes no memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -52,7 +52,7 @@ fn answer(manager: &mut KeyManager, acquire: &Acquire) -> Result<(), Box<dyn std
     Ok(())
 }
 
-const fn wanted(ends: Ends, mode: Mode) -> SpiRange {
+fn wanted(ends: Ends, mode: Mode) -> SpiRange {
     SpiRange::any(SaType::ESP, ends, mode)
 }
 

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use zeroize::{Zeroize, Zeroizing};
 
@@ -38,6 +38,8 @@ const BYTES: usize = 48 * 1024;
 #[derive(Default)]
 pub struct Batch {
     requests: Requests,
+    /// A typed one says what XFRM has beyond PF_KEY: AF_KEY would pass over it.
+    pub(crate) is_beyond_pf_key: bool,
     /// Where a typed request is written.
     buffer: Zeroizing<Vec<u8>>,
 }
@@ -167,6 +169,7 @@ impl Batch {
         let pushed = self.requests.push(message);
         message.zeroize();
         pushed.map_err(|errno| io::Error::from_raw_os_error(errno.to_raw()))?;
+        self.is_beyond_pf_key |= request.is_beyond_pf_key();
         Ok(self)
     }
 
@@ -187,9 +190,12 @@ impl Batch {
     ///
     /// # Errors
     /// Sending or receiving failed, or an answer is missing (ENOBUFS: the descriptor was full of unread messages). How
-    /// many requests were done is not known then. ENOMEM: none was sent.
+    /// many requests were done is not known then. ENOMEM: none was sent; nor for EOPNOTSUPP: a typed one says what AF_KEY has not.
     pub fn send(self, fd: BorrowedFd<'_>, mut failed: impl FnMut(usize, Errno)) -> Result<usize, Errno> {
         let (mut place, mut failures) = (0, 0);
+        if self.is_beyond_pf_key && socket::is_af_key(fd.as_raw_fd()) {
+            return Err(Errno::EOPNOTSUPP);
+        }
         let mut answers = Answers { fd, waiting: Headers::default(), header: [0; HEADER_LEN], len: 0 };
         self.run(&mut answers, socket::takes_batches(fd), |_, reply| {
             if let Reply::Refused(errno) = reply {

@@ -13,12 +13,13 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::batch::Batch;
 use crate::calls::{Call, Calls, Reply};
 use crate::dump::{Policies, Sas};
-use crate::error::Error;
+use crate::error::{Error, Invalid};
 use crate::event::{Algorithms, Event};
 use crate::model::migrate::Migration;
 use crate::model::policy::Policy as PolicyInfo;
 use crate::model::sa::{Sa as SaInfo, SaId};
 use crate::model::view::{PolicyView, SaView};
+use crate::model::xfrm::Xfrm;
 use crate::policy::Policy;
 use crate::received::Received;
 use crate::request::{Request, SpiRange};
@@ -220,10 +221,13 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub fn policy(&mut self, id: u32) -> Result<Option<PolicyInfo>, Error> {
-        let request = Request::Policy(id);
+        self.get_policy(&Request::Policy(id))
+    }
+
+    fn get_policy(&mut self, request: &Request<'_>) -> Result<Option<PolicyInfo>, Error> {
         let read =
             |answer: &Received<'_>| answer.message.as_ref().and_then(PolicyView::of_message).map(|p| (&p).into());
-        match self.call(&request, read) {
+        match self.call(request, read) {
             Ok(None) => Err(Error::Incomplete { request: request.msg_type(), missing: "policy" }),
             other => unless(other, Errno::ENOENT, None),
         }
@@ -243,6 +247,31 @@ impl Client {
     /// [`Error`].
     pub fn delete_policy_by_id(&mut self, id: u32) -> Result<bool, Error> {
         unless(self.call(&Request::DeletePolicyById(id), |_| true), Errno::ENOENT, false)
+    }
+
+    /// The policy with an id, a mark and an XFRM interface, if there is one.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn policy_of(&mut self, id: u32, xfrm: &Xfrm) -> Result<Option<PolicyInfo>, Error> {
+        self.get_policy(&Request::PolicyOf(id, xfrm))
+    }
+
+    /// Deletes the policy with an id, a mark and an XFRM interface. False: there is none.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn delete_policy_of(&mut self, id: u32, xfrm: &Xfrm) -> Result<bool, Error> {
+        unless(self.call(&Request::DeletePolicyOf(id, xfrm), |_| true), Errno::ENOENT, false)
+    }
+
+    /// Is shown what XFRM has beyond PF_KEY from now on, or not any more: in SAs, policies and ACQUIREs (their field `xfrm`), and
+    /// the kernel's own words in errors.
+    ///
+    /// # Errors
+    /// EINVAL on AF_KEY, which has nothing of it; [`Error::NoAnswer`] of a pfkeyd that is older.
+    pub fn show_xfrm(&mut self, shown: bool) -> Result<(), Error> {
+        self.call(&Request::ShowXfrm(shown), |_| ())
     }
 
     /// Deletes all policies.
@@ -317,6 +346,7 @@ impl Client {
     /// # Errors
     /// [`Error`]: how many requests were done is not known then. Answers that come later are told as events.
     pub fn run(&mut self, batch: &Batch) -> Result<Vec<Result<(), Error>>, Error> {
+        self.check_beyond(batch.is_beyond_pf_key)?;
         let mut outcomes = Vec::with_capacity(batch.len());
         let are_together = socket::takes_batches(self.fd.as_fd());
         batch.run(self, are_together, |call, reply| {
@@ -329,11 +359,20 @@ impl Client {
         Ok(outcomes)
     }
 
+    /// AF_KEY would pass over what XFRM has beyond PF_KEY.
+    fn check_beyond(&self, is_beyond_pf_key: bool) -> Result<(), Error> {
+        if is_beyond_pf_key && socket::is_af_key(self.fd.as_raw_fd()) {
+            return Err(Error::Invalid(Invalid::new("attributes of XFRM's", "AF_KEY has none")));
+        }
+        Ok(())
+    }
+
     /// Sends a request.
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::Refused`] for what `send` refuses, [`Error::Closed`], [`Error::Io`].
     pub fn send(&mut self, request: &Request<'_>) -> Result<Call, Error> {
+        self.check_beyond(request.is_beyond_pf_key())?;
         let (call, message) = self.calls.begin(request, &mut self.buffer)?;
         let sent = transmit(self.fd.as_fd(), message, call.request());
         message.zeroize();

@@ -10,6 +10,7 @@ use crate::model::policy::Policy as PolicyInfo;
 use crate::model::read::ends;
 use crate::model::sa::{Sa as SaInfo, SaId};
 use crate::model::view::{PolicyView, SaView};
+use crate::model::xfrm::{Xfrm, XfrmView};
 use crate::received::Received;
 use crate::wire::layout::SadbComb;
 use crate::wire::{
@@ -34,6 +35,8 @@ pub struct Acquire {
     pub offers: Vec<Offer>,
     /// The security label of the flow, with its NUL.
     pub label: Option<Vec<u8>>,
+    /// The mark and the XFRM interface of the flow, where they are shown ([`crate::Client::show_xfrm`]): its SAs have the same.
+    pub xfrm: Xfrm,
 }
 
 /// A combination of algorithms that an ACQUIRE offers.
@@ -204,6 +207,7 @@ fn acquire(header: &Header, message: &Message<'_>) -> Option<Acquire> {
         dir: policy.map_or(PolicyDirection::ANY, |policy| PolicyDirection(policy.dir)),
         offers: message.proposal().map(|(_, combs)| combs.map(Offer::from).collect()).unwrap_or_default(),
         label: message.sec_ctx().map(|(_, text)| text.to_vec()),
+        xfrm: Xfrm::from(&XfrmView::of_message(message)),
     })
 }
 

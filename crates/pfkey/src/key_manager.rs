@@ -80,17 +80,28 @@ impl KeyManager {
         self.listener.try_event()
     }
 
+    /// Is shown the mark and the XFRM interface for which an SA is asked for ([`Acquire::xfrm`]), and what else XFRM has beyond
+    /// PF_KEY. [`KeyManager::allocate_spi`] and [`KeyManager::install`] then make SAs that have them.
+    ///
+    /// # Errors
+    /// As [`Client::show_xfrm`].
+    pub fn show_xfrm(&mut self, shown: bool) -> Result<(), Error> {
+        self.listener.show_xfrm(shown)?;
+        self.client.show_xfrm(shown)
+    }
+
     /// An SPI for the inbound SA of a pair that answers an ACQUIRE: from its peer to this host.
     ///
     /// # Errors
     /// As [`Client::allocate_spi`].
     pub fn allocate_spi(&mut self, acquire: &Acquire, mode: Mode) -> Result<u32, Error> {
         let ends = acquire.ends.reversed();
-        self.client.allocate_spi(&SpiRange::any(acquire.satype, ends, mode))
+        let range = SpiRange::any(acquire.satype, ends, mode);
+        self.client.allocate_spi(&SpiRange { xfrm: acquire.xfrm.scope(), ..range })
     }
 
     /// Answers an ACQUIRE: completes the inbound SA whose SPI [`KeyManager::allocate_spi`] returned, and adds the outbound one,
-    /// which the packet waits for.
+    /// which the packet waits for. Both have the mark and the XFRM interface of the ACQUIRE where they say none.
     ///
     /// # Errors
     /// [`Error`]. If it is about the second, the first is there.
@@ -100,8 +111,8 @@ impl KeyManager {
                 return Err(Invalid::new("SA type", "another than the ACQUIRE's").into());
             }
         }
-        self.client.update(inbound)?;
-        self.client.add(&outbound.clone().answering(acquire.seq))
+        self.client.update(&inbound.clone().or_scope(&acquire.xfrm))?;
+        self.client.add(&outbound.clone().or_scope(&acquire.xfrm).answering(acquire.seq))
     }
 
     /// Answers an ACQUIRE with an error: no SA will come.

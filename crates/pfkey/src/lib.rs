@@ -53,6 +53,7 @@ pub use key_manager::KeyManager;
 pub use model::migrate::{Migration, Move};
 pub use model::policy::Policy as PolicyInfo;
 pub use model::sa::{Limits, Sa as SaInfo, SaId, Selector, State, Usage};
+pub use model::xfrm::{OffloadDevice, Xfrm};
 pub use policy::{Policy, Rule};
 pub use received::Received;
 pub use request::{Request, SpiRange};

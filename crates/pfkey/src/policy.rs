@@ -7,8 +7,10 @@ use zerocopy::IntoBytes as _;
 use crate::error::Invalid;
 use crate::model::policy::MANUAL_REQID_MAX;
 use crate::model::sa::{Limits, Selector};
+use crate::model::xfrm::Xfrm;
 use crate::wire::address::width;
 use crate::wire::layout::{SadbXIpsecrequest, SadbXPolicy};
+use crate::wire::xfrm::Carrier;
 use crate::wire::{
     Ends, ExtensionType as Ext, IpsecProtocol, Mode, PolicyDirection, PolicyLevel, PolicyType, Prefix, SockaddrBytes,
     Writer,
@@ -129,19 +131,29 @@ pub struct Policy {
     rules: Vec<Rule>,
     lifetime: Limits,
     label: Option<String>,
+    xfrm: Xfrm,
 }
 
 impl Policy {
     /// One for the packets from one prefix to another.
     #[must_use]
-    pub const fn new(dir: PolicyDirection, src: Prefix, dst: Prefix) -> Self {
+    pub fn new(dir: PolicyDirection, src: Prefix, dst: Prefix) -> Self {
         Self::of(dir, Selector { src, dst, proto: 0, sport: 0, dport: 0 })
     }
 
     /// One for the packets of a selector.
     #[must_use]
-    pub const fn of(dir: PolicyDirection, selector: Selector) -> Self {
-        Self { dir, selector, discards: false, priority: 0, rules: Vec::new(), lifetime: Limits::NONE, label: None }
+    pub fn of(dir: PolicyDirection, selector: Selector) -> Self {
+        Self {
+            dir,
+            selector,
+            discards: false,
+            priority: 0,
+            rules: Vec::new(),
+            lifetime: Limits::NONE,
+            label: None,
+            xfrm: Xfrm::default(),
+        }
     }
 
     /// Only packets of this upper-layer protocol; 0 = any.
@@ -193,6 +205,44 @@ impl Policy {
         self
     }
 
+    /// What XFRM has beyond PF_KEY. AF_KEY has nothing of it. The mark and the XFRM interface are parts of the policy's name.
+    ///
+    /// ```
+    /// use pfkey::{Calls, Direction, Event, Policy, Received, Request, Rule};
+    /// let policy = Policy::new(Direction::OUTBOUND, "10.1.0.0/16".parse().unwrap(), "10.2.0.0/16".parse().unwrap())
+    ///     .rule(Rule::esp())
+    ///     .if_id(42);
+    /// let mut buffer = Vec::new();
+    /// let (_, message) = Calls::new().begin(&Request::AddPolicy(&policy), &mut buffer)?;
+    /// let Some(Event::PolicyAdded(info)) = Received::read(message).map(|received| Event::of(&received)) else { panic!() };
+    /// assert_eq!(info.attached.xfrm.if_id(), 42);
+    /// # Ok::<(), pfkey::Invalid>(())
+    /// ```
+    #[must_use]
+    pub fn xfrm(mut self, xfrm: Xfrm) -> Self {
+        self.xfrm = xfrm;
+        self
+    }
+
+    /// Of an XFRM interface.
+    #[must_use]
+    pub fn if_id(mut self, if_id: u32) -> Self {
+        self.xfrm = self.xfrm.with_if_id(if_id);
+        self
+    }
+
+    /// For packets whose mark is `value` in the bits of `mask`.
+    #[must_use]
+    pub fn mark(mut self, value: u32, mask: u32) -> Self {
+        self.xfrm = self.xfrm.with_mark(value, mask);
+        self
+    }
+
+    /// What XFRM has beyond PF_KEY.
+    pub(crate) const fn beyond(&self) -> &Xfrm {
+        &self.xfrm
+    }
+
     /// Whether it can be sent.
     ///
     /// # Errors
@@ -213,6 +263,7 @@ impl Policy {
             return Err(Invalid::new("rules", format_args!("{} are more than {MOST_RULES}", self.rules.len())));
         }
         self.rules.iter().try_for_each(|rule| rule.check(self.dir))?;
+        crate::sa::check_xfrm(&self.xfrm, Carrier::Policy, 0)?;
         check_label(self.label.as_deref())
     }
 
@@ -235,6 +286,7 @@ impl Policy {
         };
         writer.policy(fixed, &requests);
         write_label(writer, self.label.as_deref());
+        self.xfrm.write(writer);
     }
 
     /// Writes what names it behind a header: its selector, direction and label.
@@ -248,6 +300,7 @@ impl Policy {
         };
         writer.policy(fixed, &[]);
         write_label(writer, self.label.as_deref());
+        self.xfrm.scope().write(writer);
     }
 
     fn write_selector(&self, writer: &mut Writer<'_>) {

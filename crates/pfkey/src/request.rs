@@ -5,14 +5,16 @@ use std::ops::RangeInclusive;
 use crate::error::Invalid;
 use crate::model::migrate::{Migration, write_migration};
 use crate::model::sa::SaId;
+use crate::model::xfrm::Xfrm;
 use crate::policy::Policy;
-use crate::sa::{Sa, write_ends};
+use crate::sa::{Sa, check_xfrm, write_ends};
 use crate::wire::address::unspecified;
 use crate::wire::layout::{SadbSa, SadbXPolicy};
+use crate::wire::xfrm::{Carrier, Mark};
 use crate::wire::{Ends, Errno, Header, MAX_MESSAGE_LEN, MessageType, Mode, Profile, SaType, Writer};
 
 /// What a GETSPI asks for: an SPI of the destination's, between two addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpiRange {
     /// AH, ESP or IPComp.
     pub satype: SaType,
@@ -26,13 +28,15 @@ pub struct SpiRange {
     pub range: Option<(u32, u32)>,
     /// The sequence number of the ACQUIRE that is answered.
     pub seq: Option<u32>,
+    /// What XFRM has beyond PF_KEY; the SA's UPDATE needs the same mark.
+    pub xfrm: Xfrm,
 }
 
 impl SpiRange {
     /// Any SPI for an SA in tunnel or transport mode.
     #[must_use]
-    pub const fn any(satype: SaType, ends: Ends, mode: Mode) -> Self {
-        Self { satype, ends, mode, reqid: 0, range: None, seq: None }
+    pub fn any(satype: SaType, ends: Ends, mode: Mode) -> Self {
+        Self { satype, ends, mode, reqid: 0, range: None, seq: None, xfrm: Xfrm::default() }
     }
 
     /// One of these.
@@ -53,9 +57,9 @@ pub enum Request<'a> {
     Add(&'a Sa),
     /// UPDATE: completes the larval SA of a GETSPI, or changes the limits and keys of another.
     Update(&'a Sa),
-    /// DELETE of one SA.
+    /// DELETE of one SA. One with a mark is named by it ([`SaId::mark`]).
     Delete(SaId),
-    /// GET of one SA.
+    /// GET of one SA, named likewise.
     Get(SaId),
     /// ACQUIRE with an errno: no SA will come for the kernel's ACQUIRE with this sequence number.
     GiveUp(SaType, u32, Errno),
@@ -77,6 +81,12 @@ pub enum Request<'a> {
     Policy(u32),
     /// X_SPDDELETE2 by id.
     DeletePolicyById(u32),
+    /// X_SPDGET by id of one with a mark or an XFRM interface.
+    PolicyOf(u32, &'a Xfrm),
+    /// X_SPDDELETE2 by id of one with a mark or an XFRM interface.
+    DeletePolicyOf(u32, &'a Xfrm),
+    /// X_XFRM: what XFRM has beyond PF_KEY is to be shown, or not any more.
+    ShowXfrm(bool),
     /// X_SPDFLUSH.
     FlushPolicies,
     /// X_SPDDUMP.
@@ -105,8 +115,9 @@ impl Request<'_> {
             Self::AddPolicy(_) => MessageType::X_SPDADD,
             Self::UpdatePolicy(_) => MessageType::X_SPDUPDATE,
             Self::DeletePolicy(_) => MessageType::X_SPDDELETE,
-            Self::Policy(_) => MessageType::X_SPDGET,
-            Self::DeletePolicyById(_) => MessageType::X_SPDDELETE2,
+            Self::Policy(_) | Self::PolicyOf(..) => MessageType::X_SPDGET,
+            Self::DeletePolicyById(_) | Self::DeletePolicyOf(..) => MessageType::X_SPDDELETE2,
+            Self::ShowXfrm(_) => MessageType::X_XFRM,
             Self::FlushPolicies => MessageType::X_SPDFLUSH,
             Self::DumpPolicies => MessageType::X_SPDDUMP,
             Self::Migrate(_) => MessageType::X_MIGRATE,
@@ -120,7 +131,7 @@ impl Request<'_> {
             Self::Add(sa) | Self::Update(sa) => sa.satype(),
             Self::Delete(id) | Self::Get(id) => SaType::from_protocol(id.proto),
             Self::GiveUp(satype, ..) | Self::Register(satype) | Self::Flush(satype) | Self::Dump(satype) => *satype,
-            Self::Promiscuous(on) => SaType(*on as u8),
+            Self::Promiscuous(on) | Self::ShowXfrm(on) => SaType(*on as u8),
             Self::Raw(header, _) => header.satype,
             _ => SaType::UNSPEC,
         }
@@ -136,6 +147,20 @@ impl Request<'_> {
         }
     }
 
+    /// Whether it says what XFRM has beyond PF_KEY: AF_KEY would pass over it.
+    pub(crate) fn is_beyond_pf_key(&self) -> bool {
+        match self {
+            Self::GetSpi(spi) => !spi.xfrm.is_empty(),
+            Self::Add(sa) | Self::Update(sa) => !sa.beyond().is_empty(),
+            Self::Delete(id) | Self::Get(id) => id.mark != 0,
+            Self::AddPolicy(policy) | Self::UpdatePolicy(policy) | Self::DeletePolicy(policy) => {
+                !policy.beyond().is_empty()
+            }
+            Self::PolicyOf(_, xfrm) | Self::DeletePolicyOf(_, xfrm) => !xfrm.is_empty(),
+            _ => false,
+        }
+    }
+
     fn check(&self) -> Result<(), Invalid> {
         match self {
             Self::Add(sa) | Self::Update(sa) => sa.check(),
@@ -148,6 +173,8 @@ impl Request<'_> {
             {
                 Err(Invalid::new("SA type", "AH, ESP or IPComp"))
             }
+            Self::GetSpi(spi) => check_xfrm(&spi.xfrm, Carrier::Sa, 0),
+            Self::PolicyOf(_, xfrm) | Self::DeletePolicyOf(_, xfrm) => check_xfrm(xfrm, Carrier::PolicyName, 0),
             Self::Migrate(Migration { moves, .. }) if moves.is_empty() => Err(Invalid::new("moves", "there are none")),
             Self::Raw(_, extensions) if extensions.len() % 8 != 0 => {
                 Err(Invalid::new("extensions", "not a multiple of 8 bytes"))
@@ -178,17 +205,23 @@ impl Request<'_> {
                 if let Some((min, max)) = spi.range {
                     writer.spirange(min, max);
                 }
+                spi.xfrm.write(writer);
             }
             Self::Add(sa) | Self::Update(sa) => sa.write(writer),
             Self::Delete(id) | Self::Get(id) => {
                 writer.sa(SadbSa { spi: id.spi.into(), ..SadbSa::default() });
                 // An SA's name has no source, but its messages do.
                 write_ends(writer, unspecified(id.dst), id.dst);
+                name_of(id).write(writer);
             }
             Self::AddPolicy(policy) | Self::UpdatePolicy(policy) => policy.write(writer),
             Self::DeletePolicy(policy) => policy.write_name(writer),
             Self::Policy(id) | Self::DeletePolicyById(id) => {
                 writer.policy(SadbXPolicy { id: (*id).into(), ..SadbXPolicy::default() }, &[]);
+            }
+            Self::PolicyOf(id, xfrm) | Self::DeletePolicyOf(id, xfrm) => {
+                writer.policy(SadbXPolicy { id: (*id).into(), ..SadbXPolicy::default() }, &[]);
+                xfrm.write(writer);
             }
             Self::Migrate(migration) => write_migration(writer, migration),
             Self::Raw(_, extensions) => {
@@ -199,8 +232,16 @@ impl Request<'_> {
             | Self::Flush(_)
             | Self::Dump(_)
             | Self::Promiscuous(_)
+            | Self::ShowXfrm(_)
             | Self::FlushPolicies
             | Self::DumpPolicies => {}
         }
     }
+}
+
+/// What names an SA beside its addresses and its SPI.
+fn name_of(id: &SaId) -> Xfrm {
+    // Its mark has only bits that count.
+    let mask = if id.mark == 0 { 0 } else { u32::MAX };
+    Xfrm::of_scope(Mark { value: id.mark, mask }, 0)
 }

@@ -8,7 +8,9 @@ use zeroize::Zeroizing;
 use crate::algorithm::{Cipher, Compression, Hmac};
 use crate::error::Invalid;
 use crate::model::sa::Limits;
+use crate::model::xfrm::{OffloadDevice, Xfrm};
 use crate::wire::layout::{SadbLifetime, SadbSa};
+use crate::wire::xfrm::Carrier;
 use crate::wire::{
     AuthAlgorithm, Ends, ExtensionType as Ext, IpsecProtocol, Mode, Prefix, SaFlags, SaState, SaType, SockaddrBytes,
     Writer,
@@ -42,6 +44,7 @@ pub struct Sa {
     ports: Option<(u16, u16)>,
     inner: Option<Prefix>,
     label: Option<String>,
+    xfrm: Xfrm,
     /// Of the ACQUIRE or GETSPI that it answers.
     pub(crate) seq: Option<u32>,
 }
@@ -71,6 +74,7 @@ impl Sa {
             ports: None,
             inner: None,
             label: None,
+            xfrm: Xfrm::default(),
             seq: None,
         }
     }
@@ -177,6 +181,81 @@ impl Sa {
         self
     }
 
+    /// What XFRM has beyond PF_KEY. AF_KEY has nothing of it.
+    ///
+    /// ```
+    /// use pfkey::{Calls, Cipher, Event, Hmac, OffloadDevice, Received, Request, Sa, Xfrm};
+    /// let device = OffloadDevice { ifindex: 7, inbound: false, packet: true };
+    /// let beyond = Xfrm::default().with_if_id(42).with_mark(0x10, 0xff).with_esn(256).with_icv(128).with_offload(device);
+    /// let sa = Sa::esp([192, 0, 2, 1], [192, 0, 2, 2], 0x1000)
+    ///     .encrypt(Cipher::AesCbc, &[1; 16])
+    ///     .authenticate(Hmac::Sha256, &[2; 32])
+    ///     .xfrm(beyond);
+    /// // What is sent, and what who asked for it (`Client::show_xfrm`) reads of it:
+    /// let mut buffer = Vec::new();
+    /// let (_, message) = Calls::new().begin(&Request::Add(&sa), &mut buffer)?;
+    /// let Some(Event::SaAdded(info)) = Received::read(message).map(|received| Event::of(&received)) else { panic!() };
+    /// let xfrm = &info.attached.xfrm;
+    /// assert_eq!((xfrm.if_id(), xfrm.mark().value, xfrm.window(), xfrm.icv_bits()), (42, 0x10, Some(256), Some(128)));
+    /// assert_eq!((xfrm.is_esn(), xfrm.offload(), xfrm.set_mark()), (true, Some(device), None));
+    ///
+    /// let two_windows = sa.replay_window(4).check().unwrap_err();
+    /// assert!(two_windows.to_string().contains("XFRMA_REPLAY_ESN_VAL"));
+    /// # Ok::<(), pfkey::Invalid>(())
+    /// ```
+    #[must_use]
+    pub fn xfrm(mut self, xfrm: Xfrm) -> Self {
+        self.xfrm = xfrm;
+        self
+    }
+
+    /// Of an XFRM interface.
+    #[must_use]
+    pub fn if_id(mut self, if_id: u32) -> Self {
+        self.xfrm = self.xfrm.with_if_id(if_id);
+        self
+    }
+
+    /// For packets whose mark is `value` in the bits of `mask`.
+    #[must_use]
+    pub fn mark(mut self, value: u32, mask: u32) -> Self {
+        self.xfrm = self.xfrm.with_mark(value, mask);
+        self
+    }
+
+    /// With extended sequence numbers and a replay window of so many packets, 4096 at most, in the place of
+    /// [`Sa::replay_window`].
+    #[must_use]
+    pub fn esn(mut self, packets: u32) -> Self {
+        self.xfrm = self.xfrm.with_esn(packets);
+        self
+    }
+
+    /// With so many bits of integrity value.
+    #[must_use]
+    pub fn icv(mut self, bits: u32) -> Self {
+        self.xfrm = self.xfrm.with_icv(bits);
+        self
+    }
+
+    /// With a network interface that does the cryptography.
+    #[must_use]
+    pub fn offload(mut self, device: OffloadDevice) -> Self {
+        self.xfrm = self.xfrm.with_offload(device);
+        self
+    }
+
+    /// With the mark and the XFRM interface of what it answers, where it says none.
+    pub(crate) fn or_scope(mut self, other: &Xfrm) -> Self {
+        self.xfrm = self.xfrm.or_scope(other);
+        self
+    }
+
+    /// What XFRM has beyond PF_KEY.
+    pub(crate) const fn beyond(&self) -> &Xfrm {
+        &self.xfrm
+    }
+
     /// Answers the request or ACQUIRE with this sequence number.
     #[must_use]
     pub const fn answering(mut self, seq: u32) -> Self {
@@ -238,6 +317,7 @@ impl Sa {
                 return Err(Invalid::new(field, "PF_KEY counts to 2^32-1"));
             }
         }
+        check_xfrm(&self.xfrm, Carrier::Sa, self.replay)?;
         if let Some(inner) = self.inner {
             crate::policy::check_prefix("inner source", inner)?;
         }
@@ -274,7 +354,12 @@ impl Sa {
             writer.nat_t(ESP_IN_UDP, sport, dport);
         }
         crate::policy::write_label(writer, self.label.as_deref());
+        self.xfrm.write(writer);
     }
+}
+
+pub(crate) fn check_xfrm(xfrm: &Xfrm, carrier: Carrier, replay: u8) -> Result<(), Invalid> {
+    xfrm.check(carrier, replay).map_err(|refusal| Invalid::new("attributes of XFRM's", refusal))
 }
 
 fn check_key(

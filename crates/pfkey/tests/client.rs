@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pfkey::{
     Backend, Cipher, Client, Compression, Direction, Ends, Errno, Error, Event, Hmac, IpsecProtocol, KeyManager,
-    Limits, Migration, Mode, Move, Policy, Prefix, Request, Rule, Sa, SaId, SaType, Selector, SpiRange, State,
+    Limits, Migration, Mode, Move, Policy, Prefix, Request, Rule, Sa, SaId, SaType, Selector, SpiRange, State, Xfrm,
 };
 
 mod support;
@@ -275,4 +275,54 @@ fn the_copy_of_a_request_is_not_taken_for_its_answer() {
     assert_eq!(dumped, [0x1000]);
     keys.set_promiscuous(false).expect("X_PROMISC");
     assert!(keys.get(id(0x1000)).expect("GET").is_some());
+}
+
+#[test]
+fn what_xfrm_has_beyond_pf_key() {
+    let mut keys = client();
+    let marked = Xfrm::default().with_mark(0x10, 0xff).with_if_id(42);
+    // Nobody is shown it who does not ask.
+    keys.add(&esp(0x1000).xfrm(marked.clone())).expect("ADD");
+    let named = SaId { mark: 0x10, ..id(0x1000) };
+    assert!(keys.get(named).expect("GET").expect("it is there").attached.xfrm.is_empty());
+    keys.show_xfrm(true).expect("X_XFRM");
+    assert_eq!(keys.get(named).expect("GET").expect("it is there").attached.xfrm, marked);
+    assert!(keys.get(id(0x1000)).expect("GET").is_none(), "the mark is a part of the name");
+    assert!(!keys.delete(SaId { mark: 0x11, ..named }).expect("DELETE"));
+    assert!(keys.delete(named).expect("DELETE"));
+
+    let wanted = SpiRange { xfrm: marked.clone(), ..SpiRange::any(SaType::ESP, ends(), Mode::TRANSPORT) };
+    let spi = keys.allocate_spi(&wanted).expect("GETSPI");
+    assert_eq!(keys.update(&esp(spi)).unwrap_err().errno(), Some(Errno::ESRCH));
+    keys.update(&esp(spi).xfrm(marked.clone()).esn(64)).expect("UPDATE");
+    let info = keys.get(SaId { mark: 0x10, ..id(spi) }).expect("GET").expect("it is there");
+    assert!(info.attached.xfrm.is_esn() && info.attached.xfrm.mark() == marked.mark());
+
+    let policy = tunnel_policy().xfrm(marked.clone());
+    let policy_id = keys.add_policy(&policy).expect("X_SPDADD");
+    keys.add_policy(&tunnel_policy()).expect("X_SPDADD of another");
+    assert!(keys.policy(policy_id).expect("X_SPDGET").is_none());
+    let info = keys.policy_of(policy_id, &marked).expect("X_SPDGET").expect("it is there");
+    assert_eq!(info.attached.xfrm, marked);
+    assert!(keys.delete_policy_of(policy_id, &marked).expect("X_SPDDELETE2"));
+    assert!(!keys.delete_policy(&policy).expect("X_SPDDELETE"));
+    assert!(keys.delete_policy(&tunnel_policy()).expect("X_SPDDELETE"));
+
+    keys.show_xfrm(false).expect("X_XFRM");
+    assert!(keys.dump(SaType::ESP).expect("DUMP").all(|sa| sa.expect("an SA").attached.xfrm.is_empty()));
+}
+
+/// Before anything is sent.
+#[test]
+fn attributes_that_cannot_be_are_named() {
+    let said = |sa: Sa| sa.check().unwrap_err().to_string();
+    assert_eq!(
+        said(esp(0x1000).replay_window(4).esn(64)),
+        "attributes of XFRM's: attribute 23 (XFRMA_REPLAY_ESN_VAL) says what PF_KEY says in another place"
+    );
+    assert!(said(esp(0x1000).esn(4097)).contains("wrong length"));
+    assert!(said(esp(0x1000).icv(100)).contains("ALG_AUTH_TRUNC"));
+    assert!(said(esp(0x1000).xfrm(Xfrm::default().with(999, &[0; 4096]))).contains("at most 4096"));
+    let policy = tunnel_policy().xfrm(Xfrm::default().with_tfcpad(1));
+    assert!(policy.check().unwrap_err().to_string().contains("(XFRMA_TFCPAD) does not belong to this message"));
 }
