@@ -220,6 +220,6 @@ fn what_xfrm_has_beyond_pf_key() {
          attribute 31 (XFRMA_IF_ID) is not there\n\
          attribute 23 (XFRMA_REPLAY_ESN_VAL) says what PF_KEY says in another place\n\
          flags 0x80 do not belong here\n\
-         Operation not supported\n"
+         Operation not supported: attribute 35 (XFRMA_SA_PCPU): only a kernel does this\n"
     );
 }

@@ -553,3 +553,44 @@ fn settings_outlive_a_worker() {
     let resumed = other.hub.resume(SessionId(100), &state, NOW);
     assert_eq!(other.spis(resumed), []);
 }
+
+/// An error report has words for who asked, alone and in a batch, and is AF_KEY's sixteen bytes for everybody else.
+#[test]
+fn who_asked_is_told_why() {
+    let mut w = World::new();
+    let refused = sa(M::ADD, 0x1000, &attributes(&[(attribute::SA_PCPU, &[0; 4])]));
+    let twice = [if_id(1), if_id(2)].concat();
+    let twice = sa(M::ADD, 0x1000, &twice);
+    for asked in [true, false] {
+        let id = w.open(asked);
+        let mut expected = Header::read(&refused).unwrap();
+        (expected.len, expected.errno) = (2, 95);
+        let answers = w.ask(id, &refused);
+        let [answer] = &answers[..] else { panic!("{answers:?}") };
+        let why = |bytes: &[u8]| parse(bytes).xfrm().why().map(|why| why.to_string());
+        if !asked {
+            let mut plain = [0; 16];
+            let writer = Writer::new(&mut plain, expected, Profile::Linux);
+            assert_eq!(answer, writer.finish().unwrap());
+            continue;
+        }
+        assert_eq!(answer[2], 95);
+        assert_eq!(why(answer).as_deref(), Some("attribute 35 (XFRMA_SA_PCPU): only a kernel does this"));
+        assert_eq!(why(&w.ask(id, &twice)[0]).as_deref(), Some("attribute 31 (XFRMA_IF_ID) is there twice"));
+        // The words are of this request alone.
+        let nothing = message(M::GET, 3, |writer| {
+            writer.sa(SadbSa { spi: 0x9999.into(), ..Default::default() });
+            ends(writer, 0);
+        });
+        assert_eq!(why(&w.ask(id, &nothing)[0]), None);
+        w.hub.receive_all(id, &[&refused[..], &nothing].concat(), NOW, &mut w.queues);
+        let answers = w.drain(id);
+        assert_eq!((why(&answers[0]).is_some(), why(&answers[1])), (true, None));
+        let said = w.hub.take_refusal().unwrap();
+        assert!(
+            said.ends_with("XFRMA_SA_PCPU): only a kernel does this") && said.contains("ADD of process 4242: "),
+            "{said}"
+        );
+        assert_eq!(w.hub.take_refusal(), None);
+    }
+}

@@ -113,12 +113,18 @@ pub(super) fn keep_bytes(bytes: Option<&[u8]>) {
     }
 }
 
-/// Code 26 with the system's text of an errno, which is also left in errno.
-pub(super) fn set_errno(errno: i32) {
+/// The system's text of an errno, with a NUL.
+pub(super) fn system_text(errno: i32) -> [u8; 256] {
     let mut text = [0_u8; 256];
     // The text of Rust's Display carries a number behind it that strerror does not have.
     // SAFETY: the buffer has the length that is passed, less one byte, which stays NUL.
     unsafe { libc::strerror_r(errno, text.as_mut_ptr().cast(), text.len() - 1) };
+    text
+}
+
+/// Code 26 with the system's text of an errno, which is also left in errno.
+pub(super) fn set_errno(errno: i32) {
+    let text = system_text(errno);
     keep_bytes(text.split(|&byte| byte == 0).next());
     set(Code::SystemError);
     nix::errno::Errno::set_raw(errno);

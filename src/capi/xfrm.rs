@@ -7,11 +7,12 @@ use std::ffi::{c_int, c_void};
 
 use libc::sockaddr;
 
+use super::error::system_text;
 use super::guard::{Failure, guard};
 use super::{argument, sadb_msg};
 use crate::error::Code;
 use crate::wire::address::to_xfrm;
-use crate::wire::xfrm::{Gathered, Name, Refusal, Said, attribute};
+use crate::wire::xfrm::{Gathered, Name, Refusal, Said, Words, attribute};
 use crate::wire::{Errno, ExtensionType, extensions};
 
 /// Attributes, flags and options of an SA or a policy, or of its name. `PFKEY_XFRM_INIT`, or zeros, is none. It is the caller's,
@@ -285,7 +286,10 @@ pub unsafe extern "C-unwind" fn pfkey_xfrm_of(msg: *const sadb_msg, xfrm: *mut p
         let said = extension.map(Said::of);
         let errno = message.get(2).copied().unwrap_or(0);
         if errno != 0 {
-            return Err(Failure::errno(Errno::from_raw(errno.into())));
+            let failure = Failure::errno(Errno::from_raw(errno.into()));
+            let Some(why) = said.and_then(Said::why) else { return Err(failure) };
+            nix::errno::Errno::set_raw(errno.into());
+            return Err(Failure::text(format_args!("{}: {why}", Words(&system_text(errno.into())))));
         }
         match said {
             Some(said) => *xfrm = Gathered::of(said).map_err(refused)?,

@@ -17,12 +17,14 @@ pub const NO_BACKEND: u8 = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The key engine answered with an error.
-    #[error("{what}: {}{}", errno_text(*errno), hint(*errno))]
+    #[error("{what}: {}{}", errno_text(*errno), meaning(*errno, why.as_deref()))]
     Refused {
         /// The request.
         what: String,
         /// Its errno.
         errno: i32,
+        /// What the key engine or the kernel says beside it.
+        why: Option<Box<str>>,
     },
     /// No answer came.
     #[error("{what}: no answer from the key engine")]
@@ -53,7 +55,7 @@ impl Failure {
         let what = what.to_owned();
         match error {
             pfkey::Error::Open(error) => Self::NoBackend(error),
-            pfkey::Error::Refused { errno, .. } => Self::Refused { what, errno: errno.to_raw() },
+            pfkey::Error::Refused { errno, why, .. } => Self::Refused { what, errno: errno.to_raw(), why },
             pfkey::Error::NoAnswer { .. } => Self::NoAnswer { what },
             pfkey::Error::Invalid(invalid) => Self::Usage(format!("{what}: {invalid}")),
             pfkey::Error::Closed => io::Error::from(io::ErrorKind::ConnectionAborted).into(),
@@ -70,6 +72,11 @@ impl Failure {
             Self::NoBackend(_) | Self::Unserved => NO_BACKEND,
         }
     }
+}
+
+/// The words behind an errno's text: the kernel's, or else ours.
+fn meaning(errno: i32, why: Option<&str>) -> String {
+    why.map_or_else(|| hint(errno).to_owned(), |why| format!(": {why}"))
 }
 
 /// What an errno means here, where its text does not say it.

@@ -92,11 +92,11 @@ pub fn spd(
 pub fn policy_request(channel: &mut Channel, msg_type: MessageType, id: u32) -> Result<Option<PolicyEntry>, Failure> {
     match request_in(channel, msg_type, id, &Xfrm::default()) {
         // One with a mark or an XFRM interface is found only together with it.
-        Err(Failure::Refused { errno: libc::ENOENT, what }) => {
+        Err(Failure::Refused { errno: libc::ENOENT, what, why }) => {
             let scope = state::policies(channel)?.into_iter().find(|entry| entry.id == id);
             let scope = scope.map(|entry| xfrm::scope(&entry.policy.attached.xfrm, true)).unwrap_or_default();
             if scope.is_empty() {
-                return Err(Failure::Refused { errno: libc::ENOENT, what });
+                return Err(Failure::Refused { errno: libc::ENOENT, what, why });
             }
             request_in(channel, msg_type, id, &scope)
         }

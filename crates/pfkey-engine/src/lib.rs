@@ -86,6 +86,8 @@ pub struct Engine {
     random: Random,
     /// Without `added`, which the SADB counts.
     counts: SaCounts,
+    /// Why the last request was refused, in words.
+    why: Option<String>,
 }
 
 /// The place of a dump.
@@ -123,7 +125,14 @@ impl Engine {
             acquire_seq: 0,
             random: Random::with_seed(seed),
             counts: SaCounts::default(),
+            why: None,
         }
+    }
+
+    /// Who judges requests.
+    const fn judge(&mut self) -> EngineJudge<'_> {
+        let Self { extras, spd, counts, why, .. } = self;
+        EngineJudge { extras: *extras, spd, counts, why }
     }
 
     /// Sets the seconds that a larval SA lives (`net.core.xfrm_acq_expires`).
@@ -181,7 +190,7 @@ impl Engine {
 
     /// af_key's requests.
     fn linux_request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
-        let mut judge = EngineJudge { extras: self.extras, spd: &mut self.spd, counts: &mut self.counts };
+        let mut judge = self.judge();
         let (header, now) = (request.header(), cx.now.as_secs());
         match Request::read(request, now, &mut judge)? {
             Request::GetSpi(wanted) => self.getspi(header, &wanted, cx),
@@ -221,6 +230,10 @@ impl KeyEngine for Engine {
     fn request(&mut self, request: &Message<'_>, cx: &mut Context<'_>) -> Result<(), Errno> {
         self.advance(cx);
         (self.dialect.request)(self, request, cx)
+    }
+
+    fn why(&mut self) -> Option<String> {
+        self.why.take()
     }
 
     fn dump(&mut self, request: &Message<'_>, _now: Time) -> Result<EngineDump, Errno> {

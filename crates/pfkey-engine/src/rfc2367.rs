@@ -6,7 +6,6 @@ use zerocopy::FromZeros as _;
 use super::message::{Part, limits, usage, write_host, write_prefix};
 use super::resolve::template::Wanted;
 use super::sa::{Carried, Flow, Key, Limits, Sa, SaId, Selector, State};
-use super::sa_request::EngineJudge;
 use super::sadb::Index;
 use super::{Engine, algorithm};
 use pfkey_hub::{Audience, Context, Errno};
@@ -270,7 +269,7 @@ impl Engine {
             return Err(Errno::ENOBUFS);
         }
         sa.carried = (!carried.is_empty()).then(|| Box::new(Carried(carried)));
-        let mut judge = EngineJudge { extras: self.extras, spd: &mut self.spd, counts: &mut self.counts };
+        let mut judge = self.judge();
         sa.attached.xfrm = Xfrm::read(request, Carrier::Sa, &mut judge)?;
         sa.seq = header.seq;
         Ok(sa)

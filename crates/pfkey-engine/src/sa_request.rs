@@ -1,5 +1,7 @@
 //! Requests about SAs.
 
+use std::fmt;
+
 use super::message::Part;
 use super::sa::{Sa, SaId, State};
 use super::sadb::{AcquireKey, Index};
@@ -9,7 +11,7 @@ use pfkey_hub::{Audience, Context, Errno};
 use pfkey_model::attached::SecurityLabel;
 use pfkey_model::read::{Judge, answer};
 use pfkey_model::request::GetSpi;
-use pfkey_wire::xfrm::{attribute, attribute_info};
+use pfkey_wire::xfrm::{Name, attribute, attribute_info};
 use pfkey_wire::{
     AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Extras, Header, IpsecProtocol, Message, MessageType, Mode,
     SaType,
@@ -37,6 +39,7 @@ pub(super) struct EngineJudge<'e> {
     pub(super) extras: Extras,
     pub(super) spd: &'e mut Spd,
     pub(super) counts: &'e mut SaCounts,
+    pub(super) why: &'e mut Option<String>,
 }
 
 impl Judge for EngineJudge<'_> {
@@ -61,7 +64,11 @@ impl Judge for EngineJudge<'_> {
     }
 
     fn attribute(&mut self, number: u16) -> Result<(), Errno> {
-        has_attribute(number)
+        has_attribute(number).inspect_err(|_| self.explain(&format_args!("{}: only a kernel does this", Name(number))))
+    }
+
+    fn explain(&mut self, why: &dyn fmt::Display) {
+        *self.why = Some(why.to_string());
     }
 
     fn requested(&mut self) {

@@ -95,6 +95,8 @@ impl<E: KeyEngine> Service for Hub<E> {
         self.note_pid(id, header.pid);
         let wraps = self.sockets.dialect.promiscuous_copy == PromiscuousCopy::Wrapped;
         let wrapper = wraps && header.msg_type == MessageType::X_PROMISC && header.len > 2;
+        // Words of an earlier request say nothing of this one.
+        drop(self.engine.why());
         let (outcome, malformed) = match Message::parse(bytes, Profile::Linux) {
             // What is wrapped is no extension of the wrapper.
             _ if wrapper => (self.unwrap(header.seq, bytes, sink), false),
@@ -161,6 +163,10 @@ impl<E: KeyEngine> Service for Hub<E> {
 
     fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)> {
         self.sockets.sessions.all_statistics()
+    }
+
+    fn take_refusal(&mut self) -> Option<String> {
+        self.buffer.take_refusal()
     }
 
     fn engine_statistics(&self) -> Option<String> {
@@ -294,8 +300,9 @@ impl<E: KeyEngine> Hub<E> {
     /// `pfkey_error`: the request's header with an errno.
     fn report(&mut self, id: SessionId, header: Header, errno: Errno, malformed: bool, sink: &mut impl Sink) {
         let audience = if malformed { Audience::One } else { self.sockets.dialect.errors };
-        // A header always fits.
-        let _ = self.send(audience, Some(id), header.error_report(errno.to_wire()), sink, |_| ());
+        let why = self.engine.why().filter(|_| !malformed);
+        let mut delivery = self.sockets.delivery(None, sink);
+        self.buffer.report(header, errno, why.as_deref(), |message| delivery.broadcast(audience, Some(id), message));
     }
 
     fn dispatch(&mut self, id: SessionId, message: &Message<'_>, now: Time, sink: &mut impl Sink) -> Result<(), Errno> {

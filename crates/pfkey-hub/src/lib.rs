@@ -142,9 +142,14 @@ pub trait KeyEngine {
     fn request_all(&mut self, requests: &[Message<'_>], cx: &mut Context<'_>) {
         for request in requests {
             if let Err(errno) = self.request(request, cx) {
-                cx.report(request.header(), errno);
+                cx.report(request.header(), errno, self.why().as_deref());
             }
         }
+    }
+
+    /// Why the last request was refused, in words, if there are any beside the errno; taken once.
+    fn why(&mut self) -> Option<String> {
+        None
     }
 
     /// Starts a DUMP or X_SPDDUMP.

@@ -39,11 +39,13 @@ pub struct MessageBuffer {
     words: Box<[u64]>,
     /// Whether X_XFRM extensions are written: somebody asked for them.
     xfrm: bool,
+    /// The request that was refused last with words.
+    refusal: Option<String>,
 }
 
 impl Default for MessageBuffer {
     fn default() -> Self {
-        Self { words: vec![0; BUFFER_LEN / 8].into(), xfrm: false }
+        Self { words: vec![0; BUFFER_LEN / 8].into(), xfrm: false, refusal: None }
     }
 }
 
@@ -51,6 +53,36 @@ impl MessageBuffer {
     /// Whether X_XFRM extensions are written; they are not unless this is called.
     pub const fn show_xfrm(&mut self, shown: bool) {
         self.xfrm = shown;
+    }
+
+    /// Sends an error report: a request's header with an errno, and the words that belong to it, which those receive who are
+    /// shown X_XFRM extensions.
+    pub(super) fn report(
+        &mut self,
+        request: Header,
+        errno: Errno,
+        why: Option<&str>,
+        take: impl FnOnce(&[u8]) -> usize,
+    ) {
+        if let Some(why) = why {
+            let errno = std::io::Error::from_raw_os_error(errno.to_raw());
+            self.refusal = Some(format!("{} of process {}: {errno}: {why}", request.msg_type, request.pid));
+        }
+        // A header and a text always fit.
+        let _ = self.write(
+            request.error_report(errno.to_wire()),
+            |writer| {
+                if let Some(why) = why {
+                    writer.why(why);
+                }
+            },
+            take,
+        );
+    }
+
+    /// The request that was refused last with words, once: its type, who made it, and why.
+    pub(super) fn take_refusal(&mut self) -> Option<String> {
+        self.refusal.take()
     }
 
     /// Lends a writer for a message with this header, and the message to `take`.
@@ -115,9 +147,11 @@ impl Context<'_> {
         let _ = self.send(to, header, |_| ());
     }
 
-    /// Sends the error report of a request, as Linux's `pfkey_error` does: its header with an errno.
-    pub fn report(&mut self, request: Header, errno: Errno) {
-        self.send_header(Audience::One, request.error_report(errno.to_wire()));
+    /// Sends the error report of a request, as Linux's `pfkey_error` does: its header with an errno. `why` says more to those who
+    /// are shown X_XFRM extensions.
+    pub fn report(&mut self, request: Header, errno: Errno, why: Option<&str>) {
+        let Self { out, buffer, .. } = self;
+        buffer.report(request, errno, why, |message| out.deliver(Audience::One, message));
     }
 }
 

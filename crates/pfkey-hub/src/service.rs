@@ -127,6 +127,11 @@ pub trait Service {
     /// The open sessions, oldest first, with what was delivered to each and what it lost.
     fn all_statistics(&self) -> Vec<(SessionId, SessionStatistics)>;
 
+    /// The request that was refused last with words beside the errno, once: its type, who made it, and why.
+    fn take_refusal(&mut self) -> Option<String> {
+        None
+    }
+
     /// A line about the engine itself, if there is something to say.
     fn engine_statistics(&self) -> Option<String> {
         None

@@ -1,5 +1,7 @@
 //! The parts of requests: SAs, names, selectors, with af_key's checks in af_key's order.
 
+use std::fmt;
+
 use super::attached::{Attached, SecurityLabel};
 use super::sa::{Encap, Key, Limits, Sa, SaId, Selector};
 use super::xfrm::Xfrm;
@@ -37,6 +39,10 @@ pub trait Judge {
     /// # Errors
     /// EOPNOTSUPP: it cannot.
     fn attribute(&mut self, number: u16) -> Result<(), Errno>;
+    /// Says in words why the request is refused.
+    fn explain(&mut self, why: &dyn fmt::Display) {
+        let _ = why;
+    }
     /// The request is an ADD or UPDATE (`pfkey_msg2xfrm_state`).
     fn requested(&mut self) {}
     /// The request has what an SA needs, so that Linux allocates one (`xfrm_state_alloc`). Algorithms, mode and label are

@@ -108,7 +108,10 @@ impl Xfrm {
             return Ok(Self::default());
         }
         let replay = request.sa().map_or(0, |sa| sa.replay);
-        request.xfrm().check(carrier, replay).map_err(|refusal| refusal.errno())?;
+        if let Err(refusal) = request.xfrm().check(carrier, replay) {
+            judge.explain(&refusal);
+            return Err(refusal.errno());
+        }
         let view = XfrmView::of_message(request);
         view.attributes.into_iter().try_for_each(|(number, _)| judge.attribute(number))?;
         Ok(Self::from(&view))

@@ -6,7 +6,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::layout::{Header, message};
 use pfkey_wire::Errno;
-use pfkey_wire::xfrm::AttributeHeader;
+use pfkey_wire::layout::U32;
+use pfkey_wire::xfrm::{self, AttributeHeader, Words};
 pub use pfkey_wire::xfrm::{Attributes, round4};
 
 /// `NLM_F_REQUEST`.
@@ -120,25 +121,73 @@ pub struct Name {
 }
 
 /// An acknowledgement (`NLMSG_ERROR`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acknowledgement {
     /// The request.
     pub of: Name,
     /// What came of it.
     pub outcome: Result<(), Errno>,
+    /// What the kernel says of an error.
+    pub said: Option<Extended>,
 }
 
+/// What an extended acknowledgement says beside the errno.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extended {
+    /// Its text, printable and bounded.
+    text: String,
+    /// Where in the request what it is about begins.
+    offset: Option<u32>,
+}
+
+impl Extended {
+    /// Of the attributes behind an acknowledgement; `None` if they say neither.
+    fn read(attributes: Attributes<'_>) -> Option<Self> {
+        let text = attributes.payload(ERROR_MSG).map(|text| Words(text).to_string()).unwrap_or_default();
+        let offset = attributes.read::<U32>(ERROR_OFFS).map(U32::get);
+        (!text.is_empty() || offset.is_some()).then_some(Self { text, offset })
+    }
+
+    /// It in words, with the attribute of the request that it is about.
+    pub fn about(&self, request: &[u8]) -> String {
+        let at = self.offset.and_then(|offset| request.get(usize::try_from(offset).ok()?..));
+        // What lies before the header's end is no attribute.
+        let at = at.filter(|at| at.len() + size_of::<Header>() < request.len());
+        let attribute = at.and_then(|at| AttributeHeader::read_from_prefix(at).ok());
+        let name = attribute.map(|(header, _)| xfrm::Name(header.attr_type.get() & 0x3fff).to_string());
+        let said = [Some(self.text.clone()).filter(|text| !text.is_empty()), name];
+        let said: Vec<String> = said.into_iter().flatten().collect();
+        format!("kernel: {}", said.join(": "))
+    }
+}
+
+/// `NLM_F_CAPPED`: of the request, an acknowledgement repeats the header alone.
+const CAPPED: u16 = 0x100;
+/// `NLM_F_ACK_TLVS`: attributes follow.
+const ACK_TLVS: u16 = 0x200;
+/// `NLMSGERR_ATTR_MSG`.
+const ERROR_MSG: u16 = 1;
+/// `NLMSGERR_ATTR_OFFS`.
+const ERROR_OFFS: u16 = 2;
+
 impl Acknowledgement {
-    /// The acknowledgement that a datagram holds; `None` for anything else.
+    /// The acknowledgement that a datagram holds; `None` for anything else. What an extended one says may be cut off at the
+    /// datagram's end.
     pub fn read(datagram: &[u8]) -> Option<Self> {
-        let (received, _) = split(datagram).filter(|(one, _)| one.msg_type == message::ERROR)?;
-        let (request, _) = Header::read_from_prefix(received.body.get(4..)?).ok()?;
+        let (header, body) = Header::read_from_prefix(datagram).ok()?;
+        if header.msg_type.get() != message::ERROR || (header.len.get() as usize) < size_of::<Header>() {
+            return None;
+        }
+        let body = body.get(..header.len.get() as usize - size_of::<Header>()).unwrap_or(body);
+        let (request, behind) = Header::read_from_prefix(body.get(4..)?).ok()?;
         let of = Name { msg_type: request.msg_type.get(), seq: request.seq.get(), pid: request.pid.get() };
-        let outcome = match received.error() {
+        let outcome = match error(body) {
             0 => Ok(()),
             errno => Err(Errno::from_raw(errno)),
         };
-        Some(Self { of, outcome })
+        let is_extended = outcome.is_err() && header.flags.get() & (CAPPED | ACK_TLVS) == CAPPED | ACK_TLVS;
+        let said = if is_extended { Extended::read(Attributes(behind)) } else { None };
+        Some(Self { of, outcome, said })
     }
 }
 
@@ -156,8 +205,12 @@ impl<'a> Received<'a> {
 
     /// The errno of an acknowledgement or of the end of a dump: 0 for success, also where it is missing.
     pub fn error(&self) -> i32 {
-        self.body.first_chunk::<4>().map_or(0, |bytes| i32::from_ne_bytes(*bytes).saturating_neg())
+        error(self.body)
     }
+}
+
+fn error(body: &[u8]) -> i32 {
+    body.first_chunk::<4>().map_or(0, |bytes| i32::from_ne_bytes(*bytes).saturating_neg())
 }
 
 /// The first message of `bytes`, and what follows it. `None` at the end, and where a length does not fit.
@@ -188,6 +241,44 @@ mod tests {
         assert_eq!(split(rest), None);
         writer.clear();
         assert!(writer.bytes().is_empty());
+    }
+
+    /// As the kernel lays it out (`netlink_ack`): header, errno, the request's header, attributes.
+    fn acknowledgement(flags: u16, errno: i32, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let of = Header { len: 99.into(), msg_type: 0x10.into(), seq: 7.into(), pid: 9.into(), ..Header::default() };
+        let mut body = [&(-errno).to_ne_bytes()[..], of.as_bytes()].concat();
+        attributes.iter().for_each(|(number, payload)| xfrm::push(&mut body, *number, payload));
+        let len = (size_of::<Header>() + body.len()) as u32;
+        let header = Header { len: len.into(), msg_type: 2.into(), flags: flags.into(), ..Header::default() };
+        [header.as_bytes(), &body].concat()
+    }
+
+    #[test]
+    fn the_kernels_words_name_the_attribute() {
+        let mut request = Writer::default();
+        request.message(0x10, REQUEST, 7, 9, &[1_u8; 4]).attribute(31, &[&[1; 3]]);
+        let offset = 20_u32.to_ne_bytes();
+        let said = |flags, errno, attributes: &[(u16, &[u8])]| {
+            let read = Acknowledgement::read(&acknowledgement(flags, errno, attributes)).unwrap();
+            assert_eq!(read.of, Name { msg_type: 0x10, seq: 7, pid: 9 });
+            read.said.map(|said| said.about(request.bytes()))
+        };
+        let both: &[(u16, &[u8])] = &[(1, b"Invalid\x07 length\0"), (2, &offset)];
+        let expected = "kernel: Invalid? length: attribute 31 (XFRMA_IF_ID)";
+        assert_eq!(said(0x300, 22, both).as_deref(), Some(expected));
+        assert_eq!(said(0x300, 22, &both[1..]).as_deref(), Some("kernel: attribute 31 (XFRMA_IF_ID)"));
+        for elsewhere in [0_u32, 15, 27, 28, 5000, u32::MAX] {
+            let offset = elsewhere.to_ne_bytes();
+            let said = said(0x300, 22, &[(1, b"No\0"), (2, &offset)]).unwrap();
+            assert_eq!(said, "kernel: No", "{elsewhere}");
+        }
+        assert_eq!(said(0x300, 22, &[]), None);
+        assert_eq!(said(0x300, 0, both), None, "of success nothing is said");
+        assert_eq!(said(0x200, 22, both), None, "behind a whole request, keys included");
+        let whole = acknowledgement(0x300, 22, both);
+        for len in 0..whole.len() {
+            assert_eq!(Acknowledgement::read(&whole[..len]).is_some(), len >= 36, "{len}");
+        }
     }
 
     #[test]

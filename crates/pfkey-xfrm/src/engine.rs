@@ -77,6 +77,8 @@ pub struct XfrmEngine {
     reqids: Reqids,
     /// How often the kernel had to drop events.
     overruns: u64,
+    /// Why the last request was refused, in words.
+    why: Option<String>,
 }
 
 /// A socket that receives the events which an engine takes. They wait in it while no engine has it.
@@ -153,6 +155,7 @@ impl XfrmEngine {
             extras: Extras::default(),
             reqids: Reqids::default(),
             overruns: 0,
+            why: None,
         }
     }
 
@@ -198,6 +201,7 @@ impl XfrmEngine {
     /// Does what a request asks.
     fn handle(&mut self, message: &Message<'_>, request: Request, cx: &mut Context<'_>) -> Result<(), Errno> {
         let header = message.header();
+        drop(self.requests.take_said());
         let flushes = matches!(request, Request::Flush(_) | Request::PolicyFlush | Request::Migrate(_));
         let outcome = match request {
             Request::GetSpi(wanted) => self.getspi(header, &wanted, cx),
@@ -218,6 +222,10 @@ impl XfrmEngine {
             | Request::PolicyDelete(_)
             | Request::PolicyDeleteById(_) => self.change(message, &request, cx),
         };
+        if outcome.is_err() {
+            // Before anything else is asked.
+            self.why = self.requests.take_said().remove(&0);
+        }
         // A change that succeeded took the events already.
         if flushes || is_one_change(header.msg_type) && outcome.is_err() {
             self.take_events(cx);
@@ -243,6 +251,10 @@ impl KeyEngine for XfrmEngine {
             self.take_events(cx);
         }
         self.handle(request, read?, cx)
+    }
+
+    fn why(&mut self) -> Option<String> {
+        self.why.take()
     }
 
     fn request_all(&mut self, requests: &[Message<'_>], cx: &mut Context<'_>) {

@@ -13,11 +13,19 @@ use super::attribute::Acknowledgement;
 use super::layout::message;
 use pfkey_wire::Errno;
 use pfkey_wire::hello::{PRIMER, PRIMER_SEQ};
+use zeroize::Zeroize as _;
 
 /// `NETLINK_XFRM`.
 const PROTOCOL: libc::c_int = 6;
 /// The kernel fills at most 32 KiB of a dump into one datagram; one message with the longest keys is below 64 KiB.
 pub const RECEIVE_BUFFER: usize = 64 * 1024;
+
+/// Bytes of an acknowledgement: a header, an errno, the header that it is about, and a text, of which the kernel formats up to 80
+/// bytes (`NETLINK_MAX_FMTMSG_LEN`) and has others that are little longer. What follows may be cut off.
+const ACKNOWLEDGEMENT: usize = 256;
+
+/// Without the text.
+const SHORTEST: usize = 36;
 
 /// Datagrams that are thrown away before something is asked: of a dump of 300 000 SAs.
 const MOST_STALE: usize = 4096;
@@ -128,6 +136,7 @@ impl Netlink {
                 return Err(Errno::EAFNOSUPPORT);
             }
         }
+        netlink.hear_reasons();
         Ok(netlink)
     }
 
@@ -143,10 +152,16 @@ impl Netlink {
             return Err(Errno::EINVAL);
         }
         netlink.take_primed()?;
+        netlink.hear_reasons();
         // That shows the sender's right. If an address was said with it, the opener was not asked.
         netlink.send(&PRIMER)?;
         netlink.take_primed()?;
         Ok(netlink)
+    }
+
+    /// Has the kernel say why it refuses something (extended acknowledgements). Missing before Linux 4.12.
+    fn hear_reasons(&self) {
+        let _ = self.option(libc::NETLINK_EXT_ACK, 1);
     }
 
     /// Receives the kernel's answer to a primer.
@@ -154,7 +169,7 @@ impl Netlink {
     /// # Errors
     /// EINVAL where anything else waits.
     fn answer_to_primer(&self) -> Result<Result<(), Errno>, Errno> {
-        let mut answer = [0; 64];
+        let mut answer = [0; ACKNOWLEDGEMENT];
         let received = self.receive(&mut answer)?.ok_or(Errno::EINVAL)?;
         let answer = Acknowledgement::read(received).ok_or(Errno::EINVAL)?;
         if (answer.of.msg_type, answer.of.seq) != (message::GETSA, PRIMER_SEQ) {
@@ -302,15 +317,19 @@ impl Netlink {
     /// Those of `recvmmsg`.
     pub fn acknowledgements(&self, most: usize) -> Result<Vec<Option<Acknowledgement>>, Errno> {
         self.injected()?;
-        // A header, an errno, the header that it is about.
-        let mut buffers = [[0; 64]; 64];
-        let mut slices: Vec<_> = buffers.iter_mut().take(most).map(|buffer| [IoSliceMut::new(buffer)]).collect();
+        let mut buffers = vec![[0; ACKNOWLEDGEMENT]; most.min(64)];
+        let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
         let mut headers = MultiHeaders::<NetlinkAddr>::preallocate(slices.len(), None);
         match recvmmsg(self.fd.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
             Ok(results) => {
                 let lens: Vec<usize> = results.map(|result| result.bytes).collect();
-                let whole = buffers.iter().zip(lens).map(|(buffer, len)| buffer.get(..len).unwrap_or_default());
-                Ok(whole.map(Acknowledgement::read).collect())
+                let read = buffers.iter_mut().zip(lens).map(|(buffer, len)| {
+                    let read = Acknowledgement::read(buffer.get(..len).unwrap_or_default());
+                    // Who else holds the socket may have had requests repeated, and with them keys.
+                    buffer.get_mut(SHORTEST..len).unwrap_or_default().zeroize();
+                    read
+                });
+                Ok(read.collect())
             }
             Err(System::EAGAIN) => Ok(Vec::new()),
             Err(errno) => Err(from_system(errno)),

@@ -197,7 +197,7 @@ impl Batch {
             return Err(Errno::EOPNOTSUPP);
         }
         let mut answers = Answers { fd, waiting: Headers::default(), header: [0; HEADER_LEN], len: 0 };
-        self.run(&mut answers, socket::takes_batches(fd), |_, reply| {
+        self.run(&mut answers, socket::takes_batches(fd), |_, reply, _| {
             if let Reply::Refused(errno) = reply {
                 failures += 1;
                 failed(place, errno);
@@ -207,19 +207,20 @@ impl Batch {
         Ok(failures)
     }
 
-    /// Sends the requests, many in a datagram if they may travel together, and shows how each was answered. This asks for no
+    /// Sends the requests, many in a datagram if they may travel together, and shows how each was answered, with the answer. This asks for no
     /// memory once the first was sent.
     pub(crate) fn run<T: Transport>(
         &self,
         transport: &mut T,
         are_together: bool,
-        mut answered: impl FnMut(&Call, Reply),
+        mut answered: impl FnMut(&Call, Reply, &mut [u8]),
     ) -> Result<(), T::Error> {
         let requests = self.requests.iter().filter_map(|bytes| Some((Call::of(Header::read(bytes)?), bytes)));
         if !are_together {
             for (call, bytes) in requests {
                 transport.send(bytes, &[call])?;
-                answered(&call, last_reply_to(&call, transport)?);
+                let reply = last_reply_to(&call, transport)?;
+                answered(&call, reply, transport.message());
             }
             return Ok(());
         }
@@ -236,7 +237,8 @@ impl Batch {
                 transport.send(&datagram, &calls)?;
                 datagram.clear();
                 for call in calls.drain(..) {
-                    answered(&call, last_reply_to(&call, transport)?);
+                    let reply = last_reply_to(&call, transport)?;
+                    answered(&call, reply, transport.message());
                 }
             }
         }

@@ -131,12 +131,12 @@ impl Call {
     pub fn outcome(&self, answer: &Received<'_>) -> Result<(), Error> {
         match answer.header.errno {
             0 => Ok(()),
-            errno => Err(self.refused(Errno::from_raw(errno.into()))),
+            errno => Err(self.refused(Errno::from_raw(errno.into()), answer.why())),
         }
     }
 
-    pub(crate) const fn refused(&self, errno: Errno) -> Error {
-        Error::Refused { request: self.request(), errno }
+    pub(crate) const fn refused(&self, errno: Errno, why: Option<Box<str>>) -> Error {
+        Error::Refused { request: self.request(), errno, why }
     }
 }
 

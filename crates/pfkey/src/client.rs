@@ -298,7 +298,10 @@ impl Client {
         let call = self.send(&Request::Migrate(migration))?;
         let mut moving = Moving { client: self, has_moved: false };
         match reply_to(&call, &mut moving) {
-            Ok(Reply::Refused(errno)) => Err(call.refused(errno)),
+            Ok(Reply::Refused(errno)) => {
+                let why = Received::read(moving.message()).and_then(|answer| answer.why());
+                Err(call.refused(errno, why))
+            }
             Err(Error::NoAnswer { .. }) if moving.has_moved => Ok(()),
             other => other.map(|_| ()),
         }
@@ -349,9 +352,11 @@ impl Client {
         self.check_beyond(batch.is_beyond_pf_key)?;
         let mut outcomes = Vec::with_capacity(batch.len());
         let are_together = socket::takes_batches(self.fd.as_fd());
-        batch.run(self, are_together, |call, reply| {
+        batch.run(self, are_together, |call, reply, answer| {
             outcomes.push(match reply {
-                Reply::Refused(errno) => Err(call.refused(errno)),
+                Reply::Refused(errno) => {
+                    Err(call.refused(errno, Received::read(answer).and_then(|answer| answer.why())))
+                }
                 Reply::Entry | Reply::Last => Ok(()),
             });
         })?;
@@ -385,7 +390,7 @@ impl Client {
     pub(crate) fn answer<T>(&mut self, call: Call, read: impl FnOnce(&Received<'_>) -> T) -> Result<(Reply, T), Error> {
         let reply = reply_to(&call, self)?;
         let outcome = match (reply, Received::read(self.message())) {
-            (Reply::Refused(errno), _) => Err(call.refused(errno)),
+            (Reply::Refused(errno), answer) => Err(call.refused(errno, answer.and_then(|answer| answer.why()))),
             (reply, Some(answer)) => Ok((reply, read(&answer))),
             (_, None) => Err(Error::Incomplete { request: call.request(), missing: "header" }),
         };
@@ -588,7 +593,9 @@ impl Transport for Moving<'_> {
 fn transmit(fd: BorrowedFd<'_>, bytes: &[u8], request: MessageType) -> Result<(), Error> {
     transport::send(fd, bytes).map_err(|error| match error.raw_os_error() {
         Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Error::Closed,
-        Some(errno @ (libc::EINVAL | libc::EMSGSIZE)) => Error::Refused { request, errno: Errno::from_raw(errno) },
+        Some(errno @ (libc::EINVAL | libc::EMSGSIZE)) => {
+            Error::Refused { request, errno: Errno::from_raw(errno), why: None }
+        }
         _ => Error::Io(error),
     })
 }

@@ -18,12 +18,14 @@ pub enum Error {
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// The key engine refused the request, or could not finish a dump.
-    #[error("{request}: {}", io::Error::from_raw_os_error(errno.to_raw()))]
+    #[error("{request}: {}{}", io::Error::from_raw_os_error(errno.to_raw()), behind(why.as_deref()))]
     Refused {
         /// The request.
         request: MessageType,
         /// Its reason.
         errno: Errno,
+        /// The same in words, such as the kernel's own, where they are shown ([`crate::Client::show_xfrm`]).
+        why: Option<Box<str>>,
     },
     /// No answer came in this time. The request may have been done: its queue was full, or the engine is stopped.
     #[error("{request}: no answer in {limit:?}")]
@@ -55,6 +57,16 @@ impl Error {
     pub const fn errno(&self) -> Option<Errno> {
         if let Self::Refused { errno, .. } = self { Some(*errno) } else { None }
     }
+
+    /// What it said beside the errno, such as the kernel's own words.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        if let Self::Refused { why, .. } = self { why.as_deref() } else { None }
+    }
+}
+
+fn behind(why: Option<&str>) -> String {
+    why.map_or_else(String::new, |why| format!(": {why}"))
 }
 
 /// A field of a request that cannot be.

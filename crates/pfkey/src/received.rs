@@ -14,6 +14,13 @@ pub struct Received<'a> {
 }
 
 impl<'a> Received<'a> {
+    /// What an error report says beside its errno, to those who are shown it.
+    #[must_use]
+    pub fn why(&self) -> Option<Box<str>> {
+        let words = self.message.as_ref().filter(|_| self.header.errno != 0)?.xfrm().why()?;
+        Some(words.to_string().into())
+    }
+
     /// Reads a message, in which it corrects two header fields. `None`: it is shorter than a header.
     pub fn read(bytes: &'a mut [u8]) -> Option<Self> {
         // By RFC 2367 section 3.1.11 a promiscuous listener gets messages behind a header of PROMISC; Linux sends them bare.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use pfkey::{
-    Backend, Cipher, Client, Compression, Direction, Ends, Errno, Error, Event, Hmac, IpsecProtocol, KeyManager,
+    Backend, Batch, Cipher, Client, Compression, Direction, Ends, Errno, Error, Event, Hmac, IpsecProtocol, KeyManager,
     Limits, Migration, Mode, Move, Policy, Prefix, Request, Rule, Sa, SaId, SaType, Selector, SpiRange, State, Xfrm,
 };
 
@@ -308,7 +308,18 @@ fn what_xfrm_has_beyond_pf_key() {
     assert!(!keys.delete_policy(&policy).expect("X_SPDDELETE"));
     assert!(keys.delete_policy(&tunnel_policy()).expect("X_SPDDELETE"));
 
+    // Why, in words, to those who are shown it: alone and in a batch.
+    let why = "ADD: Operation not supported (os error 95): attribute 35 (XFRMA_SA_PCPU): only a kernel does this";
+    let sa = esp(0x2000).xfrm(Xfrm::default().with_pcpu(1));
+    assert_eq!(keys.add(&sa).unwrap_err().to_string(), why);
+    let mut batch = Batch::default();
+    batch.add(&esp(0x2001)).expect("a request").add(&sa).expect("a request");
+    let outcomes = keys.run(&batch).expect("a batch");
+    assert!(outcomes[0].is_ok());
+    assert_eq!(outcomes[1].as_ref().unwrap_err().to_string(), why);
+
     keys.show_xfrm(false).expect("X_XFRM");
+    assert_eq!(keys.add(&sa).unwrap_err().why(), None);
     assert!(keys.dump(SaType::ESP).expect("DUMP").all(|sa| sa.expect("an SA").attached.xfrm.is_empty()));
 }
 

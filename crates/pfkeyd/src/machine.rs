@@ -324,6 +324,10 @@ impl Service for Machine {
         all
     }
 
+    fn take_refusal(&mut self) -> Option<String> {
+        self.namespaces.values_mut().find_map(|namespace| namespace.hub.take_refusal())
+    }
+
     fn engine_statistics(&self) -> Option<String> {
         let line = |namespace: &Namespace| {
             let Namespace { cookie, extras, sessions, hub } = namespace;

@@ -27,7 +27,7 @@ use zeroize::Zeroize;
 use super::connection::{Connections, InHand, Requester};
 use super::keeper::{Keeper, Nobody};
 use super::limits::{self, ATTEMPTS, LEAST_DUMPED, ROUND_DUMPED, TURN_DUMPED};
-use super::log::log;
+use super::log::{Seldom, log};
 use super::{Service, SessionId, Sources, Time};
 use pfkey_wire::{BATCH, HEADER_LEN, Header, split_batch};
 use receive::{Consume, Peeked, consume, has_request, peek};
@@ -69,6 +69,8 @@ pub struct Server<H: Service + Sources, K: Keeper = Nobody> {
     malformed: u64,
     max_clients: usize,
     refused: u64,
+    /// What is said of requests that were refused with words.
+    refusals: Seldom,
     /// The last client was refused or could not be accepted, and that was said.
     full: bool,
     consume: Consume,
@@ -126,6 +128,7 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
             malformed: 0,
             max_clients: limits::clients(),
             refused: 0,
+            refusals: Seldom::default(),
             full: false,
             consume,
         })
@@ -397,6 +400,10 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
                 _ => u64::from(self.hub.receive(id, bytes, now(), &mut self.connections).is_err()),
             },
         };
+        let refusal = self.hub.take_refusal();
+        if let Some(line) = refusal.and_then(|refusal| self.refusals.line(&refusal, Instant::now())) {
+            log(&line);
+        }
         self.connections.flush(id);
         self.connections.requester = None;
         let used = len.min(self.buffer.len());

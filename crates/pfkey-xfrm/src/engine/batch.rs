@@ -18,12 +18,13 @@ impl XfrmEngine {
     pub(super) fn apply_batch(&mut self, requests: &[Message<'_>], cx: &mut Context<'_>) {
         for message in requests {
             let header = message.header();
+            self.why = None;
             let written = match Request::read(message, cx.now.as_secs(), self) {
                 Ok(request) if !is_one_change(header.msg_type) => {
                     // It asks the kernel before it changes something, and has to see the changes before it.
                     self.settle_changes(cx);
                     if let Err(errno) = self.handle(message, request, cx) {
-                        cx.report(header, errno);
+                        cx.report(header, errno, self.why.take().as_deref());
                     }
                     continue;
                 }
@@ -34,7 +35,7 @@ impl XfrmEngine {
                 self.gathered.append(&mut self.writer);
             }
             self.writer.clear();
-            self.changes.push(header, written);
+            self.changes.push(header, written, self.why.take());
             if self.changes.len() == CHANGES || self.gathered.bytes().len() > BYTES {
                 self.settle_changes(cx);
             }

@@ -25,7 +25,7 @@ enum State {
     /// Its message is written.
     Written,
     /// Its message could not be written, or the kernel refused it. There is no notification.
-    Refused(Errno),
+    Refused(Errno, Option<String>),
     /// The kernel made it. Its notification is in the inbox.
     Made,
     /// Its notification was applied. Changes to policies stay at [`State::Made`].
@@ -45,11 +45,11 @@ struct Change {
 pub struct Changes(Vec<Change>);
 
 impl Changes {
-    /// Adds a change whose message was written, or the error why it was not.
-    pub fn push(&mut self, header: Header, written: Result<Option<OwnChange>, Errno>) {
+    /// Adds a change whose message was written, or the error why it was not, which may have words.
+    pub fn push(&mut self, header: Header, written: Result<Option<OwnChange>, Errno>, why: Option<String>) {
         let (sa, state) = match written {
             Ok(sa) => (sa, State::Written),
-            Err(errno) => (None, State::Refused(errno)),
+            Err(errno) => (None, State::Refused(errno, why)),
         };
         self.0.push(Change { header, sa, state });
     }
@@ -113,7 +113,7 @@ impl XfrmEngine {
     ) -> Result<(), Errno> {
         let own = self.write_change(message, request, REQUEST, cx.now)?;
         self.requests.change(&mut self.writer)?;
-        self.changes.push(message.header(), Ok(own));
+        self.changes.push(message.header(), Ok(own), None);
         self.made(0);
         self.take_events(cx);
         self.changes.0.clear();
@@ -126,18 +126,21 @@ impl XfrmEngine {
             [] => Ok(Vec::new()),
             _ => self.requests.change_all(&mut self.gathered),
         };
+        // What is asked meanwhile has words of its own.
+        let mut said = self.requests.take_said();
         let failed = outcomes.as_ref().err().copied().unwrap_or(Errno::ENOBUFS);
-        let mut outcomes = outcomes.unwrap_or_default().into_iter();
+        let mut outcomes = outcomes.unwrap_or_default().into_iter().enumerate();
         for n in 0..self.changes.len() {
             let Some(Change { header, state, .. }) = self.changes.0.get_mut(n) else { break };
             if matches!(state, State::Written) {
-                if let Err(errno) = outcomes.next().unwrap_or(Err(failed)) {
-                    *state = State::Refused(errno);
+                let (place, outcome) = outcomes.next().unwrap_or((usize::MAX, Err(failed)));
+                if let Err(errno) = outcome {
+                    *state = State::Refused(errno, said.remove(&place));
                 }
             }
             let header = *header;
-            if let State::Refused(errno) = *state {
-                cx.report(header, errno);
+            if let State::Refused(errno, why) = state {
+                cx.report(header, *errno, why.as_deref());
             } else {
                 self.made(n);
                 self.take_events_until(Some(Origin { seq: header.seq, pid: header.pid }), cx);

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use super::XfrmEngine;
 use crate::algorithm::{Kind, write_attribute_probe, write_probe};
@@ -10,6 +11,7 @@ use pfkey_model::attached::SecurityLabel;
 use pfkey_model::read::Judge;
 use pfkey_wire::algorithm::Algorithm;
 use pfkey_wire::layout::SadbAlg;
+use pfkey_wire::xfrm::Name;
 use pfkey_wire::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Message};
 
 /// The algorithms and attributes that the kernel had when it was asked.
@@ -102,7 +104,15 @@ impl Judge for XfrmEngine {
     }
 
     fn attribute(&mut self, number: u16) -> Result<(), Errno> {
-        if self.knows_attribute(number)? { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
+        if self.knows_attribute(number)? {
+            return Ok(());
+        }
+        self.explain(&Name(number).is_unknown());
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    fn explain(&mut self, why: &dyn fmt::Display) {
+        self.why = Some(why.to_string());
     }
 
     fn new_reqid(&mut self) -> Option<u32> {

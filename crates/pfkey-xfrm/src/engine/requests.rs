@@ -6,6 +6,8 @@
 //! PF_KEY's.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::attribute::{Acknowledgement, Name, Received, Writer, split};
@@ -29,6 +31,8 @@ pub struct Requests {
     number: u32,
     /// An answer may still wait.
     unsettled: bool,
+    /// What the kernel says of the last messages that it refused, by their places among those that were sent together.
+    said: BTreeMap<usize, String>,
 }
 
 impl Requests {
@@ -40,7 +44,13 @@ impl Requests {
             answer: Zeroizing::default(),
             number: 0,
             unsettled: false,
+            said: BTreeMap::new(),
         }
+    }
+
+    /// What the kernel says of the messages that it refused, by their places among those that were sent together last.
+    pub fn take_said(&mut self) -> BTreeMap<usize, String> {
+        std::mem::take(&mut self.said)
     }
 
     /// Puts another socket in the place of this one, and returns that.
@@ -61,12 +71,18 @@ impl Requests {
     /// # Errors
     /// The kernel's; ENOBUFS or ENOMEM when the answer was lost.
     pub fn ask(&mut self, question: &mut Writer) -> Result<(), Errno> {
+        let asked = self.ask_for(question);
+        question.clear();
+        asked
+    }
+
+    fn ask_for(&mut self, question: &Writer) -> Result<(), Errno> {
         let name = self.send(question)?;
         for _ in 0..MOST_WAITING {
             if !self.receive()? {
                 break;
             }
-            if let Some(outcome) = self.answered_as(name) {
+            if let Some(outcome) = self.answered_as(name, question) {
                 return outcome;
             }
         }
@@ -83,6 +99,12 @@ impl Requests {
     /// # Errors
     /// The kernel's; ENOBUFS or ENOMEM when it could not be received.
     pub fn change(&mut self, change: &mut Writer) -> Result<(), Errno> {
+        let changed = self.change_one(change);
+        change.clear();
+        changed
+    }
+
+    fn change_one(&mut self, change: &Writer) -> Result<(), Errno> {
         let name = self.send(change)?;
         for _ in 0..MOST_WAITING {
             if !self.receive()? {
@@ -92,6 +114,7 @@ impl Requests {
             let error = Acknowledgement::read(received).filter(|a| a.of == name);
             self.wipe();
             if let Some(error) = error {
+                self.note(0, &error, change.bytes());
                 return error.outcome;
             }
         }
@@ -104,10 +127,17 @@ impl Requests {
     /// # Errors
     /// Those of `send`; none was carried out.
     pub fn change_all(&mut self, changes: &mut Writer) -> Result<Vec<Result<(), Errno>>, Errno> {
+        let changed = self.change_each(changes);
+        changes.clear();
+        changed
+    }
+
+    fn change_each(&mut self, changes: &Writer) -> Result<Vec<Result<(), Errno>>, Errno> {
         let mut rest = changes.bytes();
-        let mut names = Vec::new();
+        let (mut names, mut messages) = (Vec::new(), Vec::new());
         while let Some((one, next)) = split(rest) {
             names.push(one.name());
+            messages.push(rest.get(..rest.len() - next.len()).unwrap_or_default());
             rest = next;
         }
         self.send(changes)?;
@@ -123,6 +153,9 @@ impl Requests {
         }
         self.unsettled |= tries == 0;
         if received.iter().map(|a| a.of).eq(names.iter().copied()) {
+            for (n, (error, message)) in received.iter().zip(messages).enumerate() {
+                self.note(n, error, message);
+            }
             return Ok(received.into_iter().map(|a| a.outcome).collect());
         }
         let place = |n: usize| names.iter().take(n).filter(|other| **other == names[n]).count();
@@ -143,13 +176,19 @@ impl Requests {
         self.change_all(change)?.into_iter().next().unwrap_or(Err(Errno::ENOBUFS))
     }
 
-    /// Throws away what waits, sends, and returns the name of the first message.
-    fn send(&mut self, messages: &mut Writer) -> Result<Name, Errno> {
+    /// Throws away what waits, sends, and returns the name of the first message. Who wrote the messages wipes them.
+    fn send(&mut self, messages: &Writer) -> Result<Name, Errno> {
         self.answer.zeroize();
+        self.said.clear();
         let name = split(messages.bytes()).map(|(one, _)| one.name()).unwrap_or_default();
-        let sent = self.settle().and_then(|()| self.netlink.send(messages.bytes()));
-        messages.clear();
-        sent.map(|()| name)
+        self.settle().and_then(|()| self.netlink.send(messages.bytes())).map(|()| name)
+    }
+
+    /// Keeps what the kernel says of an error.
+    fn note(&mut self, place: usize, error: &Acknowledgement, message: &[u8]) {
+        if let Some(said) = &error.said {
+            self.said.insert(place, said.about(message));
+        }
     }
 
     pub(super) fn settle(&mut self) -> Result<(), Errno> {
@@ -182,10 +221,14 @@ impl Requests {
     }
 
     /// The outcome of a question, if what was received answers it. A message is kept.
-    fn answered_as(&mut self, name: Name) -> Option<Result<(), Errno>> {
+    fn answered_as(&mut self, name: Name, question: &Writer) -> Option<Result<(), Errno>> {
         let received = self.buffer.get(..self.filled).unwrap_or_default();
         let outcome = match Acknowledgement::read(received) {
-            Some(acknowledgement) if acknowledgement.of == name => Some(acknowledgement.outcome),
+            Some(acknowledgement) if acknowledgement.of == name => {
+                let outcome = acknowledgement.outcome;
+                self.note(0, &acknowledgement, question.bytes());
+                Some(outcome)
+            }
             Some(_) => None,
             None if split(received).is_some_and(|(one, _)| one.seq == name.seq) => {
                 self.answer.extend_from_slice(received);

@@ -331,6 +331,10 @@ impl<S: Service + Sources> Service for &mut Recorded<S> {
         self.service.all_statistics()
     }
 
+    fn take_refusal(&mut self) -> Option<String> {
+        self.service.take_refusal()
+    }
+
     fn engine_statistics(&self) -> Option<String> {
         self.service.engine_statistics()
     }
