@@ -16,7 +16,7 @@
 #define UDP_ENCAP_ESPINUDP 2
 
 static const char usage[] =
-	"usage: protect KIND LOCAL REMOTE [BYTES]\n"
+	"usage: protect KIND LOCAL REMOTE [BYTES | exchange]\n"
 	"\n"
 	"Installs two SAs and two policies between the addresses LOCAL and REMOTE. A demonstration: the keys are fixed.\n"
 	"\n"
@@ -27,6 +27,8 @@ static const char usage[] =
 	"  sha256-128   ESP, AES-CBC and HMAC-SHA2-256 with a 16-byte ICV, transport mode; AF_KEY has 12 bytes\n"
 	"  policy       the policies of transport mode ESP only, so that a packet asks for its SA\n"
 	"  BYTES        the outbound SA ends after so many bytes; half of them is the soft limit\n"
+	"  exchange     SPIs as key managers have them: the kernel chooses the inbound SA's, which is printed, and that SA is\n"
+	"               completed; the outbound SA's is the peer's, read from standard input\n"
 	"\n"
 	"exit status: 0; 1 if something was refused, 2 for bad usage\n";
 
@@ -51,8 +53,8 @@ static const struct kind kinds[] = {
 
 static int s;
 
-/* Reads until the answer to our request is there. */
-static void answered(const char *what, int type, int sent)
+/* Reads until the answer to our request is there; the SPI that it has, in network byte order. */
+static uint32_t answered(const char *what, int type, int sent)
 {
 	if (sent < 0)
 		die("%s: %s", what, ipsec_strerror());
@@ -64,12 +66,14 @@ static void answered(const char *what, int type, int sent)
 			die("%s: %s", what, ipsec_strerror());
 		ours = message->sadb_msg_type == type && message->sadb_msg_pid == (uint32_t)getpid();
 		errno_of_it = message->sadb_msg_errno;
+		struct sadb_sa *sa = errno_of_it ? NULL : find_extension(message, SADB_EXT_SA);
+		uint32_t spi = sa ? sa->sadb_sa_spi : 0;
 		free(message);
 		if (!ours)
 			continue;
 		if (errno_of_it)
 			die("%s: %s", what, strerror(errno_of_it));
-		return;
+		return spi;
 	}
 }
 
@@ -82,14 +86,15 @@ static struct sockaddr_in host(const char *ip)
 	return address;
 }
 
-static void add_sa_between(const struct kind *kind, const char *from, const char *to, uint64_t bytes)
+/* `spi` 0: one of its own for each direction. */
+static void add_sa_between(const struct kind *kind, const char *from, const char *to, uint64_t bytes, uint32_t spi,
+	int completes)
 {
 	static unsigned char keys[64];
 	struct sockaddr_in src = host(from), dst = host(to);
 	struct pfkey_send_sa_args args = { .so = s, .satype = (uint8_t)kind->satype, .mode = (uint8_t)kind->mode,
 		.src = (struct sockaddr *)&src, .dst = (struct sockaddr *)&dst,
-		/* An SPI of its own for each direction. */
-		.spi = htonl(0x1000 + (ntohl(dst.sin_addr.s_addr) & 0xff)), .wsize = 4, .keymat = (char *)keys,
+		.spi = spi ? spi : htonl(0x1000 + (ntohl(dst.sin_addr.s_addr) & 0xff)), .wsize = 4, .keymat = (char *)keys,
 		.e_type = kind->encrypt, .e_keylen = kind->encrypt_len, .a_type = kind->auth, .a_keylen = kind->auth_len,
 		.l_bytes = bytes };
 
@@ -99,7 +104,28 @@ static void add_sa_between(const struct kind *kind, const char *from, const char
 		args.l_natt_type = UDP_ENCAP_ESPINUDP;
 		args.l_natt_sport = args.l_natt_dport = (uint16_t)kind->natt;
 	}
-	answered("add", SADB_ADD, pfkey_send_add2(&args));
+	if (completes)
+		answered("update", SADB_UPDATE, pfkey_send_update2(&args));
+	else
+		answered("add", SADB_ADD, pfkey_send_add2(&args));
+}
+
+/* As openiked does it: register, GETSPI, tell the peer, UPDATE of the inbound SA, ADD of the outbound one. */
+static void exchange(const struct kind *kind, const char *local, const char *remote)
+{
+	struct sockaddr_in src = host(remote), dst = host(local);
+	uint32_t inbound, outbound;
+
+	if (pfkey_send_register(s, kind->satype) < 0 || pfkey_recv_register(s) < 0)
+		die("register: %s", ipsec_strerror());
+	inbound = answered("getspi", SADB_GETSPI, pfkey_send_getspi(s, kind->satype, kind->mode, (struct sockaddr *)&src,
+		(struct sockaddr *)&dst, 0x100, 0xfffffffe, 0, 1));
+	printf("%08x\n", ntohl(inbound));
+	fflush(stdout);
+	if (scanf("%x", &outbound) != 1)
+		die("no SPI from the peer");
+	add_sa_between(kind, remote, local, 0, inbound, 1);
+	add_sa_between(kind, local, remote, 0, htonl(outbound), 0);
 }
 
 /* A policy for everything between two hosts, or for a UDP port of both. */
@@ -138,6 +164,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	const char *local = argv[2], *remote = argv[3];
+	int exchanges = argc == 5 && strcmp(argv[4], "exchange") == 0;
 	uint64_t bytes = argc == 5 ? strtoull(argv[4], NULL, 10) : 0;
 
 	if (kind->natt) {
@@ -150,9 +177,11 @@ int main(int argc, char **argv)
 			die("UDP port %u: %s", kind->natt, strerror(errno));
 	}
 	s = open_pfkey();
-	if (kind->encrypt || kind->auth) {
-		add_sa_between(kind, local, remote, bytes);
-		add_sa_between(kind, remote, local, 0);
+	if (exchanges) {
+		exchange(kind, local, remote);
+	} else if (kind->encrypt || kind->auth) {
+		add_sa_between(kind, local, remote, bytes, 0, 0);
+		add_sa_between(kind, remote, local, 0, 0, 0);
 	}
 	char bypass[] = "in prio high none";
 	/* What comes to the port is in the clear until it is decapsulated. */
@@ -161,7 +190,8 @@ int main(int argc, char **argv)
 	protect_direction(kind, "out", local, remote);
 	if (kind->encrypt || kind->auth)
 		protect_direction(kind, "in", remote, local);
-	puts("protected");
+	if (!exchanges)
+		puts("protected");
 	fflush(stdout);
 	if (port >= 0)
 		pause();
