@@ -123,3 +123,34 @@ fn every_attribute_has_a_row() {
     let known: Vec<_> = ATTRIBUTES.iter().map(|row| (row.c_name, word(row.role, row.name), row.since)).collect();
     assert_eq!(written, known);
 }
+
+/// The functions of C and the methods of Rust that stand in both tables exist, and no setter for C is left out.
+#[test]
+fn what_the_tables_of_attributes_name_in_c_and_rust_exists() {
+    let text = read("docs/coverage.md");
+    let section =
+        text.split("\n## XFRM's attributes\n").nth(1).and_then(|rest| rest.split("\nNot there").next()).unwrap();
+    let exports: Vec<String> = read("exports.txt").lines().map(str::to_owned).collect();
+    let methods =
+        ["crates/pfkey-model/src/xfrm.rs", "crates/pfkey-model/src/xfrm/typed.rs", "crates/pfkey/src/client.rs"];
+    let methods = methods.map(read).concat() + &read("crates/pfkey/src/error.rs");
+    // Methods, and those that a macro makes of two names.
+    let words: BTreeSet<&str> = methods.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let named_in = |column: usize, of: usize| -> BTreeSet<&str> {
+        let rows = section.lines().filter(|line| line.starts_with("| "));
+        let rows = rows.map(|row| row.trim_matches('|').split('|').collect::<Vec<_>>());
+        rows.filter(|cells| cells.len() == of).flat_map(|cells| quoted(cells[column])).collect()
+    };
+    let c: BTreeSet<&str> = &named_in(4, 10) | &named_in(2, 5);
+    let rust: BTreeSet<&str> = &named_in(5, 10) | &named_in(3, 5);
+    let functions: Vec<&&str> =
+        c.iter().filter(|name| name.starts_with("pfkey_") || name.starts_with("ipsec_")).collect();
+    assert!(functions.len() > 20 && rust.len() > 30, "{functions:?} {rust:?}");
+    let missing: Vec<_> = functions.iter().filter(|name| !exports.iter().any(|export| export == **name)).collect();
+    assert!(missing.is_empty(), "no functions: {missing:?}");
+    let missing: Vec<_> = rust.iter().filter(|name| !name.starts_with("PFKEY_") && !words.contains(**name)).collect();
+    assert!(missing.is_empty(), "no methods: {missing:?}");
+    let setters = exports.iter().filter(|name| name.starts_with("pfkey_xfrm_"));
+    let left_out: Vec<_> = setters.filter(|name| !c.contains(name.as_str())).collect();
+    assert!(left_out.is_empty(), "in no table: {left_out:?}");
+}

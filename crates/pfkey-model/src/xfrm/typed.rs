@@ -274,6 +274,30 @@ mod tests {
         assert_eq!((xfrm.coaddr(AF_INET6), xfrm.pcpu(), xfrm.tfcpad()), (Some(coaddr), Some(3), None));
         assert_eq!((xfrm.iptfs_reorder_window(), xfrm.iptfs_dont_frag(), xfrm.flags()), (Some(5), true, 144));
         assert_eq!(xfrm.check(Carrier::Sa, 0), Ok(()));
+        let numbers = Xfrm::default()
+            .with_extra_flags(1)
+            .with_tfcpad(2)
+            .with_nat_keepalive(3)
+            .with_mtimer_thresh(4)
+            .with_iptfs_drop_time(5)
+            .with_iptfs_init_delay(6)
+            .with_iptfs_max_qsize(7)
+            .with_iptfs_pkt_size(8);
+        let read = [
+            numbers.extra_flags(),
+            numbers.tfcpad(),
+            numbers.nat_keepalive(),
+            numbers.mtimer_thresh(),
+            numbers.iptfs_drop_time(),
+            numbers.iptfs_init_delay(),
+            numbers.iptfs_max_qsize(),
+            numbers.iptfs_pkt_size(),
+        ];
+        assert_eq!(read, [1, 2, 3, 4, 5, 6, 7, 8].map(Some));
+        // Numbers of Linux 7.2's linux/xfrm.h, in the order in which they were set.
+        let set: Vec<u16> = numbers.attributes().map(|(number, _)| number).collect();
+        assert_eq!(set, [24, 22, 34, 32, 36, 39, 40, 41]);
+        assert_eq!(Xfrm::default().with(15, &9_u64.to_ne_bytes()).lastused(), Some(9));
         assert_eq!(xfrm.check(Carrier::Sa, 4), Err(Refusal::PfKeysOwn(attribute::REPLAY_ESN_VAL)));
         let too_wide = Xfrm::default().with_window(4097);
         assert_eq!(too_wide.check(Carrier::Sa, 0), Err(Refusal::Length(attribute::REPLAY_ESN_VAL)));
