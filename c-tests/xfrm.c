@@ -228,10 +228,10 @@ static void with_an_engine(void)
 	CHECK(pfkey_send_getspi_xfrm(s, SADB_SATYPE_ESP, IPSEC_MODE_TRANSPORT, from, to, 0, 0, 0, 0x2000, 0x2000, 0, 1,
 		&mark) > 0 && answer(s, &shown) == 0);
 	has(&shown, XFRMA_MARK, &(struct xfrm_mark){ 1, 0xff }, sizeof(struct xfrm_mark));
-	/* What this engine does not do. */
+	/* What no key engine takes: the kernels that know it want a direction with it. */
 	CHECK(pfkey_xfrm_set_pcpu(&x, 0) == 0);
 	args = esp(s, 0x1001);
-	CHECK(pfkey_send_add2_xfrm(&args, &x) > 0 && answer(s, &shown) == EOPNOTSUPP);
+	CHECK(pfkey_send_add2_xfrm(&args, &x) > 0 && answer(s, &shown) > 0);
 	printf("%s\n", ipsec_strerror());
 
 	/* Two policies that differ by their interface. */
