@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use pfkey::{
-    Backend, Batch, Cipher, Client, Compression, Direction, Ends, Errno, Error, Event, Hmac, IpsecProtocol, KeyManager,
-    Limits, Migration, Mode, Move, Policy, Prefix, Request, Rule, Sa, SaId, SaType, Selector, SpiRange, State, Xfrm,
+    Acquire, Backend, Batch, Cipher, Client, Compression, Direction, Ends, Errno, Error, Event, Hmac, IpsecProtocol,
+    KeyManager, Limits, Migration, Mode, Move, Policy, Prefix, Request, Rule, Sa, SaId, SaType, Selector, SpiRange,
+    State, Xfrm,
 };
 
 mod support;
@@ -336,4 +337,31 @@ fn attributes_that_cannot_be_are_named() {
     assert!(said(esp(0x1000).xfrm(Xfrm::default().with(999, &[0; 4096]))).contains("at most 4096"));
     let policy = tunnel_policy().xfrm(Xfrm::default().with_tfcpad(1));
     assert!(policy.check().unwrap_err().to_string().contains("(XFRMA_TFCPAD) does not belong to this message"));
+}
+
+/// SAs that answer an ACQUIRE have its mark and its interface, unless they say others.
+#[test]
+fn a_key_manager_answers_for_the_interface_that_asks() {
+    let daemon = Daemon::start();
+    let mut manager = KeyManager::register_with(&daemon.backend(), &[SaType::ESP]).expect("a key manager");
+    manager.show_xfrm(true).expect("X_XFRM");
+    let scope = Xfrm::default().with_mark(0x10, 0xff).with_if_id(42);
+    let acquire = Acquire {
+        seq: 7,
+        satype: SaType::ESP,
+        ends: ends(),
+        policy: 1,
+        dir: Direction::OUTBOUND,
+        offers: Vec::new(),
+        label: None,
+        xfrm: scope.clone(),
+    };
+    let spi = manager.allocate_spi(&acquire, Mode::TRANSPORT).expect("GETSPI");
+    let inbound = Sa::esp(DST, SRC, spi).encrypt(Cipher::AesCbc, &[1; 16]).authenticate(Hmac::Sha256, &[2; 32]);
+    manager.install(&acquire, &inbound, &esp(0x1000).if_id(43)).expect("both SAs");
+    let infos: Vec<_> = manager.client().dump(SaType::ESP).expect("DUMP").map(|sa| sa.expect("an SA")).collect();
+    let scopes = infos.iter().map(|sa| (sa.spi, sa.attached.xfrm.mark().value, sa.attached.xfrm.if_id()));
+    let mut scopes: Vec<_> = scopes.collect();
+    scopes.sort_by_key(|(of, ..)| *of == spi);
+    assert_eq!(scopes, [(0x1000, 0x10, 43), (spi, 0x10, 42)]);
 }

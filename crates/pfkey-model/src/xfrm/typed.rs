@@ -104,10 +104,12 @@ impl Xfrm {
     pub fn with_window(self, packets: u32) -> Self {
         // One that is too wide is said as it is, so that a check finds it.
         let esn = ReplayEsn::of_window(packets);
-        match Payload::of_window(packets) {
+        let mut with = match Payload::of_window(packets) {
             Some(payload) => self.with(attribute::REPLAY_ESN_VAL, payload.as_slice()),
             None => self.with(attribute::REPLAY_ESN_VAL, esn.as_bytes()),
-        }
+        };
+        with.set_flags(with.flags() & !FLAG_ESN);
+        with
     }
 
     /// Extended sequence numbers (RFC 4303), and a replay window of so many packets, 4096 at most.
@@ -299,6 +301,7 @@ mod tests {
         assert_eq!(set, [24, 22, 34, 32, 36, 39, 40, 41]);
         assert_eq!(Xfrm::default().with(15, &9_u64.to_ne_bytes()).lastused(), Some(9));
         assert_eq!(xfrm.check(Carrier::Sa, 4), Err(Refusal::PfKeysOwn(attribute::REPLAY_ESN_VAL)));
+        assert!(!Xfrm::default().with_esn(64).with_window(64).is_esn());
         let too_wide = Xfrm::default().with_window(4097);
         assert_eq!(too_wide.check(Carrier::Sa, 0), Err(Refusal::Length(attribute::REPLAY_ESN_VAL)));
     }

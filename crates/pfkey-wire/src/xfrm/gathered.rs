@@ -138,13 +138,15 @@ impl Gathered {
         Ok(())
     }
 
-    /// A replay window of so many packets, 4096 at most.
+    /// A replay window of so many packets, 4096 at most, without extended sequence numbers.
     ///
     /// # Errors
     /// As [`Self::set`].
     pub fn set_window(&mut self, packets: u32) -> Result<(), Refusal> {
         let payload = Payload::of_window(packets).ok_or(Refusal::Length(attribute::REPLAY_ESN_VAL))?;
-        self.set(attribute::REPLAY_ESN_VAL, payload.as_slice())
+        self.set(attribute::REPLAY_ESN_VAL, payload.as_slice())?;
+        self.flags &= !FLAG_ESN;
+        Ok(())
     }
 
     /// Extended sequence numbers, and a replay window of so many packets.
@@ -211,6 +213,10 @@ mod tests {
     fn what_cannot_be_changes_nothing() {
         let mut gathered = Gathered::default();
         gathered.set_esn(4096).unwrap();
+        gathered.set_window(64).unwrap();
+        assert_eq!(gathered.flags(), 0, "without extended sequence numbers");
+        gathered.set_esn(4096).unwrap();
+        assert_eq!(gathered.flags(), FLAG_ESN);
         let before = list(&gathered);
         assert_eq!(gathered.set_esn(4097), Err(Refusal::Length(attribute::REPLAY_ESN_VAL)));
         assert_eq!(gathered.set_icv(97), Err(Refusal::Length(attribute::ALG_AUTH_TRUNC)));
