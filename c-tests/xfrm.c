@@ -63,7 +63,8 @@ static void gather(void)
 	struct pfkey_xfrm x = PFKEY_XFRM_INIT;
 	struct sockaddr_in6 coaddr = { .sin6_family = AF_INET6 };
 	struct xfrm_mark mark = { 0x10, 0xff };
-	struct xfrm_user_offload offload = { 7, XFRM_OFFLOAD_INBOUND };
+	/* Static: its padding is compared, too. */
+	static struct xfrm_user_offload offload = { 7, XFRM_OFFLOAD_INBOUND };
 	struct xfrm_replay_state_esn esn = { .bmp_len = 128, .replay_window = 4096 };
 	unsigned char window[sizeof esn + 128 * 4] = { 0 };
 	struct xfrm_algo_auth icv = { .alg_trunc_len = 128 };
