@@ -304,7 +304,7 @@ fn without_cap_net_admin_it_says_eperm() {
 
 /// setsockopt(2) waits for whoever holds the socket's lock, and who has a copy may for as long as he likes.
 #[test]
-fn no_option_of_a_socket_that_a_program_brought_is_set() {
+fn no_buffer_of_a_socket_that_a_program_brought_is_set() {
     let Some(service) = Service::start("options") else { return };
     std::thread::scope(|scope| {
         let act = || {
