@@ -251,7 +251,7 @@ fn opener() {
 }
 
 /// Random sequences, PFKEY_RANDOM=FIRST-LAST of them, on AF_KEY here and on the engine in this process, or with
-/// PFKEY_RANDOM_XFRM on XFRM here. Set by `tests/kernel/random`, inside a kernel. A difference is shrunk to the steps that
+/// PFKEY_RANDOM_XFRM on XFRM here, which is `service` for the machine's pfkeyd, each socket opened by a process of its own. Set by `tests/kernel/random`, inside a kernel. A difference is shrunk to the steps that
 /// it needs.
 #[test]
 fn random_sequences() {
@@ -260,15 +260,17 @@ fn random_sequences() {
     };
     let (first, last) = range.split_once('-').expect("FIRST-LAST");
     let (first, last): (u64, u64) = (first.parse().expect("a number"), last.parse().expect("a number"));
-    let over_xfrm = std::env::var_os("PFKEY_RANDOM_XFRM").is_some();
+    let way = std::env::var("PFKEY_RANDOM_XFRM").ok();
+    let over_xfrm = way.is_some();
     let old = std::env::var_os("PFKEY_OLD_KERNEL").is_some();
     let kernel = random::Kernel { old: old && !over_xfrm, xfrm: over_xfrm, slow_register: old };
     let differs = |scenario: &catalogue::Scenario| {
         let theirs = transcript::run(scenario, &mut AfKey::new(scenario.has_packets()));
-        let ours = if over_xfrm {
-            transcript::run(scenario, &mut Xfrm::new(scenario.has_packets()))
-        } else {
-            transcript::run(scenario, &mut Memory::new(scenario.has_packets()))
+        let packets = scenario.has_packets();
+        let ours = match way.as_deref() {
+            None => transcript::run(scenario, &mut Memory::new(packets)),
+            Some("service") => transcript::run(scenario, &mut Machine::new(packets, false)),
+            Some(_) => transcript::run(scenario, &mut Xfrm::new(packets)),
         };
         (theirs != ours).then_some((theirs, ours))
     };
