@@ -57,11 +57,11 @@ impl Cases {
 }
 
 fn datagram(len: usize) -> Datagram {
-    Datagram { src: (A, 1000), dst: (B, 2000), len }
+    Datagram { src: (A, 1000), dst: (B, 2000), len, mark: 0 }
 }
 
 fn v6(len: usize) -> Datagram {
-    Datagram { src: (A6, 1000), dst: (B6, 2000), len }
+    Datagram { src: (A6, 1000), dst: (B6, 2000), len, mark: 0 }
 }
 
 impl Steps<'_> {
@@ -80,6 +80,10 @@ impl Steps<'_> {
 
     fn datagram(self, datagram: Datagram) -> Self {
         self.step(Step::Udp(datagram, None))
+    }
+
+    fn marked(self, mark: u32) -> Self {
+        self.datagram(Datagram { mark, ..datagram(100) })
     }
 
     fn with_policy(self, policy: Vec<u8>) -> Self {
@@ -365,6 +369,67 @@ fn sub_policies(all: &mut Cases) {
         .done();
 }
 
+/// An X_XFRM extension with a mark, of which the bits of the mask count.
+fn mark(value: u32, mask: u32) -> Vec<u8> {
+    const XFRMA_MARK: u16 = 21;
+    let halves = |halves: &[u16]| halves.iter().flat_map(|half| half.to_ne_bytes()).collect::<Vec<u8>>();
+    let extension = halves(&[3, Ext::X_XFRM.0, 0, 0, 12, XFRMA_MARK]);
+    [&extension[..], &value.to_ne_bytes(), &mask.to_ne_bytes(), &[0; 4]].concat()
+}
+
+/// Marks of packets, policies and SAs.
+fn marks(all: &mut Cases) {
+    all.case("a marked policy that blocks")
+        .send(policy(DISCARD, &[]).raw(mark(1, 0xff)))
+        .udp(100)
+        .marked(1)
+        .marked(0x101)
+        .marked(2)
+        .done();
+    all.case("the stronger of a marked policy and one without")
+        .send(policy(DISCARD, &[]))
+        .send(policy_between("10.0.0.0", 24, NONE, 50, &[]).raw(mark(1, u32::MAX)))
+        .udp(100)
+        .marked(1)
+        .marked(2)
+        .done();
+    all.case("two policies that differ by their marks")
+        .send(policy(DISCARD, &[]).raw(mark(1, u32::MAX)))
+        .send(policy(NONE, &[]).raw(mark(2, u32::MAX)))
+        .marked(1)
+        .marked(2)
+        .done();
+    all.case("a marked policy takes no SA of another mark")
+        .send(ipsec(&esp_wanted()).raw(mark(1, 0xff)))
+        .send(esp(0x1002).raw(mark(2, 0xff)))
+        .marked(1)
+        .send(sa(S::ESP, 0x1001, (A, B), SHA512, AES).raw(mark(1, 0xff)))
+        .marked(1)
+        .done();
+    all.case("a marked policy takes an SA without a mark")
+        .send(ipsec(&esp_wanted()).raw(mark(1, 0xff)))
+        .send(esp(0x1000))
+        .marked(1)
+        .udp(100)
+        .done();
+    all.case("a policy without a mark takes no marked SA")
+        .send(ipsec(&esp_wanted()))
+        .send(esp(0x1001).raw(mark(1, 0xff)))
+        .udp(100)
+        .marked(1)
+        .send(esp(0x1000))
+        .marked(1)
+        .done();
+    all.case("a key manager is asked for each mark")
+        .register()
+        .send(ipsec(&esp_wanted()).raw(mark(1, u32::MAX)))
+        .send(ipsec(&esp_wanted()).raw(mark(2, u32::MAX)))
+        .marked(1)
+        .marked(2)
+        .marked(1)
+        .done();
+}
+
 /// Lengths and path MTUs.
 fn lengths(all: &mut Cases) {
     let one = |all: &mut Cases, name, wanted: &[u8], sa: Msg| {
@@ -485,5 +550,6 @@ pub fn all() -> Vec<Case> {
     sub_policies(&mut all);
     lengths(&mut all);
     routes(&mut all);
+    marks(&mut all);
     all.0
 }

@@ -134,7 +134,7 @@ impl Embedded {
 
 fn flow(datagram: &Datagram) -> Flow {
     let ends = Ends::new(ip(datagram.src.0), ip(datagram.dst.0)).expect("one family");
-    Flow::new(ends, 17, datagram.src.1, datagram.dst.1)
+    Flow { mark: datagram.mark, ..Flow::new(ends, 17, datagram.src.1, datagram.dst.1) }
 }
 
 /// The length of a datagram's packet.

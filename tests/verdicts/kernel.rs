@@ -6,12 +6,12 @@ use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::process::{Command, Stdio};
 
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 
 use crate::build::Msg;
 use crate::world::{Datagram, Setting, World};
 use pfkey_rs::socket::{self, Backend};
-use pfkey_rs::wire::{Header, MessageType as M, SaType as S};
+use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType as M, Profile, SaType as S};
 
 /// `linux/in.h`, `linux/in6.h`.
 const IP_IPSEC_POLICY: libc::c_int = 16;
@@ -19,6 +19,8 @@ const IPV6_IPSEC_POLICY: libc::c_int = 34;
 
 pub struct Kernel {
     asker: OwnedFd,
+    /// Behind it is a pfkeyd, which makes what AF_KEY cannot.
+    beyond: Option<OwnedFd>,
     manager: Option<OwnedFd>,
     /// Sees what leaves through the device.
     tap: OwnedFd,
@@ -65,6 +67,14 @@ fn answered(fd: &OwnedFd, message: &Msg) -> u8 {
     Header::read(answers.first().expect("an answer")).expect("a header").errno
 }
 
+/// Waits for the answer.
+fn answered_later(fd: &OwnedFd, message: &Msg) -> u8 {
+    drain(fd);
+    send(fd.as_raw_fd(), &message.bytes(), MsgFlags::empty()).expect("a message that is taken");
+    assert_ne!(poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], 10_000_u16), Ok(0), "an answer");
+    Header::read(drain(fd).first().expect("an answer")).expect("a header").errno
+}
+
 impl Kernel {
     pub fn new() -> Self {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
@@ -75,7 +85,7 @@ impl Kernel {
             ip route add default dev out0 && ip -6 route add default dev out0");
         let asker = socket::open_with(&Backend::AfKey).expect("AF_KEY");
         let tap = tap();
-        let mut this = Self { asker, manager: None, tap, seen: Vec::new() };
+        let mut this = Self { asker, beyond: None, manager: None, tap, seen: Vec::new() };
         this.left();
         this
     }
@@ -95,6 +105,9 @@ impl Kernel {
     fn socket(datagram: &Datagram, policy: Option<&[u8]>) -> UdpSocket {
         let ip: IpAddr = datagram.src.0.parse().expect("an address");
         let socket = UdpSocket::bind(SocketAddr::new(ip, datagram.src.1)).expect("a UDP socket");
+        if datagram.mark != 0 {
+            setsockopt(&socket, sockopt::Mark, &datagram.mark).expect("CAP_NET_ADMIN");
+        }
         if let Some(policy) = policy {
             let (level, name) = if ip.is_ipv6() {
                 (libc::IPPROTO_IPV6, IPV6_IPSEC_POLICY)
@@ -121,7 +134,14 @@ fn code<T>(done: std::io::Result<T>) -> Result<T, i32> {
 
 impl World for Kernel {
     fn send(&mut self, message: &Msg) -> u8 {
-        answered(&self.asker, message)
+        if !Message::parse(&message.bytes(), Profile::Linux).is_ok_and(|message| message.has(Ext::X_XFRM)) {
+            return answered(&self.asker, message);
+        }
+        let open = || socket::open_with(&Backend::Xfrm).expect("a pfkeyd");
+        let errno = answered_later(self.beyond.get_or_insert_with(open), message);
+        // What others hear of it.
+        drain(&self.asker);
+        errno
     }
 
     fn register(&mut self) {

@@ -94,8 +94,12 @@ fn policy(random: &mut Random, message: M) -> Msg {
 
 fn step(random: &mut Random) -> Step {
     let peer = random.of(&PEERS);
-    let datagram =
-        Datagram { src: (A, random.of(&[1000, 1001])), dst: (peer, random.of(&[1, 2])), len: random.of(&[10, 100]) };
+    let datagram = Datagram {
+        src: (A, random.of(&[1000, 1001])),
+        dst: (peer, random.of(&[1, 2])),
+        len: random.of(&[10, 100]),
+        mark: 0,
+    };
     match random.below(24) {
         0..=4 => Step::Send(sa(random)),
         5 => {
@@ -152,7 +156,7 @@ fn run(seed: u64, resolver: Resolver) -> (Vec<String>, u64) {
             world.wait(Duration::from_secs(seconds));
         }
         let followed = take(&mut world, &step);
-        let bundle = world.bundle(&Datagram { src: (A, 1000), dst: (PEERS[0], 1), len: 10 });
+        let bundle = world.bundle(&Datagram { src: (A, 1000), dst: (PEERS[0], 1), len: 10, mark: 0 });
         lines.push(format!("{followed} {bundle}"));
     }
     (lines, world.cache_hits())

@@ -12,6 +12,8 @@ pub struct Datagram {
     pub dst: (&'static str, u16),
     /// Bytes behind the UDP header.
     pub len: usize,
+    /// `SO_MARK` of its socket.
+    pub mark: u32,
 }
 
 /// What is set on a host.
@@ -45,7 +47,7 @@ pub enum Step {
 }
 
 pub trait World {
-    /// Sends a PF_KEY message; gives the errno of its answer.
+    /// Sends a PF_KEY message, one with X_XFRM to whom understands it; gives the errno of its answer.
     fn send(&mut self, message: &Msg) -> u8;
     fn register(&mut self);
     /// ACQUIREs since it was asked last.
@@ -89,9 +91,10 @@ impl Case {
                     text += "register";
                 }
                 Step::Udp(datagram, policy) => {
-                    let Datagram { src, dst, len } = datagram;
+                    let Datagram { src, dst, len, mark } = datagram;
                     let sent = errno(world.udp(datagram, policy.as_deref()));
-                    let _ = write!(text, "udp {} {} > {} {}, {len} bytes: {sent}", src.0, src.1, dst.0, dst.1);
+                    let marked = if *mark == 0 { String::new() } else { format!(", mark {mark:#x}") };
+                    let _ = write!(text, "udp {} {} > {} {}, {len} bytes{marked}: {sent}", src.0, src.1, dst.0, dst.1);
                 }
                 Step::PathMtu(datagram) => {
                     let mtu = world.path_mtu(datagram).map_or_else(errno, |mtu| mtu.to_string());
