@@ -34,7 +34,7 @@ impl Memory {
     /// program are gone.
     pub fn with_file(words: usize) -> io::Result<(Self, OwnedFd)> {
         let file = memfd_create(c"pfkeyd", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-        ftruncate(&file, i64::try_from(words * 8).map_err(|_| io::ErrorKind::InvalidInput)?)?;
+        ftruncate(&file, libc::off_t::try_from(words * 8).map_err(|_| io::ErrorKind::InvalidInput)?)?;
         fcntl(&file, FcntlArg::F_ADD_SEALS(SIZE_STAYS))?;
         Ok((Self::map(words, 0, Some(&file))?, file))
     }
