@@ -202,6 +202,8 @@ pub unsafe extern "C-unwind" fn pfkey_send_migrate(
     })
 }
 
+// Written out: cbindgen does not see what macros make, and libpfkey.h, which declares those, is libipsec's.
+
 /// `pfkey_send_spdadd2` (`ltime` and `vtime` 0: `pfkey_send_spdadd`) with what XFRM has beyond PF_KEY, see
 /// `pfkey_send_add2_xfrm`. Policies that differ in mark or XFRM interface are different policies.
 #[unsafe(no_mangle)]

@@ -3,9 +3,10 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, recvmsg, sendmsg,
     shutdown, socketpair,
@@ -13,6 +14,18 @@ use nix::sys::socket::{
 
 /// How long a process waits when the kernel has no memory for what it asks.
 pub const SHORTAGE: Duration = Duration::from_millis(10);
+
+/// Waits until something can be read, or the other side is gone, or the end; false: not in time.
+pub fn is_readable_before(fd: BorrowedFd<'_>, end: Instant) -> bool {
+    loop {
+        let left = end.saturating_duration_since(Instant::now()).as_millis();
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout) {
+            Err(Errno::EINTR) => {}
+            readable => return readable.is_ok_and(|n| n > 0),
+        }
+    }
+}
 
 /// Descriptors that come with a message at most.
 const MOST: usize = 1 + pfkey_wire::hello::SOCKETS;

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, getsockname,
     getsockopt, sendmsg, sendto, setsockopt, socket, socketpair, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use pfkey_socket::inherited;
+
+use super::link::is_readable_before;
 
 /// The first descriptor that is passed (`SD_LISTEN_FDS_START`).
 const FIRST: i32 = 3;
@@ -126,15 +127,7 @@ impl Notify {
         }
         // It closes the other end then.
         drop(theirs);
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let left = end.saturating_duration_since(Instant::now()).as_millis();
-            let timeout = PollTimeout::try_from(left as i32).unwrap_or(PollTimeout::ZERO);
-            match poll(&mut [PollFd::new(ours.as_fd(), PollFlags::POLLIN)], timeout) {
-                Err(Errno::EINTR) => {}
-                heard => return heard.is_ok_and(|n| n > 0),
-            }
-        }
+        is_readable_before(ours.as_fd(), Instant::now() + PATIENCE)
     }
 
     /// Tells it. What does not arrive is a start that takes too long, which systemd reports.

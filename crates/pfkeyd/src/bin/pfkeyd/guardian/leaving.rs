@@ -4,11 +4,10 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::waitpid;
 use pfkeyd::log::log;
 
-use super::super::link::{Kind, Link, SHORTAGE};
+use super::super::link::{Kind, Link, SHORTAGE, is_readable_before};
 use super::super::notes::was_left;
 use super::super::store::{Left, Returned};
 use super::{Client, Guardian, door_of, uid_of};
@@ -53,7 +52,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         if let Some(link) = self.doors[door].link() {
             link.stop_saying();
         }
-        while self.doors[door].link().is_some_and(|link| says_something(link, end)) {
+        while self.doors[door].link().is_some_and(|link| is_readable_before(link.as_fd(), end)) {
             self.hear_door(door);
         }
     }
@@ -63,7 +62,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             // There is no room: it has other words to hear first.
             std::thread::sleep(SHORTAGE);
         }
-        while says_something(&self.worker, end) {
+        while is_readable_before(self.worker.as_fd(), end) {
             if self.hear_worker() {
                 continue;
             }
@@ -76,17 +75,5 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         }
         log("pfkeyd: the worker does not answer");
         self.end_worker();
-    }
-}
-
-/// Waits until something is said, or the end; false: not in time.
-fn says_something(link: &Link, end: Instant) -> bool {
-    loop {
-        let left = end.saturating_duration_since(Instant::now()).as_millis();
-        let timeout = PollTimeout::try_from(left as i32).unwrap_or(PollTimeout::ZERO);
-        match poll(&mut [PollFd::new(link.as_fd(), PollFlags::POLLIN)], timeout) {
-            Err(Errno::EINTR) => {}
-            said => return said.is_ok_and(|n| n > 0),
-        }
     }
 }
