@@ -24,9 +24,12 @@ mod c;
 mod lingering;
 #[path = "support/systemd.rs"]
 mod systemd;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use lingering::Lingering;
 use systemd::Systemd;
+use waiting::{waiting, waiting_headers};
 
 const EIO: u8 = libc::EIO as u8;
 const EEXIST: u8 = libc::EEXIST as u8;
@@ -62,21 +65,6 @@ fn receive(fd: &OwnedFd) -> Option<Vec<u8>> {
 
 fn header(fd: &OwnedFd) -> Header {
     receive(fd).and_then(|message| Header::read(&message)).expect("a message")
-}
-
-/// What waits now.
-fn waiting_headers(fd: &OwnedFd) -> Vec<Header> {
-    let mut bytes = vec![0; 1 << 16];
-    let next = || {
-        let len = recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT).ok().filter(|len| *len > 0)?;
-        Header::read(&bytes[..len])
-    };
-    std::iter::from_fn(next).collect()
-}
-
-/// The same, as types and errnos.
-fn waiting(fd: &OwnedFd) -> Vec<(MessageType, u8)> {
-    waiting_headers(fd).into_iter().map(|header| (header.msg_type, header.errno)).collect()
 }
 
 /// Asks, and gives what waits then.

@@ -25,8 +25,11 @@ use pfkey_rs::wire::{ExtensionType, Extras, Header, MessageType, Profile, SaType
 mod c;
 #[path = "support/lingering.rs"]
 mod lingering;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use lingering::Lingering;
+use waiting::{waiting, waiting_headers};
 
 const HELLO: Hello = Hello { protocol: PROTOCOL, extras: Extras { aead: false, sha256_128: false } };
 
@@ -143,21 +146,6 @@ fn receive(fd: &OwnedFd) -> Option<Vec<u8>> {
     let mut tries = (0..2).map(|_| recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT));
     let len = tries.find(|tried| *tried != Err(nix::errno::Errno::ECONNRESET)).and_then(Result::ok).unwrap_or(0);
     (len > 0).then(|| bytes[..len].to_vec())
-}
-
-/// What waits now.
-fn headers(fd: &OwnedFd) -> Vec<Header> {
-    let mut bytes = vec![0; 1 << 16];
-    let next = || {
-        let len = recv(fd.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT).ok().filter(|len| *len > 0)?;
-        Header::read(&bytes[..len])
-    };
-    std::iter::from_fn(next).collect()
-}
-
-/// The same, as types and errnos.
-fn waiting(fd: &OwnedFd) -> Vec<(MessageType, u8)> {
-    headers(fd).into_iter().map(|header| (header.msg_type, header.errno)).collect()
 }
 
 /// An XFRM socket with the kernel's answer to the primer in it, unless it shall have none.
@@ -465,7 +453,7 @@ fn who_keeps_copies_of_its_sockets_harms_itself_only() {
             ask(&thief, &policy(MessageType::X_SPDADD, number * 2));
             ask(&thief, &header_only(MessageType::X_SPDDUMP, 0));
             ask(&honest, &policy(MessageType::X_SPDADD, number * 2 + 1));
-            let own = headers(&honest).into_iter().find(|header| header.seq == number * 2 + 1);
+            let own = waiting_headers(&honest).into_iter().find(|header| header.seq == number * 2 + 1);
             assert_eq!(own.map(|own| (own.msg_type, own.errno)), Some(ADDED), "{number}");
             waiting(&thief);
         }
