@@ -750,6 +750,9 @@ fn auto_finds_it() {
     if Service::start("auto").is_none() || pfkey_rs::socket::try_af_key().is_ok() {
         return eprintln!("skipped: it needs root, XFRM, and a kernel without AF_KEY");
     }
+    if !Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: no mount namespace, as in a chroot whose root is no mount point");
+    }
     let script = "set -e
         mount --make-rprivate /; mount -t tmpfs none /run
         pfkey policy add 10.0.1.0/24 10.0.2.0/24 any -P out none
