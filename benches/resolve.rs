@@ -125,7 +125,7 @@ fn kernel(case: &Case, flows: &[Flow]) -> (f64, f64) {
         batch.push(writer.finish().expect("room")).expect("a message");
     }
     let mut refused = 0;
-    batch.send(fd.as_fd(), |_, _| refused += 1).expect("AF_KEY");
+    batch.send(fd.as_fd(), |_, _, _| refused += 1).expect("AF_KEY");
     // Two policies of the same selector: the kernel keeps one.
     assert!(refused < N / 10, "{refused} policies refused");
     send();

@@ -192,7 +192,7 @@ fn load(fd: &OwnedFd, messages: &[Vec<u8>]) -> (Duration, Duration) {
     let together = || {
         let mut batch = Batch::default();
         messages.iter().for_each(|message| batch.push(message).expect("a message"));
-        assert_eq!(batch.send(fd.as_fd(), |_, errno| panic!("{errno}")), Ok(0));
+        assert_eq!(batch.send(fd.as_fd(), |_, errno, _| panic!("{errno}")), Ok(0));
     };
     (singly, time_after(|| flush(fd), together))
 }

@@ -89,6 +89,8 @@ static void gather(void)
 	CHECK(pfkey_xfrm_set_iptfs_drop_time(&x, 1) == 0 && pfkey_xfrm_set_iptfs_reorder_window(&x, 2) == 0);
 	CHECK(pfkey_xfrm_set_iptfs_dont_frag(&x) == 0 && pfkey_xfrm_set_iptfs_init_delay(&x, 3) == 0);
 	CHECK(pfkey_xfrm_set_iptfs_max_qsize(&x, 4) == 0 && pfkey_xfrm_set_iptfs_pkt_size(&x, 5) == 0);
+	CHECK(pfkey_xfrm_set(&x, PFKEY_XFRMA_DEV, &(uint32_t){ 7 }, 4) == 0);
+	CHECK(pfkey_xfrm_set(&x, PFKEY_XFRMA_MODE, "\5", 1) == 0);
 	CHECK(pfkey_xfrm_set(&x, 999, "abc", 3) == 0);
 
 	CHECK(x.flags == (XFRM_STATE_ICMP | XFRM_STATE_ESN) && x.options == 0);
@@ -113,10 +115,12 @@ static void gather(void)
 	has_u32(&x, IPTFS_INIT_DELAY, 3);
 	has_u32(&x, IPTFS_MAX_QSIZE, 4);
 	has_u32(&x, IPTFS_PKT_SIZE, 5);
+	has_u32(&x, PFKEY_XFRMA_DEV, 7);
+	has(&x, PFKEY_XFRMA_MODE, "\5", 1);
 	has(&x, 999, "abc", 3);
 	for (int number = -1; (number = pfkey_xfrm_next(&x, number)) >= 0;)
 		numbers++;
-	CHECK(numbers == 21);
+	CHECK(numbers == 23);
 
 	/* As a netlink message has the first of them. */
 	struct pfkey_xfrm one = PFKEY_XFRM_INIT;
@@ -205,6 +209,24 @@ static int answer(int s, struct pfkey_xfrm *x)
 	return errno_of_it;
 }
 
+static void refused(size_t place, int errno_of_it, void *of)
+{
+	CHECK(place == 1 && errno_of_it > 0 && strstr(ipsec_strerror(), "XFRMA_SA_PCPU") != NULL);
+	++*(int *)of;
+}
+
+/* Of many requests at once: which was refused, and why. */
+static void batch(int s, const struct pfkey_xfrm *wrong)
+{
+	struct pfkey_send_sa_args good = esp(s, 0x1003), bad = esp(s, 0x1004);
+	int of = 0;
+
+	CHECK(pfkey_batch_begin(s) == 0);
+	CHECK(pfkey_send_add2(&good) > 0 && pfkey_send_add2_xfrm(&bad, wrong) > 0);
+	CHECK(pfkey_batch_end(refused, &of) == 1 && of == 1);
+	CHECK(pfkey_send_delete(s, SADB_SATYPE_ESP, 0, from, to, good.spi) > 0 && answer(s, NULL) == 0);
+}
+
 static void with_an_engine(void)
 {
 	struct pfkey_xfrm x = PFKEY_XFRM_INIT, shown = PFKEY_XFRM_INIT, mark = PFKEY_XFRM_INIT;
@@ -234,6 +256,7 @@ static void with_an_engine(void)
 	args = esp(s, 0x1001);
 	CHECK(pfkey_send_add2_xfrm(&args, &x) > 0 && answer(s, &shown) > 0);
 	printf("%s\n", ipsec_strerror());
+	batch(s, &x);
 
 	/* Two policies that differ by their interface. */
 	ipsec_policy_t policy = ipsec_set_policy("out ipsec esp/transport//require", 32);
@@ -278,12 +301,63 @@ static void with_an_engine(void)
 	pfkey_close(s);
 }
 
-int main(void)
+/* On a descriptor of AF_KEY's nothing is sent: it would pass over what it does not know. */
+static void on_af_key(void)
+{
+	struct pfkey_xfrm x = PFKEY_XFRM_INIT;
+	int s = pfkey_open();
+
+	CHECK(s >= 0 && pfkey_xfrm_set_mark(&x, 1, 0xff) == 0);
+	struct pfkey_send_sa_args args = esp(s, 0x1000);
+	ipsec_policy_t policy = ipsec_set_policy("out ipsec esp/transport//require", 32);
+	CHECK(policy != NULL);
+	int len = ipsec_get_policylen(policy);
+	CHECK(pfkey_show_xfrm(s, 1) == -1 && pfkey_send_add2_xfrm(&args, &x) == -1);
+	printf("%s\n", ipsec_strerror());
+	CHECK(pfkey_send_update2_xfrm(&args, &x) == -1);
+	CHECK(pfkey_send_getspi_xfrm(s, SADB_SATYPE_ESP, IPSEC_MODE_TRANSPORT, from, to, 0, 0, 0, 0x2000, 0x2000, 0, 1,
+		&x) == -1);
+	CHECK(pfkey_send_get_xfrm(s, SADB_SATYPE_ESP, from, to, args.spi, &x) == -1);
+	CHECK(pfkey_send_delete_xfrm(s, SADB_SATYPE_ESP, from, to, args.spi, &x) == -1);
+	CHECK(pfkey_send_spdadd_xfrm(s, from, 32, to, 32, 255, 0, 0, policy, len, 1, &x) == -1);
+	CHECK(pfkey_send_spdupdate_xfrm(s, from, 32, to, 32, 255, 0, 0, policy, len, 1, &x) == -1);
+	CHECK(pfkey_send_spddelete_xfrm(s, from, 32, to, 32, 255, policy, len, 0, &x) == -1);
+	CHECK(pfkey_send_spdget_xfrm(s, 8, &x) == -1 && pfkey_send_spddelete2_xfrm(s, 8, &x) == -1);
+	/* Without attributes they are libipsec's. */
+	CHECK(pfkey_send_add2_xfrm(&args, NULL) > 0 && answer(s, NULL) == 0);
+	free(policy);
+	pfkey_close(s);
+}
+
+/* How many policies a program is shown that knows PF_KEY alone. */
+static void count_policies(void)
+{
+	int s = pfkey_open(), policies = 0;
+
+	CHECK(s >= 0 && pfkey_send_spddump(s) > 0);
+	for (uint32_t seq = 1; seq != 0; policies++) {
+		struct sadb_msg *message = pfkey_recv(s);
+		CHECK(message != NULL && message->sadb_msg_errno == 0);
+		seq = message->sadb_msg_seq;
+		free(message);
+	}
+	printf("%d policies\n", policies);
+	pfkey_close(s);
+}
+
+int main(int argc, char **argv)
 {
 	src.sin_addr.s_addr = inet_addr("192.0.2.1");
 	dst.sin_addr.s_addr = inet_addr("192.0.2.2");
 	for (size_t i = 0; i < sizeof keys; i++)
 		keys[i] = (unsigned char)i;
+	if (argc > 1) {
+		if (strcmp(argv[1], "on-af-key") == 0)
+			on_af_key();
+		else
+			count_policies();
+		return 0;
+	}
 	gather();
 	refuse();
 	send_bytes();

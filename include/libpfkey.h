@@ -62,6 +62,9 @@ extern "C" {
 #define SADB_X_EXT_XFRM 240
 #define SADB_X_XFRM_PROPOSE 1
 #define SADB_X_XFRM_PARTIAL 2
+/* Attributes that are none of netlink's: they say what XFRM has in the fixed parts of its messages. */
+#define PFKEY_XFRMA_DEV 0x3000   /* uint32_t: number of the network interface that a selector is for */
+#define PFKEY_XFRMA_MODE 0x3001  /* uint8_t: XFRM_MODE_IPTFS, in the place of tunnel mode */
 struct sadb_x_xfrm {
 	uint16_t sadb_x_xfrm_len;
 	uint16_t sadb_x_xfrm_exttype;

@@ -43,7 +43,7 @@ fn send(fd: &OwnedFd, requests: &[Vec<u8>]) -> (usize, Vec<(usize, Errno)>) {
     requests.iter().for_each(|request| batch.push(request).unwrap());
     assert_eq!(batch.len(), requests.len());
     let mut failures = Vec::new();
-    let count = batch.send(fd.as_fd(), |place, errno| failures.push((place, errno))).unwrap();
+    let count = batch.send(fd.as_fd(), |place, errno, _| failures.push((place, errno))).unwrap();
     (count, failures)
 }
 

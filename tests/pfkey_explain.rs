@@ -12,6 +12,7 @@ add 10.0.0.1 10.0.0.2 ah 0x2000 -A hmac-sha1 0x000102030405060708090a0b0c0d0e0f1
 spdadd 10.0.1.0/24 10.0.2.0/24 any -P out ipsec esp/tunnel/192.0.2.1-198.51.100.2/require;
 spdadd 10.0.1.0/24 10.0.3.0/24 any -P out discard;
 spdadd 10.0.1.0/24 10.0.4.0/24 any -P out none;
+spdadd 10.0.1.0/24 10.0.5.0/24 any -X dev=lo -P out discard;
 spdadd 10.0.0.1 10.0.0.2[80] tcp -P out ipsec ah/transport//require;
 spdadd 10.0.0.1 10.0.0.2 udp -P out ipsec esp/transport//use ah/transport//require;
 spdadd 10.0.0.1 10.0.0.3 any -P out ipsec esp/transport//require;
@@ -52,6 +53,9 @@ fn what_becomes_of_packets() {
         "10.0.0.1/32 → 10.0.0.4/32  ipsec",
         "level unique, with a reqid of the engine's own choice"
     );
+    let discarded = explained(file, &["10.0.1.7", "10.0.5.9", "dev", "lo", "cpu", "0", "uid", "1000"]);
+    assert_eq!(discarded, ["10.0.1.0/24 → 10.0.5.0/24  discard", "dropped: the policy discards it (EPERM)"]);
+    assert_eq!(explained(file, &["10.0.1.7", "10.0.5.9"]), ["passes as it is: no policy takes it"]);
     assert_eq!(
         explained(file, &["10.0.1.7 → 10.0.2.9 tcp dport 443"]),
         explained(file, &["10.0.1.7", "10.0.2.9", "tcp", "dport", "443"]),
@@ -95,7 +99,9 @@ fn wrong_words_are_named() {
         (&["10.0.1.7", "::1"], "are of two families"),
         (&["10.0.1.7", "10.0.2.9", "tpc"], "protocol \"tpc\": unknown; did you mean \"tcp\"?"),
         (&["10.0.1.7", "10.0.2.9", "tcp", "dport", "x"], "dport \"x\": not a port"),
-        (&["10.0.1.7", "10.0.2.9", "tcp", "foo"], "\"foo\": expected sport, dport, mark or if_id"),
+        (&["10.0.1.7", "10.0.2.9", "tcp", "foo"], "\"foo\": expected sport, dport, mark, if_id, dev, cpu or uid"),
+        (&["10.0.1.7", "10.0.2.9", "dev", "none0"], "dev \"none0\": no such network interface"),
+        (&["10.0.1.7", "10.0.2.9", "cpu"], "cpu needs a value"),
         (&["10.0.1.7", "10.0.2.9", "mark", "x"], "mark \"x\": not a number of 32 bits"),
         (&["10.0.1.7", "10.0.2.9", "dport", "80"], "a port needs a protocol"),
         (&["10.0.1.7", "10.0.2.9", "--mtu", "10"], "--mtu 10: less than 68"),

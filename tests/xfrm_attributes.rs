@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use pfkey_rs::engine::{Engine, Flow, LINUX, Outbound, RFC2367};
 use pfkey_rs::hub::{Hub, Queues, Service as _, SessionId};
+use pfkey_rs::model::policy::Policy;
+use pfkey_rs::model::sa::Sa;
 use pfkey_rs::model::view::{PolicyView, SaView};
 use pfkey_rs::wire::layout::{SadbSa, SadbXIpsecrequest, SadbXPolicy};
 use pfkey_rs::wire::xfrm::{self, Mark, ReplayEsn, attribute};
@@ -110,14 +112,24 @@ impl World {
     }
 
     fn outbound(&mut self, mark: u32, if_id: u32) -> Option<Vec<u32>> {
-        let ends = Ends::new(IpAddr::from(A), IpAddr::from(B)).unwrap();
-        let flow = Flow { mark, if_id, ..Flow::new(ends, 17, 1, 2) };
+        self.outbound_flow(Flow { mark, if_id, ..plain_flow() })
+    }
+
+    fn outbound_by(&mut self, device: u32) -> Option<Vec<u32>> {
+        self.outbound_flow(Flow { device, ..plain_flow() })
+    }
+
+    fn outbound_flow(&mut self, flow: Flow) -> Option<Vec<u32>> {
         match self.hub.with_engine(NOW, None, &mut self.queues, |engine, cx| engine.outbound(&flow, cx)) {
             Ok(Outbound::Apply(sas)) => Some(sas.iter().map(|(id, _)| id.spi).collect()),
             Ok(Outbound::Pass) => Some(Vec::new()),
             _ => None,
         }
     }
+}
+
+fn plain_flow() -> Flow {
+    Flow::new(Ends::new(IpAddr::from(A), IpAddr::from(B)).unwrap(), 17, 1, 2)
 }
 
 fn parse(bytes: &[u8]) -> Message<'_> {
@@ -211,6 +223,9 @@ fn what_is_wrong_has_an_errno() {
         // This engine does not do it, and nobody knows what 999 is.
         (attributes(&[(attribute::OFFLOAD_DEV, &[0; 8])]), libc::EOPNOTSUPP),
         (attributes(&[(attribute::SA_PCPU, &four)]), libc::EOPNOTSUPP),
+        (attributes(&[(attribute::MODE, &[xfrm::MODE_IPTFS])]), libc::EOPNOTSUPP),
+        (attributes(&[(attribute::MODE, &[1])]), libc::EINVAL),
+        (attributes(&[(attribute::POLICY_TYPE, &xfrm::POLICY_TYPE_SUB)]), libc::EINVAL),
         (attributes(&[(999, &four)]), libc::EOPNOTSUPP),
         // Cut off, of no length, longer than the extension.
         (vec![12, 0, 31, 0], libc::EINVAL),
@@ -290,6 +305,61 @@ fn marks_and_interfaces_decide_which_policy_and_sa_a_packet_takes() {
     assert_eq!(w.errno(session, &policy(M::X_SPDDELETE, 0, 0, &[])), libc::ENOENT);
     assert_eq!(w.errno(session, &policy(M::X_SPDDELETE, 0, 0, &if_id(42))), 0);
     assert_eq!((w.outbound(0, 42), w.outbound(1, 0)), (Some(vec![]), Some(vec![0x1001])));
+}
+
+/// `__xfrm4_selector_match`: a policy, and an SA, for the packets of one network interface.
+#[test]
+fn a_network_interface_decides_as_a_selector_does() {
+    let mut w = World::new();
+    let session = w.open(true);
+    let dev = |number: u32| attributes(&[(attribute::DEV, &number.to_ne_bytes())]);
+    assert_eq!(w.errno(session, &policy(M::X_SPDADD, 0, 1, &dev(5))), 0);
+    assert_eq!(w.errno(session, &policy(M::X_SPDADD, 0, 1, &dev(6))), 0, "another selector");
+    assert_eq!(w.errno(session, &sa(M::ADD, 0x1006, &dev(6))), 0);
+    assert_eq!(w.outbound_by(5), None, "the SA is for another interface");
+    assert_eq!(w.outbound_by(6), Some(vec![0x1006]));
+    assert_eq!(w.outbound_by(7), Some(vec![]));
+    assert_eq!(w.errno(session, &policy(M::X_SPDDELETE, 0, 0, &[])), libc::ENOENT);
+    assert_eq!(w.errno(session, &policy(M::X_SPDDELETE, 0, 0, &dev(5))), 0);
+    assert_eq!(w.outbound_by(5), Some(vec![]));
+}
+
+/// `xfrm_state_look_at`, `xfrm_state_find`: which SA each processor's packets take, for an engine that is a copy of a kernel's.
+#[test]
+fn each_processor_has_sas_of_its_own() {
+    let mut engine = Engine::with_seed(&LINUX, 1);
+    let known = |bytes: &[u8]| Sa::from(&SaView::of_message(&parse(bytes)).unwrap());
+    let pcpu = |number: u32| attributes(&[(attribute::SA_PCPU, &number.to_ne_bytes())]);
+    for (spi, said) in [(0x1003, pcpu(3)), (0x1000, Vec::new()), (0x1004, pcpu(4))] {
+        engine.know_sa(known(&sa(M::ADD, spi, &said)));
+    }
+    let mut acquires = policy(M::X_SPDADD, 8, 1, &if_id(0));
+    let flags = acquires.len() - 12;
+    acquires[flags] = xfrm::FLAG_POLICY_CPU_ACQUIRE;
+    engine.know_policy(Policy::from(&PolicyView::of_message(&parse(&acquires)).unwrap()));
+    let chosen = |cpu: u32| {
+        let flow = Flow { cpu, ..plain_flow() };
+        let step = engine.explain(&flow, 1500).steps[0];
+        (step.chosen.unwrap().spi, step.asks)
+    };
+    assert_eq!(chosen(3), (0x1003, false));
+    assert_eq!(chosen(4), (0x1004, false));
+    assert_eq!(chosen(5), (0x1000, true), "that of all, and one of its own is asked for");
+    assert_eq!(chosen(Flow::ANY_CPU), (0x1000, true));
+}
+
+/// A session that is shown none does not learn of policies of type sub, which AF_KEY does not show, and can make none.
+#[test]
+fn sub_policies_are_for_those_who_are_shown_attributes() {
+    let mut w = World::new();
+    let (shown, plain) = (w.open(true), w.open(false));
+    let sub = attributes(&[(attribute::POLICY_TYPE, &xfrm::POLICY_TYPE_SUB)]);
+    // This engine's sub policies are its owner's.
+    assert_eq!(w.errno(shown, &policy(M::X_SPDADD, 0, 1, &sub)), libc::EOPNOTSUPP);
+    assert_eq!(w.errno(plain, &policy(M::X_SPDADD, 0, 1, &sub)), libc::EOPNOTSUPP);
+    let main = attributes(&[(attribute::POLICY_TYPE, &[0; 6])]);
+    assert_eq!(w.errno(plain, &policy(M::X_SPDADD, 0, 1, &main)), libc::EOPNOTSUPP);
+    assert_eq!(w.drain(shown), Vec::<Vec<u8>>::new());
 }
 
 /// The policy's mark and interface are what a key manager has to give the SA.
@@ -382,7 +452,9 @@ fn rfc_2367s_profile_has_them_too() {
     assert_eq!(w.errno(session, &sa(M::ADD, 0x1001, &[])), 0);
     let cut_off = attributes(&[(attribute::MARK, &[1, 0, 0, 0])]);
     assert_eq!(w.errno(session, &sa(M::DELETE, 0x1001, &cut_off)), libc::EINVAL);
-    assert_eq!(w.errno(session, &sa(M::DELETE, 0x1001, &if_id(7))), libc::EINVAL);
+    let refused = w.ask(session, &sa(M::DELETE, 0x1001, &if_id(7))).remove(0);
+    let why = parse(&refused).xfrm().why().map(|why| why.to_string());
+    assert_eq!(why.as_deref(), Some("attribute 31 (XFRMA_IF_ID) does not belong to this message"));
     let gone = w.ask(session, &sa(M::DELETE, 0x1000, &mark(1, 1))).remove(0);
     assert_eq!((gone[2], said_by(&gone)), (0, mark(1, 1)), "who hears of it learns which");
 }

@@ -5,9 +5,11 @@ use std::ffi::{c_int, c_void};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
+use super::error;
 use super::guard::{Failure, cancellation_point, guard};
 use crate::batch::Batch;
 use crate::error::Code;
+use crate::wire::xfrm::Words;
 
 /// The batch that a thread gathers, and its descriptor.
 struct Gathered {
@@ -138,8 +140,8 @@ pub unsafe extern "C-unwind" fn pfkey_batch_begin(so: c_int) -> c_int {
 }
 
 /// Does all requests of this thread's batch, in order, and reads their answers. `failed`, if not NULL, is called with
-/// `arg` for each request that the key engine refused: its place in the batch, from 0, and the errno. The others are done
-/// all the same. The batch is over then, however it ended; keys in it are wiped.
+/// `arg` for each request that the key engine refused: its place in the batch, from 0, and the errno; ipsec_strerror()
+/// says meanwhile why, where the session is shown that (pfkey_show_xfrm). The others are done all the same. The batch is over then, however it ended; keys in it are wiped.
 ///
 /// What else arrives on the descriptor meanwhile is read and lost, so use one that is registered for nothing. It must not be
 /// promiscuous (pfkey_send_promisc_toggle): copies of the requests would be taken for their answers.
@@ -155,9 +157,14 @@ pub unsafe extern "C-unwind" fn pfkey_batch_end(
         let Some(Gathered { so, batch }) = own::take() else { return Err(Code::InvalidArgument.into()) };
         // SAFETY: not negative; the caller keeps it open during this call.
         let fd = unsafe { BorrowedFd::borrow_raw(so) };
-        let failures = batch.into_inner().send(fd, |place, errno| {
+        let failures = batch.into_inner().send(fd, |place, errno, why| {
             if let Some(failed) = failed {
-                failed(place, errno.to_raw(), arg);
+                let errno = errno.to_raw();
+                error::set_errno(errno);
+                if let Some(why) = why {
+                    error::keep_text(format_args!("{}: {why}", Words(&error::system_text(errno))));
+                }
+                failed(place, errno, arg);
             }
         });
         Ok(c_int::try_from(failures.map_err(Failure::errno)?).unwrap_or(c_int::MAX))

@@ -5,7 +5,7 @@ use pfkey_rs::wire::{ExtensionType as Ext, MessageType as M, SaType as S};
 use zerocopy::IntoBytes as _;
 
 use crate::build::{Msg, request};
-use crate::world::{Case, Datagram, Setting, Step};
+use crate::world::{Case, DEVICE, Datagram, Setting, Step};
 
 const A: &str = "10.0.0.1";
 const B: &str = "10.0.0.2";
@@ -430,6 +430,28 @@ fn marks(all: &mut Cases) {
         .done();
 }
 
+/// An X_XFRM extension with the number of a network interface.
+fn device(number: u32) -> Vec<u8> {
+    const PFKEY_XFRMA_DEV: u16 = 0x3000;
+    let halves: Vec<u8> =
+        [2, Ext::X_XFRM.0, 0, 0, 8, PFKEY_XFRMA_DEV].iter().flat_map(|half| half.to_ne_bytes()).collect();
+    [&halves[..], &number.to_ne_bytes()].concat()
+}
+
+/// Policies for one network interface.
+fn devices(all: &mut Cases) {
+    all.case("a policy for another network interface").send(policy(DISCARD, &[]).raw(device(1))).udp(100).done();
+    all.case("a policy for the packet's network interface")
+        .send(policy(DISCARD, &[]).raw(device(DEVICE)))
+        .udp(100)
+        .done();
+    all.case("the stronger of a policy for the packet's network interface and one for all")
+        .send(policy(DISCARD, &[]))
+        .send(policy_between("10.0.0.0", 24, NONE, 50, &[]).raw(device(DEVICE)))
+        .udp(100)
+        .done();
+}
+
 /// Lengths and path MTUs.
 fn lengths(all: &mut Cases) {
     let one = |all: &mut Cases, name, wanted: &[u8], sa: Msg| {
@@ -548,6 +570,7 @@ pub fn all() -> Vec<Case> {
     decisions(&mut all);
     choices(&mut all);
     sub_policies(&mut all);
+    devices(&mut all);
     lengths(&mut all);
     routes(&mut all);
     marks(&mut all);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::build::Msg;
-use crate::world::{Datagram, Setting, World};
+use crate::world::{DEVICE, Datagram, Setting, World};
 use pfkey_rs::engine::resolve::bundle::Bundle;
 use pfkey_rs::engine::resolve::lookup::{Outcome, Resolver};
 use pfkey_rs::engine::resolve::packet_queue::PacketQueue;
@@ -17,6 +17,9 @@ use pfkey_rs::model::sa::Selector;
 use pfkey_rs::wire::{
     Ends, Errno, Header, IpsecProtocol, MessageType as M, Mode, PolicyDirection, Prefix, SaType as S,
 };
+
+/// The number of the loopback.
+const LOOPBACK: u32 = 1;
 
 /// The routes of a host with one device; `kernel.rs` sets up the same.
 struct Host {
@@ -47,7 +50,7 @@ impl Routes for Host {
             return Err(Errno::ENETUNREACH);
         }
         Ok(Path {
-            device: if loopback { 1 } else { 2 },
+            device: if loopback { LOOPBACK } else { DEVICE },
             mtu: if loopback { 65536 } else { self.mtu },
             source: ip(source),
             gateway: None,
@@ -134,7 +137,8 @@ impl Embedded {
 
 fn flow(datagram: &Datagram) -> Flow {
     let ends = Ends::new(ip(datagram.src.0), ip(datagram.dst.0)).expect("one family");
-    Flow { mark: datagram.mark, ..Flow::new(ends, 17, datagram.src.1, datagram.dst.1) }
+    let device = if datagram.src.0 == datagram.dst.0 { LOOPBACK } else { DEVICE };
+    Flow { mark: datagram.mark, device, ..Flow::new(ends, 17, datagram.src.1, datagram.dst.1) }
 }
 
 /// The length of a datagram's packet.

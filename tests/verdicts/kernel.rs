@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 
 use crate::build::Msg;
-use crate::world::{Datagram, Setting, World};
+use crate::world::{DEVICE, Datagram, Setting, World};
 use pfkey_rs::socket::{self, Backend};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType as M, Profile, SaType as S};
 
@@ -78,8 +78,9 @@ fn answered_later(fd: &OwnedFd, message: &Msg) -> u8 {
 impl Kernel {
     pub fn new() -> Self {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
+        sh(&format!("ip link add name out0 index {DEVICE} type dummy"));
         sh("echo 2 >/proc/sys/net/core/xfrm_acq_expires
-            ip link add name out0 type dummy && ip link set lo up && ip link set out0 up mtu 1500
+            ip link set lo up && ip link set out0 up mtu 1500
             ip addr add 10.0.0.1/24 dev out0 && ip addr add 192.0.2.1/24 dev out0
             ip addr add 2001:db8::1/64 dev out0 nodad
             ip route add default dev out0 && ip -6 route add default dev out0");

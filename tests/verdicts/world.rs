@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+/// The number of the network interface that packets leave through.
+pub const DEVICE: u32 = 77;
+
 use crate::build::Msg;
 
 /// A UDP datagram.

@@ -17,6 +17,7 @@ use crate::channel::Channel;
 use crate::failure::Failure;
 use crate::load;
 use crate::model::names;
+use crate::model::xfrm::{interface_number, parse_u32};
 use crate::output::{Format, Out, Record, Value, View, show};
 
 /// Smallest MTU of a path (RFC 791).
@@ -74,26 +75,37 @@ pub fn explain(view: View, options: &Options<'_>) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// Reads `SRC [→] DST [PROTOCOL] [sport N] [dport N] [mark N] [if_id N]`, as arguments or as one.
+/// What follows the addresses.
+const MORE: &str = "[PROTOCOL] [sport N] [dport N] [mark N] [if_id N] [dev NAME] [cpu N] [uid N]";
+
+/// Reads `SRC [→] DST` and [`MORE`], as arguments or as one.
 pub fn flow(words: &[String]) -> Result<Flow, String> {
     let arrow = |word: &&str| !matches!(*word, "→" | "to");
     let mut words = words.iter().flat_map(|word| word.split_whitespace()).filter(arrow);
     let mut address = |which: &str| -> Result<IpAddr, String> {
-        let word = words.next().ok_or_else(|| {
-            format!("no {which}: expected SRC → DST [PROTOCOL] [sport N] [dport N] [mark N] [if_id N]")
-        })?;
+        let word = words.next().ok_or_else(|| format!("no {which}: expected SRC → DST {MORE}"))?;
         word.parse().map_err(|_| format!("{which} {word:?}: not an address"))
     };
     let (src, dst) = (address("source")?, address("destination")?);
     let ends = Ends::new(src, dst).ok_or_else(|| format!("source {src} and destination {dst} are of two families"))?;
     let mut flow = Flow::new(ends, 0, 0, 0);
-    let mut first = true;
+    let (mut first, mut uid) = (true, 0);
     while let Some(word) = words.next() {
-        if matches!(word, "mark" | "if_id") {
-            let value = words.next().ok_or_else(|| format!("{word} needs a number"))?;
-            let number = crate::model::xfrm::parse_u32(value);
-            let number = number.ok_or_else(|| format!("{word} {value:?}: not a number of 32 bits"))?;
-            *(if word == "mark" { &mut flow.mark } else { &mut flow.if_id }) = number;
+        let field = match word {
+            "mark" => Some(&mut flow.mark),
+            "if_id" => Some(&mut flow.if_id),
+            "cpu" => Some(&mut flow.cpu),
+            "dev" => Some(&mut flow.device),
+            // No policy and no SA looks at the user (`xfrm_selector.user` is kept and not compared); rules of routing do.
+            "uid" => Some(&mut uid),
+            _ => None,
+        };
+        if let Some(field) = field {
+            let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
+            *field = match word {
+                "dev" => interface_number(value).ok_or_else(|| format!("dev {value:?}: no such network interface"))?,
+                _ => parse_u32(value).ok_or_else(|| format!("{word} {value:?}: not a number of 32 bits"))?,
+            };
             first = false;
             continue;
         }
@@ -108,7 +120,7 @@ pub fn flow(words: &[String]) -> Result<Flow, String> {
         match (word, port) {
             ("sport", Some(port)) => flow.sport = port,
             (_, Some(port)) => flow.dport = port,
-            _ if !first => return Err(format!("{word:?}: expected sport, dport, mark or if_id")),
+            _ if !first => return Err(format!("{word:?}: expected sport, dport, mark, if_id, dev, cpu or uid")),
             _ => {
                 flow.proto = word.parse().ok().or_else(|| names::upper_number(word)).ok_or_else(|| {
                     let near = names::nearest(word, names::upper_names());
@@ -131,7 +143,7 @@ pub fn flow(words: &[String]) -> Result<Flow, String> {
 
 /// How the outcome reads.
 fn verdict(explanation: &Explanation<'_>) -> &'static str {
-    match (explanation.verdict, explanation.policy) {
+    match (explanation.verdict, explanation.policy.or(explanation.sub)) {
         (Verdict::Pass, None) => "passes as it is: no policy takes it",
         (Verdict::Pass, Some(policy)) if policy.templates.is_empty() => "passes as it is: the policy asks for nothing",
         (Verdict::Pass, Some(_)) => "passes as it is: the policy would use SAs, but can do without",
@@ -180,7 +192,7 @@ fn found<'e>(engine: &'e Engine, step: &Step) -> Option<&'e Sa> {
 }
 
 fn text(out: &mut Out, explanation: &Explanation<'_>, engine: &Engine, path_mtu: u32) -> Result<(), Failure> {
-    if let Some(policy) = explanation.policy {
+    for policy in explanation.sub.into_iter().chain(explanation.policy) {
         let s = &policy.selector;
         let side = |prefix: Prefix, port| {
             let port = if port == 0 { String::new() } else { format!("[{port}]") };
@@ -195,8 +207,10 @@ fn text(out: &mut Out, explanation: &Explanation<'_>, engine: &Engine, path_mtu:
         let (src, dst) = (side(s.src, s.sport), side(s.dst, s.dport));
         writeln!(
             out,
-            "policy out id {} priority {:#010x}  {src} → {dst}{upper}  {action}",
-            policy.id, policy.priority
+            "policy out{} id {} priority {:#010x}  {src} → {dst}{upper}  {action}",
+            if policy.attached.xfrm.is_sub() { " (sub)" } else { "" },
+            policy.id,
+            policy.priority
         )?;
     }
     for step in &explanation.steps {
@@ -209,7 +223,9 @@ fn text(out: &mut Out, explanation: &Explanation<'_>, engine: &Engine, path_mtu:
                 };
                 let left = left(sa).map_or(String::new(), |left| format!(", {} left", duration(left)));
                 let dying = if sa.state == State::Dying { ", dying" } else { "" };
-                writeln!(out, "  spi {:#010x}  {}  ({which}{dying}{left})", said.spi, algorithms(sa))?;
+                let own = sa.attached.xfrm.pcpu().map_or(String::new(), |cpu| format!(", of processor {cpu}"));
+                let asks = if step.asks { "; a key manager is asked for one of this processor" } else { "" };
+                writeln!(out, "  spi {:#010x}  {}  ({which}{own}{dying}{left}{asks})", said.spi, algorithms(sa))?;
             }
             (chosen, _) => {
                 let why = chosen.err().map_or(String::new(), |lack| lack.to_string());
@@ -218,7 +234,9 @@ fn text(out: &mut Out, explanation: &Explanation<'_>, engine: &Engine, path_mtu:
             }
         }
     }
-    if explanation.verdict == Verdict::Transform {
+    if explanation.verdict == Verdict::Transform && explanation.packs {
+        writeln!(out, "└─ route  mtu {path_mtu}; IP-TFS packs several packets into one and splits them")?;
+    } else if explanation.verdict == Verdict::Transform {
         let (least, most) = explanation.overhead;
         let overhead = if least == most { least.to_string() } else { format!("{least}..{most}") };
         writeln!(out, "└─ route  mtu {path_mtu} → {} for the packet, overhead {overhead} bytes", explanation.mtu)?;
@@ -243,6 +261,9 @@ fn record(explanation: &Explanation<'_>, engine: &Engine) -> Record {
         ),
         ("why", Value::Text(verdict(explanation).to_owned())),
     ];
+    if let Some(sub) = explanation.sub {
+        record.push(("sub_policy", Value::Number(sub.id.into())));
+    }
     if let Some(policy) = explanation.policy {
         record.push(("policy", Value::Number(policy.id.into())));
         record.push(("priority", Value::Number(policy.priority.into())));
@@ -252,8 +273,10 @@ fn record(explanation: &Explanation<'_>, engine: &Engine) -> Record {
         (chosen, _) => format!("{}: {}", title(step), chosen.err().map_or(String::new(), |lack| lack.to_string())),
     });
     record.push(("sas", Value::List(steps.collect())));
-    record.push(("mtu", Value::Number(explanation.mtu.into())));
-    record.push(("least_overhead", Value::Number(explanation.overhead.0.into())));
-    record.push(("most_overhead", Value::Number(explanation.overhead.1.into())));
+    if !explanation.packs {
+        record.push(("mtu", Value::Number(explanation.mtu.into())));
+        record.push(("least_overhead", Value::Number(explanation.overhead.0.into())));
+        record.push(("most_overhead", Value::Number(explanation.overhead.1.into())));
+    }
     record
 }

@@ -158,7 +158,7 @@ enum Command {
     },
     /// Tell which policy and SAs an outbound packet takes and what MTU is left, or why it is dropped
     Explain {
-        /// SRC → DST [PROTOCOL] [sport N] [dport N] [mark N] [if_id N]; the arrow may be "to", or be left out
+        /// SRC → DST [PROTOCOL] [sport N] [dport N] [mark N] [if_id N] [dev NAME] [cpu N] [uid N]; the arrow may be "to", or be left out
         #[arg(required = true)]
         words: Vec<String>,
         /// Ask a file that 'save' made or 'load' reads, not what is live

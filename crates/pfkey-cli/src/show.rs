@@ -7,7 +7,6 @@ use crate::channel::{Channel, finish};
 use crate::failure::Failure;
 use crate::model::policy::PolicyEntry;
 use crate::model::sa::{Sa, SaEntry};
-use crate::model::xfrm;
 use crate::output::{Out, Record, View, show};
 use crate::state;
 use pfkey_model::xfrm::Xfrm;
@@ -94,7 +93,7 @@ pub fn policy_request(channel: &mut Channel, msg_type: MessageType, id: u32) -> 
         // One with a mark or an XFRM interface is found only together with it.
         Err(Failure::Refused { errno: libc::ENOENT, what, why }) => {
             let scope = state::policies(channel)?.into_iter().find(|entry| entry.id == id);
-            let scope = scope.map(|entry| xfrm::scope(&entry.policy.attached.xfrm, true)).unwrap_or_default();
+            let scope = scope.map(|entry| entry.policy.attached.xfrm.policy_name()).unwrap_or_default();
             if scope.is_empty() {
                 return Err(Failure::Refused { errno: libc::ENOENT, what, why });
             }

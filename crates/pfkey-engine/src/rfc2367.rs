@@ -9,7 +9,7 @@ use super::sa::{Carried, Flow, Key, Limits, Sa, SaId, Selector, State};
 use super::sadb::Index;
 use super::{Engine, algorithm};
 use pfkey_hub::{Audience, Context, Errno};
-use pfkey_model::read::limits_as_given;
+use pfkey_model::read::{Judge, limits_as_given};
 use pfkey_model::request::refuse_xfrm;
 use pfkey_model::xfrm::{Xfrm, XfrmView};
 use pfkey_wire::address::width;
@@ -276,11 +276,14 @@ impl Engine {
     }
 
     /// The SA that a request names: source, destination, type and SPI (section 2.1).
-    fn rfc_named(&self, request: &Message<'_>, carrier: Carrier) -> Result<Index, Errno> {
+    fn rfc_named(&mut self, request: &Message<'_>, carrier: Carrier) -> Result<Index, Errno> {
         let ext = request.sa().ok_or(Errno::EINVAL)?;
         let ends = read_ends(request)?;
         let proto = engine_protocol(request.header().satype)?;
-        request.xfrm().check(carrier, ext.replay).map_err(|refusal| refusal.errno())?;
+        request.xfrm().check(carrier, ext.replay).map_err(|refusal| {
+            Judge::explain(&mut self.judge(), &refusal);
+            refusal.errno()
+        })?;
         let mark = XfrmView::of_message(request).mark().masked();
         let id = SaId { mark, ..SaId::new(ends.dst(), ext.spi.get(), proto) };
         let index = self.sadb.find(&id).ok_or(Errno::ESRCH)?;

@@ -24,10 +24,12 @@ const ENCAP_ESPINUDP: u8 = 2;
 const UPDATED: [u16; 4] = [attribute::IF_ID, attribute::SET_MARK, attribute::SET_MARK_MASK, attribute::MTIMER_THRESH];
 
 /// What concerns packets is kept for the data plane, as algorithms are. Of what decides which SA a packet takes, the mark, the
-/// XFRM interface and the direction are looked at.
+/// interfaces and the direction are looked at. Sub policies are their owner's, not those of sessions.
 pub(super) fn has_attribute(number: u16) -> Result<(), Errno> {
     match number {
-        attribute::OFFLOAD_DEV | attribute::SA_PCPU => Err(Errno::EOPNOTSUPP),
+        attribute::OFFLOAD_DEV | attribute::SA_PCPU | attribute::POLICY_TYPE | attribute::MODE => {
+            Err(Errno::EOPNOTSUPP)
+        }
         attribute::IPTFS_DROP_TIME..=attribute::IPTFS_PKT_SIZE => Err(Errno::EOPNOTSUPP),
         _ if attribute_info(number).is_none() => Err(Errno::EOPNOTSUPP),
         _ => Ok(()),

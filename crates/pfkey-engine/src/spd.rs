@@ -32,7 +32,7 @@ pub struct Spd {
     position: u64,
     /// Grows with every change.
     generation: u64,
-    /// How many policies have a mark or an XFRM interface.
+    /// How many policies have a mark, an XFRM interface or a network interface.
     scoped: usize,
 }
 
@@ -235,14 +235,16 @@ impl Spd {
     }
 }
 
-/// Whether a policy is for the packets of a mark, or of an XFRM interface.
+/// Whether a policy is for the packets of a mark, of an XFRM interface, or of a network interface.
 fn is_scoped(policy: &Policy) -> bool {
-    (policy.attached.xfrm.mark(), policy.attached.xfrm.if_id()) != (Mark::NONE, 0)
+    let xfrm = &policy.attached.xfrm;
+    (xfrm.mark(), xfrm.if_id(), xfrm.device()) != (Mark::NONE, 0, 0)
 }
 
-/// Whether a policy is for a packet's mark and XFRM interface (`xfrm_policy_match`).
+/// Whether a policy is for a packet's mark and interfaces (`xfrm_policy_match`).
 fn is_in_scope(policy: &Policy, flow: &Flow) -> bool {
-    policy.attached.xfrm.if_id() == flow.if_id && policy.attached.xfrm.mark().covers(flow.mark)
+    let xfrm = &policy.attached.xfrm;
+    xfrm.if_id() == flow.if_id && xfrm.mark().covers(flow.mark) && xfrm.is_for(flow.device, flow.cpu)
 }
 
 /// The place of a direction's index.

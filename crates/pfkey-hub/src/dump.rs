@@ -4,9 +4,9 @@
 use zeroize::Zeroizing;
 
 use super::{DumpMessage, DumpStep, Errno, KeyEngine, MessageBuffer, Time};
-use pfkey_model::settings::scope;
-use pfkey_wire::Header;
+use pfkey_model::settings::{is_sub_policy, scope};
 use pfkey_wire::xfrm::settings::World;
+use pfkey_wire::{Header, MessageType};
 
 /// How far a dump came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub(super) struct DumpRun<D> {
     header: Header,
     /// What it is confined to.
     world: World,
+    /// Whether policies of type sub are shown.
+    shows_sub: bool,
     /// Messages taken from the engine so far.
     seq: u32,
     undelivered: Undelivered,
@@ -48,8 +50,8 @@ pub(super) struct DumpRun<D> {
 }
 
 impl<D> DumpRun<D> {
-    pub(super) fn new(cursor: D, header: Header, world: World) -> Self {
-        Self { cursor, header, world, seq: 0, undelivered: Undelivered::Empty, spare: Zeroizing::default() }
+    pub(super) fn new(cursor: D, header: Header, world: World, shows_sub: bool) -> Self {
+        Self { cursor, header, world, shows_sub, seq: 0, undelivered: Undelivered::Empty, spare: Zeroizing::default() }
     }
 
     pub(super) const fn header(&self) -> Header {
@@ -123,6 +125,11 @@ impl<D> DumpRun<D> {
     }
 
     fn shows(&self, message: &[u8]) -> bool {
+        let is_hidden = !self.shows_sub && self.header.msg_type == MessageType::X_SPDDUMP && is_sub_policy(message);
+        !is_hidden && self.is_in_world(message)
+    }
+
+    fn is_in_world(&self, message: &[u8]) -> bool {
         self.world.is_all() || scope(message).is_none_or(|(mark, if_id)| self.world.has(mark, if_id))
     }
 

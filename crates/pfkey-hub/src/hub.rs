@@ -417,7 +417,9 @@ impl<E: KeyEngine> Hub<E> {
         let world = self.sockets.world(id);
         let cursor = self.engine.dump(message, now)?;
         match self.sockets.sessions.get_mut(id) {
-            Some(socket) => socket.dump = Some(Box::new(DumpRun::new(cursor, message.header(), world))),
+            Some(socket) => {
+                socket.dump = Some(Box::new(DumpRun::new(cursor, message.header(), world, socket.xfrm)));
+            }
             None => self.engine.dump_end(cursor),
         }
         self.pump(id, now, sink);

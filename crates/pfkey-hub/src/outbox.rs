@@ -55,6 +55,12 @@ impl MessageBuffer {
         self.xfrm = shown;
     }
 
+    /// Whether anybody is shown X_XFRM extensions.
+    #[must_use]
+    pub const fn shows_xfrm(&self) -> bool {
+        self.xfrm
+    }
+
     /// Sends an error report: a request's header with an errno, and the words that belong to it, which those receive who are
     /// shown X_XFRM extensions.
     pub(super) fn report(
@@ -165,6 +171,12 @@ impl<'a> DumpMessage<'a> {
     /// A message that is built in `buffer` and takes the place of what is in `message`.
     pub fn new(buffer: &'a mut MessageBuffer, message: &'a mut Vec<u8>) -> Self {
         Self { buffer, message }
+    }
+
+    /// Whether anybody is shown X_XFRM extensions.
+    #[must_use]
+    pub const fn shows_xfrm(&self) -> bool {
+        self.buffer.shows_xfrm()
     }
 
     /// Writes it.

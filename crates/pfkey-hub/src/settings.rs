@@ -11,7 +11,7 @@ use super::{
     Sink, Time,
 };
 use pfkey_model::request::refuse_xfrm;
-use pfkey_model::settings::{Settings, deletion, scope};
+use pfkey_model::settings::{Settings, deletion, is_sub_policy, scope};
 use pfkey_wire::xfrm::settings::World;
 use pfkey_wire::xfrm::{Mark, attribute, push};
 use pfkey_wire::{ExtensionType as Ext, HEADER_LEN, Header, Message, MessageType, Profile, Writer};
@@ -83,6 +83,10 @@ impl<E: KeyEngine> Hub<E> {
         now: Time,
         sink: &mut impl Sink,
     ) -> Result<(), Errno> {
+        // The answer of one that is shown none would be hidden from it.
+        if is_sub_policy(message.bytes()) && self.sockets.sessions.get(id).is_some_and(|socket| !socket.xfrm) {
+            return Err(Errno::EOPNOTSUPP);
+        }
         let Some(settings) = self.sockets.sessions.get(id).and_then(|socket| socket.settings.clone()) else {
             return self.with_engine(now, Some(id), sink, |engine, cx| engine.request(message, cx));
         };
@@ -154,7 +158,9 @@ fn flush<E: KeyEngine>(
     let msg_type = if header.msg_type == MessageType::FLUSH { MessageType::DUMP } else { MessageType::X_SPDDUMP };
     let dumped = dump(engine, Header { msg_type, len: 2, ..header }, cx.now, cx.buffer, |shown| {
         let (mark, if_id) = scope(shown).unwrap_or((Mark::NONE, 0));
-        world.has(mark, if_id).then(|| deletion(shown, header.seq, header.pid).ok()).flatten()
+        (world.has(mark, if_id) && !is_sub_policy(shown))
+            .then(|| deletion(shown, header.seq, header.pid).ok())
+            .flatten()
     })?;
     cx.send_header(Audience::One, Header { errno: 0, len: 2, ..header });
     for deletion in dumped {

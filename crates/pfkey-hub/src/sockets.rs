@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::dump::DumpRun;
 use super::sessions::Sessions;
 use super::{Audience, Dialect, Outbox, PromiscuousCopy, SessionId, Sink};
-use pfkey_model::settings::{Settings, scope};
+use pfkey_model::settings::{Settings, is_sub_policy, scope};
 use pfkey_wire::layout::SadbExt;
 use pfkey_wire::xfrm::Mark;
 use pfkey_wire::xfrm::settings::World;
@@ -184,11 +184,12 @@ impl<D, S: Sink> Delivery<'_, D, S> {
         // Most of the time everybody receives the message as it is.
         let forms = (*xfrm != 0 || *worlds != 0 || anybody).then(|| Box::new(Forms::of(message, wraps)));
         let forms = forms.as_deref();
+        let is_sub = forms.is_some() && is_sub_policy(message);
         let whole = |xfrm| forms.map_or(message, |forms| forms.whole(xfrm, message));
         let mut takers = 0;
         if !nobody_else {
             for (id, session) in sessions.iter_mut().rev() {
-                if !origin.concerns(&session.state) {
+                if !origin.concerns(&session.state) || is_sub && !session.state.xfrm {
                     continue;
                 }
                 if session.state.promiscuous {

@@ -6,7 +6,7 @@ use super::attached::{Attached, SecurityLabel};
 use super::sa::{Encap, Key, Limits, Sa, SaId, Selector};
 use super::xfrm::Xfrm;
 use pfkey_wire::layout::{SadbLifetime, SadbSa};
-use pfkey_wire::xfrm::Carrier;
+use pfkey_wire::xfrm::{Carrier, Refusal, attribute};
 use pfkey_wire::{
     AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Ends, Errno, ExtensionType as Ext, Header, IpsecProtocol,
     Message, MessageType, Mode, Prefix, SaFlags, SaType,
@@ -162,6 +162,10 @@ pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa,
         }
     }
     (sa.mode, sa.reqid) = mode(request)?;
+    if sa.attached.xfrm.mode().is_some() && sa.mode != Mode::TUNNEL {
+        judge.explain(&Refusal::Misplaced(attribute::MODE));
+        return Err(Errno::EINVAL);
+    }
     if let Some((fixed, sockaddr)) = request.address(Ext::ADDRESS_PROXY) {
         let address = sockaddr.ip().ok_or(Errno::EINVAL)?;
         sa.selector = Some(Selector::from(Prefix { address, len: fixed.prefixlen }));

@@ -6,7 +6,7 @@ use super::policy::{Policy, parse_requests};
 use super::read::{Judge, ends, is_of_socket, limits, mode, sa, sa_id, selector};
 use super::sa::{Sa, SaId, Selector};
 use super::xfrm::Xfrm;
-use pfkey_wire::xfrm::{Carrier, FLAG_POLICY_ICMP, Mark};
+use pfkey_wire::xfrm::{Carrier, FLAG_POLICY_ICMP, Mark, Refusal, attribute};
 use pfkey_wire::{
     Ends, Errno, ExtensionType as Ext, IpsecProtocol, Message, MessageType, Mode, PolicyDirection, PolicyType,
 };
@@ -86,19 +86,31 @@ pub struct PolicyId {
     pub mark: Mark,
     /// Its XFRM interface, 0 = none.
     pub if_id: u32,
+    /// It is of type sub.
+    pub sub: bool,
 }
 
 impl PolicyId {
     /// Whether a policy with this number is the one.
     #[must_use]
     pub fn is_of(&self, policy: &Policy) -> bool {
-        (self.mark, self.if_id) == (policy.attached.xfrm.mark(), policy.attached.xfrm.if_id())
+        *self == Self { id: self.id, ..Self::of(policy) }
     }
 
     /// The number of a policy, which Linux names by it.
     #[must_use]
     pub fn of(policy: &Policy) -> Self {
-        Self { id: policy.id, mark: policy.attached.xfrm.mark(), if_id: policy.attached.xfrm.if_id() }
+        Self::new(policy.id, &policy.attached.xfrm)
+    }
+
+    fn new(id: u32, xfrm: &Xfrm) -> Self {
+        Self { id, mark: xfrm.mark(), if_id: xfrm.if_id(), sub: xfrm.is_sub() }
+    }
+
+    /// What a request says beside the number.
+    #[must_use]
+    pub fn xfrm(&self) -> Xfrm {
+        Xfrm::of_policy(self.mark, self.if_id, self.sub, 0)
     }
 }
 
@@ -115,6 +127,10 @@ pub struct PolicyName {
     pub mark: Mark,
     /// Its XFRM interface, 0 = none.
     pub if_id: u32,
+    /// The network interface that its selector is for, 0 = any.
+    pub device: u32,
+    /// It is of type sub.
+    pub sub: bool,
 }
 
 impl Request {
@@ -179,6 +195,10 @@ fn policy(message: &Message<'_>, judge: &mut impl Judge) -> Result<Policy, Errno
         PolicyType::IPSEC => parse_requests(requests, dir, nowhere, |_| judge.new_reqid())?,
         _ => Vec::new(),
     };
+    if attached.xfrm.mode().is_some() && !templates.iter().any(|template| template.mode == Mode::TUNNEL) {
+        judge.explain(&Refusal::Misplaced(attribute::MODE));
+        return Err(Errno::EINVAL);
+    }
     Ok(Policy {
         dir,
         icmp: attached.xfrm.flags() & FLAG_POLICY_ICMP != 0,
@@ -202,7 +222,15 @@ impl PolicyName {
             label: policy.attached.label.clone(),
             mark: policy.attached.xfrm.mark(),
             if_id: policy.attached.xfrm.if_id(),
+            device: policy.attached.xfrm.device(),
+            sub: policy.attached.xfrm.is_sub(),
         }
+    }
+
+    /// What a request says beside direction, selector and label.
+    #[must_use]
+    pub fn xfrm(&self) -> Xfrm {
+        Xfrm::of_policy(self.mark, self.if_id, self.sub, self.device)
     }
 
     /// `pfkey_spddelete`.
@@ -213,7 +241,8 @@ impl PolicyName {
             return Err(Errno::EINVAL);
         }
         let Attached { label, xfrm, .. } = Attached::read(message, Carrier::PolicyName, judge)?;
-        Ok(Self { dir, selector, label, mark: xfrm.mark(), if_id: xfrm.if_id() })
+        let (mark, if_id, device, sub) = (xfrm.mark(), xfrm.if_id(), xfrm.device(), xfrm.is_sub());
+        Ok(Self { dir, selector, label, mark, if_id, device, sub })
     }
 }
 
@@ -224,7 +253,7 @@ fn policy_id(message: &Message<'_>, judge: &mut impl Judge) -> Result<PolicyId, 
         return Err(Errno::EINVAL);
     }
     let xfrm = Xfrm::read(message, Carrier::PolicyName, judge)?;
-    Ok(PolicyId { id, mark: xfrm.mark(), if_id: xfrm.if_id() })
+    Ok(PolicyId::new(id, &xfrm))
 }
 
 /// An extension that would be passed over: who sends it believes that only SAs and policies of a mark or an interface are meant.

@@ -169,13 +169,20 @@ pub struct Flow {
     pub mark: u32,
     /// The XFRM interface that it leaves through, 0 = another one.
     pub if_id: u32,
+    /// The number of the network interface that its route leads to, 0 = not known.
+    pub device: u32,
+    /// The processor that sends it, from 0; [`Flow::ANY_CPU`] = not known.
+    pub cpu: u32,
 }
 
 impl Flow {
+    /// No SA for one processor takes a packet of this one.
+    pub const ANY_CPU: u32 = u32::MAX;
+
     /// A packet without a mark and without an XFRM interface.
     #[must_use]
     pub const fn new(ends: Ends, proto: u8, sport: u16, dport: u16) -> Self {
-        Self { ends, proto, sport, dport, mark: 0, if_id: 0 }
+        Self { ends, proto, sport, dport, mark: 0, if_id: 0, device: 0, cpu: Self::ANY_CPU }
     }
 }
 
@@ -391,7 +398,9 @@ impl Sa {
     /// Whether it takes a packet.
     #[must_use]
     pub fn takes(&self, flow: &Flow) -> bool {
-        self.is_inner_ipv6() == flow.ends.is_ipv6() && self.selector.is_none_or(|selector| selector.covers(flow))
+        self.is_inner_ipv6() == flow.ends.is_ipv6()
+            && self.selector.is_none_or(|selector| selector.covers(flow))
+            && self.attached.xfrm.is_for(flow.device, flow.cpu)
     }
 
     /// `sadb_msg_satype`.

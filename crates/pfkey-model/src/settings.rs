@@ -6,10 +6,12 @@ use std::fmt;
 use pfkey_wire::layout::U32;
 use pfkey_wire::xfrm::settings::{Complaint, Meant, Setting, What, World, by_number, read};
 use pfkey_wire::xfrm::words::{OFFLOAD_INBOUND, OFFLOAD_PACKET, Payload};
-use pfkey_wire::xfrm::{Attributes, Carrier, FLAG_ESN, Mark, Offload, Said, attribute, attribute_info, push};
+use pfkey_wire::xfrm::{
+    Attributes, Carrier, FLAG_ESN, Mark, Offload, POLICY_TYPE_SUB, Said, attribute, attribute_info, push,
+};
 use pfkey_wire::{
-    AuthAlgorithm, Errno, ExtensionType as Ext, HEADER_LEN, Header, Message, MessageType, PolicyDirection, Profile,
-    SaType, Writer, extensions,
+    AuthAlgorithm, Errno, ExtensionType as Ext, HEADER_LEN, Header, Message, MessageType, Mode, PolicyDirection,
+    Profile, Requests, SaType, Writer, extensions,
 };
 use zerocopy::{FromBytes as _, IntoBytes as _};
 use zeroize::Zeroizing;
@@ -137,6 +139,7 @@ impl Settings {
                     let has = said.attributes.payload(number).is_some();
                     let fits = about.takes(meant, number, request.header().satype)
                         && (number != attribute::ALG_AUTH_TRUNC || auth != AuthAlgorithm::NONE);
+                    let fits = fits && (number != attribute::MODE || has_tunnel(request));
                     let payload = if number == attribute::OFFLOAD_DEV { about.offload(payload) } else { Some(payload) };
                     if let Some(payload) = payload.filter(|_| fits && !has) {
                         push(&mut attributes, number, payload.as_slice());
@@ -192,7 +195,8 @@ impl About {
             // The mark and the XFRM interface, which are meant for everything.
             Carrier::SaName | Carrier::PolicyName => true,
             _ if self.larval => {
-                let of_larvals = [attribute::MARK, attribute::IF_ID, attribute::SA_DIR, attribute::SA_PCPU];
+                use attribute::{DEV, IF_ID, MARK, MODE, SA_DIR, SA_PCPU};
+                let of_larvals = [MARK, IF_ID, SA_DIR, SA_PCPU, DEV, MODE];
                 of_larvals.contains(&number) && self.is_meant(meant, satype)
             }
             _ => self.is_meant(meant, satype),
@@ -209,6 +213,13 @@ impl About {
         }
         Payload::of(offload.as_bytes())
     }
+}
+
+/// Whether a request is about a tunnel, whose mode can be another.
+fn has_tunnel(request: &Message<'_>) -> bool {
+    let sa = request.sa2().is_some_and(|sa2| Mode(sa2.mode) == Mode::TUNNEL);
+    let requests = request.policy().map_or(&[][..], |(_, requests)| requests);
+    sa || Requests::new(requests).any(|(fixed, _)| Mode(fixed.mode) == Mode::TUNNEL)
 }
 
 /// A message with another X_XFRM; `no_window`: without a replay window of PF_KEY's.
@@ -247,6 +258,12 @@ fn shown(message: &[u8]) -> Said<'_> {
     extensions(message).find(|extension| extension.ext_type == Ext::X_XFRM).map_or_else(Said::default, Said::of)
 }
 
+/// Whether a message is about a policy of type sub, which AF_KEY does not show.
+#[must_use]
+pub fn is_sub_policy(message: &[u8]) -> bool {
+    shown(message).attributes.payload(attribute::POLICY_TYPE) == Some(&POLICY_TYPE_SUB)
+}
+
 /// The mark and the XFRM interface of the SA or the policy that a message of an engine's is about; `None`: it is about none.
 #[must_use]
 pub fn scope(message: &[u8]) -> Option<(Mark, u32)> {
@@ -276,6 +293,7 @@ pub fn deletion(dumped: &[u8], seq: u32, pid: u32) -> Result<Vec<u8>, Errno> {
     let header = Header::read(dumped).ok_or(Errno::EINVAL)?;
     let is_policy = header.msg_type == MessageType::X_SPDDUMP;
     let msg_type = if is_policy { MessageType::X_SPDDELETE2 } else { MessageType::DELETE };
+    let carrier = if is_policy { Carrier::PolicyName } else { Carrier::SaName };
     let kept: &[Ext] = if is_policy { &[Ext::X_POLICY] } else { &[Ext::SA, Ext::ADDRESS_SRC, Ext::ADDRESS_DST] };
     let mut buffer = vec![0; dumped.len() + 64];
     let mut writer = Writer::new(&mut buffer, Header::new(msg_type, header.satype, seq, pid), Profile::Linux);
@@ -284,7 +302,8 @@ pub fn deletion(dumped: &[u8], seq: u32, pid: u32) -> Result<Vec<u8>, Errno> {
     });
     let mut name = Vec::new();
     for (number, payload) in shown(dumped).attributes {
-        if number == attribute::MARK || is_policy && number == attribute::IF_ID {
+        let names = attribute_info(number).is_some_and(|row| row.carriers.contains(&carrier));
+        if names {
             push(&mut name, number, payload);
         }
     }

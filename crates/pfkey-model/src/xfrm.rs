@@ -6,7 +6,7 @@ use zerocopy::IntoBytes as _;
 
 use super::read::Judge;
 use pfkey_wire::layout::U32;
-use pfkey_wire::xfrm::{Attributes, Carrier, Mark, Said, Truncation, attribute, is_pf_keys_own, push};
+use pfkey_wire::xfrm::{Attributes, Carrier, Mark, POLICY_TYPE_SUB, Said, Truncation, attribute, is_pf_keys_own, push};
 use pfkey_wire::{Errno, ExtensionType as Ext, Message, Writer};
 
 pub use typed::OffloadDevice;
@@ -21,6 +21,7 @@ struct Content {
     options: u8,
     mark: Mark,
     if_id: u32,
+    device: u32,
     attributes: Vec<u8>,
 }
 
@@ -33,6 +34,10 @@ pub struct XfrmView<'a> {
     pub options: u8,
     /// Bits of the integrity value, where they are not what PF_KEY implies.
     pub icv_bits: Option<u32>,
+    /// What netlink has in the fixed part of its messages: the number of the selector's network interface, 0 = none.
+    pub device: u32,
+    /// And the mode in the place of tunnel mode.
+    pub mode: Option<u8>,
     /// The attributes, and perhaps others that PF_KEY says in another place.
     pub attributes: Attributes<'a>,
 }
@@ -43,15 +48,15 @@ impl<'a> XfrmView<'a> {
     pub fn of_message(message: &Message<'a>) -> Self {
         let Said { fixed, attributes } = message.xfrm();
         let icv_bits = attributes.read::<Truncation>(attribute::ALG_AUTH_TRUNC).map(|t| t.icv_bits.get());
-        Self { flags: fixed.flags, options: fixed.options, icv_bits, attributes }
+        Self { flags: fixed.flags, options: fixed.options, icv_bits, device: 0, mode: None, attributes }
     }
 
-    /// The attributes that PF_KEY does not say in another place, without the integrity value's bits and sequence numbers that
-    /// are 0.
+    /// The attributes that PF_KEY does not say in another place, without the integrity value's bits, sequence numbers that are 0
+    /// and the usual type of policies.
     pub fn carried(&self) -> impl Iterator<Item = (u16, &'a [u8])> + use<'a> {
         self.attributes.filter(|(number, payload)| match *number {
             attribute::ALG_AUTH_TRUNC => false,
-            attribute::REPLAY_VAL => payload.iter().any(|byte| *byte != 0),
+            attribute::REPLAY_VAL | attribute::POLICY_TYPE => payload.iter().any(|byte| *byte != 0),
             number => !is_pf_keys_own(number),
         })
     }
@@ -65,8 +70,8 @@ impl<'a> XfrmView<'a> {
 
 impl From<&XfrmView<'_>> for Xfrm {
     fn from(view: &XfrmView<'_>) -> Self {
-        let XfrmView { flags, options, icv_bits, .. } = *view;
-        if (flags, options, icv_bits) == (0, 0, None) && view.carried().next().is_none() {
+        let XfrmView { flags, options, icv_bits, device, mode, .. } = *view;
+        if (flags, options, icv_bits, device, mode) == (0, 0, None, 0, None) && view.carried().next().is_none() {
             return Self::default();
         }
         let mut xfrm = Self(Some(Box::new(Content { flags, options, ..Content::default() })));
@@ -74,6 +79,12 @@ impl From<&XfrmView<'_>> for Xfrm {
         if let Some(bits) = icv_bits {
             let truncation = Truncation { icv_bits: bits.into(), ..Truncation::default() };
             xfrm.set(attribute::ALG_AUTH_TRUNC, truncation.as_bytes());
+        }
+        if device != 0 {
+            xfrm.set(attribute::DEV, device.as_bytes());
+        }
+        if let Some(mode) = mode {
+            xfrm.set(attribute::MODE, &[mode]);
         }
         xfrm
     }
@@ -97,6 +108,25 @@ impl Xfrm {
     #[must_use]
     pub fn scope(&self) -> Self {
         Self::of_scope(self.mark(), self.if_id())
+    }
+
+    /// What belongs to the name of a policy: its mark, its XFRM interface, its type and its selector's network interface.
+    #[must_use]
+    pub fn policy_name(&self) -> Self {
+        Self::of_policy(self.mark(), self.if_id(), self.is_sub(), self.device())
+    }
+
+    /// The same of these.
+    #[must_use]
+    pub fn of_policy(mark: Mark, if_id: u32, sub: bool, device: u32) -> Self {
+        let mut name = Self::of_scope(mark, if_id);
+        if sub {
+            name.set(attribute::POLICY_TYPE, &POLICY_TYPE_SUB);
+        }
+        if device != 0 {
+            name.set(attribute::DEV, device.as_bytes());
+        }
+        name
     }
 
     /// What a request says, if its carrier can and the engine has it.
@@ -128,6 +158,7 @@ impl Xfrm {
         let all = Attributes(&content.attributes);
         content.mark = all.read(attribute::MARK).unwrap_or_default();
         content.if_id = all.read::<U32>(attribute::IF_ID).unwrap_or_default().get();
+        content.device = all.read::<U32>(attribute::DEV).unwrap_or_default().get();
     }
 
     /// Sets the flags.
@@ -168,6 +199,32 @@ impl Xfrm {
     #[must_use]
     pub fn if_id(&self) -> u32 {
         self.0.as_ref().map_or(0, |content| content.if_id)
+    }
+
+    /// The network interface that its selector is for, 0 = any.
+    #[must_use]
+    pub fn device(&self) -> u32 {
+        self.0.as_ref().map_or(0, |content| content.device)
+    }
+
+    /// Whether it is for packets that leave through a network interface (`__xfrm4_selector_match`) and are sent by a processor
+    /// (`xfrm_state_look_at`).
+    #[must_use]
+    pub fn is_for(&self, device: u32, cpu: u32) -> bool {
+        let on = |one: u32| one == 0 || one == device;
+        self.is_empty() || on(self.device()) && self.pcpu().is_none_or(|one| one == cpu)
+    }
+
+    /// Whether it is a policy of type sub (`XFRM_POLICY_TYPE_SUB`): a packet meets one of them, and then one of the others.
+    #[must_use]
+    pub fn is_sub(&self) -> bool {
+        self.attributes().payload(attribute::POLICY_TYPE) == Some(&POLICY_TYPE_SUB)
+    }
+
+    /// The mode in the place of tunnel mode (`XFRM_MODE_*`).
+    #[must_use]
+    pub fn mode(&self) -> Option<u8> {
+        self.attributes().payload(attribute::MODE).and_then(|payload| payload.first().copied())
     }
 
     /// Bits of the integrity value, where they are not what PF_KEY implies.

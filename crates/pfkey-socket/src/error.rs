@@ -200,8 +200,11 @@ impl fmt::Display for Lacked {
             Some(row) => {
                 write!(
                     f,
-                    "this key engine has no {} (XFRMA_{}; Linux has it since {})",
-                    row.name, row.c_name, row.since
+                    "this key engine has no {} ({}{}; Linux has it since {})",
+                    row.name,
+                    row.prefix(),
+                    row.c_name,
+                    row.since
                 )
             }
             None => write!(f, "this key engine has no attribute {}", self.0),

@@ -17,7 +17,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 pub(super) use capability::has_net_admin;
 pub use capability::{become_unprivileged, drop_capabilities, thread_has_net_admin};
-pub use headers::Headers;
+pub use headers::{Headers, REPORT_LEN};
 pub use interface::{INTERFACE_NAME, interface_name};
 
 unsafe extern "C" {

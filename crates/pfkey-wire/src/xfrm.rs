@@ -47,6 +47,12 @@ pub enum Layout {
     Address,
     /// [`Truncation`].
     Truncation,
+    /// `struct xfrm_userpolicy_type`: its type, and nothing.
+    PolicyType,
+    /// `__u32`: the number of a network interface.
+    Interface,
+    /// `__u8`: `XFRM_MODE_*`.
+    Mode,
 }
 
 impl Layout {
@@ -55,9 +61,10 @@ impl Layout {
     pub fn fits(self, payload: &[u8]) -> bool {
         let len = match self {
             Self::Flag => 0,
-            Self::Direction => 1,
+            Self::Direction | Self::Mode => 1,
             Self::U16 => 2,
-            Self::U32 | Self::Hex => 4,
+            Self::U32 | Self::Hex | Self::Interface => 4,
+            Self::PolicyType => 6,
             Self::Time | Self::Mark | Self::Offload => 8,
             Self::Replay => 12,
             Self::Address => 16,
@@ -102,9 +109,9 @@ pub enum Carrier {
 /// An attribute.
 #[derive(Clone, Copy, Debug)]
 pub struct AttributeInfo {
-    /// `XFRMA_*`.
+    /// `XFRMA_*`, or from [`OWN`] on this library's.
     pub number: u16,
-    /// That name, without `XFRMA_`.
+    /// That name, without what all begin with ([`AttributeInfo::prefix`]).
     pub c_name: &'static str,
     /// What the operator's language calls it.
     pub name: &'static str,
@@ -124,12 +131,24 @@ const SA: &[Carrier] = &[Carrier::Sa];
 const BOTH: &[Carrier] = &[Carrier::Sa, Carrier::Policy];
 const NAMES: &[Carrier] = &[Carrier::Sa, Carrier::Policy, Carrier::SaName, Carrier::PolicyName];
 const NAMES_POLICIES: &[Carrier] = &[Carrier::Sa, Carrier::Policy, Carrier::PolicyName];
+const POLICIES: &[Carrier] = &[Carrier::Policy, Carrier::PolicyName];
+
+/// From this number on attributes are no netlink's: they say what XFRM has in the fixed parts of its messages.
+pub const OWN: u16 = 0x3000;
+
+impl AttributeInfo {
+    /// What its name in C begins with.
+    #[must_use]
+    pub const fn prefix(&self) -> &'static str {
+        if self.number < OWN { "XFRMA_" } else { "PFKEY_XFRMA_" }
+    }
+}
 
 macro_rules! attributes {
     ($($c_name:ident = $number:literal, $name:literal: $layout:ident, $role:ident, $carriers:ident, $since:literal, $meaning:literal;)*) => {
-        /// `XFRMA_*`.
+        /// `XFRMA_*`, and `PFKEY_XFRMA_*` from [`OWN`](super::OWN) on.
         pub mod attribute {
-            $(#[doc = concat!("`XFRMA_", stringify!($c_name), "`: ", $meaning, ".")] pub const $c_name: u16 = $number;)*
+            $(#[doc = concat!("`", stringify!($c_name), "`: ", $meaning, ".")] pub const $c_name: u16 = $number;)*
         }
 
         /// Those that are known, in the order of their numbers.
@@ -152,6 +171,7 @@ attributes! {
     ETIMER_THRESH = 12, "etimer-thresh": U32, Setting, SA, "2.6.17", "tenths of a second after which they are reported";
     COADDR = 14, "coaddr": Address, Setting, SA, "2.6.19", "care-of address of a mobile node";
     LASTUSED = 15, "lastused": Time, Report, SA, "2.6.19", "when it was last used";
+    POLICY_TYPE = 16, "type": PolicyType, Setting, POLICIES, "2.6.19", "main or sub: a packet meets a policy of each";
     ALG_AUTH_TRUNC = 20, "icv": Truncation, Setting, SA, "2.6.33", "bits of the integrity value";
     MARK = 21, "mark": Mark, Setting, NAMES, "2.6.34", "mark of the packets that it is for; a part of its name";
     TFCPAD = 22, "tfcpad": U32, Setting, SA, "2.6.39", "bytes to which packets are padded";
@@ -171,11 +191,13 @@ attributes! {
     IPTFS_INIT_DELAY = 39, "iptfs-init-delay": U32, Setting, SA, "6.14", "microseconds that packets are gathered";
     IPTFS_MAX_QSIZE = 40, "iptfs-max-qsize": U32, Setting, SA, "6.14", "bytes that can wait";
     IPTFS_PKT_SIZE = 41, "iptfs-pkt-size": U32, Setting, SA, "6.14", "bytes of an outer packet";
+    DEV = 0x3000, "dev": Interface, Setting, NAMES_POLICIES, "2.6", "network interface that its selector is for";
+    MODE = 0x3001, "mode": Mode, Setting, BOTH, "6.14", "mode in the place of tunnel mode: iptfs";
 }
 
 /// Those that PF_KEY says in another place, or that no SA and no policy of the SPD has: XFRMA_UNSPEC, ALG_AUTH, ALG_CRYPT, ALG_COMP,
-/// ENCAP, TMPL, SA, POLICY, SEC_CTX, LTIME_VAL, SRCADDR, POLICY_TYPE, MIGRATE, ALG_AEAD, KMADDRESS, PROTO, ADDRESS_FILTER, PAD.
-const PF_KEYS_OWN: [u16; 18] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 16, 17, 18, 19, 25, 26, 27];
+/// ENCAP, TMPL, SA, POLICY, SEC_CTX, LTIME_VAL, SRCADDR, MIGRATE, ALG_AEAD, KMADDRESS, PROTO, ADDRESS_FILTER, PAD.
+const PF_KEYS_OWN: [u16; 17] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 17, 18, 19, 25, 26, 27];
 
 /// Whether PF_KEY says in another place what an attribute says.
 #[must_use]
@@ -382,6 +404,12 @@ pub const FLAG_WILDRECV: u8 = 8;
 pub const FLAG_ESN: u8 = 128;
 /// `XFRM_POLICY_ICMP`.
 pub const FLAG_POLICY_ICMP: u8 = 2;
+/// `XFRM_POLICY_CPU_ACQUIRE`: each processor has SAs of its own.
+pub const FLAG_POLICY_CPU_ACQUIRE: u8 = 4;
+/// `XFRM_POLICY_TYPE_SUB`, and all of `struct xfrm_userpolicy_type`.
+pub const POLICY_TYPE_SUB: [u8; 6] = [1, 0, 0, 0, 0, 0];
+/// `XFRM_MODE_IPTFS`.
+pub const MODE_IPTFS: u8 = 5;
 /// A policy's ACQUIREs propose algorithms, as those of policies that came over netlink do, and AF_KEY's do not.
 pub const OPTION_PROPOSE: u8 = 1;
 /// A reported SA or policy has more than PF_KEY and this extension can say.
@@ -440,6 +468,9 @@ impl Said<'_> {
         match number {
             // Two windows.
             attribute::REPLAY_ESN_VAL if replay != 0 || has(attribute::REPLAY_VAL) => Err(Refusal::PfKeysOwn(number)),
+            attribute::POLICY_TYPE if !matches!(*payload, [0 | 1, 0, 0, 0, 0, 0]) => Err(Refusal::Length(number)),
+            // The others PF_KEY has numbers for, or none has SAs.
+            attribute::MODE if payload != [MODE_IPTFS] => Err(Refusal::PfKeysOwn(number)),
             attribute::SET_MARK_MASK if !has(attribute::SET_MARK) => Err(Refusal::Misplaced(number)),
             attribute::ALG_AUTH_TRUNC => match Truncation::read_from_bytes(payload) {
                 Ok(t) if t.name != [[0; 32]; 2] || t.key_bits.get() != 0 => Err(Refusal::PfKeysOwn(number)),

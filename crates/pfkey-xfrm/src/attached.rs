@@ -4,15 +4,15 @@
 use pfkey_model::attached::{Attached, AttachedView};
 use pfkey_model::xfrm::{Xfrm, XfrmView};
 use pfkey_wire::Message;
-use pfkey_wire::xfrm::Mark;
+use pfkey_wire::xfrm::{Mark, OWN};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::attribute::{Attributes, Writer};
 use crate::layout::{UserSecCtx, attribute};
 
-/// It of an SA or a policy that the kernel reports, with flags and options of the extension.
-pub fn view(attributes: Attributes<'_>, flags: u8, options: u8) -> AttachedView<'_> {
-    AttachedView { label: label(attributes), xfrm: XfrmView { flags, options, icv_bits: None, attributes } }
+/// It of an SA or a policy that the kernel reports: its attributes, and what stands in the fixed part of the message.
+pub fn view(xfrm: XfrmView<'_>) -> AttachedView<'_> {
+    AttachedView { label: label(xfrm.attributes), xfrm }
 }
 
 /// Writes it. The label is as the request has it: the kernel puts the NUL behind it.
@@ -21,16 +21,18 @@ pub fn write(request: &Message<'_>, attached: &Attached, writer: &mut Writer) {
     write_label(request, writer);
 }
 
-/// Writes what XFRM has beyond PF_KEY. The integrity value's bits belong to the algorithm.
+/// Writes what XFRM has beyond PF_KEY. The integrity value's bits belong to the algorithm, and what is not netlink's to the fixed
+/// part.
 pub fn write_xfrm(xfrm: &Xfrm, writer: &mut Writer) {
-    for (number, payload) in xfrm.attributes().filter(|(number, _)| *number != attribute::ALG_AUTH_TRUNC) {
+    let own = |number: u16| number == attribute::ALG_AUTH_TRUNC || number >= OWN;
+    for (number, payload) in xfrm.attributes().filter(|(number, _)| !own(*number)) {
         writer.attribute(number, &[payload]);
     }
 }
 
-/// Writes the mark and the XFRM interface that name an SA or a policy.
-pub fn write_scope(mark: Mark, if_id: u32, writer: &mut Writer) {
-    write_xfrm(&Xfrm::of_scope(mark, if_id), writer);
+/// Writes the mark that is a part of an SA's name.
+pub fn write_mark(mark: Mark, writer: &mut Writer) {
+    write_xfrm(&Xfrm::of_scope(mark, 0), writer);
 }
 
 /// Writes the label of a request, if it has one.

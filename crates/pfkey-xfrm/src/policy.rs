@@ -14,6 +14,7 @@ use pfkey_model::migrate::{Migration, Move};
 use pfkey_model::policy::{MAX_TEMPLATES, Policy, Template};
 use pfkey_model::sa::Selector;
 use pfkey_model::view::{PolicyView, Templates};
+use pfkey_model::xfrm::XfrmView;
 use pfkey_wire::address::{family, to_xfrm, unspecified};
 use pfkey_wire::xfrm::{OPTION_PARTIAL, OPTION_PROPOSE};
 use pfkey_wire::{IpsecProtocol, Mode, PolicyDirection};
@@ -32,7 +33,7 @@ const fn dir_to_xfrm(dir: PolicyDirection) -> u8 {
 /// A policy without its templates.
 pub fn userpolicy_info(policy: &Policy) -> UserpolicyInfo {
     UserpolicyInfo {
-        sel: selector_to_xfrm(&policy.selector),
+        sel: selector_to_xfrm(&policy.selector, policy.attached.xfrm.device()),
         lft: limits_to_xfrm(&policy.hard, &policy.soft),
         priority: policy.priority.into(),
         dir: dir_to_xfrm(policy.dir),
@@ -59,7 +60,7 @@ pub fn write_templates(policy: &Policy, writer: &mut Writer) {
             family: family(before).into(),
             saddr: address(template.ends.src()),
             reqid: template.reqid.into(),
-            mode: mode_to_xfrm(template.mode),
+            mode: mode_to_xfrm(template.mode, policy.attached.xfrm.mode()),
             share,
             optional: template.optional.into(),
             // All algorithms. None would make inbound checks fail; AF_KEY has a flag of its own for that.
@@ -83,14 +84,17 @@ pub fn templates(attributes: Attributes<'_>) -> impl Iterator<Item = UserTmpl> {
         .take(MAX_TEMPLATES)
 }
 
-fn template(tmpl: &UserTmpl) -> Option<Template> {
-    Some(Template {
+/// A template, and what is in the place of tunnel mode.
+fn template(tmpl: &UserTmpl) -> Option<(Template, Option<u8>)> {
+    let (mode, in_place_of_tunnel) = mode_from_xfrm(tmpl.mode)?;
+    let template = Template {
         proto: IpsecProtocol(tmpl.id.proto),
-        mode: mode_from_xfrm(tmpl.mode)?,
+        mode,
         optional: tmpl.optional != 0,
         reqid: tmpl.reqid.get(),
         ends: ends_from_xfrm(&tmpl.saddr, &tmpl.id.daddr, tmpl.family.get())?,
-    })
+    };
+    Some((template, in_place_of_tunnel))
 }
 
 /// Whether a message is about the SPD's own policies (`XFRM_POLICY_TYPE_MAIN`).
@@ -101,16 +105,21 @@ pub fn is_main(attributes: Attributes<'_>) -> bool {
 /// `XFRM_POLICY_ICMP`.
 const ICMP: u8 = 2;
 
-/// A policy that the kernel reports. `None` for one that PF_KEY cannot show.
+/// A policy that the kernel reports. `None` for one that PF_KEY cannot show; those of type sub are for sessions that are shown
+/// what XFRM has beyond it.
 pub fn view<'a>(info: &UserpolicyInfo, attributes: Attributes<'a>) -> Option<PolicyView<'a>> {
-    if !is_main(attributes) {
-        return None;
-    }
     let (hard, soft) = limits_from_xfrm(&info.lft);
     let mut list = Templates::default();
     let (mut ours, mut theirs, mut partial) = (false, false, is_partial(info));
+    let mut tunnels = None;
     for (place, tmpl) in list.iter_mut().zip(templates(attributes)) {
-        *place = Some(template(&tmpl)?);
+        let (template, in_place_of_tunnel) = template(&tmpl)?;
+        if template.mode == Mode::TUNNEL {
+            // One attribute speaks of all tunnels.
+            partial |= tunnels.is_some_and(|before| before != in_place_of_tunnel);
+            tunnels.get_or_insert(in_place_of_tunnel);
+        }
+        *place = Some(template);
         (ours, theirs) = (ours || tmpl.share == SHARE_TAG, theirs || tmpl.share == 0);
         partial |= !matches!(tmpl.share, 0 | SHARE_TAG) || is_partial_template(&tmpl);
     }
@@ -123,11 +132,14 @@ pub fn view<'a>(info: &UserpolicyInfo, attributes: Attributes<'a>) -> Option<Pol
         block: info.action == BLOCK,
         icmp: info.flags & ICMP != 0,
         selector: selector_from_xfrm(&info.sel)?,
-        attached: attached::view(
+        attached: attached::view(XfrmView {
+            flags: info.flags,
+            options: option(theirs, OPTION_PROPOSE) | option(partial, OPTION_PARTIAL),
+            device: info.sel.ifindex.get(),
+            mode: tunnels.flatten(),
             attributes,
-            info.flags,
-            option(theirs, OPTION_PROPOSE) | option(partial, OPTION_PARTIAL),
-        ),
+            ..XfrmView::default()
+        }),
         templates: list,
         hard,
         soft,
@@ -135,12 +147,12 @@ pub fn view<'a>(info: &UserpolicyInfo, attributes: Attributes<'a>) -> Option<Pol
     })
 }
 
-/// Whether PF_KEY cannot say all of a policy: the interface of its packets, a user, ports by mask.
+/// Whether PF_KEY cannot say all of a policy: a user, ports by mask.
 fn is_partial(info: &UserpolicyInfo) -> bool {
     let sel = &info.sel;
     let is_plain = |port: u16, mask: u16| mask == if port == 0 { 0 } else { u16::MAX };
     let ports = is_plain(sel.sport.get(), sel.sport_mask.get()) && is_plain(sel.dport.get(), sel.dport_mask.get());
-    !ports || (sel.ifindex.get(), sel.user.get(), info.share) != (0, 0, 0)
+    !ports || (sel.user.get(), info.share) != (0, 0)
 }
 
 /// Whether PF_KEY cannot say all of a template: an SPI, some algorithms only.
@@ -155,8 +167,8 @@ pub fn read(info: &UserpolicyInfo, attributes: Attributes<'_>) -> Option<Policy>
 }
 
 /// A policy by its selector.
-pub fn by_selector(selector: &Selector, dir: PolicyDirection) -> UserpolicyId {
-    UserpolicyId { sel: selector_to_xfrm(selector), dir: dir_to_xfrm(dir), ..Default::default() }
+pub fn by_selector(selector: &Selector, device: u32, dir: PolicyDirection) -> UserpolicyId {
+    UserpolicyId { sel: selector_to_xfrm(selector, device), dir: dir_to_xfrm(dir), ..Default::default() }
 }
 
 /// A policy by its number, which holds the direction.
@@ -184,7 +196,7 @@ pub fn write_moves(migration: &Migration, writer: &mut Writer) {
             new_daddr: to_xfrm(one.new.dst()),
             new_saddr: to_xfrm(one.new.src()),
             proto: one.proto.0,
-            mode: mode_to_xfrm(one.mode),
+            mode: mode_to_xfrm(one.mode, None),
             reqid: one.reqid.into(),
             old_family: family(one.old.dst()).into(),
             new_family: family(one.new.dst()).into(),
@@ -197,7 +209,7 @@ pub fn write_moves(migration: &Migration, writer: &mut Writer) {
 fn read_move(one: &UserMigrate) -> Option<Move> {
     Some(Move {
         proto: IpsecProtocol(one.proto),
-        mode: mode_from_xfrm(one.mode)?,
+        mode: mode_from_xfrm(one.mode)?.0,
         reqid: one.reqid.get(),
         old: ends_from_xfrm(&one.old_saddr, &one.old_daddr, one.old_family.get())?,
         new: ends_from_xfrm(&one.new_saddr, &one.new_daddr, one.new_family.get())?,

@@ -15,6 +15,7 @@ use super::value::{
 };
 use pfkey_model::sa::{Encap, Key, Limits, Sa, SaId, State, Usage};
 use pfkey_model::view::{KeyView, SaView};
+use pfkey_model::xfrm::XfrmView;
 use pfkey_wire::address::{family, to_xfrm};
 use pfkey_wire::algorithm::Algorithm;
 use pfkey_wire::xfrm::{OPTION_PARTIAL, PF_KEYS_FLAGS};
@@ -43,17 +44,25 @@ fn flags_to_xfrm(flags: SaFlags) -> u8 {
     FLAGS.iter().filter(|(_, flag)| flags.contains(*flag)).fold(0, |all, (bit, _)| all | bit)
 }
 
+fn selector(sa: &Sa) -> XfrmSelector {
+    let device = sa.attached.xfrm.device();
+    match &sa.selector {
+        Some(selector) => selector_to_xfrm(selector, device),
+        None => XfrmSelector { ifindex: device.into(), ..Default::default() },
+    }
+}
+
 /// The fixed part of an SA.
 pub fn usersa_info(sa: &Sa) -> UsersaInfo {
     UsersaInfo {
-        sel: sa.selector.as_ref().map(selector_to_xfrm).unwrap_or_default(),
+        sel: selector(sa),
         id: Id { daddr: to_xfrm(sa.ends.dst()), spi: sa.spi.into(), proto: sa.proto.0, ..Default::default() },
         saddr: to_xfrm(sa.ends.src()),
         lft: limits_to_xfrm(&sa.hard, &sa.soft),
         seq: sa.seq.into(),
         reqid: sa.reqid.into(),
         family: family(sa.ends.dst()).into(),
-        mode: mode_to_xfrm(sa.mode),
+        mode: mode_to_xfrm(sa.mode, sa.attached.xfrm.mode()),
         replay_window: sa.replay,
         flags: flags_to_xfrm(sa.flags) | sa.attached.xfrm.flags(),
         ..Default::default()
@@ -146,9 +155,10 @@ pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> 
     let usage = usage(&info.curlft);
     let is_dying = how.judged_at.is_some_and(|now| is_past_soft_limit(&soft, &usage, now));
     let grown = if is_dying { State::Dying } else { State::Mature };
+    let (mode, in_place_of_tunnel) = mode_from_xfrm(info.mode)?;
     let mut view = SaView {
         state: State::Larval,
-        mode: mode_from_xfrm(info.mode)?,
+        mode,
         replay: info.replay_window,
         flags: flags_from_xfrm(info.flags),
         reqid: info.reqid.get(),
@@ -157,11 +167,14 @@ pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> 
         usage,
         // A selector without a family is of the SA's family.
         selector: selector_from_xfrm(&info.sel).or_else(|| selector_in_family(&info.sel, family)),
-        attached: attached::view(
+        attached: attached::view(XfrmView {
+            flags: info.flags & !PF_KEYS_FLAGS,
+            options: if is_partial(&info.sel) { OPTION_PARTIAL } else { 0 },
+            device: info.sel.ifindex.get(),
+            mode: in_place_of_tunnel,
             attributes,
-            info.flags & !PF_KEYS_FLAGS,
-            if is_partial(&info.sel) { OPTION_PARTIAL } else { 0 },
-        ),
+            ..XfrmView::default()
+        }),
         seq: info.seq.get(),
         ..SaView::new(ends, info.id.spi.get(), IpsecProtocol(info.id.proto))
     };
@@ -206,12 +219,13 @@ fn shown_icv(payload: &[u8], extras: Extras) -> Option<u32> {
     (icv != implied || implied != icv_bits(algorithm)).then_some(icv)
 }
 
-/// Whether an SA's selector has more than the source that PF_KEY shows.
+/// Whether an SA's selector has more than the source that PF_KEY shows, and the network interface.
 fn is_partial(selector: &XfrmSelector) -> bool {
     let only_source = XfrmSelector {
         saddr: selector.saddr,
         prefixlen_s: selector.prefixlen_s,
         family: selector.family,
+        ifindex: selector.ifindex,
         ..XfrmSelector::default()
     };
     *selector != only_source

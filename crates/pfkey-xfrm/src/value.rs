@@ -4,23 +4,25 @@
 use super::layout::{INFINITE, LifetimeConfig, LifetimeCurrent, Selector as XfrmSelector};
 use pfkey_model::sa::{Limits, Selector, Usage};
 use pfkey_wire::address::{family, from_xfrm, to_xfrm, width};
+use pfkey_wire::xfrm::MODE_IPTFS;
 use pfkey_wire::{Ends, Mode, Prefix};
 
-/// `XFRM_MODE_*` of a mode, where any was made transport.
-pub const fn mode_to_xfrm(mode: Mode) -> u8 {
+/// `XFRM_MODE_*` of a mode, where any was made transport; `tunnel` is in the place of tunnel mode.
+pub fn mode_to_xfrm(mode: Mode, tunnel: Option<u8>) -> u8 {
     match mode {
-        Mode::TUNNEL => 1,
+        Mode::TUNNEL => tunnel.unwrap_or(1),
         Mode::BEET => 4,
         _ => 0,
     }
 }
 
-/// The mode of `XFRM_MODE_*`; `None` for one that PF_KEY cannot name.
-pub const fn mode_from_xfrm(mode: u8) -> Option<Mode> {
+/// The mode of `XFRM_MODE_*`, and what is in the place of tunnel mode; `None` for one that PF_KEY cannot name.
+pub const fn mode_from_xfrm(mode: u8) -> Option<(Mode, Option<u8>)> {
     match mode {
-        0 => Some(Mode::TRANSPORT),
-        1 => Some(Mode::TUNNEL),
-        4 => Some(Mode::BEET),
+        0 => Some((Mode::TRANSPORT, None)),
+        1 => Some((Mode::TUNNEL, None)),
+        4 => Some((Mode::BEET, None)),
+        MODE_IPTFS => Some((Mode::TUNNEL, Some(MODE_IPTFS))),
         _ => None,
     }
 }
@@ -70,7 +72,7 @@ pub fn usage(curlft: &LifetimeCurrent) -> Usage {
 }
 
 /// A selector. The kernel compares all its bytes, so that unused ones are zero.
-pub fn selector_to_xfrm(selector: &Selector) -> XfrmSelector {
+pub fn selector_to_xfrm(selector: &Selector, device: u32) -> XfrmSelector {
     let mask = |port: u16| if port == 0 { 0 } else { u16::MAX };
     XfrmSelector {
         daddr: to_xfrm(selector.dst.address),
@@ -83,6 +85,7 @@ pub fn selector_to_xfrm(selector: &Selector) -> XfrmSelector {
         prefixlen_d: selector.dst.len,
         prefixlen_s: selector.src.len,
         proto: selector.proto,
+        ifindex: device.into(),
         ..Default::default()
     }
 }

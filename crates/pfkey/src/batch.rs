@@ -12,9 +12,10 @@ use crate::model::sa::SaId;
 use crate::policy::Policy;
 use crate::request::Request;
 use crate::sa::Sa;
-use crate::socket::{self, Headers};
+use crate::socket::{self, Headers, REPORT_LEN};
 use crate::transport::{self, Transport, reply_to};
-use crate::wire::{BATCH, Errno, HEADER_LEN, Header, MAX_MESSAGE_LEN, Profile, SaType};
+use crate::wire::xfrm::{Said, Words};
+use crate::wire::{BATCH, Errno, ExtensionType, Header, MAX_MESSAGE_LEN, Profile, SaType, extensions};
 
 /// Messages that travel together.
 const MESSAGES: usize = 64;
@@ -191,16 +192,21 @@ impl Batch {
     /// # Errors
     /// Sending or receiving failed, or an answer is missing (ENOBUFS: the descriptor was full of unread messages). How
     /// many requests were done is not known then. ENOMEM: none was sent; nor for EOPNOTSUPP: a typed one says what AF_KEY has not.
-    pub fn send(self, fd: BorrowedFd<'_>, mut failed: impl FnMut(usize, Errno)) -> Result<usize, Errno> {
+    pub fn send(
+        self,
+        fd: BorrowedFd<'_>,
+        mut failed: impl FnMut(usize, Errno, Option<Words<'_>>),
+    ) -> Result<usize, Errno> {
         let (mut place, mut failures) = (0, 0);
         if self.is_beyond_pf_key && socket::is_af_key(fd.as_raw_fd()) {
             return Err(Errno::EOPNOTSUPP);
         }
-        let mut answers = Answers { fd, waiting: Headers::default(), header: [0; HEADER_LEN], len: 0 };
-        self.run(&mut answers, socket::takes_batches(fd), |_, reply, _| {
+        let mut answers = Answers { fd, waiting: Headers::default(), message: Zeroizing::new([0; REPORT_LEN]), len: 0 };
+        self.run(&mut answers, socket::takes_batches(fd), |_, reply, message| {
             if let Reply::Refused(errno) = reply {
                 failures += 1;
-                failed(place, errno);
+                let said = extensions(message).find(|extension| extension.ext_type == ExtensionType::X_XFRM);
+                failed(place, errno, said.map(Said::of).and_then(Said::why));
             }
             place += 1;
         })?;
@@ -262,13 +268,13 @@ fn with_room<T>(len: usize) -> io::Result<Vec<T>> {
     Ok(empty)
 }
 
-/// The headers of what arrives on a descriptor of a C program's. What answers something else is lost, because there may be no
+/// What messages that arrive on a descriptor of a C program's begin with. What answers something else is lost, because there may be no
 /// memory in which to keep it.
 struct Answers<'fd> {
     fd: BorrowedFd<'fd>,
     waiting: Headers,
     /// The last one, or what there was of it.
-    header: [u8; HEADER_LEN],
+    message: Zeroizing<[u8; REPORT_LEN]>,
     len: usize,
 }
 
@@ -286,7 +292,7 @@ impl Transport for Answers<'_> {
                 Some([]) => return Err(Errno::EPIPE),
                 Some(bytes) => {
                     self.len = bytes.len();
-                    self.header.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+                    self.message.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
                     return Ok(());
                 }
                 // Answers wait when `send` returns, so none that does not wait will come.
@@ -300,6 +306,6 @@ impl Transport for Answers<'_> {
     }
 
     fn message(&mut self) -> &mut [u8] {
-        self.header.get_mut(..self.len).unwrap_or_default()
+        self.message.get_mut(..self.len).unwrap_or_default()
     }
 }

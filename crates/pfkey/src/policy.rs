@@ -300,7 +300,7 @@ impl Policy {
         };
         writer.policy(fixed, &[]);
         write_label(writer, self.label.as_deref());
-        self.xfrm.scope().write(writer);
+        self.xfrm.policy_name().write(writer);
     }
 
     fn write_selector(&self, writer: &mut Writer<'_>) {

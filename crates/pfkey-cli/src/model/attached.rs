@@ -35,8 +35,8 @@ impl Attached {
     pub fn write(&self, carrier: Carrier, w: &mut Writer<'_>) {
         match carrier {
             Carrier::Sa | Carrier::Policy => self.xfrm.write(w),
-            Carrier::SaName => xfrm::scope(&self.xfrm, false).write(w),
-            Carrier::PolicyName => xfrm::scope(&self.xfrm, true).write(w),
+            Carrier::SaName => Xfrm::of_scope(self.xfrm.mark(), 0).write(w),
+            Carrier::PolicyName => self.xfrm.policy_name().write(w),
         }
     }
 

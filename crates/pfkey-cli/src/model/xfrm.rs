@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use pfkey_model::xfrm::{Xfrm, XfrmView};
+use pfkey_wire::layout::U32;
 pub use pfkey_wire::xfrm::words::parse_u32;
 use pfkey_wire::xfrm::words::{
     OFFLOAD_FLAGS, OPTIONS, POLICY_FLAGS, Payload, SA_FLAGS, parse_hex, parse_number, parse_value,
 };
 use pfkey_wire::xfrm::{
-    ATTRIBUTES, AttributeInfo, Carrier, FLAG_ESN, Layout, Mark, OPTION_PARTIAL, Offload, ReplayEsn, Role, SadbXXfrm,
-    Said, Truncation, attribute, attribute_info, is_pf_keys_own,
+    ATTRIBUTES, AttributeInfo, Carrier, FLAG_ESN, Layout, MODE_IPTFS, Mark, OPTION_PARTIAL, Offload, ReplayEsn, Role,
+    SadbXXfrm, Said, Truncation, attribute, attribute_info, is_pf_keys_own,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -133,6 +134,13 @@ fn value(layout: Layout, payload: &[u8]) -> Option<String> {
             let flags = bits(OFFLOAD_FLAGS, offload.flags, "flags");
             std::iter::once(format!("={name}")).chain(flags).collect::<Vec<_>>().join("/")
         }
+        Layout::PolicyType => format!("={}", ["main", "sub"].get(usize::from(*payload.first()?))?),
+        Layout::Interface => {
+            let number = U32::read_from_bytes(payload).ok()?.get();
+            format!("={}", interface_name(number).unwrap_or_else(|| number.to_string()))
+        }
+        Layout::Mode if payload == [MODE_IPTFS] => "=iptfs".to_owned(),
+        Layout::Mode => return None,
         Layout::Address => format!("={}", address(payload)?),
         Layout::Truncation => format!("={}", Truncation::read_from_bytes(payload).ok()?.icv_bits.get()),
         Layout::Replay => return None,
@@ -147,7 +155,7 @@ fn address(payload: &[u8]) -> Option<IpAddr> {
 }
 
 /// The number of a network interface, by its name or as it is.
-fn interface_number(text: &str) -> Option<u32> {
+pub fn interface_number(text: &str) -> Option<u32> {
     if_nametoindex(text).ok().or_else(|| text.parse().ok())
 }
 
@@ -222,11 +230,6 @@ pub fn check(settings: &mut Xfrm, carrier: Carrier, replay: u8) -> Result<(), St
     said.check(carrier, 0).map_err(|refusal| format!("-X: {refusal}"))
 }
 
-/// What of the settings belongs to a name: the mark, and of a policy the XFRM interface.
-pub fn scope(settings: &Xfrm, of_policy: bool) -> Xfrm {
-    Xfrm::of_scope(settings.mark(), if of_policy { settings.if_id() } else { 0 })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,6 +262,8 @@ mod tests {
             "pcpu=3",
             "iptfs-reorder-window=7",
             "iptfs-dont-frag",
+            "dev=lo",
+            "mode=iptfs",
             "999=0x0102",
         ];
         let mut settings = Xfrm::default();
@@ -270,8 +275,11 @@ mod tests {
         shown.sort();
         expected.sort();
         assert_eq!(shown, expected);
-        let policy = said(&["localok", "propose", "if_id=7", "mark=5"], Carrier::Policy).unwrap();
-        assert_eq!(words(&policy, Carrier::Policy), ["localok", "propose", "mark=0x5/0xffffffff", "if_id=7"]);
+        let policy = said(&["localok", "propose", "if_id=7", "mark=5", "dev=lo", "type=sub"], Carrier::Policy).unwrap();
+        let shown = ["localok", "propose", "type=sub", "mark=0x5/0xffffffff", "if_id=7", "dev=lo"];
+        assert_eq!(words(&policy, Carrier::Policy), shown);
+        let name = ["type=sub", "mark=0x5/0xffffffff", "if_id=7", "dev=lo"];
+        assert_eq!(words(&policy.policy_name(), Carrier::PolicyName), name);
     }
 
     #[test]
@@ -292,6 +300,8 @@ mod tests {
             (&["if_id=1", "if_id=2"], "-X if_id is there twice"),
             (&["2=0x00"], "-X \"2\": unknown"),
             (&["replay-window=4097"], "-X replay-window=4097: this value cannot be"),
+            (&["mode=tunnel"], "-X mode=tunnel: this value cannot be"),
+            (&["type=sub"], "-X: attribute 16 (XFRMA_POLICY_TYPE) does not belong to this message"),
             (&["set-mark-mask=1"], "-X: attribute 30 (XFRMA_SET_MARK_MASK) does not belong to this message"),
             (&["lastused=1"], "-X: attribute 15 (XFRMA_LASTUSED) is what the kernel reports; it cannot be set"),
         ] {

@@ -7,12 +7,13 @@ use crate::sadb::AcquireKey;
 use crate::{Engine, Flow};
 use pfkey_model::policy::{MAX_TEMPLATES, Policy, Template};
 use pfkey_model::sa::{Sa, SaId, State};
+use pfkey_wire::xfrm::{FLAG_POLICY_CPU_ACQUIRE, MODE_IPTFS};
 use pfkey_wire::{Ends, PolicyDirection};
 
 /// Why a template has no SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lack {
-    /// There is none of its protocol, mode, reqid, mark and XFRM interface between the two addresses.
+    /// There is none of its protocol, mode, reqid, mark, XFRM interface and offload between the two addresses.
     #[error("no such SA")]
     None,
     /// A key manager was asked for one.
@@ -21,8 +22,8 @@ pub enum Lack {
     /// A key manager gave up.
     #[error("given up by a key manager")]
     GivenUp,
-    /// There is one, but its selector does not take the packet.
-    #[error("its selector does not take the packet")]
+    /// There is one, but its selector does not take the packet, or it is for another processor.
+    #[error("its selector does not take the packet, or it is for another processor")]
     Selector,
 }
 
@@ -37,6 +38,8 @@ pub struct Step {
     pub candidates: usize,
     /// The one that is used: not dying before dying, then the newest.
     pub chosen: Result<SaId, Lack>,
+    /// A key manager is asked for one of this processor's own (`XFRM_POLICY_CPU_ACQUIRE`).
+    pub asks: bool,
 }
 
 /// What becomes of the packet.
@@ -57,7 +60,9 @@ pub enum Verdict {
 /// What would become of a packet.
 #[derive(Clone, Debug)]
 pub struct Explanation<'e> {
-    /// The policy that covers it.
+    /// The policy of type sub that covers it: what it requires comes first.
+    pub sub: Option<&'e Policy>,
+    /// The policy that covers it; of type main.
     pub policy: Option<&'e Policy>,
     /// The SAs that the policy requires, in the order of application, up to the first one that is missing.
     pub steps: Vec<Step>,
@@ -67,6 +72,8 @@ pub struct Explanation<'e> {
     pub mtu: u32,
     /// The least and the most bytes that are added to a packet.
     pub overhead: (u32, u32),
+    /// An SA packs and splits packets (IP-TFS), so that MTU and overhead are not those of one packet.
+    pub packs: bool,
 }
 
 impl Engine {
@@ -78,39 +85,51 @@ impl Engine {
 
     /// Adds a policy as it is. Of two with equal priority the one that was added first is the stronger.
     pub fn know_policy(&mut self, policy: Policy) {
-        self.spd.insert(policy);
+        let of_its_type = if policy.attached.xfrm.is_sub() { &mut self.sub_policies } else { &mut self.spd };
+        of_its_type.insert(policy);
     }
 
-    /// What would become of an outbound packet whose path has this MTU in bytes. Only the SPD is looked at: PF_KEY has
-    /// neither sub policies nor a default of blocking.
+    /// What would become of an outbound packet whose path has this MTU in bytes. PF_KEY has no default of blocking.
     #[must_use]
     pub fn explain(&self, flow: &Flow, path_mtu: u32) -> Explanation<'_> {
-        let policy = self.spd.lookup(PolicyDirection::OUTBOUND, flow);
-        let mut explanation =
-            Explanation { policy, steps: Vec::new(), verdict: Verdict::Pass, mtu: path_mtu, overhead: (0, 0) };
-        let Some(policy) = policy else { return explanation };
-        if policy.block {
+        let out = PolicyDirection::OUTBOUND;
+        let sub = self.sub_policies.lookup(out, flow);
+        let main = if sub.is_some_and(|sub| sub.block) { None } else { self.spd.lookup(out, flow) };
+        let mut explanation = Explanation {
+            sub,
+            policy: main,
+            steps: Vec::new(),
+            verdict: Verdict::Pass,
+            mtu: path_mtu,
+            overhead: (0, 0),
+            packs: false,
+        };
+        let policies: Vec<&Policy> = sub.into_iter().chain(main).collect();
+        if policies.iter().any(|policy| policy.block) {
             explanation.verdict = Verdict::Discard;
             return explanation;
         }
-        if policy.templates.len() >= MAX_TEMPLATES {
+        if policies.iter().map(|policy| policy.templates.len()).sum::<usize>() >= MAX_TEMPLATES {
             explanation.verdict = Verdict::TooManyTemplates;
             return explanation;
         }
         let mut chain = Vec::new();
-        let mut from = flow.ends;
-        for template in &policy.templates {
-            let key = key(from, template, policy);
-            let step = self.step(template, &key, flow);
-            if let Some(sa) = step.chosen.ok().and_then(|id| self.sadb.get(self.sadb.find(&id)?)) {
-                chain.push(Transform::of(sa, self.extras()));
-                from = key.ends;
-            }
-            let missing = step.chosen.is_err() && !template.optional;
-            explanation.steps.push(step);
-            if missing {
-                explanation.verdict = Verdict::Wait;
-                return explanation;
+        for policy in policies {
+            let mut from = flow.ends;
+            for template in &policy.templates {
+                let key = key(from, template, policy);
+                let step = self.step(policy, template, &key, flow);
+                if let Some(sa) = step.chosen.ok().and_then(|id| self.sadb.get(self.sadb.find(&id)?)) {
+                    chain.push(Transform::of(sa, self.extras()));
+                    explanation.packs |= sa.attached.xfrm.mode() == Some(MODE_IPTFS);
+                    from = key.ends;
+                }
+                let missing = step.chosen.is_err() && !template.optional;
+                explanation.steps.push(step);
+                if missing {
+                    explanation.verdict = Verdict::Wait;
+                    return explanation;
+                }
             }
         }
         if !chain.is_empty() {
@@ -122,9 +141,10 @@ impl Engine {
         explanation
     }
 
-    fn step(&self, template: &Template, key: &AcquireKey, flow: &Flow) -> Step {
+    fn step(&self, policy: &Policy, template: &Template, key: &AcquireKey, flow: &Flow) -> Step {
+        let xfrm = &policy.attached.xfrm;
         let lack = || {
-            let any = |is: fn(State) -> bool| self.candidates(key).any(|(_, sa)| is(sa.state));
+            let any = |is: fn(State) -> bool| self.candidates(key, xfrm).any(|(_, sa)| is(sa.state));
             if any(|state| state == State::Larval) {
                 Lack::Acquiring
             } else if any(|state| state == State::Refused) {
@@ -135,11 +155,14 @@ impl Engine {
                 Lack::None
             }
         };
+        let best = self.best(key, xfrm, flow).map(|(_, sa)| sa);
+        let own = |sa: &Sa| sa.attached.xfrm.pcpu() == Some(flow.cpu);
         Step {
             template: *template,
             ends: key.ends,
-            candidates: self.usable(key, flow).count(),
-            chosen: self.best(key, flow).map(|(_, sa)| sa.id()).ok_or_else(lack),
+            candidates: self.usable(key, xfrm, flow).count(),
+            chosen: best.map(Sa::id).ok_or_else(lack),
+            asks: xfrm.flags() & FLAG_POLICY_CPU_ACQUIRE != 0 && best.is_some_and(|sa| !own(sa)),
         }
     }
 }

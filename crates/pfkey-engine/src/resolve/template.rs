@@ -8,6 +8,7 @@ use pfkey_model::attached::Attached;
 use pfkey_model::message::write_host;
 use pfkey_model::policy::{MAX_TEMPLATES, Policy, Template};
 use pfkey_model::sa::{Sa, SaId, Selector, State};
+use pfkey_model::xfrm::Xfrm;
 use pfkey_wire::layout::SadbXPolicy;
 use pfkey_wire::xfrm::{FLAG_WILDRECV, attribute};
 use pfkey_wire::{
@@ -170,7 +171,7 @@ impl Engine {
             for template in &policy.templates {
                 let key = key_by(from, template, policy, routes)?;
                 let change = self.sadb.change(key.ends.dst(), key.reqid);
-                match self.best(&key, flow) {
+                match self.best(&key, &policy.attached.xfrm, flow) {
                     Some((index, sa)) => {
                         found.links.push(Link { id: sa.id(), mode: template.mode, index, change });
                         from = key.ends;
@@ -197,13 +198,13 @@ impl Engine {
         Ok(found)
     }
 
-    /// The SAs that fit a template, newest first, whatever their state: those of its source, then, unless one
-    /// is on its way, those of any.
-    pub(super) fn candidates(&self, key: &AcquireKey) -> impl Iterator<Item = (u32, &Sa)> {
+    /// The SAs that fit a template of a policy, newest first, whatever their state: those of its source, then, unless one
+    /// is on its way, those of any. `policy` is what it has beyond PF_KEY.
+    pub(super) fn candidates<'e>(&'e self, key: &AcquireKey, policy: &'e Xfrm) -> impl Iterator<Item = (u32, &'e Sa)> {
         let route = Route { ends: key.ends, reqid: key.reqid };
         let fits = {
             let key = *key;
-            move |(_, sa): &(u32, &Sa)| (sa.proto, sa.mode) == (key.proto, key.mode) && is_in_scope(sa, &key)
+            move |(_, sa): &(u32, &Sa)| (sa.proto, sa.mode) == (key.proto, key.mode) && is_in_scope(sa, &key, policy)
         };
         let any_source = Route { ends: Ends::to(key.ends.dst()), ..route };
         let acquire = *key;
@@ -214,21 +215,30 @@ impl Engine {
     }
 
     /// Those among them that a packet can take.
-    pub(super) fn usable(&self, key: &AcquireKey, flow: &Flow) -> impl Iterator<Item = (u32, &Sa)> {
+    pub(super) fn usable<'e>(
+        &'e self,
+        key: &AcquireKey,
+        policy: &'e Xfrm,
+        flow: &Flow,
+    ) -> impl Iterator<Item = (u32, &'e Sa)> {
         let flow = *flow;
-        self.candidates(key).filter(move |(_, sa)| sa.state.is_valid() && sa.takes(&flow))
+        self.candidates(key, policy).filter(move |(_, sa)| sa.state.is_valid() && sa.takes(&flow))
     }
 
-    /// The SA for a template (`xfrm_state_look_at`): not dying before dying, then the newest.
-    pub(super) fn best(&self, key: &AcquireKey, flow: &Flow) -> Option<(u32, &Sa)> {
+    /// The SA for a template (`xfrm_state_look_at`): one for this processor before one for any, not dying before dying, then the
+    /// newest.
+    pub(super) fn best<'e>(&'e self, key: &AcquireKey, policy: &'e Xfrm, flow: &Flow) -> Option<(u32, &'e Sa)> {
         let mut best: Option<(u32, &Sa)> = None;
-        for (index, sa) in self.usable(key, flow) {
+        for (index, sa) in self.usable(key, policy, flow) {
             // They come newest first, and those of any source last.
             match best {
                 Some((_, found)) if found.ends != sa.ends => break,
-                _ if sa.state == State::Mature => return Some((index, sa)),
-                None => best = Some((index, sa)),
-                Some(_) => {}
+                Some((_, found)) if !is_before(sa, found) => {}
+                _ => best = Some((index, sa)),
+            }
+            // Without a processor nothing that follows is before it.
+            if sa.state == State::Mature && flow.cpu == Flow::ANY_CPU {
+                break;
             }
         }
         best
@@ -243,7 +253,7 @@ impl Engine {
         }
         // A refused larval stops its own flow until it expires.
         let failed = |(_, sa): (u32, &Sa)| sa.state == State::Refused && sa.takes(flow);
-        if self.candidates(key).any(failed) {
+        if self.candidates(key, &attached.xfrm).any(failed) {
             return;
         }
         let now = cx.now.as_secs();
@@ -283,11 +293,25 @@ pub(crate) fn write_acquire(writer: &mut Writer<'_>, wanted: &Wanted, _: &Flow) 
     attached.write(writer);
 }
 
-/// Whether an SA is for the packets of a policy's mark and XFRM interface that go out (`xfrm_state_find`).
-fn is_in_scope(sa: &Sa, key: &AcquireKey) -> bool {
+/// Whether an SA is used in the place of a newer one. Those for another processor do not come here.
+fn is_before(sa: &Sa, newer: &Sa) -> bool {
+    let is_own = |sa: &Sa| sa.attached.xfrm.pcpu().is_some();
+    let is_dying = |sa: &Sa| sa.state == State::Dying;
+    is_own(sa) && !is_own(newer) || is_dying(newer) && !is_dying(sa)
+}
+
+/// Whether an SA is for the packets of a policy's mark and XFRM interface that go out, with its offload and its kind of tunnel
+/// (`xfrm_state_find`).
+fn is_in_scope(sa: &Sa, key: &AcquireKey, policy: &Xfrm) -> bool {
     const IN: u8 = 1;
     let xfrm = &sa.attached.xfrm;
+    let packet = |xfrm: &Xfrm| xfrm.offload().filter(|device| device.packet).map(|device| device.ifindex);
+    if xfrm.is_empty() && policy.is_empty() {
+        return true;
+    }
     xfrm.if_id() == key.if_id
+        && packet(xfrm) == packet(policy)
+        && (sa.mode != Mode::TUNNEL || xfrm.mode() == policy.mode())
         && xfrm.mark().covers(key.mark)
         && xfrm.flags() & FLAG_WILDRECV == 0
         && (xfrm.is_empty() || xfrm.attributes().payload(attribute::SA_DIR) != Some(&[IN]))

@@ -1,17 +1,22 @@
-//! The headers of what waits on a descriptor, many with one system call and without allocating, as nix would.
+//! What messages that wait on a descriptor begin with, many with one system call and without allocating, as nix would.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 
-use pfkey_wire::HEADER_LEN;
+use pfkey_wire::{HEADER_LEN, xfrm::MAX_WHY};
+use zeroize::Zeroize as _;
 
-/// Messages that are received at once.
-const MOST: usize = 64;
+/// Messages that are received at once. They are on the stack, and threads have small ones.
+const MOST: usize = 16;
 
-/// Headers that were received; the rests of their messages are gone.
+/// Bytes of the longest error report: a header, and an extension with an attribute that says why.
+pub const REPORT_LEN: usize = HEADER_LEN + 8 + 4 + MAX_WHY + 4;
+
+/// Messages that were received, as far as an error report goes; the rests of longer ones are gone. What is kept may be of keys, and
+/// is wiped.
 pub struct Headers {
-    bytes: [[u8; HEADER_LEN]; MOST],
+    bytes: [[u8; REPORT_LEN]; MOST],
     lens: [usize; MOST],
     count: usize,
     next: usize,
@@ -20,12 +25,12 @@ pub struct Headers {
 impl Default for Headers {
     /// None yet.
     fn default() -> Self {
-        Self { bytes: [[0; HEADER_LEN]; MOST], lens: [0; MOST], count: 0, next: 0 }
+        Self { bytes: [[0; REPORT_LEN]; MOST], lens: [0; MOST], count: 0, next: 0 }
     }
 }
 
 impl Headers {
-    /// The next message that was received: as much of its header as there was, which is nothing at end of file.
+    /// The next message that was received: as much of its beginning as there was, which is nothing at end of file.
     pub fn take(&mut self) -> Option<&[u8]> {
         let place = self.next;
         if place >= self.count {
@@ -41,6 +46,7 @@ impl Headers {
     /// Those of `recvmmsg`; EAGAIN if nothing waits.
     pub fn receive(&mut self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         (self.count, self.next) = (0, 0);
+        self.bytes.zeroize();
         let mut parts = self
             .bytes
             .each_mut()
@@ -60,8 +66,14 @@ impl Headers {
         };
         self.count = usize::try_from(Errno::result(received)?).unwrap_or(0).min(MOST);
         for (len, message) in self.lens.iter_mut().zip(&messages) {
-            *len = (message.msg_len as usize).min(HEADER_LEN);
+            *len = (message.msg_len as usize).min(REPORT_LEN);
         }
         Ok(())
+    }
+}
+
+impl Drop for Headers {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
     }
 }

@@ -31,7 +31,7 @@ impl fmt::Display for Unknown {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "attribute {}", self.0)?;
-        attribute_info(self.0).map_or(Ok(()), |row| write!(f, " (XFRMA_{})", row.c_name))
+        attribute_info(self.0).map_or(Ok(()), |row| write!(f, " ({}{})", row.prefix(), row.c_name))
     }
 }
 

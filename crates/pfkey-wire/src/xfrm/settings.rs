@@ -5,7 +5,7 @@
 use core::fmt;
 
 use super::words::{OPTIONS, POLICY_FLAGS, Payload, SA_FLAGS, bit_of, parse_hex, parse_number, parse_value};
-use super::{ATTRIBUTES, Carrier, Layout, Mark, Role, attribute, is_pf_keys_own};
+use super::{ATTRIBUTES, AttributeInfo, Carrier, Layout, Mark, Role, attribute, is_pf_keys_own};
 use crate::{PolicyDirection, SaType};
 
 /// The longest text, in bytes.
@@ -192,12 +192,12 @@ fn parse_what(rest: &str, interface: &dyn Fn(&str) -> Option<u32>) -> Result<Wha
             return Ok(What::Options(option));
         }
     }
-    let (number, payload) = match ATTRIBUTES.iter().find(|row| row.name == name && row.role == Role::Setting) {
+    let (number, payload) = match ATTRIBUTES.iter().find(|row| row.name == name && is_setting(row)) {
         Some(row) if row.layout == Layout::Flag && value.is_none() => (row.number, Payload::of(&[])),
         Some(row) => {
             let value = value.unwrap_or_default();
             let name = value.split('/').next().unwrap_or_default();
-            if row.layout == Layout::Offload && interface(name).is_none() {
+            if matches!(row.layout, Layout::Offload | Layout::Interface) && interface(name).is_none() {
                 return Err(Why::Interface);
             }
             let payload = parse_value(row.layout, value, interface);
@@ -213,10 +213,15 @@ fn parse_what(rest: &str, interface: &dyn Fn(&str) -> Option<u32>) -> Result<Wha
     payload.map(|payload| What::Attribute(number, payload)).ok_or(Why::Value)
 }
 
+/// Whether it is for all that a program makes. A program's policies are main ones: only those go with its X_SPDFLUSH.
+fn is_setting(row: &AttributeInfo) -> bool {
+    row.role == Role::Setting && row.number != attribute::POLICY_TYPE
+}
+
 /// Whether a program can live with it: an XFRM interface 0 and a mark without a mask are none.
 fn is_possible(number: u16, payload: &[u8]) -> bool {
     match number {
-        attribute::IF_ID => payload != [0; 4],
+        attribute::IF_ID | attribute::DEV => payload != [0; 4],
         attribute::MARK => payload.get(4..) != Some(&[0; 4]),
         attribute::ALG_AUTH_TRUNC => payload.get(68..72).is_some_and(|bits| bits != [0; 4]),
         _ => true,
@@ -228,7 +233,7 @@ fn parse(word: &str, interface: &dyn Fn(&str) -> Option<u32>) -> Result<Setting,
     let meant = parse_meant(meant).ok_or(Why::Meant)?;
     let what = parse_what(rest, interface)?;
     match what {
-        What::Attribute(attribute::MARK | attribute::IF_ID, _) if !meant.is_all() => Err(Why::World),
+        What::Attribute(attribute::MARK | attribute::IF_ID | attribute::DEV, _) if !meant.is_all() => Err(Why::World),
         what => Ok(Setting { meant, what }),
     }
 }
@@ -282,15 +287,16 @@ pub fn write_by_number(
     for (before, word) in words(text).enumerate() {
         let too_long = |_| Complaint { place: before + 1, why: Why::TooLong };
         let (meant, rest) = split_meant(word);
-        let named = rest.strip_prefix("offload=").map(|value| value.split_at(value.find('/').unwrap_or(value.len())));
+        let named = ["offload=", "dev="].iter().find_map(|key| Some((*key, rest.strip_prefix(key)?)));
+        let named = named.map(|(key, value)| (key, value.split_at(value.find('/').unwrap_or(value.len()))));
         use fmt::Write as _;
         if before != 0 {
             to.write_str(" ").map_err(too_long)?;
         }
-        match named.and_then(|(name, flags)| Some((interface(name)?, flags))) {
-            Some((number, flags)) => {
+        match named.and_then(|(key, (name, flags))| Some((key, interface(name)?, flags))) {
+            Some((key, number, flags)) => {
                 let (meant, colon) = meant.map_or(("", ""), |meant| (meant, ":"));
-                write!(to, "{meant}{colon}offload={number}{flags}")
+                write!(to, "{meant}{colon}{key}{number}{flags}")
             }
             None => to.write_str(word),
         }

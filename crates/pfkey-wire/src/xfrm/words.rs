@@ -2,13 +2,16 @@
 
 use zerocopy::IntoBytes;
 
-use super::{FLAG_ESN, FLAG_WILDRECV, Layout, Mark, OPTION_PROPOSE, Offload, ReplayEsn, Truncation};
+use super::{
+    FLAG_ESN, FLAG_POLICY_CPU_ACQUIRE, FLAG_WILDRECV, Layout, MODE_IPTFS, Mark, OPTION_PROPOSE, Offload,
+    POLICY_TYPE_SUB, ReplayEsn, Truncation,
+};
 
 /// `XFRM_STATE_*` that `sadb_sa_flags` lacks.
 pub const SA_FLAGS: &[(&str, u8)] =
     &[("wildrecv", FLAG_WILDRECV), ("icmp", 16), ("af-unspec", 32), ("align4", 64), ("esn", FLAG_ESN)];
 /// `XFRM_POLICY_*`.
-pub const POLICY_FLAGS: &[(&str, u8)] = &[("localok", 1), ("icmp", 2), ("cpu-acquire", 4)];
+pub const POLICY_FLAGS: &[(&str, u8)] = &[("localok", 1), ("icmp", 2), ("cpu-acquire", FLAG_POLICY_CPU_ACQUIRE)];
 /// Options of the extension.
 pub const OPTIONS: &[(&str, u8)] = &[("propose", OPTION_PROPOSE)];
 /// `XFRM_OFFLOAD_IPV6`, `_INBOUND`, `_PACKET`.
@@ -120,6 +123,13 @@ pub fn parse_value(layout: Layout, text: &str, interface: impl FnOnce(&str) -> O
             }
             Payload::of(Offload { ifindex: ifindex.into(), flags, ..Offload::default() }.as_bytes())
         }
+        Layout::PolicyType => Payload::of(match text {
+            "main" => &[0; 6],
+            "sub" => &POLICY_TYPE_SUB,
+            _ => return None,
+        }),
+        Layout::Interface => Payload::of(&interface(text)?.to_ne_bytes()),
+        Layout::Mode => (text == "iptfs").then(|| Payload::of(&[MODE_IPTFS]))?,
         Layout::Address => Payload::of(&crate::address::to_xfrm(text.parse().ok()?)),
         Layout::Truncation => {
             let icv_bits = parse_u32(text)?.into();

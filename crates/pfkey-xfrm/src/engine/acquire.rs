@@ -16,6 +16,7 @@ use pfkey_hub::{Audience, Context, Errno};
 use pfkey_model::attached::Attached;
 use pfkey_model::message::write_host;
 use pfkey_model::sa::Sa;
+use pfkey_model::xfrm::XfrmView;
 use pfkey_wire::algorithm::Algorithm;
 use pfkey_wire::layout::{SadbComb, SadbXPolicy};
 use pfkey_wire::{Ends, ExtensionType as Ext, Header, IpsecProtocol, MessageType, PolicyDirection, PolicyType, SaType};
@@ -52,7 +53,7 @@ impl Acquire {
             priority: acquire.policy.priority.get(),
             // AF_KEY leaves the masks of its policies empty, so that it proposes nothing for them.
             allowed: (!ours).then(|| (acquire.aalgos.get(), acquire.ealgos.get())),
-            attached: Attached::from(&attached::view(attributes, 0, 0)),
+            attached: Attached::from(&attached::view(XfrmView { attributes, ..XfrmView::default() })),
         })
     }
 }

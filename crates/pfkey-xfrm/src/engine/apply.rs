@@ -191,7 +191,15 @@ impl XfrmEngine {
             policy.attached.label = asked.ok().and_then(|asked| asked.attached.label);
             self.shadow.set_label(policy.id, policy.attached.label.clone());
         }
-        cx.send(Audience::All, header, |writer| write_policy(writer, &policy))
+        self.tell_policy(header, &policy, cx)
+    }
+
+    /// Those of type sub are for sessions that are shown what XFRM has beyond PF_KEY.
+    fn tell_policy(&self, header: Header, policy: &Policy, cx: &mut Context<'_>) -> Result<(), Errno> {
+        if policy.attached.xfrm.is_sub() && !cx.buffer.shows_xfrm() {
+            return Ok(());
+        }
+        cx.send(Audience::All, header, |writer| write_policy(writer, policy))
     }
 
     fn policy_deleted(
@@ -204,7 +212,7 @@ impl XfrmEngine {
         policy.attached.label = self.shadow.take_label(policy.id);
         self.removals.note_policy(policy.id);
         let msg_type = if by_id { MessageType::X_SPDDELETE2 } else { MessageType::X_SPDDELETE };
-        cx.send(Audience::All, spd_notice(origin, msg_type, 1), |writer| write_policy(writer, &policy))
+        self.tell_policy(spd_notice(origin, msg_type, 1), &policy, cx)
     }
 
     fn migrated(&mut self, migration: &Migration, cx: &mut Context<'_>) -> Result<(), Errno> {

@@ -162,6 +162,9 @@ impl XfrmEngine {
         if self.removals.has_policy(since, policy.id) {
             return Ok(Outcome::Removed);
         }
+        if policy.attached.xfrm.is_sub() && !message.shows_xfrm() {
+            return Ok(Outcome::Unshowable);
+        }
         let reserved = self.references(&policy, now);
         let header = Header { reserved, ..Header::new(MessageType::X_SPDDUMP, SaType::UNSPEC, 0, 0) };
         message.write(header, |writer| write_policy(writer, &policy))?;

@@ -11,7 +11,7 @@ use pfkey_model::attached::SecurityLabel;
 use pfkey_model::read::Judge;
 use pfkey_wire::algorithm::Algorithm;
 use pfkey_wire::layout::SadbAlg;
-use pfkey_wire::xfrm::Name;
+use pfkey_wire::xfrm::{Name, OWN, attribute_info};
 use pfkey_wire::{AuthAlgorithm, CompressionAlgorithm, EncryptAlgorithm, Message};
 
 /// The algorithms and attributes that the kernel had when it was asked.
@@ -104,7 +104,9 @@ impl Judge for XfrmEngine {
     }
 
     fn attribute(&mut self, number: u16) -> Result<(), Errno> {
-        if self.knows_attribute(number)? {
+        // What is not netlink's, kernels know as fields of their messages.
+        let known = if number < OWN { self.knows_attribute(number)? } else { attribute_info(number).is_some() };
+        if known {
             return Ok(());
         }
         self.explain(&Name(number).is_unknown());

@@ -4,7 +4,7 @@
 use super::XfrmEngine;
 use super::change::OwnChange;
 use super::shadow::Unused;
-use crate::attached::{self, write_scope, write_xfrm};
+use crate::attached::{self, write_mark, write_xfrm};
 use crate::attribute::{ACK, REQUEST};
 use crate::layout::{UsersaInfo, UserspiInfo, message};
 use crate::sa::{read, usersa_id, usersa_info, write_attributes};
@@ -13,7 +13,7 @@ use pfkey_model::message::{Part, write_sa};
 use pfkey_model::read::answer;
 use pfkey_model::request::GetSpi;
 use pfkey_model::sa::{Sa, SaId};
-use pfkey_model::xfrm::Xfrm;
+use pfkey_model::xfrm::{Xfrm, XfrmView};
 use pfkey_wire::xfrm::Mark;
 use pfkey_wire::{Header, IpsecProtocol, Message, MessageType, SaType};
 
@@ -37,7 +37,7 @@ impl XfrmEngine {
     /// Asks for one SA.
     fn ask(&mut self, id: &SaId) -> Result<(), Errno> {
         self.writer.message(message::GETSA, REQUEST, self.requests.number(), 0, &usersa_id(id));
-        write_scope(mark_of(id), 0, &mut self.writer);
+        write_mark(mark_of(id), &mut self.writer);
         self.requests.ask(&mut self.writer)
     }
 
@@ -46,7 +46,7 @@ impl XfrmEngine {
         let asked = self.ask(id);
         let answer = asked.ok().and_then(|()| self.requests.answer()?.fixed::<UsersaInfo>());
         answer.map_or_else(Default::default, |(info, attributes)| {
-            (info.seq.get(), Xfrm::from(&attached::view(attributes, 0, 0).xfrm).scope())
+            (info.seq.get(), Xfrm::from(&attached::view(XfrmView { attributes, ..XfrmView::default() }).xfrm).scope())
         })
     }
 
@@ -117,7 +117,7 @@ impl XfrmEngine {
             return Err(Errno::ESRCH);
         }
         self.writer.message(message::DELSA, flags, header.seq, header.pid, &usersa_id(id));
-        write_scope(mark_of(id), 0, &mut self.writer);
+        write_mark(mark_of(id), &mut self.writer);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::XfrmEngine;
-use crate::attached::{self, write_label, write_scope};
+use crate::attached::{self, write_label, write_xfrm};
 use crate::attribute::{ACK, REQUEST};
 use crate::layout::{UserpolicyId, UserpolicyInfo, message};
 use crate::policy::{self, by_id, by_selector, userpolicy_info, write_moves, write_templates};
@@ -38,16 +38,16 @@ impl XfrmEngine {
     /// Writes the change of SPDDELETE (`pfkey_spddelete`).
     pub(super) fn write_spd_delete(&mut self, request: &Message<'_>, name: &PolicyName, flags: u16) {
         let header = request.header();
-        let id: UserpolicyId = by_selector(&name.selector, name.dir);
+        let id: UserpolicyId = by_selector(&name.selector, name.device, name.dir);
         self.writer.message(message::DELPOLICY, flags, header.seq, header.pid, &id);
-        write_scope(name.mark, name.if_id, &mut self.writer);
+        write_xfrm(&name.xfrm(), &mut self.writer);
         write_label(request, &mut self.writer);
     }
 
     /// Asks for one policy.
     pub(super) fn ask_policy(&mut self, id: PolicyId) -> Result<Policy, Errno> {
         self.writer.message(message::GETPOLICY, REQUEST, self.requests.number(), 0, &by_id(id.id));
-        write_scope(id.mark, id.if_id, &mut self.writer);
+        write_xfrm(&id.xfrm(), &mut self.writer);
         self.requests.ask(&mut self.writer)?;
         let (info, attributes) =
             self.requests.answer().and_then(|m| m.fixed::<UserpolicyInfo>()).ok_or(Errno::ENOBUFS)?;
@@ -73,7 +73,7 @@ impl XfrmEngine {
             return Err(Errno::ENOENT);
         }
         self.writer.message(message::DELPOLICY, flags, header.seq, header.pid, &by_id(id.id));
-        write_scope(id.mark, id.if_id, &mut self.writer);
+        write_xfrm(&id.xfrm(), &mut self.writer);
         Ok(())
     }
 
@@ -90,7 +90,7 @@ impl XfrmEngine {
         if migration.dir == PolicyDirection::ANY {
             return Err(Errno::EINVAL);
         }
-        let id: UserpolicyId = by_selector(&migration.selector, migration.dir);
+        let id: UserpolicyId = by_selector(&migration.selector, 0, migration.dir);
         self.writer.message(message::MIGRATE, REQUEST | ACK, self.requests.number(), 0, &id);
         write_moves(migration, &mut self.writer);
         self.requests.order(&mut self.writer)
