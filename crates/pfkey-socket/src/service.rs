@@ -18,7 +18,9 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use pfkey_wire::Extras;
-use pfkey_wire::hello::{EVENT_BUFFER, Hello, MEETING_LEN, PROTOCOL, QUESTION, Welcome};
+use pfkey_wire::hello::{
+    ALL_SOCKETS, EVENT_BUFFER, Hello, LACKS_SOCKETS, MEETING_LEN, PROTOCOL, QUESTION, SOCKETS, Welcome,
+};
 
 use super::report::Report;
 use super::sys::meet;
@@ -34,17 +36,39 @@ pub const SERVICE_PATH: &str = "/run/pfkeyd/pfkeyd.sock";
 /// nor this user made; ETIMEDOUT if nobody answers; what the service says: EPROTONOSUPPORT if it speaks another version,
 /// ENOBUFS if it has too many clients.
 pub(super) fn open(path: &Path, extras: Extras, name: &CStr) -> io::Result<OwnedFd> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
     let end = Instant::now() + start::START_LIMIT;
+    let hello = Hello { protocol: PROTOCOL, extras };
+    let brought = || Ok([meet::primed_socket()?, meet::primed_socket()?]);
+    let is_first_elsewhere =
+        |outcome: &io::Result<OwnedFd>| outcome.as_ref().is_err_and(|e| e.raw_os_error() == Some(LACKS_SOCKETS as i32));
+    let outcome = meet_with::<SOCKETS>(path, hello, name, end, brought);
+    if !is_first_elsewhere(&outcome) {
+        return outcome;
+    }
+    meet_with::<ALL_SOCKETS>(path, hello, name, end, || {
+        let [requests, dump] = brought()?;
+        let events = meet::primed_socket()?;
+        meet::set_receive_buffer(events.as_fd(), EVENT_BUFFER);
+        Ok([requests, dump, events, meet::primed_socket()?])
+    })
+}
+
+/// Says hello, with so many sockets.
+fn meet_with<const N: usize>(
+    path: &Path,
+    hello: Hello,
+    name: &CStr,
+    end: Instant,
+    sockets: impl FnOnce() -> io::Result<[OwnedFd; N]>,
+) -> io::Result<OwnedFd> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
     let fd = connect_to(path)?;
     if !served::is_trusted(fd.as_raw_fd()) {
         return Err(Errno::EACCES.into());
     }
     start::name(&fd, name, &COUNT)?;
-    let sockets = [meet::primed_socket()?, meet::primed_socket()?, meet::primed_socket()?, meet::primed_socket()?];
-    meet::set_receive_buffer(sockets[2].as_fd(), EVENT_BUFFER);
-    let hello = Hello { protocol: PROTOCOL, extras }.to_bytes();
-    match meet::send_with(fd.as_fd(), &hello, sockets.each_ref().map(AsFd::as_fd)) {
+    let sockets = sockets()?;
+    match meet::send_with(fd.as_fd(), &hello.to_bytes(), sockets.each_ref().map(AsFd::as_fd)) {
         // It said why before it closed its end.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => {}
         sent => sent?,

@@ -1,16 +1,23 @@
 //! How a program and the machine's pfkeyd meet: two messages of 16 bytes, before any of PF_KEY.
 //!
-//! The program connects and sends a [`Hello`] with four NETLINK_XFRM sockets (SCM_RIGHTS): for requests, for a dump, for
-//! events, for questions of the engine's own. Through each it has sent the kernel [`PRIMER`], whose answer waits in the socket
-//! and shows that the socket's opener *and* the program that sent it have CAP_NET_ADMIN in its network namespace. pfkeyd
-//! answers with a [`Welcome`]; from then on the connection is a PF_KEY socket.
+//! The program connects and sends a [`Hello`] with two NETLINK_XFRM sockets (SCM_RIGHTS): for requests, and for a dump. Through
+//! each it has sent the kernel [`PRIMER`], whose answer waits in the socket and shows that the socket's opener *and* the program
+//! that sent it have CAP_NET_ADMIN in its network namespace. pfkeyd answers with a [`Welcome`]; from then on the connection is a
+//! PF_KEY socket.
+//!
+//! The first program of another network namespace than pfkeyd's brings two more, which no other process can open there: for
+//! events, and for questions of the engine's own. It is asked for them by [`LACKS_SOCKETS`], and connects once more.
 
 use crate::Extras;
 
 /// The version of the two messages and of what follows them.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Sockets that come with a [`Hello`].
-pub const SOCKETS: usize = 4;
+pub const SOCKETS: usize = 2;
+/// The same from the first program of another network namespace.
+pub const ALL_SOCKETS: usize = 4;
+/// What [`Welcome`] says to the first program of another network namespace that brought [`SOCKETS`] only: EREMOTE.
+pub const LACKS_SOCKETS: u32 = 66;
 /// Bytes of events that may wait in the third. The program sets it: in setsockopt(2) on a socket of which a program has a copy
 /// pfkeyd could have to wait for that program. The kernel charges four times what an event carries.
 pub const EVENT_BUFFER: usize = 4 << 20;
@@ -92,7 +99,8 @@ impl Hello {
 pub struct Welcome {
     /// pfkeyd's [`PROTOCOL`].
     pub protocol: u32,
-    /// 0, or why there is no session: EPERM, the right is missing; EPROTONOSUPPORT, another protocol is spoken.
+    /// 0, or why there is no session: EPERM, the right is missing; EPROTONOSUPPORT, another protocol is spoken;
+    /// [`LACKS_SOCKETS`].
     pub errno: u32,
 }
 

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use nix::sys::resource::{Resource, getrlimit, rlim_t};
 use nix::sys::socket::{MsgFlags, send};
 
-use pfkey_wire::hello::SOCKETS;
+use pfkey_wire::hello::ALL_SOCKETS;
 use pfkey_wire::{HEADER_LEN, Header, MessageType, Profile, SaType, Writer, split_batch};
 
 /// Bytes of answers that may wait for one client (`SO_SNDBUF`; the kernel charges up to twice as much); the client's own
@@ -47,7 +47,7 @@ pub fn clients() -> usize {
 
 /// The same for clients that bring sockets.
 pub fn sessions() -> usize {
-    clients().min(descriptors() / (2 + SOCKETS))
+    clients().min(descriptors() / (2 + ALL_SOCKETS))
 }
 
 fn descriptors() -> usize {

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use pfkey_hub::{Errno, Hub};
-use pfkey_wire::hello::{Hello, PROTOCOL, SOCKETS, Welcome};
+use pfkey_wire::hello::{Hello, LACKS_SOCKETS, PROTOCOL, Welcome};
 use pfkey_wire::{Extras, WireError};
 use pfkey_xfrm::{Events, Netlink, SessionSockets, XfrmEngine};
 
@@ -192,16 +192,20 @@ impl Machine {
         if hello.protocol != PROTOCOL {
             return Err(Errno::EPROTONOSUPPORT);
         }
-        let Ok([requests, dump, events, own]) = <[OwnedFd; SOCKETS]>::try_from(sockets) else {
+        let mut sockets = sockets.into_iter().map(Netlink::of_program);
+        let mut next = || sockets.next().transpose();
+        let (Some(requests), Some(dump), events, own) = (next()?, next()?, next()?, next()?) else {
             return Err(Errno::EINVAL);
         };
-        let session = [Netlink::of_program(requests)?, Netlink::of_program(dump)?];
+        let session = [requests, dump];
         self.join(id, session, hello.extras, |cookie, here| {
             // Here nobody else needs to have them. Elsewhere no other can be had.
             if here {
                 return Ok((Events::open()?, Netlink::open()?));
             }
-            let (events, own) = (Netlink::of_program(events)?, Netlink::of_program(own)?);
+            let (Some(events), Some(own)) = (events, own) else {
+                return Err(Errno::from_raw(LACKS_SOCKETS as i32));
+            };
             if events.namespace()? != cookie || own.namespace()? != cookie {
                 return Err(Errno::EINVAL);
             }

@@ -3,12 +3,12 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use pfkey_wire::hello::{PRIMER, SOCKETS};
+use pfkey_wire::hello::{ALL_SOCKETS, PRIMER};
 
 use super::new_descriptor;
 
-/// Room for [`SOCKETS`] descriptors, and exactly that.
-const RIGHTS: usize = 16 + 4 * SOCKETS;
+/// Room for [`ALL_SOCKETS`] descriptors, and exactly that.
+const RIGHTS: usize = 16 + 4 * ALL_SOCKETS;
 
 /// Room for what travels beside a message.
 #[repr(C, align(8))]
@@ -58,25 +58,27 @@ fn message<const N: usize>(part: &mut libc::iovec, control: &mut Control<N>) -> 
     message
 }
 
-/// Sends bytes with descriptors, without SIGPIPE.
+/// Sends bytes with descriptors, at most [`ALL_SOCKETS`] of them, without SIGPIPE.
 ///
 /// # Errors
 /// Those of `sendmsg`.
-pub(crate) fn send_with(fd: BorrowedFd<'_>, bytes: &[u8], with: [BorrowedFd<'_>; SOCKETS]) -> io::Result<()> {
+pub(crate) fn send_with<const N: usize>(fd: BorrowedFd<'_>, bytes: &[u8], with: [BorrowedFd<'_>; N]) -> io::Result<()> {
+    const { assert!(N <= ALL_SOCKETS) };
     let mut control = Control([0; RIGHTS]);
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    let message = message(&mut part, &mut control);
+    let mut message = message(&mut part, &mut control);
     // SAFETY: the header and the descriptors fit into the control buffer, which the macros stay inside of.
     unsafe {
+        message.msg_controllen = libc::CMSG_SPACE(4 * N as u32) as _;
         let header = libc::CMSG_FIRSTHDR(&raw const message);
         if header.is_null() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         (*header).cmsg_level = libc::SOL_SOCKET;
         (*header).cmsg_type = libc::SCM_RIGHTS;
-        (*header).cmsg_len = libc::CMSG_LEN(4 * SOCKETS as u32) as _;
+        (*header).cmsg_len = libc::CMSG_LEN(4 * N as u32) as _;
         let numbers = with.map(|fd| fd.as_raw_fd());
-        libc::CMSG_DATA(header).cast::<[RawFd; SOCKETS]>().write_unaligned(numbers);
+        libc::CMSG_DATA(header).cast::<[RawFd; N]>().write_unaligned(numbers);
     }
     loop {
         // SAFETY: the header names live buffers of these lengths, which are only read.
@@ -93,7 +95,7 @@ pub(crate) fn send_with(fd: BorrowedFd<'_>, bytes: &[u8], with: [BorrowedFd<'_>;
 pub struct Seen {
     /// Its bytes.
     pub len: usize,
-    /// Copies of what came with it, at least as many as there were up to [`SOCKETS`]. To drop one may take as long as whoever
+    /// Copies of what came with it, at least as many as there were up to [`ALL_SOCKETS`]. To drop one may take as long as whoever
     /// sent it likes.
     pub descriptors: Vec<OwnedFd>,
     /// There are more than these.

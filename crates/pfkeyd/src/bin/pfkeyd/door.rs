@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::unistd::Pid;
 use pfkey_socket::peek_with_descriptors;
-use pfkey_wire::hello::{Hello, MEETING_LEN, PROTOCOL, QUESTION, SOCKETS, Welcome};
+use pfkey_wire::hello::{ALL_SOCKETS, Hello, MEETING_LEN, PROTOCOL, QUESTION, SOCKETS, Welcome};
 use pfkey_xfrm::{Netlink, is_netlink};
 use pfkeyd::limits;
 
@@ -231,7 +231,7 @@ fn listen(fd: &OwnedFd) -> Said {
         return Said::Strange(seen.descriptors);
     }
     let nothing = !seen.more && seen.descriptors.is_empty();
-    let refused = if asks || seen.more || seen.descriptors.len() != SOCKETS {
+    let refused = if asks || seen.more || !matches!(seen.descriptors.len(), SOCKETS | ALL_SOCKETS) {
         Errno::EINVAL
     } else {
         let adopted = seen.descriptors.into_iter().map(Netlink::adopt).collect::<Result<Vec<_>, _>>();

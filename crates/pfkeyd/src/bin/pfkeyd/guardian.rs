@@ -19,7 +19,7 @@ use nix::sys::socket::{SockFlag, accept4, getsockopt, sockopt};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pfkey_wire::MAX_MESSAGE_LEN;
-use pfkey_wire::hello::SOCKETS;
+use pfkey_wire::hello::{ALL_SOCKETS, SOCKETS};
 use pfkeyd::limits;
 use pfkeyd::log::log;
 
@@ -308,7 +308,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 }
                 Ok(Some(Heard { kind: Kind::Sockets, value, .. })) => {
                     if let Some(client) = self.clients.get_mut(value as usize).and_then(Option::as_mut) {
-                        client.sockets.truncate(2);
+                        client.sockets.truncate(SOCKETS);
                     }
                 }
                 Ok(Some(Heard { kind: Kind::Engine, value, fds })) => {
@@ -331,7 +331,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         loop {
             let heard = self.doors[door].link().map_or(Ok(None), |link| link.hear(false));
             match heard {
-                Ok(Some(Heard { kind: Kind::Sockets, value, fds })) if fds.len() == SOCKETS => {
+                Ok(Some(Heard { kind: Kind::Sockets, value, fds })) if matches!(fds.len(), SOCKETS | ALL_SOCKETS) => {
                     let client = self.clients.get_mut(value as usize).and_then(Option::as_mut);
                     if let Some(client) = client.filter(|client| client.is_stranger) {
                         (client.sockets, client.is_stranger) = (fds, false);

@@ -28,7 +28,7 @@ pub fn is_readable_before(fd: BorrowedFd<'_>, end: Instant) -> bool {
 }
 
 /// Descriptors that come with a message at most.
-const MOST: usize = 1 + pfkey_wire::hello::SOCKETS;
+const MOST: usize = 1 + pfkey_wire::hello::ALL_SOCKETS;
 
 /// A message's meaning, and whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

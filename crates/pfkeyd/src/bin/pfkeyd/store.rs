@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, setsockopt, sockopt,
 };
-use pfkey_wire::hello::SOCKETS;
+use pfkey_wire::hello::{ALL_SOCKETS, SOCKETS};
 use pfkey_xfrm::Netlink;
 use pfkeyd::log::log;
 
@@ -250,8 +250,7 @@ fn is_whole(fds: &[OwnedFd], is_noted: bool) -> bool {
     let Some((fd, sockets)) = fds.split_first() else { return false };
     let fits = match sockets.len() {
         0 => !is_noted,
-        OWN => is_noted,
-        len => len == SOCKETS,
+        len => matches!(len, SOCKETS | ALL_SOCKETS),
     };
     fits && is_connection(fd) && sockets.iter().all(is_xfrm)
 }
