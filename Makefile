@@ -11,6 +11,7 @@
 #   make check-deny      the licences and sources of the crates, and what is known against them (cargo deny)
 #   make fuzz            every fuzz target for SECONDS (docs/testing.md)
 #   make headers         include/pfkey_rs.h again, from src/
+#   make dist            the source of HEAD with all crates, which builds without a network: a tar archive in target/dist
 #   make notices         THIRD-PARTY.md again, from the crates that are linked
 #   make clean           removes what was built
 #
@@ -197,6 +198,19 @@ uninstall:
 	rm -f $(addprefix $(DESTDIR)$(INCLUDEDIR)/,$(HEADERS) $(COMPAT_HEADERS))
 	-rmdir $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs/net $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs/netinet \
 	  $(DESTDIR)$(INCLUDEDIR)/libpfkey_rs
+
+# The same commit gives the same bytes: names in order, nobody's files, the commit's time.
+DIST = libpfkey_rs-$(VERSION)
+.PHONY: dist
+dist:
+	rm -rf $(CARGO_TARGET_DIR)/dist
+	mkdir -p $(CARGO_TARGET_DIR)/dist
+	git archive --prefix=$(DIST)/ HEAD | tar -x -C $(CARGO_TARGET_DIR)/dist
+	cd $(CARGO_TARGET_DIR)/dist/$(DIST) && $(CARGO) vendor --locked --quiet vendor && mkdir .cargo && \
+	  printf '[source.crates-io]\nreplace-with = "vendored"\n\n[source.vendored]\ndirectory = "vendor"\n' > .cargo/config.toml
+	tar -c --sort=name --mtime=@$$(git log -1 --format=%ct) --owner=0 --group=0 --numeric-owner --mode=u+rw,go=rX \
+	  -C $(CARGO_TARGET_DIR)/dist $(DIST) | xz -T2 > $(CARGO_TARGET_DIR)/dist/$(DIST).tar.xz
+	@ls -l $(CARGO_TARGET_DIR)/dist/$(DIST).tar.xz
 
 clean:
 	$(CARGO) clean
