@@ -19,7 +19,8 @@ fn everywhere(name: &str, text: &str, flags: &[&str]) {
         ("c++", &["-x", "c++", "-std=c++17"]),
     ];
     for (compiler, dialect) in dialects {
-        let mut command = Command::new(compiler);
+        let variable = if compiler == "cc" { "CC" } else { "CXX" };
+        let mut command = Command::new(std::env::var_os(variable).unwrap_or_else(|| compiler.into()));
         command.args(dialect).args(["-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"]).args(flags);
         command.arg("-I").arg(c::root().join("include")).arg("-I").arg(c::root().join("include/libpfkey_rs"));
         c::run(command.arg(&source));
