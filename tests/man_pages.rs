@@ -71,17 +71,52 @@ fn pfkeyd_8() {
     }
 }
 
+/// The program of each page about C functions, over an embedded engine, and what it prints.
 #[test]
-fn libpfkey_rs_3() {
-    let directory = c::scratch("man_libpfkey_rs");
-    let all = examples("libpfkey_rs.3");
-    assert_eq!(all.len(), 1);
-    for example in all {
-        let source = directory.join("example.c");
-        std::fs::write(&source, &example).unwrap();
-        let program = c::compile(&directory, "example", &[source], &[]);
-        let output = Command::new(program).env("PFKEY_BACKEND", "embedded").output().unwrap();
+fn pages_of_functions() {
+    let directory = c::scratch("man_functions");
+    let policies = "\
+16 bytes: in prio def none
+16 bytes: out prio high + 10 discard
+32 bytes: out prio def ipsec esp/transport//require
+80 bytes: out prio def ipsec ipcomp/transport//use esp/tunnel/192.0.2.1-198.51.100.2/unique:7
+88 bytes: fwd prio def ipsec esp/tunnel/2001:db8::1-2001:db8::2/require
+";
+    for (page, expected) in [
         // An empty SAD is ENOENT.
-        check(&output, "errno 2\n", &example);
+        ("libpfkey_rs.3", "errno 2\n"),
+        ("pfkey_open.3", "open\n"),
+        ("pfkey_recv.3", "there is none\n"),
+        ("pfkey_send_add.3", "errno 0\n"),
+        ("ipsec_set_policy.3", policies),
+        ("ipsec_strerror.3", "Invalid address specification\n"),
+        ("pfkey_engine_new.3", "type 9 errno 0\n"),
+        (
+            "pfkey_xfrm_set.3",
+            "attribute 23: 56 bytes\nattribute 31: 4 bytes\nattribute 31 (XFRMA_IF_ID) has the wrong length, or a value that it cannot have\n",
+        ),
+        ("pfkey_resolve.3", "0 SAs, policy 0, mtu 1500\n"),
+    ] {
+        let [example] = &examples(page)[..] else { panic!("{page}: one program expected") };
+        let source = directory.join(format!("{}.c", page.replace('.', "_")));
+        std::fs::write(&source, example).unwrap();
+        let program = c::compile(&directory, page, &[source], &[]);
+        let output = Command::new(program).env("PFKEY_BACKEND", "embedded").output().unwrap();
+        check(&output, expected, page);
     }
+}
+
+/// Every function that C programs can call stands in a page.
+#[test]
+fn every_function_has_a_page() {
+    let pages: String = std::fs::read_dir(c::root().join("man"))
+        .unwrap()
+        .map(|page| page.unwrap().path())
+        .filter(|page| page.extension().is_some_and(|section| section == "3"))
+        .map(|page| std::fs::read_to_string(page).unwrap())
+        .collect();
+    let words: std::collections::BTreeSet<&str> = pages.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let exports = std::fs::read_to_string(c::root().join("exports.txt")).unwrap();
+    let missing: Vec<&str> = exports.lines().filter(|name| !words.contains(name)).collect();
+    assert!(missing.is_empty(), "in no page: {missing:?}");
 }

@@ -141,7 +141,8 @@ pub unsafe extern "C-unwind" fn pfkey_batch_begin(so: c_int) -> c_int {
 
 /// Does all requests of this thread's batch, in order, and reads their answers. `failed`, if not NULL, is called with
 /// `arg` for each request that the key engine refused: its place in the batch, from 0, and the errno; ipsec_strerror()
-/// says meanwhile why, where the session is shown that (pfkey_show_xfrm). The others are done all the same. The batch is over then, however it ended; keys in it are wiped.
+/// says meanwhile why, where the session is shown that (pfkey_show_xfrm). The others are done all the same. The batch is
+/// over then, however it ended; keys in it are wiped.
 ///
 /// What else arrives on the descriptor meanwhile is read and lost, so use one that is registered for nothing. It must not be
 /// promiscuous (pfkey_send_promisc_toggle): copies of the requests would be taken for their answers.
