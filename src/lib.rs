@@ -6,9 +6,6 @@
 //! |---|---|
 //! | [`capi`] | the C ABI |
 //! | [`request`] | what libipsec's calls ask for, typed, and as messages |
-//! | [`align`] | libipsec's own checks of messages |
-//! | [`mod@print`] | messages as libipsec prints them |
-//! | [`error`] | libipsec's error codes |
 //!
 //! All else are crates of their own (`docs/design.md` draws them), which are named here for the tests. A Rust program depends
 //! on the crate `pfkey`, not on this one, whose functions are libipsec's.
@@ -27,10 +24,7 @@
 //! ```
 #![deny(unsafe_code)]
 
-pub mod align;
 pub mod capi;
-pub mod error;
-pub mod print;
 pub mod request;
 
 pub use pfkey::{batch, listing, policy_text as policy};
@@ -38,6 +32,7 @@ pub use pfkey_engine as engine;
 pub use pfkey_hub as hub;
 pub use pfkey_klips as klips;
 pub use pfkey_model as model;
+pub use pfkey_print::{self as print, align, error};
 pub use pfkey_socket as socket;
 pub use pfkey_wire as wire;
 pub use pfkey_xfrm as xfrm;

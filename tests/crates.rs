@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::Command;
 
 /// Crates without unsafe code.
-const SAFE: [&str; 6] = ["pfkey", "pfkey-wire", "pfkey-model", "pfkey-hub", "pfkey-engine", "pfkey-klips"];
+const SAFE: [&str; 7] =
+    ["pfkey", "pfkey-wire", "pfkey-model", "pfkey-hub", "pfkey-engine", "pfkey-klips", "pfkey-print"];
 /// Crates, with the files of each that may have unsafe code; all others refuse it.
 const MIXED: [(&str, &[&str]); 4] = [
     ("pfkey-cli", &[]),

@@ -115,7 +115,7 @@ miri() {
   # Interfaces' names are foreign functions that it lacks, and a loop of thousands takes it minutes.
   # shellcheck disable=SC2086
   run "miri, unit tests" env RUST_BACKTRACE=0 MIRIFLAGS="-Zmiri-disable-isolation" "$cargo" $toolchain miri test --locked --no-fail-fast \
-    --target-dir target/sanitize-miri --package libpfkey_rs --package pfkey --package pfkey-wire --package pfkey-model --lib -- \
+    --target-dir target/sanitize-miri --package libpfkey_rs --package pfkey --package pfkey-wire --package pfkey-model --package pfkey-print --lib -- \
     --skip a_scope_is_a_name_only_where_it_is_one --skip more_requests_than_the_length_field_can_count
   # shellcheck disable=SC2086
   run "miri, capi's arguments" env RUST_BACKTRACE=0 MIRIFLAGS="-Zmiri-disable-isolation" "$cargo" $toolchain miri test --locked --no-fail-fast \

@@ -21,7 +21,6 @@ mod foreach;
 mod guard;
 mod memory;
 mod policy;
-mod protocols;
 mod receive;
 mod resolve;
 mod send_header;

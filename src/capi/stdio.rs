@@ -5,7 +5,6 @@ use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
-use super::protocols;
 use crate::print::{Environment, Short};
 
 unsafe extern "C" {
@@ -110,6 +109,6 @@ impl Environment for CLibrary {
     }
 
     fn protocol_name(&self, protocol: u8) -> Option<Short> {
-        protocols::name(protocol)
+        crate::print::protocols::name(protocol)
     }
 }

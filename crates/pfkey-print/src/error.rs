@@ -1,7 +1,6 @@
 //! libipsec's error codes, the one vocabulary that every C caller of this library knows.
 //!
 //! Each module has its own error type; those that surface through the C ABI convert into a [`Code`].
-#![forbid(unsafe_code)]
 
 use std::ffi::CStr;
 

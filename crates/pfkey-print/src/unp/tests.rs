@@ -1,7 +1,7 @@
 //! The listing, held against the book.
 
 use super::*;
-use crate::print::Utc;
+use crate::Utc;
 use crate::wire::{MessageType, Profile, SaType, SockaddrBytes, Writer};
 
 const UTC: Utc = Utc { now: 1_700_003_600 };

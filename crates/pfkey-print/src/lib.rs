@@ -1,4 +1,5 @@
-//! Messages as people read them: libipsec's dumps and the listing of "Unix Network Programming", chapter 19.
+//! Messages as people read them: libipsec's dumps and the listing of "Unix Network Programming", chapter 19; and libipsec's own
+//! checks of messages and error codes, which its dumps tell.
 //!
 //! Nothing here writes to a stream, asks the C library or allocates: text goes to a [`Sink`], and what depends on the
 //! process (the time, its zone, `/etc/protocols`) comes from an [`Environment`]. Each printer has a second function
@@ -9,9 +10,12 @@
 //! printed as `(null)`, which is what libipsec prints for an address that it cannot convert.
 #![forbid(unsafe_code)]
 
+pub mod align;
 mod environment;
+pub mod error;
 mod kdebug;
 mod names;
+pub mod protocols;
 mod sadump;
 mod spdump;
 mod text;
@@ -25,7 +29,9 @@ pub use spdump::{SocketPolicyFilter, spdump, spdump_to};
 pub use text::{Short, Sink, Text, hexdump, hexdump_to};
 pub use unp::{ListingError, Style, listing, listing_to};
 
-use crate::error::Code;
+use error::Code;
+use pfkey::policy_text as policy;
+use pfkey_wire as wire;
 
 /// What a dump function prints, and the error code that it leaves.
 #[derive(Debug)]
@@ -35,3 +41,8 @@ pub struct Dumped {
     /// [`Code::NoError`], or what `pfkey_align`, `pfkey_check` or `ipsec_dump_policy` refused.
     pub code: Code,
 }
+
+/// The example of README.md is tested, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -6,13 +6,14 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 
-use crate::print::Short;
+use crate::Short;
 
 /// Longer lines are cut; a name and a number stand in front.
 const LINE: usize = 256;
 
 /// The name of a protocol.
-pub(super) fn name(protocol: u8) -> Option<Short> {
+#[must_use]
+pub fn name(protocol: u8) -> Option<Short> {
     find(File::open("/etc/protocols").ok()?, protocol)
 }
 
