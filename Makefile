@@ -108,6 +108,7 @@ check-kernel:
 	tests/kernel/any
 	tests/kernel/openiked
 	tests/kernel/pfkey
+	tests/kernel/setkey
 	tests/kernel/attributes
 
 .PHONY: check-sanitize fuzz

@@ -8,6 +8,7 @@
 //! | `monitor` | monitor |
 //! | `explain` | explain |
 //! | `types`, `algorithms`, `doctor` | the same |
+//! | `setkey_command/` | what it does under its second name, `setkey` |
 //! | `model/` | SAs and policies: from messages, to messages, as text |
 //! | `arguments` | takes keys out of what other users see of the command line |
 #![forbid(unsafe_code)]
@@ -32,13 +33,15 @@ mod save;
 mod script;
 #[doc(hidden)]
 pub mod setkey;
+mod setkey_command;
 mod show;
 mod state;
 mod types;
 mod undo;
 
+use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -228,6 +231,12 @@ fn satype(protocol: Option<Protocol>) -> SaType {
 
 /// The command with this process's arguments.
 pub fn main() -> ExitCode {
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let name = words.first().and_then(|name| Path::new(name).file_name());
+    if name.is_some_and(|name| name == setkey_command::NAME) {
+        words.remove(0);
+        return setkey_command::main(&words);
+    }
     // clap itself ends with 2 on wrong arguments.
     let cli = Cli::parse();
     match run(cli) {

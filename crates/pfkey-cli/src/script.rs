@@ -46,7 +46,7 @@ impl Source {
 }
 
 /// Reads a whole file, and leaves no buffer behind.
-fn read(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
+pub fn read(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
     let mut source: Box<dyn Read> = if path == Path::new("-") {
         Box::new(File::from(std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned()?))
     } else {

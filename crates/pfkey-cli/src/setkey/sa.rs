@@ -14,13 +14,13 @@ use crate::model::sa::{CYCLIC_SEQ, FLAGS, Key, Sa};
 use crate::model::{width, xfrm};
 
 /// KAME's `SADB_X_EXT_OLD`: RFC 1826 and RFC 1827.
-const OLD: u32 = 1;
+pub const OLD: u32 = 1;
 /// KAME's `SADB_X_EXT_IV4B`.
-const IV_4_BYTES: u32 = 0x10;
+pub const IV_4_BYTES: u32 = 0x10;
 /// KAME's `SADB_X_EXT_DERIV`.
-const DERIVED: u32 = 0x20;
+pub const DERIVED: u32 = 0x20;
 /// KAME's `SADB_X_EXT_RAWCPI`.
-const RAW_CPI: u32 = 0x80;
+pub const RAW_CPI: u32 = 0x80;
 /// Every option of an SA.
 const OPTIONS: &[&str] = &[
     "-m", "-u", "-r", "-f", "-lh", "-ls", "-bh", "-bs", "-uh", "-us", "-ph", "-ps", "-proxy", "-ctx", "-E", "-A", "-C",
