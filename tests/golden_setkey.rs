@@ -162,3 +162,31 @@ fn every_recorded_case() {
     assert_eq!(wrong, "");
     assert_eq!(cases, 57);
 }
+
+/// A text that ipsec-tools' setkey reads to its end `pfkey load` reads, too.
+#[test]
+fn load_reads_what_setkey_reads() {
+    let recorded = std::fs::read_to_string(c::root().join("tests/golden/setkey.jsonl")).unwrap();
+    let mut read = 0;
+    for line in recorded.lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let Some(text) = case["stdin"].as_str() else { continue };
+        // What cannot be read is quoted; it quotes nothing else.
+        if case["stdout"].as_str().unwrap().contains(" at `") {
+            continue;
+        }
+        let mut command = Command::new(c::program("pfkey"));
+        let mut child = command.args(["load", "-n", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        // The kernel's refusal is known before.
+        if text.contains("10.0.1.0/33") {
+            assert_eq!(told, "-:1:17: '33': a prefix length goes up to 32\n");
+        } else {
+            assert!(output.status.success(), "{text}: {told}");
+        }
+        read += 1;
+    }
+    assert_eq!(read, 32);
+}

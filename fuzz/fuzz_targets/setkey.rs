@@ -38,7 +38,11 @@ fn written(write: impl FnOnce(&mut [u8]) -> Option<usize>) -> Option<Vec<u8>> {
 fn sa(sa: &Sa, msg_type: MessageType) {
     let _ = sa.title();
     // Of the flags the kernel keeps some, and tells of no others.
-    let sa = &Sa { flags: CYCLIC_SEQ | sa.flags & KEPT_FLAGS, ..sa.clone() };
+    let mut sa = Sa { flags: CYCLIC_SEQ | sa.flags & KEPT_FLAGS, ..sa.clone() };
+    // Where none is said, a NAT's port is 4500, which is told of the address, too.
+    for end in [&mut sa.src, &mut sa.dst].into_iter().filter(|end| sa.nat_t.is_some() && end.port() == 0) {
+        end.set_port(4500);
+    }
     let Some(bytes) = written(|buffer| sa.write(msg_type, 1, 1, buffer).ok()) else { return };
     let message = Message::parse(&bytes, Profile::Linux).expect("what is sent is a message");
     let Some(mut entry) = SaEntry::of(&message) else { return };
@@ -96,7 +100,8 @@ fuzz_target!(|bytes: &[u8]| {
                 Action::SpdAdd(one) => policy(one, MessageType::X_SPDADD),
                 Action::SpdUpdate(one) => policy(one, MessageType::X_SPDUPDATE),
                 Action::SpdDelete(one, _) => policy(one, MessageType::X_SPDDELETE),
-                Action::DeleteAll(..) | Action::Flush(_) | Action::Dump(_) | Action::SpdFlush | Action::SpdDump => {}
+                Action::DeleteAll(..) | Action::Flush(_) | Action::Dump(_) => {}
+                Action::SpdTagged(..) | Action::SpdFlush | Action::SpdDump => {}
             }
         }
     }

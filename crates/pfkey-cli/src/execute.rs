@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
-use pfkey_wire::{MessageType, SaType};
+use pfkey::policy_text::PolicySpec;
+use pfkey_wire::{Header, MessageType, Profile, SaType, Writer};
 
-use crate::channel::Channel;
-use crate::failure::Failure;
+use crate::channel::{Channel, finish};
+use crate::failure::{Failure, Unwritable};
 use crate::model::policy::Policy;
 use crate::model::sa::Sa;
 use crate::output::{Out, View};
@@ -29,6 +30,10 @@ pub fn execute(channel: &mut Channel, out: &mut Out, view: View, action: &Action
             Err(Failure::Refused { errno: libc::ENOENT, .. }) if *copy => Ok(()),
             other => other,
         },
+        Action::SpdTagged(update, spec) => {
+            let msg_type = if *update { MessageType::X_SPDUPDATE } else { MessageType::X_SPDADD };
+            channel.request("policy for tagged packets", |seq, pid, b| tagged(msg_type, spec, seq, pid, b), |_| ())
+        }
         Action::SpdFlush => channel.header_request(MessageType::X_SPDFLUSH, SaType::UNSPEC),
         Action::SpdDump => show::spd(channel, out, view, None, false),
     }
@@ -44,6 +49,19 @@ pub fn about_sa(channel: &mut Channel, verb: &str, msg_type: MessageType, sa: &S
 pub fn about_policy(channel: &mut Channel, verb: &str, msg_type: MessageType, policy: &Policy) -> Result<(), Failure> {
     let what = format!("{verb} {}", policy.title());
     channel.request(&what, |seq, pid, buffer| policy.write(msg_type, seq, pid, buffer), |_| ())
+}
+
+/// A policy without addresses: its tag has no extension in Linux, and none in setkey's message for Linux.
+pub fn tagged(
+    msg_type: MessageType,
+    spec: &PolicySpec,
+    seq: u32,
+    pid: u32,
+    buffer: &mut [u8],
+) -> Result<usize, Unwritable> {
+    let mut writer = Writer::new(buffer, Header::new(msg_type, SaType::UNSPEC, seq, pid), Profile::Linux);
+    writer.raw(&spec.to_bytes()?);
+    finish(writer)
 }
 
 /// Linux deletes SAs one by one only.

@@ -62,7 +62,7 @@ impl Undo {
                 self.touched_policies.insert(policy.selector());
             }
             Action::SpdFlush => self.spd_flushed = true,
-            Action::Get(_) | Action::Dump(_) | Action::SpdDump => {}
+            Action::Get(_) | Action::Dump(_) | Action::SpdDump | Action::SpdTagged(..) => {}
         }
     }
 

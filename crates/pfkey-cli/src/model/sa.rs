@@ -20,6 +20,8 @@ pub type Key = Zeroizing<Vec<u8>>;
 
 /// `UDP_ENCAP_ESPINUDP`.
 pub const ESP_IN_UDP: u8 = 2;
+/// The port of an end of which none is said (RFC 3947).
+const NAT_T_PORT: u16 = 4500;
 /// KAME's `SADB_X_EXT_CYCSEQ`, which setkey sets unless told otherwise. Linux ignores it.
 pub const CYCLIC_SEQ: u32 = 0x40;
 /// KAME's flags by setkey's names, and Linux's, which setkey cannot name.
@@ -37,7 +39,7 @@ pub const KEPT_FLAGS: u32 = SaFlags::KEPT.0;
 /// UDP encapsulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NatT {
-    /// `UDP_ENCAP_*`; the ports are those of the SA's addresses.
+    /// `UDP_ENCAP_*`; the ports are those of the SA's addresses, or else 4500.
     pub encap_type: u8,
     /// The peer's original address.
     pub original: Option<SocketAddr>,
@@ -204,7 +206,8 @@ impl Sa {
             Self::address(&mut w, Ext::ADDRESS_PROXY, proxy, prefix);
         }
         if nat_t.is_some() {
-            w.nat_t_port(Ext::X_NAT_T_SPORT, self.src.port()).nat_t_port(Ext::X_NAT_T_DPORT, self.dst.port());
+            let port = |end: SocketAddr| if end.port() == 0 { NAT_T_PORT } else { end.port() };
+            w.nat_t_port(Ext::X_NAT_T_SPORT, port(self.src)).nat_t_port(Ext::X_NAT_T_DPORT, port(self.dst));
         }
         self.attached.write(if whole { Carrier::Sa } else { Carrier::SaName }, &mut w);
         finish(w)
@@ -354,6 +357,9 @@ impl SaEntry {
         }
         if sa.nat_t.is_some_and(|n| n.encap_type != ESP_IN_UDP) {
             return Err("an encapsulation that the file language cannot name");
+        }
+        if !names::PROTOCOLS.iter().any(|(_, satype)| *satype == sa.satype) {
+            return Err("a protocol that the file language cannot name");
         }
         if sa.mode > 3 {
             return Err("a mode that the file language cannot name");

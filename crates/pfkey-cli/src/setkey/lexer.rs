@@ -159,6 +159,11 @@ impl<'a> Lexer<'a> {
         Err(Complaint { at: self.text.len(), text: "';' expected after the policy".to_owned() })
     }
 
+    /// Goes on at a place, in bytes.
+    pub const fn go_to(&mut self, at: usize) {
+        self.at = at;
+    }
+
     /// Behind the next `;`, for going on after an error. Strings are passed over whole.
     pub fn recover(&mut self) {
         loop {

@@ -1,5 +1,6 @@
 //! setkey's file language: read whole before anything is sent.
 
+mod glued;
 mod host_name;
 mod lexer;
 mod parse;
@@ -10,6 +11,7 @@ mod tests;
 
 use std::net::SocketAddr;
 
+use pfkey::policy_text::PolicySpec;
 use pfkey_wire::SaType;
 
 use crate::model::policy::Policy;
@@ -51,6 +53,8 @@ pub enum Action {
     SpdUpdate(Box<Policy>),
     /// `spddelete`. True for the copy that goes with an inbound policy, which may be missing.
     SpdDelete(Box<Policy>, bool),
+    /// `spdadd tagged` and `spdupdate tagged`: true for the latter. Linux has no such policies.
+    SpdTagged(bool, PolicySpec),
     /// `spdflush`.
     SpdFlush,
     /// `spddump`.

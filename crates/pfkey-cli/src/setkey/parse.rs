@@ -169,6 +169,14 @@ impl<'a> Parser<'a> {
         Err(Complaint { at: token.at, text: format!("unknown {what} {}{hint}", token.shown()) })
     }
 
+    /// The next token is only the first `len` bytes of what it was.
+    pub(super) fn cut(&mut self, len: usize) {
+        if let Some(token) = &mut self.ahead {
+            token.bytes = token.bytes.get(..len).unwrap_or(token.bytes);
+            self.lexer.go_to(token.at + len);
+        }
+    }
+
     fn recover(&mut self) {
         // The offending token is still ahead: it may be the very ';'.
         let ended = self.ahead.take().is_some_and(|t| matches!(t.kind, Kind::Semicolon | Kind::End));
@@ -222,10 +230,13 @@ impl<'a> Parser<'a> {
                 let flags = self.flags()?;
                 let src = self.one_host(flags)?;
                 let dst = self.one_host(flags)?;
-                let protocol = self.protocol()?;
+                let protocol = self.protocol_or_none()?;
                 same_family(src, dst, protocol.at)?;
                 self.end()?;
                 push(Action::DeleteAll(protocol.satype, src, dst), false);
+            }
+            "spdadd" | "spdupdate" if self.peek()?.is("tagged") => {
+                push(Action::SpdTagged(name == "spdupdate", self.tagged()?), false);
             }
             "spdadd" | "spdupdate" | "spddelete" => {
                 let delete = name == "spddelete";
@@ -262,7 +273,14 @@ impl<'a> Parser<'a> {
         loop {
             let token = self.peek()?;
             match token.bytes {
-                [b'-', letters @ ..] if !letters.is_empty() && letters.iter().all(|b| b"46nk".contains(b)) => {
+                [b'-', word @ ..] => {
+                    let len = word.iter().position(|b| !b"46nk".contains(b)).unwrap_or(word.len());
+                    let (letters, rest) = word.split_at(len);
+                    // An address may be glued to them.
+                    let is_address = std::str::from_utf8(rest).is_ok_and(|rest| address::resolve(rest, None).is_ok());
+                    if letters.is_empty() || !(rest.is_empty() || is_address) {
+                        return Ok(flags);
+                    }
                     for letter in letters {
                         match letter {
                             b'4' => flags.family = Some(4),
@@ -271,6 +289,7 @@ impl<'a> Parser<'a> {
                             _ => flags.exact = true,
                         }
                     }
+                    self.cut(1 + len);
                     self.take()?;
                 }
                 _ => return Ok(flags),
@@ -378,6 +397,15 @@ impl<'a> Parser<'a> {
             }
             _ => Err(Complaint { at: token.at, text: format!("{}: {what} goes up to {max}", token.shown()) }),
         }
+    }
+
+    /// An IPsec protocol, or none: all of them, where there is a choice.
+    pub fn protocol_or_none(&mut self) -> Result<Protocol> {
+        let token = self.peek()?;
+        if token.kind == Kind::Word && !token.bytes.first().is_some_and(u8::is_ascii_digit) {
+            return self.protocol();
+        }
+        Ok(Protocol { satype: SaType::UNSPEC, nat_t: None, old: false, at: token.at })
     }
 
     /// An IPsec protocol.

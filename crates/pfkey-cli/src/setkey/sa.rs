@@ -26,7 +26,7 @@ const OPTIONS: &[&str] = &[
     "-m", "-u", "-r", "-f", "-lh", "-ls", "-bh", "-bs", "-uh", "-us", "-ph", "-ps", "-proxy", "-ctx", "-E", "-A", "-C",
     "-R", "-X",
 ];
-const MODES: &[&str] = &["any", "transport", "tunnel", "beet"];
+pub(super) const MODES: &[&str] = &["any", "transport", "tunnel", "beet"];
 
 impl Parser<'_> {
     /// The rest of a command about SAs; as many SAs as there are pairs of addresses.
@@ -40,8 +40,11 @@ impl Parser<'_> {
             }
             ends.push(hosts);
         }
-        let protocol = self.protocol()?;
+        let protocol = self.protocol_or_none()?;
         let spi_at = self.peek()?.at;
+        if protocol.satype == SaType::UNSPEC {
+            self.warn(spi_at, "without esp, ah or ipcomp before it the key engine refuses this");
+        }
         let spi = self.spi()?;
         let (Some(dsts), Some(srcs)) = (ends.pop(), ends.pop()) else { return self.expected("an address") };
         let (Some(src), Some(dst)) = (srcs.first(), dsts.first()) else { return self.expected("an address") };
@@ -109,6 +112,7 @@ impl Parser<'_> {
 
     fn options(&mut self, sa: &mut Sa, protocol: &Protocol) -> Result<()> {
         loop {
+            self.unglue(OPTIONS)?;
             let token = self.peek()?;
             if token.kind != Kind::Word {
                 return Ok(());

@@ -45,10 +45,6 @@ const OPTIONS: &[&str] = &["-ctx", "-lh", "-uh", "-X", "-P"];
 impl Parser<'_> {
     /// The rest of a command about a policy.
     pub(super) fn policy(&mut self, delete: bool) -> Result<(Policy, Flags)> {
-        if self.peek()?.is("tagged") {
-            let at = self.peek()?.at;
-            return Err(Complaint { at, text: "Linux has no policies for PF tags".to_owned() });
-        }
         let flags = self.flags()?;
         let (mut src, src_prefix, src_port) = self.range(flags)?;
         let (mut dst, dst_prefix, dst_port) = self.range(flags)?;
@@ -65,6 +61,7 @@ impl Parser<'_> {
         let mut attached = Attached::default();
         let (mut lifetime, mut idle_lifetime) = (0, 0);
         let spec = loop {
+            self.unglue(OPTIONS)?;
             let token = self.peek()?;
             match token.text().as_ref() {
                 "-ctx" if token.kind == Kind::Word => {
@@ -96,6 +93,25 @@ impl Parser<'_> {
         crate::model::xfrm::check(&mut attached.xfrm, carrier, 0).map_err(|text| Complaint { at: upper_at, text })?;
         let policy = Policy { src, src_prefix, dst, dst_prefix, upper, attached, lifetime, idle_lifetime, spec };
         Ok((policy, flags))
+    }
+
+    /// The rest of a command about a policy for packets that PF tagged.
+    pub(super) fn tagged(&mut self) -> Result<PolicySpec> {
+        let at = self.take()?.at;
+        if self.peek()?.kind != Kind::Quoted {
+            return self.expected("a tag in double quotes");
+        }
+        self.take()?;
+        self.unglue(OPTIONS)?;
+        if !self.peek()?.is("-P") {
+            return self.expected("-P and a policy");
+        }
+        self.take()?;
+        let spec = self.spec(false)?;
+        self.end()?;
+        let text = "Linux has no policies for PF tags: the key engine refuses it".to_owned();
+        self.warnings.push(Complaint { at, text });
+        Ok(spec)
     }
 
     /// `ADDRESS[/LEN][[PORT]]`
@@ -183,10 +199,8 @@ impl Parser<'_> {
             });
         }
         if matches!(spec.policy_type, PolicyType::ENTRUST | PolicyType::BYPASS) {
-            return Err(Complaint {
-                at: start,
-                text: "entrust and bypass are for sockets, not for the SPD".to_owned(),
-            });
+            let text = "entrust and bypass are for sockets: the key engine refuses them in the SPD".to_owned();
+            self.warnings.push(Complaint { at: start, text });
         }
         for request in &spec.requests {
             if request.level == PolicyLevel::UNIQUE && request.reqid > MANUAL_REQID_MAX {

@@ -4,6 +4,7 @@ use pfkey_wire::{MessageType as M, PolicyDirection, SaType};
 
 use super::{Action, Lines, parse};
 use crate::channel::header_only;
+use crate::execute::tagged;
 
 /// The message of a command, as setkey numbers it.
 fn message(action: &Action) -> Vec<u8> {
@@ -20,6 +21,9 @@ fn message(action: &Action) -> Vec<u8> {
         Action::SpdAdd(policy) => policy.write(M::X_SPDADD, seq, pid, &mut buffer),
         Action::SpdUpdate(policy) => policy.write(M::X_SPDUPDATE, seq, pid, &mut buffer),
         Action::SpdDelete(policy, _) => policy.write(M::X_SPDDELETE, seq, pid, &mut buffer),
+        Action::SpdTagged(update, spec) => {
+            tagged(if *update { M::X_SPDUPDATE } else { M::X_SPDADD }, spec, seq, pid, &mut buffer)
+        }
         Action::SpdFlush => header_only(M::X_SPDFLUSH, SaType::UNSPEC, seq, pid, &mut buffer),
         Action::SpdDump => header_only(M::X_SPDDUMP, SaType::UNSPEC, seq, pid, &mut buffer),
     };
@@ -94,7 +98,8 @@ fn errors_say_where_and_what() {
         ("add 1.2.3.4 1.2.3.5 esp 4096 -r 300 -E null;", "1:33: '300': a replay window goes up to 255"),
         ("add 1.2.3.4[70000] 1.2.3.5 esp-udp 4096 -E null;", "1:13: 70000: ports go up to 65535"),
         ("add 1.2.3.4 1.2.3.5 tcp 4096 -A tcp-md5 \"x\";", "1:21: Linux has no SAs for TCP-MD5"),
-        ("spdadd tagged \"x\" -P out none;", "1:8: Linux has no policies for PF tags"),
+        ("spdadd tagged x -P out none;", "1:15: a tag in double quotes expected, not 'x'"),
+        ("add 1.2.3.4 1.2.3.5 esp 4096 -mtunel -E null;", "1:30: unknown option '-mtunel'"),
         ("spdadd 1.0.0.0/33 2.0.0.0/8 any -P out none;", "1:16: '33': a prefix length goes up to 32"),
         (
             "spdadd 1.0.0.0/8 2.0.0.0/8 tpc -P out none;",
@@ -108,7 +113,6 @@ fn errors_say_where_and_what() {
         ("spdadd 1.0.0.0/8 2.0.0.0/8 any -P out;", "1:38: discard, none or ipsec expected"),
         ("spdadd 1.0.0.0/8 2.0.0.0/8 any\n-P out ipsec\n  esp/tunnel//require;", "3:3: tunnel without addresses"),
         ("spdadd 1.0.0.0/8 2.0.0.0/8 any -P out \"none\";", "1:39: '\"' has no place in a policy"),
-        ("spdadd 1.0.0.0/8 2.0.0.0/8 any -P out bypass;", "1:35: entrust and bypass are for sockets, not for the SPD"),
     ] {
         assert_eq!(complaints(text), [complaint], "{text}");
     }
@@ -200,6 +204,58 @@ fn what_setkey_takes_and_few_use() {
     ] {
         assert_eq!(actions(text).len(), commands, "{text}");
     }
+}
+
+#[test]
+fn values_may_stand_behind_their_option() {
+    for (glued, apart) in [
+        (
+            "-mtransport -u4 -r8 -lh100 -ls50 -fzero-pad -Enull -Anull",
+            "-m transport -u 4 -r 8 -lh 100 -ls 50 -f zero-pad -E null -A null",
+        ),
+        (
+            "-bh5 -bs4 -uh3 -us2 -ph9 -ps8 -ctx1 1 \"x\" -Enull",
+            "-bh 5 -bs 4 -uh 3 -us 2 -ph 9 -ps 8 -ctx 1 1 \"x\" -E null",
+        ),
+    ] {
+        let text = |options| format!("add 1.2.3.4 1.2.3.5 esp 4096 {options};");
+        assert_eq!(hex(&message(&actions(&text(glued))[0])), hex(&message(&actions(&text(apart))[0])), "{glued}");
+    }
+    let policies = |text: &str| actions(text).iter().map(|action| hex(&message(action))).collect::<Vec<_>>();
+    assert_eq!(
+        policies("spdadd -4n1.0.0.0/8 2.0.0.0/8 any -lh7 -Pin none;"),
+        policies("spdadd -4n 1.0.0.0/8 2.0.0.0/8 any -lh 7 -P in none;")
+    );
+    assert_eq!(
+        hex(&message(&actions("add 1.2.3.4 1.2.3.5 ipcomp 9 -Cdeflate;")[0])),
+        hex(&message(&actions("add 1.2.3.4 1.2.3.5 ipcomp 9 -C deflate;")[0]))
+    );
+}
+
+#[test]
+fn what_the_key_engine_refuses_is_no_error_of_the_text() {
+    for (text, warning) in [
+        ("add 1.2.3.4 1.2.3.5 4096 -E null;", "without esp, ah or ipcomp before it the key engine refuses this"),
+        ("get 1.2.3.4 1.2.3.5 0x1000;", "without esp, ah or ipcomp before it the key engine refuses this"),
+        ("spdadd tagged \"x\" -P out none;", "Linux has no policies for PF tags: the key engine refuses it"),
+        (
+            "spdadd 1.0.0.0/8 2.0.0.0/8 any -P out bypass;",
+            "entrust and bypass are for sockets: the key engine refuses them in the SPD",
+        ),
+        (
+            "spdadd 1.0.0.0/8 2.0.0.0/8 any -P out entrust;",
+            "entrust and bypass are for sockets: the key engine refuses them in the SPD",
+        ),
+    ] {
+        let parsed = parse(text.as_bytes(), false);
+        let warnings: Vec<_> = parsed.warnings.iter().map(|warning| warning.text.as_str()).collect();
+        assert_eq!(
+            (parsed.errors.as_slice(), warnings.as_slice(), parsed.commands.len()),
+            (&[][..], &[warning][..], 1),
+            "{text}"
+        );
+    }
+    assert!(matches!(actions("deleteall 1.2.3.4 1.2.3.5;")[0], Action::DeleteAll(SaType::UNSPEC, ..)));
 }
 
 #[test]

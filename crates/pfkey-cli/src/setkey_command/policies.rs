@@ -5,11 +5,11 @@ use std::io::Write as _;
 use pfkey::policy_text::{self, PolicySpec};
 use pfkey_print::error::Code;
 use pfkey_wire::xfrm::Carrier;
-use pfkey_wire::{Header, MessageType, PolicyDirection, Profile, SaType, Writer};
+use pfkey_wire::{MessageType, PolicyDirection};
 
 use super::lexer::Kind;
 use super::parser::{Parser, Result, Stop};
-use crate::channel::finish;
+use crate::execute::tagged;
 use crate::model::attached::Attached;
 use crate::model::policy::{GRE, ICMP, ICMPV6, MH, Policy};
 use crate::model::{names, width, xfrm};
@@ -107,11 +107,7 @@ impl Parser<'_, '_> {
         self.expect(Kind::Quoted)?;
         let spec = self.spec()?;
         self.expect(Kind::Semicolon)?;
-        self.session.exchange(|seq, pid, buffer| {
-            let mut writer = Writer::new(buffer, Header::new(msg_type, SaType::UNSPEC, seq, pid), Profile::Linux);
-            writer.raw(&spec.to_bytes()?);
-            finish(writer)
-        })?;
+        self.session.exchange(|seq, pid, buffer| tagged(msg_type, &spec, seq, pid, buffer))?;
         Ok(())
     }
 
