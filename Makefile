@@ -3,7 +3,8 @@
 #   make demo            a short tour: an SA added to an embedded key engine, and dumped
 #   make check           every test; KERNEL=yes: on a real kernel too, which needs root and Debian, and fetches it
 #   make build           the libraries and programs, optimised
-#   make install         PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, MANDIR, DOCDIR, UNITDIR, DESTDIR; LIBIPSEC_COMPAT=DIR for a libipsec.so.0
+#   make install         PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, MANDIR, DOCDIR, UNITDIR, BASHDIR, ZSHDIR, FISHDIR, DESTDIR;
+#                        LIBIPSEC_COMPAT=DIR for a libipsec.so.0; SETKEY=yes for pfkey's second name
 #   make uninstall       the same; with LIBIPSEC_COMPAT=DIR that libipsec.so.0 too
 #   make bench           what it does in a second
 #   make check-kernel    scenarios, packets and programs in kernels that run as processes; needs root
@@ -27,8 +28,13 @@ MANDIR = $(PREFIX)/share/man
 DOCDIR = $(PREFIX)/share/doc/libpfkey_rs
 # Where systemd looks for units: /usr/local/lib/systemd/system, too.
 UNITDIR = $(PREFIX)/lib/systemd/system
+# Where shells look for completions.
+BASHDIR = $(PREFIX)/share/bash-completion/completions
+ZSHDIR = $(PREFIX)/share/zsh/site-functions
+FISHDIR = $(PREFIX)/share/fish/vendor_completions.d
 DESTDIR =
 LIBIPSEC_COMPAT =
+SETKEY =
 KERNEL =
 SECONDS = 60
 CC = cc
@@ -51,7 +57,9 @@ REMAP = --config 'build.rustflags=["--remap-path-prefix=$(CARGO_HOME)=/cargo", "
 FOR_RELEASE = --release $(FOR_TARGET) $(REMAP)
 RELEASE = PFKEYD_PATH=$(SBINDIR)/pfkeyd
 MAN_PAGES = pfkey.1 pfkey-run.1 pfkeyd.8 libpfkey_rs.3 pfkey_open.3 pfkey_send_add.3 pfkey_recv.3 pfkey_xfrm_set.3 \
-  ipsec_set_policy.3 ipsec_strerror.3 pfkey_engine_new.3 pfkey_resolve.3
+  ipsec_set_policy.3 ipsec_strerror.3 pfkey_engine_new.3 pfkey_resolve.3 $(if $(SETKEY),setkey.8)
+# Another processor's program cannot be asked for its completions.
+COMPLETION = $(if $(TARGET),$(CARGO) run --locked --quiet --package pfkey-cli --,$(T)/pfkey) completion
 NOTICES = LICENSE-MIT LICENSE-APACHE THIRD-PARTY.md
 HEADERS = libpfkey.h pfkey_rs.h
 COMPAT_HEADERS = libpfkey_rs/pfkeyv2_compat.h libpfkey_rs/net/pfkeyv2.h libpfkey_rs/netinet/ipsec.h
@@ -144,6 +152,11 @@ install-files:
 	for h in $(HEADERS) $(COMPAT_HEADERS); do install -m 644 include/$$h $(DESTDIR)$(INCLUDEDIR)/$$h || exit 1; done
 	install -m 755 $(T)/pfkeyd $(DESTDIR)$(SBINDIR)/pfkeyd
 	install -m 755 $(T)/pfkey $(DESTDIR)$(BINDIR)/pfkey
+	$(if $(SETKEY),ln -sf $(BINDIR)/pfkey $(DESTDIR)$(SBINDIR)/setkey)
+	install -d $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR)
+	$(COMPLETION) bash > $(DESTDIR)$(BASHDIR)/pfkey
+	$(COMPLETION) zsh > $(DESTDIR)$(ZSHDIR)/_pfkey
+	$(COMPLETION) fish > $(DESTDIR)$(FISHDIR)/pfkey.fish
 	install -D -m 644 systemd/pfkeyd.socket $(DESTDIR)$(UNITDIR)/pfkeyd.socket
 	sed $(PLACES) systemd/pfkeyd.service.in > $(DESTDIR)$(UNITDIR)/pfkeyd.service
 	for page in $(MAN_PAGES); do \
@@ -190,6 +203,8 @@ uninstall:
 	  $(DESTDIR)$(LIBDIR)/lib$$l.so $(DESTDIR)$(LIBDIR)/pkgconfig/$$l.pc || exit 1; done
 	rm -f $(DESTDIR)$(LIBDIR)/libpfkey_rs.a $(DESTDIR)$(SBINDIR)/pfkeyd $(DESTDIR)$(BINDIR)/pfkey-run \
 	  $(DESTDIR)$(BINDIR)/pfkey $(DESTDIR)$(UNITDIR)/pfkeyd.socket $(DESTDIR)$(UNITDIR)/pfkeyd.service
+	rm -f $(DESTDIR)$(BASHDIR)/pfkey $(DESTDIR)$(ZSHDIR)/_pfkey $(DESTDIR)$(FISHDIR)/pfkey.fish
+	$(if $(SETKEY),rm -f $(DESTDIR)$(SBINDIR)/setkey)
 	for page in $(MAN_PAGES); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
 	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,$(NOTICES) rust-library.html)
 	-rmdir $(DESTDIR)$(DOCDIR)

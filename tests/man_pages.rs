@@ -60,6 +60,20 @@ fn pfkey_1() {
 }
 
 #[test]
+fn setkey_8() {
+    let directory = c::scratch("man_setkey");
+    std::os::unix::fs::symlink(c::program("pfkey"), directory.join("setkey")).unwrap();
+    let all = examples("setkey.8");
+    assert_eq!(all.len(), 2);
+    for example in all {
+        let (commands, expected) = script(&example);
+        let commands = format!("PATH=$PWD:$PATH\n{commands}");
+        let output = command("pfkeyd", &directory).args(["--", "sh", "-e", "-c", &commands]).output().unwrap();
+        check(&output, &expected, &example);
+    }
+}
+
+#[test]
 fn pfkeyd_8() {
     let directory = c::scratch("man_pfkeyd");
     let all = examples("pfkeyd.8");

@@ -172,7 +172,7 @@ fn the_notices_are_installed_and_removed() {
     let stage = c::scratch("supply_chain_install").join("stage");
     let make = |target: &str| {
         let mut make = Command::new("make");
-        make.current_dir(c::root()).args([target, "PREFIX=/usr", "CARGO=true"]);
+        make.current_dir(c::root()).args([target, "PREFIX=/usr", "CARGO=true", "SETKEY=yes"]);
         make.arg(format!("T={}", c::output_dir().display())).arg(format!("DESTDIR={}", stage.display()));
         // Of the make that may have started this test.
         c::run(make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").env_remove("MFLAGS"));
@@ -182,6 +182,15 @@ fn the_notices_are_installed_and_removed() {
     for name in [NOTICES, "LICENSE-MIT", "LICENSE-APACHE"] {
         let installed = std::fs::read(documents.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(installed, std::fs::read(c::root().join(name)).unwrap(), "{name}");
+    }
+    // pfkey's second name with its manual page, and what shells complete.
+    assert_eq!(std::fs::read_link(stage.join("usr/sbin/setkey")).unwrap(), Path::new("/usr/bin/pfkey"));
+    let share = stage.join("usr/share");
+    let completions =
+        ["bash-completion/completions/pfkey", "zsh/site-functions/_pfkey", "fish/vendor_completions.d/pfkey.fish"];
+    for name in completions.into_iter().chain(["man/man8/setkey.8"]) {
+        let installed = std::fs::read_to_string(share.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(installed.contains("monitor"), "{name}");
     }
     make("uninstall");
     let left = files(&stage);
