@@ -125,7 +125,7 @@ fn what_pfkey_saves_setkey_loads() {
         add 192.0.2.1[4500] 198.51.100.2[1024] esp-udp 0x1003 -m tunnel -proxy 10.1.0.0/16 -E null;\n\
         spdadd -k 10.2.0.0/24 10.0.0.0/24 gre 70000 -lh 1000 -uh 500 -X if_id=7 -P in prio low - 3 discard;\n\
         spdadd 10.2.0.0/24 10.0.0.0/24 esp -P fwd ipsec ah/transport//require;\n";
-    daemon.ok(&["load", &file(&directory, text)]);
+    daemon.loads(&file(&directory, text));
     let saved = daemon.ok(&["save"]);
     daemon.ok(&["flush"]);
     daemon.ok(&["policy", "flush"]);

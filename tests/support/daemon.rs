@@ -66,6 +66,14 @@ impl Daemon {
         self.pfkey(arguments).output().unwrap()
     }
 
+    /// Loads a file, which may be warned of.
+    pub fn loads(&self, path: &str) {
+        let output = self.run(&["load", path]);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let warnings_only = errors.lines().all(|line| line.contains(": warning: "));
+        assert!(output.status.success() && output.stdout.is_empty() && warnings_only, "{path}: {errors}");
+    }
+
     /// Runs a `pfkey` that must succeed without a word on standard error, and gives what it printed.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);

@@ -58,6 +58,11 @@ impl Channel {
         pfkey_socket::is_served(self.client.as_raw_fd())
     }
 
+    /// Whether the key engine tells what XFRM has beyond PF_KEY.
+    pub const fn shows_xfrm(&self) -> bool {
+        self.xfrm
+    }
+
     /// Whether it is the machine's.
     pub fn is_of_service(&self) -> bool {
         pfkey_socket::is_service(self.client.as_fd())

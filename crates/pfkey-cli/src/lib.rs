@@ -3,7 +3,7 @@
 //! | file | subcommands |
 //! |---|---|
 //! | `show` | dump, spd, get, policy get |
-//! | `load`, `execute`, `undo`, `setkey/` | load, add, delete, flush, policy add and delete |
+//! | `load`, `execute`, `undo`, `plan`, `unused`, `setkey/` | load, add, delete, flush, policy add and delete |
 //! | `save`, `private_file` | save |
 //! | `monitor` | monitor |
 //! | `explain` | explain |
@@ -28,6 +28,7 @@ mod meaning;
 pub mod model;
 mod monitor;
 mod output;
+mod plan;
 mod private_file;
 mod save;
 mod script;
@@ -38,6 +39,7 @@ mod show;
 mod state;
 mod types;
 mod undo;
+mod unused;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -138,14 +140,20 @@ enum Command {
     },
     /// Carry out the commands of a file in setkey's language
     Load {
-        /// The file; - is standard input
+        /// The file, or a directory, of which its *.conf in the order of their names; - is standard input
         file: PathBuf,
         /// Only parse it
-        #[arg(short = 'n', long)]
+        #[arg(short = 'n', long, group = "way")]
         check: bool,
         /// If the engine refuses a command, undo those before it
-        #[arg(long)]
+        #[arg(long, group = "way")]
         all_or_nothing: bool,
+        /// Show what would change if SAs and policies became those of the file
+        #[arg(long, group = "way")]
+        diff: bool,
+        /// Make SAs and policies those of the file, with no moment without policy; all or nothing
+        #[arg(long, group = "way")]
+        replace: bool,
         /// Make no copies of inbound policies for forwarded packets
         #[arg(short, long)]
         kernel: bool,
@@ -287,8 +295,15 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Channel::open()?.header_request(MessageType::X_SPDFLUSH, SaType::UNSPEC)
         }
         Command::Monitor { count } => monitor::monitor(view, count),
-        Command::Load { file, check, all_or_nothing, kernel } => {
-            load::file(view, &file, load::Options { check, all_or_nothing, kernel })
+        Command::Load { file, check, all_or_nothing, diff, replace, kernel } => {
+            let ways = [
+                (check, load::Way::Check),
+                (all_or_nothing, load::Way::AllOrNothing),
+                (diff, load::Way::Diff),
+                (replace, load::Way::Replace),
+            ];
+            let way = ways.into_iter().find_map(|(said, way)| said.then_some(way)).unwrap_or_default();
+            load::file(view, &file, load::Options { way, kernel })
         }
         Command::Save { output, lossy } => save::save(output.as_deref(), lossy),
         Command::Explain { words, file, mtu } => {

@@ -1,32 +1,51 @@
 //! `load`: a file of setkey's language.
 
+use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use pfkey::Backend;
+use pfkey_wire::{Extras, PolicyType};
 
 use crate::channel::Channel;
 use crate::execute::execute;
 use crate::failure::Failure;
 use crate::output::{Out, View};
+use crate::plan::{self, Side, Step, Subject};
 use crate::script::{Script, Source};
 use crate::setkey::{Action, Command};
 use crate::undo::Undo;
+use crate::unused;
 
 /// Commands from which on a bar shows how far the load is.
 const LONG: usize = 1000;
 /// Time between two looks of the bar.
 const BAR_PERIOD: Duration = Duration::from_millis(100);
 
+/// What is done with a file.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Way {
+    /// Each command is carried out, whether others are refused or not.
+    #[default]
+    Each,
+    /// Everything is undone if anything is refused.
+    AllOrNothing,
+    /// It is read only.
+    Check,
+    /// What would change if SAs and policies became those of the file is shown.
+    Diff,
+    /// SAs and policies become those of the file, or stay what they are.
+    Replace,
+}
+
 /// How a file is loaded.
 #[derive(Clone, Copy, Default)]
 pub struct Options {
-    /// Parse only.
-    pub check: bool,
-    /// Undo everything if anything is refused.
-    pub all_or_nothing: bool,
+    /// What is done with it.
+    pub way: Way,
     /// No copies of inbound policies for forwarded packets.
     pub kernel: bool,
 }
@@ -44,7 +63,10 @@ pub fn words(view: View, command: &str, words: Vec<String>, kernel: bool) -> Res
 /// Carries out a file's commands on an engine that is a copy: nothing is shown, and the first refusal ends it.
 pub fn into(channel: &mut Channel, view: View, path: &Path) -> Result<(), Failure> {
     let source = Source::file(path)?;
-    let script = Script::parse(&source, false)?;
+    carry_into(channel, view, &Script::parse(&source, false)?)
+}
+
+fn carry_into(channel: &mut Channel, view: View, script: &Script<'_>) -> Result<(), Failure> {
     for Command { at, action } in script.commands() {
         if !matches!(action, Action::Dump(_) | Action::SpdDump | Action::Get(_)) {
             execute(channel, &mut Out::new(), view, action)
@@ -57,15 +79,63 @@ pub fn into(channel: &mut Channel, view: View, path: &Path) -> Result<(), Failur
 fn load(view: View, source: &Source, options: Options) -> Result<(), Failure> {
     let script = Script::parse(source, options.kernel)?;
     script.warnings().for_each(|warning| eprintln!("{warning}"));
-    if options.check || script.commands().is_empty() {
+    if options.way == Way::Check || script.commands().is_empty() {
         return Ok(());
     }
     let (mut channel, mut out) = (Channel::open()?, Out::new());
-    if options.all_or_nothing {
-        all_or_nothing(&script, &mut channel, &mut out, view)
-    } else {
-        each(&script, &mut channel, &mut out, view)
+    match options.way {
+        Way::Diff => return plan::show(&mut out, view, &planned(&mut channel, view, &script)?),
+        Way::Replace => {
+            let steps = planned(&mut channel, view, &script)?;
+            // A step says in its title what it is about, which no line of the file need do.
+            let actions = steps.iter().flat_map(|step| &step.actions);
+            all_or_nothing(&script, actions.map(|action| (None, action)), &mut channel, &mut out, view)?;
+        }
+        Way::AllOrNothing => {
+            let actions = script.commands().iter().map(|Command { at, action }| (Some(*at), action));
+            all_or_nothing(&script, actions, &mut channel, &mut out, view)?;
+        }
+        _ => each(&script, &mut channel, &mut out, view)?,
     }
+    in_vain(&script, &mut channel)
+}
+
+/// Warns of SAs that no policy uses and of policies without SAs, where a file makes both: where it makes policies only, a key
+/// manager makes the SAs.
+fn in_vain(script: &Script<'_>, channel: &mut Channel) -> Result<(), Failure> {
+    let added = script.commands().iter().filter_map(|command| match &command.action {
+        Action::Add(sa) | Action::Update(sa) => Some(sa.id()),
+        _ => None,
+    });
+    let added: HashSet<_> = added.collect();
+    let protects = |command: &Command| match &command.action {
+        Action::SpdAdd(policy) | Action::SpdUpdate(policy) => policy.spec.policy_type == PolicyType::IPSEC,
+        _ => false,
+    };
+    if !added.is_empty() && script.commands().iter().any(protects) {
+        let name = script.name();
+        unused::told(channel, &added)?.iter().for_each(|what| eprintln!("{name}: warning: {what}"));
+    }
+    Ok(())
+}
+
+/// What turns the engine's SAs and policies into those that the file makes of none, as the embedded engine has them then.
+fn planned(channel: &mut Channel, view: View, script: &Script<'_>) -> Result<Vec<Step>, Failure> {
+    if let Some(Command { at, .. }) =
+        script.commands().iter().find(|command| matches!(command.action, Action::GetSpi(_)))
+    {
+        let text = "getspi asks for something, and says nothing that could be";
+        return Err(Failure::Usage(format!("{}: {text}", script.place(*at))));
+    }
+    pfkey_socket::set_extras(Some(Extras { aead: true, ..pfkey_socket::extras()? }));
+    let mut copy = Channel::open_with(&Backend::Embedded)?;
+    carry_into(&mut copy, view, script)?;
+    let subject = Subject::of(script.commands());
+    let mut wanted = Side::of(&mut copy, subject)?;
+    if !channel.shows_xfrm() {
+        wanted.without_xfrm();
+    }
+    Ok(plan::steps(&Side::of(channel, subject)?, &wanted))
 }
 
 /// Carries out each command, whether others were refused or not.
@@ -93,13 +163,19 @@ fn each(script: &Script<'_>, channel: &mut Channel, out: &mut Out, view: View) -
     if refused == 0 { Ok(()) } else { Err(Failure::Told(format!("{name}: {refused} of {total} commands refused"))) }
 }
 
-/// Carries out each command; undoes all that were done if one is refused.
-fn all_or_nothing(script: &Script<'_>, channel: &mut Channel, out: &mut Out, view: View) -> Result<(), Failure> {
+/// Carries out each action, which may have a place in the file; undoes all that were done if one is refused.
+fn all_or_nothing<'c>(
+    script: &Script<'_>,
+    actions: impl Iterator<Item = (Option<usize>, &'c Action)>,
+    channel: &mut Channel,
+    out: &mut Out,
+    view: View,
+) -> Result<(), Failure> {
     let mut undo = Undo::new(channel)?;
     // A load that is interrupted halfway would be neither all nor nothing.
     let interrupts = interrupts().map_err(std::io::Error::from)?;
     let mut bar = Bar::new(script.commands().len());
-    for (done, Command { at, action }) in script.commands().iter().enumerate() {
+    for (done, (at, action)) in actions.enumerate() {
         bar.show(done);
         undo.note(action);
         let result = if matches!(interrupts.read_signal(), Ok(Some(_))) {
@@ -112,7 +188,8 @@ fn all_or_nothing(script: &Script<'_>, channel: &mut Channel, out: &mut Out, vie
         // Nobody may be reading any more; what was done is undone all the same.
         let _ = out.flush();
         let name = script.name();
-        eprintln!("{}: {failure}", script.place(*at));
+        let place = at.map_or_else(|| name.to_owned(), |at| script.place(at));
+        eprintln!("{place}: {failure}");
         let left = undo.undo(channel)?;
         left.iter().for_each(|what| eprintln!("{name}: could not be undone: {what}"));
         let done = if left.is_empty() { "everything was undone" } else { "the rest was undone" };

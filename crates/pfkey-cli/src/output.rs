@@ -126,6 +126,11 @@ pub fn hex(key: &[u8]) -> Zeroizing<String> {
 }
 
 impl Value {
+    /// As text, without a key.
+    pub fn to_plain(&self) -> String {
+        self.text(false).as_str().to_owned()
+    }
+
     fn text(&self, show_keys: bool) -> Zeroizing<String> {
         Zeroizing::new(match self {
             Self::Text(text) => text.clone(),

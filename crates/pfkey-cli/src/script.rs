@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -16,18 +16,35 @@ const WORDS: &str = "arguments";
 pub struct Source {
     name: String,
     text: Zeroizing<Vec<u8>>,
+    /// The files that it is put together from: their names, and where each ends.
+    files: Vec<(String, usize)>,
     /// It is a command line's.
     is_words: bool,
 }
 
 impl Source {
-    /// A file, or standard input for `-`.
+    /// A file, standard input for `-`, or of a directory the files `*.conf` in the order of their names.
     pub fn file(path: &Path) -> Result<Self, Failure> {
         let name = path.display().to_string();
-        match read(path) {
-            Ok(text) => Ok(Self { name, text, is_words: false }),
-            Err(error) => Err(Failure::Usage(format!("{name}: {error}"))),
+        let failed = |path: &Path, error| Failure::Usage(format!("{}: {error}", path.display()));
+        if !path.is_dir() {
+            let text = read(path).map_err(|error| failed(path, error))?;
+            return Ok(Self { name, text, files: Vec::new(), is_words: false });
         }
+        let mut texts = Vec::new();
+        for path in files(path).map_err(|error| failed(path, error))? {
+            texts.push((path.display().to_string(), read(&path).map_err(|error| failed(&path, error))?));
+        }
+        let len = texts.iter().map(|(_, text)| text.len() + 1).sum();
+        let mut text = Zeroizing::new(Vec::with_capacity(len));
+        let mut files = Vec::new();
+        for (name, one) in texts {
+            text.extend_from_slice(&one);
+            // A comment ends with its file.
+            text.push(b'\n');
+            files.push((name, text.len()));
+        }
+        Ok(Self { name, text, files, is_words: false })
     }
 
     /// The words of a command line, which are one command.
@@ -41,8 +58,22 @@ impl Source {
             text.extend_from_slice(word.as_bytes());
         }
         text.push(b';');
-        Self { name: WORDS.to_owned(), text, is_words: true }
+        Self { name: WORDS.to_owned(), text, files: Vec::new(), is_words: true }
     }
+}
+
+/// The files of a directory, which nobody hid.
+fn files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|extension| extension == "conf") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Reads a whole file, and leaves no buffer behind.
@@ -86,7 +117,20 @@ impl<'s> Script<'s> {
     /// # Errors
     /// Every error in it, with its place.
     pub fn parse(source: &'s Source, kernel: bool) -> Result<Self, Failure> {
-        let script = Self { source, lines: Lines::new(&source.text), parsed: parse(&source.text, kernel) };
+        let mut parsed = Parsed::default();
+        let mut start = 0;
+        // Each file by itself: its 'exit' is not the others'.
+        let whole = [source.text.len()];
+        let ends = if source.files.is_empty() { &whole[..] } else { &[] };
+        for end in source.files.iter().map(|(_, end)| end).chain(ends) {
+            let one = parse(source.text.get(start..*end).unwrap_or_default(), kernel);
+            let moved = |complaint: Complaint| Complaint { at: start + complaint.at, ..complaint };
+            parsed.errors.extend(one.errors.into_iter().map(moved));
+            parsed.warnings.extend(one.warnings.into_iter().map(moved));
+            parsed.commands.extend(one.commands.into_iter().map(|c| Command { at: start + c.at, ..c }));
+            start = *end;
+        }
+        let script = Self { source, lines: Lines::new(&source.text), parsed };
         if script.parsed.errors.is_empty() {
             return Ok(script);
         }
@@ -105,8 +149,14 @@ impl<'s> Script<'s> {
 
     /// Where something stands, for a message.
     pub fn place(&self, at: usize) -> String {
+        let files = &self.source.files;
+        // The end of a file is its own place, not the next one's.
+        let index = files.partition_point(|(_, end)| *end < at).min(files.len().saturating_sub(1));
+        let start = index.checked_sub(1).and_then(|before| files.get(before)).map_or(0, |(_, end)| *end);
+        let name = files.get(index).map_or(self.name(), |(name, _)| name);
         let (line, column) = self.lines.locate(at);
-        format!("{}:{line}:{column}", self.name())
+        let line = line - (self.lines.locate(start).0 - 1);
+        format!("{name}:{line}:{column}")
     }
 
     /// The text's name.

@@ -24,11 +24,6 @@ pub struct Undo {
     spd_flushed: bool,
 }
 
-/// Whether an SA can be made again.
-fn is_whole(entry: &SaEntry) -> bool {
-    matches!(entry.state, 1 | 2)
-}
-
 impl Undo {
     /// Remembers what is there.
     pub fn new(channel: &mut Channel) -> Result<Self, Failure> {
@@ -81,13 +76,13 @@ impl Undo {
         let before: HashMap<SaId, &SaEntry> = self.sas.iter().map(|entry| (entry.sa.id(), entry)).collect();
         for (id, entry) in &now {
             // An SA that is not as it was is made anew, if it can be.
-            let other = before.get(id).is_none_or(|old| is_whole(old) && old.sa != entry.sa);
+            let other = before.get(id).is_none_or(|old| old.is_whole() && old.sa != entry.sa);
             if self.touched_sas.contains(id) && other {
                 try_to(about_sa(channel, "delete", MessageType::DELETE, &entry.sa))?;
             }
         }
         // The engine tells of the newest first.
-        for entry in self.sas.iter().rev().filter(|entry| is_whole(entry)) {
+        for entry in self.sas.iter().rev().filter(|entry| entry.is_whole()) {
             let id = entry.sa.id();
             let flushed = self.flushed.iter().any(|t| *t == SaType::UNSPEC || *t == entry.sa.satype);
             let there = now.get(&id).is_some_and(|e| e.sa == entry.sa || !self.touched_sas.contains(&id));

@@ -309,7 +309,7 @@ fn priority(priority: u32) -> String {
 }
 
 /// One request as the policy language has it.
-fn request_words(request: &RequestSpec) -> String {
+pub fn request_words(request: &RequestSpec) -> String {
     let protocol = match request.protocol {
         ESP => "esp".to_owned(),
         AH => "ah".to_owned(),

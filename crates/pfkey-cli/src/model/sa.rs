@@ -271,6 +271,11 @@ impl SaEntry {
         Some(Self { sa, state: fixed.state, current: lifetime(message, Ext::LIFETIME_CURRENT), report })
     }
 
+    /// Whether it is mature or dying, and can be made again.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.state, 1 | 2)
+    }
+
     /// Whether it has a key that is worth hiding.
     pub fn has_key(&self) -> bool {
         [&self.sa.auth_key, &self.sa.encrypt_key].into_iter().flatten().any(|key| !key.is_empty())

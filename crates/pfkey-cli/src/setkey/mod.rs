@@ -5,6 +5,7 @@ mod host_name;
 mod lexer;
 mod parse;
 mod sa;
+mod silent;
 mod spd;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use pfkey_wire::{PolicyDirection, SaType};
 
 use super::host_name::is_host_name;
 use super::lexer::{Kind, Lexer, Token};
-use super::{Action, Command, Complaint};
+use super::{Action, Command, Complaint, Lines, silent};
 use crate::model::sa::NatT;
 use crate::model::{names, xfrm};
 
@@ -95,6 +95,8 @@ pub fn parse(text: &[u8], kernel: bool) -> Parsed {
         }
     }
     parsed.warnings = parser.warnings;
+    parsed.warnings.extend(silent::duplicates(&commands, &Lines::new(text)));
+    parsed.warnings.sort_by_key(|warning| warning.at);
     if parsed.errors.is_empty() {
         parsed.commands = if kernel { commands.into_iter().map(|(c, _)| c).collect() } else { forward(commands) };
     }
@@ -307,7 +309,10 @@ impl<'a> Parser<'a> {
         let name = token.text().into_owned();
         let at = token.at;
         let found = match address::resolve(&name, None) {
-            Ok(address) => vec![address],
+            Ok(address) => {
+                self.warnings.extend(silent::address(&name, at));
+                vec![address]
+            }
             Err(_) if flags.numeric || name.contains(':') => {
                 return Err(Complaint { at, text: format!("{} is no numeric address", token.shown()) });
             }

@@ -6,9 +6,9 @@ use pfkey_wire::SaType;
 use pfkey_wire::algorithm::{Algorithm, Keys};
 use pfkey_wire::xfrm::Carrier;
 
-use super::Complaint;
 use super::lexer::Kind;
 use super::parse::{Parser, Protocol, Result, same_family};
+use super::{Complaint, silent};
 use crate::model::names::{self, Tables, takes_key};
 use crate::model::sa::{CYCLIC_SEQ, FLAGS, Key, Sa};
 use crate::model::{width, xfrm};
@@ -64,6 +64,7 @@ impl Parser<'_> {
             self.warn(spi_at, "SPIs below 256 are reserved (RFC 4303)");
         }
         self.options(&mut sa, &protocol)?;
+        self.warnings.extend(silent::limits(&sa, spi_at));
         let replay = sa.replay;
         xfrm::check(&mut sa.attached.xfrm, Carrier::Sa, replay).map_err(|text| Complaint { at: protocol.at, text })?;
         if whole {

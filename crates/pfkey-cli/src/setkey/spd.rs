@@ -6,9 +6,9 @@ use pfkey::policy_text::{self as policy, PolicyErrorKind, PolicySpec};
 use pfkey_wire::xfrm::Carrier;
 use pfkey_wire::{PolicyLevel, PolicyType};
 
-use super::Complaint;
 use super::lexer::Kind;
 use super::parse::{Flags, Parser, Result, same_family};
+use super::{Complaint, silent};
 use crate::model::attached::Attached;
 use crate::model::policy::{GRE, ICMP, ICMPV6, MANUAL_REQID_MAX, MH, Policy};
 use crate::model::{names, width};
@@ -198,6 +198,8 @@ impl Parser<'_> {
                 text: "discard, none or ipsec expected".to_owned(),
             });
         }
+        self.warnings.extend(silent::addresses(&text, start));
+        self.warnings.extend(silent::unprotected(&spec, start));
         if matches!(spec.policy_type, PolicyType::ENTRUST | PolicyType::BYPASS) {
             let text = "entrust and bypass are for sockets: the key engine refuses them in the SPD".to_owned();
             self.warnings.push(Complaint { at: start, text });

@@ -259,6 +259,45 @@ fn what_the_key_engine_refuses_is_no_error_of_the_text() {
 }
 
 #[test]
+fn what_setkey_passes_over_in_silence() {
+    let warned = |text: &str| {
+        let parsed = parse(text.as_bytes(), true);
+        assert_eq!(parsed.errors, []);
+        parsed.warnings.into_iter().map(|warning| format!("{}: {}", warning.at, warning.text)).collect::<Vec<_>>()
+    };
+    for (text, warnings) in [
+        (
+            "add 192.0.2 192.0.2.010 esp 4096 -E null;",
+            &["4: '192.0.2' is read as 192.0.0.2", "12: '192.0.2.010' is read as 192.0.2.8"][..],
+        ),
+        (
+            "spdadd 1.0.0.0/8 2.0.0.0/8 any -P out prio high + 5 ipsec esp/tunnel/10.1-1.2.3.4/unique:7;",
+            &["69: '10.1' is read as 10.0.0.1"],
+        ),
+        (
+            "add 1.2.3.4 1.2.3.5 esp 4096 -lh 10 -ls 11 -bs 5 -ph 7 -ps 8 -uh 3 -us 3 -E null;",
+            &[
+                "24: the soft limit of 11 seconds is above the hard one of 10: the SA ends without notice",
+                "24: the soft limit of 8 packets is above the hard one of 7: the SA ends without notice",
+            ],
+        ),
+        (
+            "spdadd 1.0.0.0/8 2.0.0.0/8 any -P out ipsec;",
+            &["34: ipsec without a request: these packets pass in clear, as with none"],
+        ),
+        ("spddelete 1.0.0.0/8 2.0.0.0/8 any -P out ipsec;", &[]),
+        (
+            "add 1.2.3.4 1.2.3.5 esp 4096 -E null;\nadd 1.2.3.9 1.2.3.5 esp 0x1000 -E null;",
+            &["38: this SPI has its SA already, by line 1, column 1"],
+        ),
+        ("add 1.2.3.4 1.2.3.5 esp 4096 -E null; flush esp; add 1.2.3.4 1.2.3.5 esp 4096 -E null;", &[]),
+        ("add 1.2.3.4 1.2.3.5 esp 4096 -E null; add 1.2.3.4 1.2.3.6 esp 4096 -E null;", &[]),
+    ] {
+        assert_eq!(warned(text), warnings, "{text}");
+    }
+}
+
+#[test]
 fn a_sas_selector_label_and_limits() {
     let text = "add 1.2.3.4 1.2.3.5 esp 4096 -proxy 10.0.0.0/8 -ctx 1 1 \"a:b\" -uh 5 -ps 6 -E null;";
     match actions(text).remove(0) {

@@ -1,0 +1,225 @@
+//! `pfkey load` beyond one command after the other: what it warns of, `--check`, `--diff`, `--replace`, directories.
+#![forbid(unsafe_code)]
+
+#[path = "support/c.rs"]
+mod c;
+#[path = "support/daemon.rs"]
+mod daemon;
+
+use std::io::{BufRead as _, BufReader};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use daemon::Daemon;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::Value;
+
+/// Two SAs and the policies that use them.
+const TUNNEL: &str = "\
+flush; spdflush;
+add 192.0.2.1 198.51.100.2 esp 0x1001 -m tunnel -u 7 -lh 3600 -ls 3000 -E aes-cbc 0x00112233445566778899aabbccddeeff;
+add 198.51.100.2 192.0.2.1 esp 0x1002 -m tunnel -u 7 -E null;
+spdadd 10.0.1.0/24 10.0.2.0/24 any -P out ipsec esp/tunnel/192.0.2.1-198.51.100.2/unique:7;
+spdadd 10.0.2.0/24 10.0.1.0/24 any -P in ipsec esp/tunnel/198.51.100.2-192.0.2.1/require;
+";
+
+fn start(name: &str) -> (Daemon, PathBuf) {
+    let directory = c::scratch(name);
+    (Daemon::start(&directory), directory)
+}
+
+fn write(directory: &Path, name: &str, text: &str) -> String {
+    let path = directory.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// What it says on standard error, without the file's name, and its status.
+fn told(daemon: &Daemon, arguments: &[&str], path: &str) -> (Vec<String>, i32) {
+    let output = daemon.run(&[&["load"], arguments, &[path]].concat());
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let lines = errors.lines().map(|line| line.strip_prefix(path).unwrap_or(line).to_owned());
+    (lines.collect(), output.status.code().unwrap())
+}
+
+/// Both databases, as a file.
+fn saved(daemon: &Daemon) -> String {
+    daemon.ok(&["save"])
+}
+
+#[test]
+fn sas_and_policies_that_do_not_find_each_other_are_told() {
+    let (daemon, directory) = start("pfkey_in_vain");
+    assert_eq!(told(&daemon, &[], &write(&directory, "good.conf", TUNNEL)), (Vec::new(), 0));
+    let text = TUNNEL.replace("-u 7 -lh", "-lh").replace("0x1002 -m tunnel", "0x1002 -m transport");
+    let warnings = [
+        ": warning: out policy 10.0.1.0/24 10.0.2.0/24 any: no SA for esp/tunnel/192.0.2.1-198.51.100.2/unique:7",
+        ": warning: in policy 10.0.2.0/24 10.0.1.0/24 any: no SA for esp/tunnel/198.51.100.2-192.0.2.1/require",
+        ": warning: esp 192.0.2.1 198.51.100.2 spi 0x00001001: no policy uses it",
+        ": warning: esp 198.51.100.2 192.0.2.1 spi 0x00001002: no policy uses it",
+    ];
+    let bad = write(&directory, "bad.conf", &text);
+    assert_eq!(told(&daemon, &[], &bad), (warnings.map(str::to_owned).to_vec(), 0));
+    assert_eq!(told(&daemon, &["--check"], &bad), (Vec::new(), 0), "nothing is there to be looked at");
+    // A key manager makes the SAs of policies alone, and may make the policies of SAs.
+    for text in
+        [TUNNEL.lines().take(3).collect::<String>(), "spdflush; flush; ".to_owned() + TUNNEL.lines().last().unwrap()]
+    {
+        assert_eq!(told(&daemon, &[], &write(&directory, "half.conf", &text)), (Vec::new(), 0), "{text}");
+    }
+}
+
+#[test]
+fn transport_and_bundles_find_their_sas() {
+    let (daemon, directory) = start("pfkey_bundles");
+    // AH around ESP's tunnel is between the tunnel's ends.
+    let text = "\
+        add 192.0.2.1 198.51.100.2 esp 1001 -m tunnel -E null; add 192.0.2.1 198.51.100.2 ah 1002 -m transport -A hmac-md5 \"1234567890123456\";\n\
+        add 10.9.0.1 10.9.0.2 esp 1003 -m transport -E null; add 2001:db8::1 2001:db8::2 esp 1004 -m transport -E null;\n\
+        spdadd 10.0.1.0/24 10.0.2.0/24 any -P out ipsec esp/tunnel/192.0.2.1-198.51.100.2/require ah/transport//require;\n\
+        spdadd 10.9.0.0/24 10.9.0.0/24 any -P out ipsec esp/transport//require;\n\
+        spdadd 2001:db8::1 2001:db8::2 any -P out ipsec esp/transport//use ipcomp/transport//use;\n";
+    assert_eq!(told(&daemon, &[], &write(&directory, "a.conf", text)), (Vec::new(), 0));
+}
+
+#[test]
+fn check_sends_nothing_and_diff_changes_nothing() {
+    let (daemon, directory) = start("pfkey_diff");
+    let path = write(&directory, "a.conf", TUNNEL);
+    assert_eq!(told(&daemon, &["--check"], &path), (Vec::new(), 0));
+    assert_eq!(daemon.ok(&["dump"]), "");
+    let diff = daemon.ok(&["load", "--diff", &path]);
+    let expected = "\
+change=add what=\"esp 192.0.2.1 198.51.100.2 spi 0x00001001\"
+change=add what=\"esp 198.51.100.2 192.0.2.1 spi 0x00001002\"
+change=add what=\"out policy 10.0.1.0/24 10.0.2.0/24 any\"
+change=add what=\"in policy 10.0.2.0/24 10.0.1.0/24 any\"
+change=add what=\"fwd policy 10.0.2.0/24 10.0.1.0/24 any\"
+";
+    assert_eq!(diff, expected);
+    assert_eq!(daemon.ok(&["dump"]), "");
+    daemon.ok(&["load", &path]);
+    assert_eq!(daemon.ok(&["load", "--diff", &path]), "");
+    let text =
+        TUNNEL.replace("-lh 3600 -ls 3000", "-lh 7200 -ls 3000").replace("eeff", "ee00").replace("0x1002", "0x1003");
+    let text = text
+        .replace("any -P out ipsec", "any -P out prio high ipsec")
+        .replace("10.0.2.0/24 10.0.1.0/24", "10.0.2.0/24 10.0.9.0/24");
+    let diff = daemon.ok(&["load", "--diff", &write(&directory, "b.conf", &text)]);
+    let expected = "\
+change=add what=\"esp 198.51.100.2 192.0.2.1 spi 0x00001003\"
+change=change what=\"esp 192.0.2.1 198.51.100.2 spi 0x00001001\" fields=\"encryption_key=hidden->hidden hard_seconds=3600->7200\"
+change=change what=\"out policy 10.0.1.0/24 10.0.2.0/24 any\" fields=\"priority=prio def->prio high\"
+change=add what=\"in policy 10.0.2.0/24 10.0.9.0/24 any\"
+change=add what=\"fwd policy 10.0.2.0/24 10.0.9.0/24 any\"
+change=remove what=\"in policy 10.0.2.0/24 10.0.1.0/24 any\"
+change=remove what=\"fwd policy 10.0.2.0/24 10.0.1.0/24 any\"
+change=remove what=\"esp 198.51.100.2 192.0.2.1 spi 0x00001002\"
+";
+    assert_eq!(diff, expected);
+    let json: Value = serde_json::from_str(&daemon.ok(&["--json", "load", "--diff", &path])).unwrap();
+    assert_eq!(json["changes"].as_array().map(Vec::len), Some(0), "{json}");
+}
+
+/// What is done to the key engine is what its other listeners hear.
+#[test]
+fn replace_makes_the_fewest_changes_and_new_before_old() {
+    let (daemon, directory) = start("pfkey_replace");
+    let path = write(&directory, "a.conf", TUNNEL);
+    assert_eq!(told(&daemon, &["--replace"], &path), (Vec::new(), 0));
+    let before = saved(&daemon);
+    daemon.ok(&["load", &path]);
+    assert_eq!(saved(&daemon), before, "as it loads what there was none of");
+    let mut monitor = daemon.pfkey(&["monitor"]).stdout(Stdio::piped()).spawn().unwrap();
+    let stdout = monitor.stdout.take().unwrap();
+    // It may not listen yet: something happens until it has heard of it.
+    while poll(&mut [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(0) {
+        daemon.ok(&["add", "10.9.9.9", "10.9.9.8", "ipcomp", "9", "-C", "deflate"]);
+        daemon.ok(&["delete", "10.9.9.9", "10.9.9.8", "ipcomp", "9"]);
+    }
+    let lines = BufReader::new(stdout).lines().map(Result::unwrap);
+    let text = TUNNEL.replace("-lh 3600 -ls 3000", "-lh 7200 -ls 3000").replace("0x1002", "0x1003");
+    let text = text
+        .replace("any -P out ipsec", "any -P out prio high ipsec")
+        .replace("10.0.2.0/24 10.0.1.0/24", "10.0.2.0/24 10.0.9.0/24");
+    let other = write(&directory, "b.conf", &text);
+    assert_eq!(told(&daemon, &["--replace"], &other), (Vec::new(), 0));
+    daemon.ok(&["add", "10.9.9.9", "10.9.9.8", "esp", "9998", "-E", "null"]);
+    let changes = ["ADD", "UPDATE", "DELETE", "FLUSH", "X_SPDADD", "X_SPDUPDATE", "X_SPDDELETE", "X_SPDFLUSH"];
+    let mut heard = Vec::new();
+    for line in lines {
+        if line.contains("spi=0x0000270e") {
+            break;
+        }
+        let field = |name: &str| line.split(' ').find_map(|field| field.strip_prefix(name)).unwrap_or_default();
+        let asked = field("role=") == "request" && field("protocol=") != "ipcomp";
+        if asked && changes.contains(&field("message=")) {
+            heard.push(field("message=").to_owned());
+        }
+    }
+    monitor.kill().unwrap();
+    monitor.wait().unwrap();
+    let expected = ["ADD", "UPDATE", "X_SPDUPDATE", "X_SPDADD", "X_SPDADD", "X_SPDDELETE", "X_SPDDELETE", "DELETE"];
+    assert_eq!(heard, expected);
+    assert_eq!(daemon.ok(&["load", "--diff", &other]).lines().count(), 1, "the SA that was added since");
+}
+
+#[test]
+fn a_file_of_policies_leaves_sas_alone() {
+    let (daemon, directory) = start("pfkey_replace_policies");
+    daemon.ok(&["load", &write(&directory, "a.conf", TUNNEL)]);
+    let policies = "spdadd 10.0.1.0/24 10.0.2.0/24 any -P out ipsec esp/tunnel/192.0.2.1-198.51.100.2/unique;\n";
+    let path = write(&directory, "b.conf", policies);
+    assert_eq!(told(&daemon, &["--replace"], &path), (Vec::new(), 0));
+    assert_eq!((daemon.ok(&["dump"]).lines().count(), daemon.ok(&["spd"]).lines().count()), (2, 1));
+    // The number that the kernel chose for the request is no difference.
+    assert_eq!(daemon.ok(&["load", "--diff", &path]), "");
+    assert_eq!(told(&daemon, &["--replace"], &write(&directory, "c.conf", "flush;\n")), (Vec::new(), 0));
+    assert_eq!((daemon.ok(&["dump"]).lines().count(), daemon.ok(&["spd"]).lines().count()), (0, 1));
+}
+
+#[test]
+fn what_cannot_be_replaced_changes_nothing() {
+    let (daemon, directory) = start("pfkey_replace_refused");
+    daemon.ok(&["load", &write(&directory, "a.conf", TUNNEL)]);
+    let before = saved(&daemon);
+    let twice = TUNNEL.to_owned() + "add 192.0.2.9 198.51.100.2 esp 0x1001 -E null;\n";
+    let (lines, status) = told(&daemon, &["--replace"], &write(&directory, "b.conf", &twice));
+    assert_eq!(
+        lines.last().map(String::as_str),
+        Some(":6:1: add esp 192.0.2.9 198.51.100.2 spi 0x00001001: File exists")
+    );
+    assert_eq!((status, saved(&daemon)), (1, before.clone()));
+    let asks = write(&directory, "c.conf", "getspi 192.0.2.1 198.51.100.2 esp 0;\n");
+    let (lines, status) = told(&daemon, &["--diff"], &asks);
+    assert_eq!((lines.len(), status), (1, 2));
+    // This daemon has no AEADs, which shows when the file's other SAs are there already.
+    let aead = "add 192.0.2.1 192.0.2.3 esp 0x1005 -E null;\n\
+        add 192.0.2.1 192.0.2.3 esp 0x1006 -E aes-gcm-16 0x000102030405060708090a0b0c0d0e0f10111213;\n";
+    let (lines, status) = told(&daemon, &["--replace"], &write(&directory, "d.conf", aead));
+    assert_eq!((lines.last().map(String::as_str), status), (Some(": everything was undone"), 1), "{lines:?}");
+    assert_eq!(saved(&daemon), before);
+}
+
+#[test]
+fn a_directory_is_its_files_by_name() {
+    let (daemon, directory) = start("pfkey_directory");
+    let files = directory.join("pfkey.d");
+    std::fs::create_dir(&files).unwrap();
+    write(&files, "20-sas.conf", "add 192.0.2.1 198.51.100.2 esp 0x1001 -E null;\n# no more");
+    write(&files, "10-flush.conf", "flush;\nexit;\n");
+    write(&files, "30.txt", "nonsense");
+    write(&files, ".40.conf", "nonsense");
+    let path = files.to_str().unwrap();
+    assert_eq!(told(&daemon, &[], path), (Vec::new(), 0));
+    assert_eq!(daemon.ok(&["dump"]).lines().count(), 1);
+    write(&files, "30-policies.conf", "\nspdad 10.0.0.0/8 10.0.0.0/8 any -P out none;\n");
+    write(&files, "40-more.conf", "flush esq;");
+    let (lines, status) = told(&daemon, &["--replace"], path);
+    let expected = [
+        "/30-policies.conf:2:1: unknown command 'spdad'; did you mean 'spdadd'?",
+        "/40-more.conf:1:7: unknown protocol 'esq'; did you mean 'esp'?",
+    ];
+    assert_eq!((lines, status), (expected.map(str::to_owned).to_vec(), 2));
+}
