@@ -64,7 +64,7 @@ NOTICES = LICENSE-MIT LICENSE-APACHE THIRD-PARTY.md
 HEADERS = libpfkey.h pfkey_rs.h
 COMPAT_HEADERS = libpfkey_rs/pfkeyv2_compat.h libpfkey_rs/net/pfkeyv2.h libpfkey_rs/netinet/ipsec.h
 PLACES = -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-  -e 's|@SBINDIR@|$(SBINDIR)|' -e 's|@VERSION@|$(VERSION)|'
+  -e 's|@SBINDIR@|$(SBINDIR)|' -e 's|@BINDIR@|$(BINDIR)|' -e 's|@VERSION@|$(VERSION)|'
 
 .PHONY: help all build demo check check-deny check-kernel bench headers notices install uninstall clean
 
@@ -158,7 +158,7 @@ install-files:
 	$(COMPLETION) zsh > $(DESTDIR)$(ZSHDIR)/_pfkey
 	$(COMPLETION) fish > $(DESTDIR)$(FISHDIR)/pfkey.fish
 	install -D -m 644 systemd/pfkeyd.socket $(DESTDIR)$(UNITDIR)/pfkeyd.socket
-	sed $(PLACES) systemd/pfkeyd.service.in > $(DESTDIR)$(UNITDIR)/pfkeyd.service
+	for unit in pfkeyd pfkey-load; do sed $(PLACES) systemd/$$unit.service.in > $(DESTDIR)$(UNITDIR)/$$unit.service || exit 1; done
 	for page in $(MAN_PAGES); do \
 	  install -D -m 644 man/$$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page || exit 1; done
 	install -d $(DESTDIR)$(DOCDIR)
@@ -202,7 +202,8 @@ uninstall:
 	for l in pfkey_rs pfkey_preload; do rm -f $(DESTDIR)$(LIBDIR)/lib$$l.so.$(VERSION) $(DESTDIR)$(LIBDIR)/lib$$l.so.0 \
 	  $(DESTDIR)$(LIBDIR)/lib$$l.so $(DESTDIR)$(LIBDIR)/pkgconfig/$$l.pc || exit 1; done
 	rm -f $(DESTDIR)$(LIBDIR)/libpfkey_rs.a $(DESTDIR)$(SBINDIR)/pfkeyd $(DESTDIR)$(BINDIR)/pfkey-run \
-	  $(DESTDIR)$(BINDIR)/pfkey $(DESTDIR)$(UNITDIR)/pfkeyd.socket $(DESTDIR)$(UNITDIR)/pfkeyd.service
+	  $(DESTDIR)$(BINDIR)/pfkey $(DESTDIR)$(UNITDIR)/pfkeyd.socket $(DESTDIR)$(UNITDIR)/pfkeyd.service \
+	  $(DESTDIR)$(UNITDIR)/pfkey-load.service
 	rm -f $(DESTDIR)$(BASHDIR)/pfkey $(DESTDIR)$(ZSHDIR)/_pfkey $(DESTDIR)$(FISHDIR)/pfkey.fish
 	$(if $(SETKEY),rm -f $(DESTDIR)$(SBINDIR)/setkey)
 	for page in $(MAN_PAGES); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done

@@ -192,6 +192,10 @@ fn the_notices_are_installed_and_removed() {
         let installed = std::fs::read_to_string(share.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert!(installed.contains("monitor"), "{name}");
     }
+    for unit in ["pfkeyd.socket", "pfkeyd.service", "pfkey-load.service"] {
+        let installed = std::fs::read_to_string(stage.join("usr/lib/systemd/system").join(unit)).unwrap();
+        assert!(!installed.contains("BINDIR@"), "{unit}: {installed}");
+    }
     make("uninstall");
     let left = files(&stage);
     assert!(left.is_empty(), "{left:?}");
