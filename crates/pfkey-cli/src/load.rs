@@ -97,12 +97,13 @@ fn load(view: View, source: &Source, options: Options) -> Result<(), Failure> {
         }
         _ => each(&script, &mut channel, &mut out, view)?,
     }
-    in_vain(&script, &mut channel)
+    in_vain(&script, &mut channel);
+    Ok(())
 }
 
 /// Warns of SAs that no policy uses and of policies without SAs, where a file makes both: where it makes policies only, a key
 /// manager makes the SAs.
-fn in_vain(script: &Script<'_>, channel: &mut Channel) -> Result<(), Failure> {
+fn in_vain(script: &Script<'_>, channel: &mut Channel) {
     let added = script.commands().iter().filter_map(|command| match &command.action {
         Action::Add(sa) | Action::Update(sa) => Some(sa.id()),
         _ => None,
@@ -114,9 +115,12 @@ fn in_vain(script: &Script<'_>, channel: &mut Channel) -> Result<(), Failure> {
     };
     if !added.is_empty() && script.commands().iter().any(protects) {
         let name = script.name();
-        unused::told(channel, &added)?.iter().for_each(|what| eprintln!("{name}: warning: {what}"));
+        match unused::told(channel, &added) {
+            Ok(lines) => lines.iter().for_each(|what| eprintln!("{name}: warning: {what}")),
+            // What was loaded is loaded.
+            Err(failure) => eprintln!("{name}: warning: SAs and policies were not compared: {failure}"),
+        }
     }
-    Ok(())
 }
 
 /// What turns the engine's SAs and policies into those that the file makes of none, as the embedded engine has them then.
