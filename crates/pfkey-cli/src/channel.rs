@@ -1,10 +1,15 @@
 //! The command's PF_KEY descriptor: requests that it writes itself, and their answers.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 pub use pfkey::Received;
-use pfkey::{Backend, Client, Error, Request};
+use pfkey::listing::{self, SaView};
+use pfkey::{Backend, Client, Errno, Error, Request};
 use pfkey_wire::{
     ExtensionType, Extras, HEADER_LEN, Header, MAX_MESSAGE_LEN, Message, MessageType, Profile, SaType, Writer,
 };
@@ -103,6 +108,35 @@ impl Channel {
         self.request(&name(msg_type), |seq, pid, buffer| header_only(msg_type, satype, seq, pid, buffer), |_| ())
     }
 
+    /// Shows every SA of a type, newest first, without a message for each where the kernel can be asked itself. Not for a
+    /// descriptor that listens: what arrives meanwhile is lost.
+    pub fn for_each_sa(
+        &mut self,
+        satype: SaType,
+        visit: &mut dyn FnMut(&SaView<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        // A dump's messages are waited for, but not for ever.
+        let limit = TimeVal::seconds(self.client.limit().as_secs() as i64);
+        setsockopt(&self.client, sockopt::ReceiveTimeout, &limit).map_err(io::Error::from)?;
+        listing::for_each_sa(self.client.as_fd(), satype, visit).map_err(|errno| match errno {
+            Errno::EAGAIN => Failure::NoAnswer { what: name(MessageType::DUMP) },
+            _ => Failure::Refused { what: name(MessageType::DUMP), errno: errno.to_raw(), why: None },
+        })
+    }
+
+    /// Throws away what others were told meanwhile: nobody reads it here, and it would be kept.
+    pub fn forget_others(&mut self) -> Result<(), Failure> {
+        while self.receive(Some(Instant::now()), |_| ())?.is_some() {}
+        Ok(())
+    }
+
+    /// Hears every message of every socket from now on. It registers for nothing: a registered listener would make the kernel
+    /// believe that a key manager is there, and wait for SAs that nobody negotiates.
+    pub fn listen(&mut self) -> Result<(), Failure> {
+        let on = |seq, pid, buffer: &mut [u8]| header_only(MessageType::X_PROMISC, SaType(1), seq, pid, buffer);
+        self.request("listen", on, |_| ())
+    }
+
     /// Dumps the SAD or the SPD, entry by entry; nothing there is no error.
     pub fn dump(
         &mut self,
@@ -125,6 +159,12 @@ impl Channel {
             Ended::Dump(error) => Failure::of(&name(msg_type), error),
             Ended::Each(failure) => failure,
         })
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.client.as_fd()
     }
 }
 

@@ -6,10 +6,12 @@
 //! | `load`, `execute`, `undo`, `plan`, `unused`, `setkey/` | load, add, delete, flush, policy add and delete |
 //! | `save`, `private_file` | save |
 //! | `monitor` | monitor |
+//! | `metrics/` | metrics |
 //! | `explain` | explain |
 //! | `types`, `algorithms`, `doctor` | the same |
 //! | `setkey_command/` | what it does under its second name, `setkey` |
 //! | `model/` | SAs and policies: from messages, to messages, as text |
+//! | `overview/` | SAs without keys, policies and what serves them, for those who look at all at once |
 //! | `arguments` | takes keys out of what other users see of the command line |
 #![forbid(unsafe_code)]
 
@@ -24,10 +26,12 @@ mod failure;
 mod json;
 mod load;
 mod meaning;
+mod metrics;
 #[doc(hidden)]
 pub mod model;
 mod monitor;
 mod output;
+mod overview;
 mod plan;
 mod private_file;
 mod save;
@@ -137,6 +141,21 @@ enum Command {
         /// End after this many messages
         #[arg(long, value_name = "N")]
         count: Option<u64>,
+    },
+    /// Print numbers about SAs and policies as OpenMetrics text
+    Metrics {
+        /// Answer to HTTP there, until interrupted: PORT (of 127.0.0.1), ADDRESS:PORT or [ADDRESS]:PORT
+        #[arg(long, value_name = "ADDRESS", value_parser = metrics::address, conflicts_with = "output")]
+        listen: Option<std::net::SocketAddr>,
+        /// To this file, which is whole whenever it is read, instead of standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Numbers of single SAs, too
+        #[arg(long)]
+        per_sa: bool,
+        /// So many policies (and SAs, with --per-sa) have numbers of their own, at most
+        #[arg(long, default_value_t = 1000, value_name = "N")]
+        most: usize,
     },
     /// Carry out the commands of a file in setkey's language
     Load {
@@ -295,6 +314,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Channel::open()?.header_request(MessageType::X_SPDFLUSH, SaType::UNSPEC)
         }
         Command::Monitor { count } => monitor::monitor(view, count),
+        Command::Metrics { .. } if cli.json => Err(Failure::Usage("pfkey: metrics are no JSON".to_owned())),
+        Command::Metrics { listen, output, per_sa, most } => {
+            let wanted = metrics::Wanted { per_sa, most };
+            listen.map_or_else(|| metrics::print(wanted, output.as_deref()), |address| metrics::serve(wanted, address))
+        }
         Command::Load { file, check, all_or_nothing, diff, replace, kernel } => {
             let ways = [
                 (check, load::Way::Check),

@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use pfkey_wire::{ExtensionType as Ext, HEADER_LEN, Message, MessageType, SaType};
+use pfkey_wire::{ExtensionType as Ext, HEADER_LEN, Message, MessageType};
 use zeroize::Zeroizing;
 
-use crate::channel::{Channel, Received, header_only};
+use crate::channel::{Channel, Received};
 use crate::failure::{Failure, errno_text};
 use crate::json;
 use crate::model::policy::PolicyEntry;
@@ -15,14 +15,10 @@ use crate::model::{any_host, names, utc};
 use crate::output::{Format, JsonRecord, Out, Record, Value, View, plain};
 
 /// Shows messages until interrupted, or until `count` were shown.
-///
-/// It listens promiscuously and registers for nothing: a registered listener would make the kernel believe that a
-/// key manager is there, and wait for SAs that nobody negotiates.
 pub fn monitor(view: View, count: Option<u64>) -> Result<(), Failure> {
     let mut channel = Channel::open_as_others()?;
     let mut out = Out::new();
-    let on = |seq, pid, buffer: &mut [u8]| header_only(MessageType::X_PROMISC, SaType(1), seq, pid, buffer);
-    channel.request("listen", on, |_| ())?;
+    channel.listen()?;
     let pid = std::process::id();
     let mut last = Zeroizing::new(Vec::new());
     let mut shown = 0;

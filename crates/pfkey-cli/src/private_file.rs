@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::SFlag;
@@ -35,6 +35,14 @@ impl PrivateFile {
         template.push(".XXXXXX");
         let (descriptor, temporary) = mkstemp(Path::new(&template))?;
         Ok(Self { file: File::from(descriptor), temporary, path: path.to_owned() })
+    }
+
+    /// Lets everybody read it, and its owner write: there is nothing secret in it.
+    ///
+    /// # Errors
+    /// That of fchmod(2).
+    pub fn let_all_read(&self) -> io::Result<()> {
+        self.file.set_permissions(fs::Permissions::from_mode(0o644))
     }
 
     /// A descriptor to write to.

@@ -14,6 +14,17 @@ use pfkey_wire::{
 /// A key in place: bits and bytes.
 pub type KeyView<'a> = (u16, &'a [u8]);
 
+/// Packets that an SA has refused (`struct xfrm_stats`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// Older than the replay window.
+    pub too_old: u32,
+    /// Received before.
+    pub replayed: u32,
+    /// Their integrity value was wrong.
+    pub integrity: u32,
+}
+
 /// An SA that others report. Every such SA is read as one of these, from a message or from netlink.
 #[derive(Clone, Copy)]
 pub struct SaView<'a> {
@@ -55,6 +66,8 @@ pub struct SaView<'a> {
     pub attached: AttachedView<'a>,
     /// The sequence number under which the kernel has it; 0 in a message.
     pub seq: u32,
+    /// What it has refused, which no message says: `None` there.
+    pub failures: Option<Failures>,
 }
 
 impl std::fmt::Debug for SaView<'_> {
@@ -96,6 +109,7 @@ impl<'a> SaView<'a> {
             encap: None,
             attached: AttachedView::default(),
             seq: 0,
+            failures: None,
         }
     }
 

@@ -14,7 +14,7 @@ use super::value::{
     selector_in_family, selector_to_xfrm, usage,
 };
 use pfkey_model::sa::{Encap, Key, Limits, Sa, SaId, State, Usage};
-use pfkey_model::view::{KeyView, SaView};
+use pfkey_model::view::{Failures, KeyView, SaView};
 use pfkey_model::xfrm::XfrmView;
 use pfkey_wire::address::{family, to_xfrm};
 use pfkey_wire::algorithm::Algorithm;
@@ -176,6 +176,7 @@ pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> 
             ..XfrmView::default()
         }),
         seq: info.seq.get(),
+        failures: Some(failures(info)),
         ..SaView::new(ends, info.id.spi.get(), IpsecProtocol(info.id.proto))
     };
     for (attr_type, payload) in attributes {
@@ -209,6 +210,12 @@ pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> 
         (view.state, view.encrypt, view.encrypt_key) = (grown, EncryptAlgorithm(encrypt), key);
     }
     Some(view)
+}
+
+/// `struct xfrm_stats`.
+fn failures(info: &UsersaInfo) -> Failures {
+    let [too_old, replayed, integrity] = info.stats.map(|count| count.get());
+    Failures { too_old, replayed, integrity }
 }
 
 /// The bits of an integrity value (`struct xfrm_algo_auth`), if an ADD that says nothing of them would give others.
@@ -277,6 +284,19 @@ mod tests {
         let dump = Request::new(&mut buffer, Header::new(M::DUMP, SaType::UNSPEC, 1, 1), Profile::Linux);
         hub.receive(id, dump.finish().unwrap(), NOW, &mut queues).unwrap();
         std::iter::from_fn(|| queues.pop(id)).collect()
+    }
+
+    /// The order of `struct xfrm_stats`: replay_window, replay, integrity_failed.
+    #[test]
+    fn refused_packets_are_told_by_their_reason() {
+        let info = UsersaInfo { stats: [1.into(), 2.into(), 3.into()], family: 2.into(), ..Default::default() };
+        let mut netlink = Writer::default();
+        netlink.message(message::NEWSA, REQUEST, 1, 1, &info);
+        let (received, _) = split(netlink.bytes()).unwrap();
+        let (info, attributes) = received.fixed::<UsersaInfo>().unwrap();
+        let how = Reading { extras: Extras::default(), judged_at: None };
+        let expected = Failures { too_old: 1, replayed: 2, integrity: 3 };
+        assert_eq!(view(&info, attributes, how).unwrap().failures, Some(expected));
     }
 
     /// An SA that a program adds is the same SA when it has gone through netlink's NEWSA.

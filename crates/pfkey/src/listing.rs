@@ -10,7 +10,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use zeroize::Zeroizing;
 
 use crate::calls::{Call, Reply};
-pub use crate::model::view::SaView;
+pub use crate::model::view::{Failures, SaView};
 use crate::transport::{self, Transport, reply_to};
 use crate::wire::{Errno, Header, MAX_MESSAGE_LEN, Message, MessageType, Profile, SaType, Writer};
 use crate::{socket, xfrm};
