@@ -13,6 +13,8 @@ use serde_json::Value;
 const NOTICES: &str = "THIRD-PARTY.md";
 /// The packages of which `make install` installs something.
 const INSTALLED: [&str; 4] = ["libpfkey_rs", "pfkeyd", "pfkey-cli", "pfkey_preload"];
+/// Crates under MIT alone whose archives lack the file that says so: the licence's words are those of ours, behind their authors.
+const WITHOUT_FILE: [&str; 1] = ["layout-rs"];
 /// The programs and libraries are for Linux, whose processor makes no difference here.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -31,6 +33,7 @@ struct Linked {
     name: String,
     version: String,
     licence: String,
+    authors: String,
     directory: PathBuf,
 }
 
@@ -74,6 +77,7 @@ fn linked() -> Vec<Linked> {
             name: text(&package["name"]).to_owned(),
             version: text(&package["version"]).to_owned(),
             licence: text(&package["license"]).to_owned(),
+            authors: array(&package["authors"]).iter().map(text).collect::<Vec<_>>().join(", "),
             directory: Path::new(text(&package["manifest_path"])).parent().unwrap().to_owned(),
         })
         .collect();
@@ -99,11 +103,25 @@ fn licence_files(linked: &Linked) -> Vec<PathBuf> {
     chosen
 }
 
+/// MIT's words for the authors that a crate names.
+fn mit_of(linked: &Linked) -> String {
+    assert_eq!(linked.licence, "MIT", "{}", linked.name);
+    assert!(!linked.authors.is_empty(), "{}", linked.name);
+    let ours = std::fs::read_to_string(c::root().join("LICENSE-MIT")).unwrap();
+    let (head, rest) = ours.split_once("Copyright (c) ").unwrap();
+    let (_, words) = rest.split_once('\n').unwrap();
+    format!("{head}Copyright (c) {}\n{words}", linked.authors).trim().to_owned()
+}
+
 fn notices() -> String {
     let mut text = HEAD.to_owned();
     for linked in linked() {
         let _ = write!(text, "\n## {} {}\n\n{}\n", linked.name, linked.version, linked.licence);
         let files = licence_files(&linked);
+        if files.is_empty() && WITHOUT_FILE.contains(&linked.name.as_str()) {
+            let _ = write!(text, "\n```text\n{}\n```\n", mit_of(&linked));
+            continue;
+        }
         assert!(!files.is_empty(), "{} {} has no file with its licence", linked.name, linked.version);
         for file in files {
             let licence = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));

@@ -7,6 +7,7 @@
 //! | `save`, `private_file` | save |
 //! | `monitor` | monitor |
 //! | `metrics/` | metrics |
+//! | `graph/` | graph |
 //! | `explain` | explain |
 //! | `types`, `algorithms`, `doctor` | the same |
 //! | `setkey_command/` | what it does under its second name, `setkey` |
@@ -23,6 +24,7 @@ mod execute;
 #[doc(hidden)]
 pub mod explain;
 mod failure;
+mod graph;
 mod json;
 mod load;
 mod meaning;
@@ -155,6 +157,21 @@ enum Command {
         per_sa: bool,
         /// So many policies (and SAs, with --per-sa) have numbers of their own, at most
         #[arg(long, default_value_t = 1000, value_name = "N")]
+        most: usize,
+    },
+    /// Show who talks to whom: gateways, networks, the SAs between them, and policies whose SAs are missing
+    Graph {
+        /// As a tree, also where standard output is no terminal
+        #[arg(long, conflicts_with_all = ["dot", "svg"])]
+        text: bool,
+        /// In Graphviz's language, also on a terminal
+        #[arg(long, conflicts_with = "svg")]
+        dot: bool,
+        /// As a picture, in this file or on standard output; needs no Graphviz
+        #[arg(long, value_name = "FILE")]
+        svg: Option<Option<PathBuf>>,
+        /// So many lines between addresses, at most: what lacks an SA first, then the busiest
+        #[arg(long, default_value_t = 100, value_name = "N")]
         most: usize,
     },
     /// Carry out the commands of a file in setkey's language
@@ -318,6 +335,15 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Metrics { listen, output, per_sa, most } => {
             let wanted = metrics::Wanted { per_sa, most };
             listen.map_or_else(|| metrics::print(wanted, output.as_deref()), |address| metrics::serve(wanted, address))
+        }
+        Command::Graph { text, dot, svg, most } => {
+            let shown = match svg {
+                Some(path) => graph::As::Svg(path),
+                None if text => graph::As::Text,
+                None if dot => graph::As::Dot,
+                None => graph::As::WhatFits,
+            };
+            graph::graph(view, &shown, most)
         }
         Command::Load { file, check, all_or_nothing, diff, replace, kernel } => {
             let ways = [

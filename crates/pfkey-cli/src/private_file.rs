@@ -1,13 +1,15 @@
 //! A file that holds keys: only its owner reads it, and an old one stays until the new one is whole.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::SFlag;
 use nix::unistd::{geteuid, mkstemp};
+
+use crate::failure::Failure;
 
 /// A file under a name of its own until it is kept.
 pub struct PrivateFile {
@@ -37,14 +39,6 @@ impl PrivateFile {
         Ok(Self { file: File::from(descriptor), temporary, path: path.to_owned() })
     }
 
-    /// Lets everybody read it, and its owner write: there is nothing secret in it.
-    ///
-    /// # Errors
-    /// That of fchmod(2).
-    pub fn let_all_read(&self) -> io::Result<()> {
-        self.file.set_permissions(fs::Permissions::from_mode(0o644))
-    }
-
     /// A descriptor to write to.
     ///
     /// # Errors
@@ -61,6 +55,20 @@ impl PrivateFile {
         self.file.sync_all()?;
         fs::rename(&self.temporary, &self.path)
     }
+}
+
+/// Writes a file without secrets, which everybody can read and which is whole whenever somebody does.
+///
+/// # Errors
+/// Those of a [`PrivateFile`], with its name.
+pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let write = || {
+        let file = PrivateFile::create(path)?;
+        file.file.set_permissions(fs::Permissions::from_mode(0o644))?;
+        file.handle()?.write_all(bytes)?;
+        file.keep()
+    };
+    write().map_err(|error| Failure::Told(format!("pfkey: {}: {error}", path.display())))
 }
 
 impl Drop for PrivateFile {

@@ -16,7 +16,7 @@ use crate::channel::Channel;
 use crate::failure::Failure;
 use crate::output::Out;
 use crate::overview::Snapshot;
-use crate::private_file::PrivateFile;
+use crate::private_file::publish;
 pub use families::Wanted;
 use families::{Heard, Measured};
 pub use serve::{address, serve};
@@ -29,12 +29,8 @@ pub fn print(wanted: Wanted, output: Option<&Path>) -> Result<(), Failure> {
         out.write_all(text.as_bytes())?;
         return Ok(out.flush()?);
     };
-    let told = |error| Failure::Told(format!("pfkey: {}: {error}", path.display()));
-    let file = PrivateFile::create(path).map_err(told)?;
-    // There are no keys in it, and a collector is another user.
-    file.let_all_read().map_err(told)?;
-    let mut out = Out::to(file.handle().map_err(told)?);
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).and_then(|()| file.keep()).map_err(told)
+    // A collector is another user.
+    publish(path, text.as_bytes())
 }
 
 /// Where the machine's pfkeyd listens.

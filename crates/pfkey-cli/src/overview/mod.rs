@@ -115,6 +115,12 @@ impl SaRow {
         is_there.then(|| names::shown(names::COMPRESS, self.encrypt.0))
     }
 
+    /// All of them.
+    pub fn algorithms(&self) -> String {
+        let all = [self.encryption(), self.authentication(), self.compression()];
+        all.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+
     /// Seconds until time ends it; `None` if it never does.
     pub fn seconds_left(&self, now: u64) -> Option<u64> {
         left(&self.hard, &self.usage, now)
@@ -175,6 +181,16 @@ fn counters(text: &str) -> Vec<(String, u64)> {
         Some((words.next()?.to_owned(), words.next()?.parse().ok()?))
     };
     text.lines().filter_map(counter).collect()
+}
+
+/// Seconds as people say them.
+pub fn duration(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
 }
 
 /// What a policy does with packets.
