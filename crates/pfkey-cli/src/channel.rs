@@ -130,11 +130,12 @@ impl Channel {
         Ok(())
     }
 
-    /// Hears every message of every socket from now on. It registers for nothing: a registered listener would make the kernel
+    /// Hears every message of every socket from now on, or not any more. It registers for nothing: a registered listener would make the kernel
     /// believe that a key manager is there, and wait for SAs that nobody negotiates.
-    pub fn listen(&mut self) -> Result<(), Failure> {
-        let on = |seq, pid, buffer: &mut [u8]| header_only(MessageType::X_PROMISC, SaType(1), seq, pid, buffer);
-        self.request("listen", on, |_| ())
+    pub fn listen(&mut self, on: bool) -> Result<(), Failure> {
+        let satype = SaType(on.into());
+        let turn = |seq, pid, buffer: &mut [u8]| header_only(MessageType::X_PROMISC, satype, seq, pid, buffer);
+        self.request("listen", turn, |_| ())
     }
 
     /// Dumps the SAD or the SPD, entry by entry; nothing there is no error.

@@ -39,7 +39,6 @@ pub fn explain(view: View, options: &Options<'_>) -> Result<(), Failure> {
     if options.mtu < LEAST_MTU {
         return Err(Failure::Usage(format!("explain: --mtu {}: less than {LEAST_MTU}", options.mtu)));
     }
-    let mut engine = Engine::new(&LINUX);
     let mut channel = match options.file {
         None => Channel::open()?,
         Some(path) => {
@@ -51,6 +50,29 @@ pub fn explain(view: View, options: &Options<'_>) -> Result<(), Failure> {
             channel
         }
     };
+    let engine = live(&mut channel)?;
+    let explanation = engine.explain(&flow, options.mtu);
+    let mut out = Out::new();
+    if view.format == Format::Json {
+        let records: Vec<_> = [record(&explanation, &engine)].into_iter().collect();
+        show(&mut out, view, "explanations", &[], &records)?;
+    } else {
+        text(&mut out, &explanation, &engine, options.mtu)?;
+    }
+    Ok(out.flush()?)
+}
+
+/// What becomes of a packet, by what is live, in lines.
+pub fn lines(channel: &mut Channel, flow: &Flow, mtu: u32) -> Result<Vec<String>, Failure> {
+    let engine = live(channel)?;
+    let mut bytes = Vec::new();
+    text(&mut bytes, &engine.explain(flow, mtu), &engine, mtu)?;
+    Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect())
+}
+
+/// An engine with everything that a key engine tells of.
+fn live(channel: &mut Channel) -> Result<Engine, Failure> {
+    let mut engine = Engine::new(&LINUX);
     engine.set_extras(extras()?);
     let (mut sas, mut policies) = (Vec::new(), Vec::new());
     channel.dump(MessageType::DUMP, SaType::UNSPEC, |received| {
@@ -64,15 +86,7 @@ pub fn explain(view: View, options: &Options<'_>) -> Result<(), Failure> {
     // Dumps tell of the newest first.
     sas.into_iter().rev().for_each(|sa| engine.know_sa(sa));
     policies.into_iter().rev().for_each(|policy| engine.know_policy(policy));
-    let explanation = engine.explain(&flow, options.mtu);
-    let mut out = Out::new();
-    if view.format == Format::Json {
-        let records: Vec<_> = [record(&explanation, &engine)].into_iter().collect();
-        show(&mut out, view, "explanations", &[], &records)?;
-    } else {
-        text(&mut out, &explanation, &engine, options.mtu)?;
-    }
-    Ok(out.flush()?)
+    Ok(engine)
 }
 
 /// What follows the addresses.
@@ -191,7 +205,7 @@ fn found<'e>(engine: &'e Engine, step: &Step) -> Option<&'e Sa> {
     engine.sadb().get(engine.sadb().find(step.chosen.as_ref().ok()?)?)
 }
 
-fn text(out: &mut Out, explanation: &Explanation<'_>, engine: &Engine, path_mtu: u32) -> Result<(), Failure> {
+fn text(out: &mut dyn Write, explanation: &Explanation<'_>, engine: &Engine, path_mtu: u32) -> Result<(), Failure> {
     for policy in explanation.sub.into_iter().chain(explanation.policy) {
         let s = &policy.selector;
         let side = |prefix: Prefix, port| {

@@ -8,6 +8,7 @@
 //! | `monitor` | monitor |
 //! | `metrics/` | metrics |
 //! | `graph/` | graph |
+//! | `top/` | top |
 //! | `explain` | explain |
 //! | `types`, `algorithms`, `doctor` | the same |
 //! | `setkey_command/` | what it does under its second name, `setkey` |
@@ -43,6 +44,7 @@ pub mod setkey;
 mod setkey_command;
 mod show;
 mod state;
+mod top;
 mod types;
 mod undo;
 mod unused;
@@ -143,6 +145,15 @@ enum Command {
         /// End after this many messages
         #[arg(long, value_name = "N")]
         count: Option<u64>,
+    },
+    /// Watch SAs in groups of one peer and policy: rates, limits, failures, and what happens
+    Top {
+        /// Print one frame; with --json a line for each group and SA
+        #[arg(long)]
+        once: bool,
+        /// Time between two refreshes, at least; many SAs take more
+        #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = seconds)]
+        interval: std::time::Duration,
     },
     /// Print numbers about SAs and policies as OpenMetrics text
     Metrics {
@@ -273,6 +284,12 @@ fn satype(protocol: Option<Protocol>) -> SaType {
     }
 }
 
+/// A time that somebody can wait for.
+fn seconds(text: &str) -> Result<std::time::Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.map(std::time::Duration::from_secs_f64).ok_or_else(|| "expected seconds from 0.1 to 3600".to_owned())
+}
+
 /// The command with this process's arguments.
 pub fn main() -> ExitCode {
     let mut words: Vec<OsString> = std::env::args_os().collect();
@@ -336,6 +353,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             let wanted = metrics::Wanted { per_sa, most };
             listen.map_or_else(|| metrics::print(wanted, output.as_deref()), |address| metrics::serve(wanted, address))
         }
+        Command::Top { once, interval } => top::top(view, top::Options { once, interval }),
         Command::Graph { text, dot, svg, most } => {
             let shown = match svg {
                 Some(path) => graph::As::Svg(path),

@@ -18,7 +18,7 @@ use crate::output::{Format, JsonRecord, Out, Record, Value, View, plain};
 pub fn monitor(view: View, count: Option<u64>) -> Result<(), Failure> {
     let mut channel = Channel::open_as_others()?;
     let mut out = Out::new();
-    channel.listen()?;
+    channel.listen(true)?;
     let pid = std::process::id();
     let mut last = Zeroizing::new(Vec::new());
     let mut shown = 0;
@@ -70,7 +70,7 @@ fn now() -> String {
 }
 
 /// What is shown of a message.
-fn record(received: &Received<'_>) -> Record {
+pub fn record(received: &Received<'_>) -> Record {
     let header = received.header;
     let name = header.msg_type.name().map_or_else(|| format!("type {}", header.msg_type.0), str::to_owned);
     let mut record: Record = vec![

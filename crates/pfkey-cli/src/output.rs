@@ -227,7 +227,7 @@ pub fn plain(out: &mut Out, record: &Record, show_keys: bool) -> io::Result<()> 
 }
 
 /// Without control characters, which a label that somebody else chose could use to repaint the terminal.
-fn printable(text: &str) -> Zeroizing<String> {
+pub fn printable(text: &str) -> Zeroizing<String> {
     // Never moved, so that no copy of a key stays behind.
     let mut safe = Zeroizing::new(String::with_capacity(text.len()));
     safe.extend(text.chars().map(|c| if c.is_control() || c == '"' { '?' } else { c }));

@@ -8,6 +8,10 @@ mod tree;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+#[cfg(test)]
+pub use model::tests;
+pub use model::words;
+
 use crate::channel::Channel;
 use crate::failure::Failure;
 use crate::output::{Format, Out, Record, Value, View, show};

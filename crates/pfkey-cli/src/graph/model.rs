@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use pfkey_model::policy::{Policy, Template};
 use pfkey_model::sa::State;
-use pfkey_wire::{Ends, Mode, PolicyDirection, Prefix, SaState};
+use pfkey_wire::{Mode, Prefix, SaState};
 
 use crate::model::names;
 use crate::overview::serving::serving;
-use crate::overview::{SaRow, Snapshot, direction, duration, side};
+use crate::overview::{SaRow, Snapshot, direction, duration, own, side, tunnel};
 
 /// Kinds of SAs that are told of between two addresses; of the rest how many there are.
 const MOST_LINES: usize = 4;
@@ -212,11 +212,6 @@ impl Builder {
     }
 }
 
-/// The first tunnel that a policy demands.
-fn tunnel(policy: &Policy) -> Option<Ends> {
-    policy.templates.iter().find(|template| template.mode != Mode::TRANSPORT).map(|template| template.ends)
-}
-
 /// From where to where a policy demands SAs; nothing for one that demands none.
 fn demanded(policy: &Policy) -> Option<(Place, Place)> {
     let template: &Template = policy.templates.iter().find(|template| !template.optional)?;
@@ -270,24 +265,11 @@ pub fn fold(lines: &mut Vec<String>, what: &str) {
     }
 }
 
-/// This machine's own addresses, as policies know them.
-pub fn own(policies: &[Policy]) -> BTreeSet<IpAddr> {
-    let ends = policies.iter().filter_map(|policy| {
-        let ends = tunnel(policy).or_else(|| Ends::new(policy.selector.src.address, policy.selector.dst.address))?;
-        match policy.dir {
-            PolicyDirection::OUTBOUND => Some(ends.src()),
-            PolicyDirection::INBOUND => Some(ends.dst()),
-            _ => None,
-        }
-    });
-    ends.collect()
-}
-
 #[cfg(test)]
 pub mod tests {
     use pfkey_model::sa::{Limits, Selector, Usage};
     use pfkey_model::view::SaView;
-    use pfkey_wire::{AuthAlgorithm, EncryptAlgorithm, IpsecProtocol};
+    use pfkey_wire::{AuthAlgorithm, EncryptAlgorithm, Ends, IpsecProtocol, PolicyDirection};
 
     use super::*;
 

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use pfkey_model::policy::Policy;
 use pfkey_wire::{Ends, Mode};
 
-use super::model::{LeftOut, kinds, own, words};
+use super::model::{LeftOut, kinds, words};
 use crate::overview::serving::serving;
-use crate::overview::{SaRow, Snapshot};
+use crate::overview::{SaRow, Snapshot, own};
 
 /// Policies of one pair that are told of; of the rest how many there are.
 const MOST_POLICIES: usize = 20;

@@ -23,7 +23,7 @@ pub use serve::{address, serve};
 
 /// Prints them, or writes a file that is whole whenever somebody reads it.
 pub fn print(wanted: Wanted, output: Option<&Path>) -> Result<(), Failure> {
-    let text = measure(&mut Channel::open()?, &service_path()?, wanted, None)?;
+    let (text, _) = measure(&mut Channel::open()?, &service_path()?, wanted, None)?;
     let Some(path) = output else {
         let mut out = Out::new();
         out.write_all(text.as_bytes())?;
@@ -41,11 +41,16 @@ fn service_path() -> Result<PathBuf, Failure> {
     })
 }
 
-/// Reads everything and writes the text.
-fn measure(channel: &mut Channel, service: &Path, wanted: Wanted, heard: Option<Heard>) -> Result<String, Failure> {
+/// Reads everything and writes the text; also how many SAs and policies there are.
+fn measure(
+    channel: &mut Channel,
+    service: &Path,
+    wanted: Wanted,
+    heard: Option<Heard>,
+) -> Result<(String, usize), Failure> {
     let began = Instant::now();
     let snapshot = Snapshot::read(channel)?;
     let service: Option<Report> = pfkey_socket::ask(service).ok();
     let measured = Measured { snapshot: &snapshot, service: service.as_ref(), heard, took: began.elapsed() };
-    Ok(families::text(&measured, wanted))
+    Ok((families::text(&measured, wanted), snapshot.entries()))
 }

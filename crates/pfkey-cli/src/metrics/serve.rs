@@ -14,6 +14,7 @@ use super::families::{Heard, Wanted};
 use super::{http, measure, service_path};
 use crate::channel::{Channel, Received};
 use crate::failure::Failure;
+use crate::overview::LOUD;
 
 /// Connections at once; one more ends the oldest.
 const MOST_CLIENTS: usize = 16;
@@ -167,6 +168,8 @@ struct Source {
     /// For what is told unasked.
     events: Channel,
     heard: Heard,
+    /// SAs and policies that there were last.
+    entries: usize,
     /// The last text, when it was made, and how long that took.
     made: Option<(String, Instant, Duration)>,
 }
@@ -174,10 +177,10 @@ struct Source {
 impl Source {
     fn open(wanted: Wanted) -> Result<Self, Failure> {
         let mut events = Channel::open_as_others()?;
-        events.listen()?;
+        events.listen(true)?;
         let channel = Some(Channel::open()?);
         let (service, heard) = (service_path()?, Heard::default());
-        Ok(Self { wanted, service, channel, events, heard, made: None })
+        Ok(Self { wanted, service, channel, events, heard, entries: usize::MAX, made: None })
     }
 
     /// Counts what was told.
@@ -213,7 +216,16 @@ impl Source {
             Some(channel) => channel,
             None => Channel::open()?,
         };
-        let text = measure(&mut channel, &self.service, self.wanted, Some(self.heard))?;
+        let is_loud = self.entries > LOUD;
+        if is_loud {
+            self.events.listen(false)?;
+        }
+        let measured = measure(&mut channel, &self.service, self.wanted, Some(self.heard));
+        if is_loud {
+            self.events.listen(true)?;
+        }
+        let (text, entries) = measured?;
+        self.entries = entries;
         channel.forget_others()?;
         self.channel = Some(channel);
         Ok(text)

@@ -2,6 +2,7 @@
 
 pub mod serving;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,6 +22,9 @@ use crate::model::names;
 
 /// Where the kernel counts what XFRM refused, by reason.
 const XFRM_STAT: &str = "/proc/net/xfrm_stat";
+
+/// SAs and policies from which on nobody listens who reads them: who hears everything hears its own dumps, too.
+pub const LOUD: usize = 500;
 
 /// An SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +166,11 @@ impl Snapshot {
         })?;
         Ok(Self { sas, policies, statistics: statistics(), now: unix_time() })
     }
+
+    /// SAs and policies.
+    pub fn entries(&self) -> usize {
+        self.sas.len() + self.policies.len()
+    }
 }
 
 /// Unix time in seconds.
@@ -191,6 +200,24 @@ pub fn duration(seconds: u64) -> String {
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} d", seconds / 86_400),
     }
+}
+
+/// The first tunnel that a policy demands.
+pub fn tunnel(policy: &Policy) -> Option<Ends> {
+    policy.templates.iter().find(|template| template.mode != Mode::TRANSPORT).map(|template| template.ends)
+}
+
+/// This machine's own addresses, as policies know them.
+pub fn own(policies: &[Policy]) -> BTreeSet<IpAddr> {
+    let ends = policies.iter().filter_map(|policy| {
+        let ends = tunnel(policy).or_else(|| Ends::new(policy.selector.src.address, policy.selector.dst.address))?;
+        match policy.dir {
+            PolicyDirection::OUTBOUND => Some(ends.src()),
+            PolicyDirection::INBOUND => Some(ends.dst()),
+            _ => None,
+        }
+    });
+    ends.collect()
 }
 
 /// What a policy does with packets.
