@@ -61,6 +61,8 @@ MAN_PAGES = pfkey.1 pfkey-run.1 pfkeyd.8 libpfkey_rs.3 pfkey_open.3 pfkey_send_a
 # Another processor's program cannot be asked for its completions.
 COMPLETION = $(if $(TARGET),$(CARGO) run --locked --quiet --package pfkey-cli --,$(T)/pfkey) completion
 NOTICES = LICENSE-MIT LICENSE-APACHE THIRD-PARTY.md
+# What pfkey --json prints.
+SCHEMA = pfkey.schema.json
 HEADERS = libpfkey.h pfkey_rs.h
 COMPAT_HEADERS = libpfkey_rs/pfkeyv2_compat.h libpfkey_rs/net/pfkeyv2.h libpfkey_rs/netinet/ipsec.h
 PLACES = -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
@@ -162,7 +164,7 @@ install-files:
 	for page in $(MAN_PAGES); do \
 	  install -D -m 644 man/$$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page || exit 1; done
 	install -d $(DESTDIR)$(DOCDIR)
-	install -m 644 $(NOTICES) $(DESTDIR)$(DOCDIR)
+	install -m 644 $(NOTICES) docs/$(SCHEMA) $(DESTDIR)$(DOCDIR)
 	notices=$$(rustc --print sysroot)/share/doc/rust/COPYRIGHT-library.html; \
 	  if [ -f "$$notices" ]; then install -m 644 "$$notices" $(DESTDIR)$(DOCDIR)/rust-library.html; \
 	  else echo "no notices of Rust's standard library: $$notices is not there" >&2; fi
@@ -207,7 +209,7 @@ uninstall:
 	rm -f $(DESTDIR)$(BASHDIR)/pfkey $(DESTDIR)$(ZSHDIR)/_pfkey $(DESTDIR)$(FISHDIR)/pfkey.fish
 	$(if $(SETKEY),rm -f $(DESTDIR)$(SBINDIR)/setkey)
 	for page in $(MAN_PAGES); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
-	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,$(NOTICES) rust-library.html)
+	rm -f $(addprefix $(DESTDIR)$(DOCDIR)/,$(NOTICES) $(SCHEMA) rust-library.html)
 	-rmdir $(DESTDIR)$(DOCDIR)
 	rm -f $(DESTDIR)$(LIBDIR)/cmake/pfkey_rs/pfkey_rs-config.cmake $(DESTDIR)$(LIBDIR)/cmake/pfkey_rs/pfkey_rs-config-version.cmake
 	-rmdir $(DESTDIR)$(LIBDIR)/cmake/pfkey_rs

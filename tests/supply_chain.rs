@@ -201,6 +201,7 @@ fn the_notices_are_installed_and_removed() {
         let installed = std::fs::read(documents.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(installed, std::fs::read(c::root().join(name)).unwrap(), "{name}");
     }
+    assert!(documents.join("pfkey.schema.json").exists());
     // pfkey's second name with its manual page, and what shells complete.
     assert_eq!(std::fs::read_link(stage.join("usr/sbin/setkey")).unwrap(), Path::new("/usr/bin/pfkey"));
     let share = stage.join("usr/share");

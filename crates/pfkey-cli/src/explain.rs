@@ -258,6 +258,28 @@ fn text(out: &mut dyn Write, explanation: &Explanation<'_>, engine: &Engine, pat
     Ok(writeln!(out, "{}", verdict(explanation))?)
 }
 
+/// What a template demands and what it gets, for programs.
+fn step_record(step: &Step, engine: &Engine) -> Record {
+    let text = |text: String| Value::Text(text);
+    let mut record = vec![
+        ("protocol", text(names::satype(SaType::from_protocol(step.template.proto)))),
+        ("mode", text(names::mode(step.template.mode.0))),
+        ("source", text(step.ends.src().to_string())),
+        ("destination", text(step.ends.dst().to_string())),
+        ("reqid", Value::Number(step.template.reqid.into())),
+    ];
+    match (step.chosen, found(engine, step)) {
+        (Ok(said), Some(sa)) => {
+            record.push(("spi", Value::Hex(said.spi)));
+            record.push(("algorithms", text(algorithms(sa))));
+        }
+        (chosen, _) => {
+            record.push(("lack", text(chosen.err().map_or_else(String::new, |lack| lack.to_string()))));
+        }
+    }
+    record
+}
+
 fn record(explanation: &Explanation<'_>, engine: &Engine) -> Record {
     let mut record: Record = vec![
         (
@@ -282,11 +304,8 @@ fn record(explanation: &Explanation<'_>, engine: &Engine) -> Record {
         record.push(("policy", Value::Number(policy.id.into())));
         record.push(("priority", Value::Number(policy.priority.into())));
     }
-    let steps = explanation.steps.iter().map(|step| match (step.chosen, found(engine, step)) {
-        (Ok(said), Some(sa)) => format!("{} spi {:#010x} {}", title(step), said.spi, algorithms(sa)),
-        (chosen, _) => format!("{}: {}", title(step), chosen.err().map_or(String::new(), |lack| lack.to_string())),
-    });
-    record.push(("sas", Value::List(steps.collect())));
+    let steps = explanation.steps.iter().map(|step| step_record(step, engine));
+    record.push(("sas", Value::Records(steps.collect())));
     if !explanation.packs {
         record.push(("mtu", Value::Number(explanation.mtu.into())));
         record.push(("least_overhead", Value::Number(explanation.overhead.0.into())));

@@ -8,11 +8,10 @@ use zeroize::Zeroizing;
 
 use crate::channel::{Channel, Received};
 use crate::failure::{Failure, errno_text};
-use crate::json;
 use crate::model::policy::PolicyEntry;
 use crate::model::sa::SaEntry;
 use crate::model::{any_host, names, utc};
-use crate::output::{Format, JsonRecord, Out, Record, Value, View, plain};
+use crate::output::{Format, Out, Record, Value, View, json_line, plain};
 
 /// Shows messages until interrupted, or until `count` were shown.
 pub fn monitor(view: View, count: Option<u64>) -> Result<(), Failure> {
@@ -39,10 +38,7 @@ pub fn monitor(view: View, count: Option<u64>) -> Result<(), Failure> {
         let Some(record) = next else { continue };
         shown += 1;
         match view.format {
-            Format::Json => {
-                json::write(&mut out, &JsonRecord { record: &record, show_keys: view.show_keys })?;
-                writeln!(out)?;
-            }
+            Format::Json => json_line(&mut out, &record, view.show_keys)?,
             Format::Plain => plain(&mut out, &record, view.show_keys)?,
             Format::Table { colour } => coloured(&mut out, colour, &record, view.show_keys)?,
         }

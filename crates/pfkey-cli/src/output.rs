@@ -108,6 +108,14 @@ pub enum Value {
     Key(Zeroizing<Vec<u8>>),
     /// Texts in order.
     List(Vec<String>),
+    /// What programs read as an object of its own.
+    Record(Record),
+    /// The same, more than one.
+    Records(Vec<Record>),
+    /// What people read as words, and programs as a value.
+    Said(String, Box<Value>),
+    /// What only programs read, because people read it elsewhere.
+    Unsaid(Box<Value>),
 }
 
 /// One object: names and values.
@@ -139,6 +147,9 @@ impl Value {
             Self::Key(key) if show_keys => return hex(key),
             Self::Key(_) => "hidden".to_owned(),
             Self::List(items) => items.join(" "),
+            Self::Said(text, _) => text.clone(),
+            // Nobody shows these to people.
+            Self::Record(_) | Self::Records(_) | Self::Unsaid(_) => String::new(),
         })
     }
 }
@@ -158,6 +169,11 @@ impl Serialize for JsonValue<'_> {
             Value::Key(key) if self.show_keys => serializer.serialize_str(&hex(key)),
             Value::Key(_) => serializer.serialize_none(),
             Value::List(items) => serializer.collect_seq(items),
+            Value::Record(record) => JsonRecord { record, show_keys: self.show_keys }.serialize(serializer),
+            Value::Records(records) => Records(records, self.show_keys).serialize(serializer),
+            Value::Said(_, value) | Value::Unsaid(value) => {
+                JsonValue { value, show_keys: self.show_keys }.serialize(serializer)
+            }
         }
     }
 }
@@ -177,6 +193,23 @@ impl Serialize for JsonRecord<'_> {
     }
 }
 
+/// A record as a JSON text of its own on a line, which says its version.
+pub fn json_line(out: &mut Out, record: &Record, show_keys: bool) -> io::Result<()> {
+    struct Line<'r>(&'r Record, bool);
+    impl Serialize for Line<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut object = serializer.serialize_map(None)?;
+            object.serialize_entry("schema", &SCHEMA)?;
+            for (name, value) in self.0 {
+                object.serialize_entry(name, &JsonValue { value, show_keys: self.1 })?;
+            }
+            object.end()
+        }
+    }
+    json::write(out, &Line(record, show_keys))?;
+    writeln!(out)
+}
+
 /// Records as the only array of a JSON object.
 struct JsonListing<'r> {
     kind: &'r str,
@@ -184,14 +217,17 @@ struct JsonListing<'r> {
     show_keys: bool,
 }
 
+/// Records as an array, with keys or without.
+struct Records<'r>(&'r [Record], bool);
+
+impl Serialize for Records<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|record| JsonRecord { record, show_keys: self.1 }))
+    }
+}
+
 impl Serialize for JsonListing<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        struct Records<'r>(&'r [Record], bool);
-        impl Serialize for Records<'_> {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_seq(self.0.iter().map(|record| JsonRecord { record, show_keys: self.1 }))
-            }
-        }
         let mut object = serializer.serialize_map(Some(2))?;
         object.serialize_entry("schema", &SCHEMA)?;
         object.serialize_entry(self.kind, &Records(self.records, self.show_keys))?;
@@ -218,7 +254,8 @@ pub fn show(out: &mut Out, view: View, kind: &str, columns: &[&'static str], rec
 
 /// One record as a line.
 pub fn plain(out: &mut Out, record: &Record, show_keys: bool) -> io::Result<()> {
-    for (i, (name, value)) in record.iter().enumerate() {
+    let said = record.iter().filter(|(_, value)| !matches!(value, Value::Unsaid(_)));
+    for (i, (name, value)) in said.enumerate() {
         let text = value.text(show_keys);
         let quote = if text.contains([' ', '"']) || text.is_empty() { "\"" } else { "" };
         write!(out, "{}{name}={quote}{}{quote}", if i == 0 { "" } else { " " }, printable(&text).as_str())?;

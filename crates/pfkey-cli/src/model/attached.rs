@@ -1,7 +1,7 @@
 //! What SAs and policies both have: a security label, and XFRM's attributes.
 
 use pfkey_model::xfrm::{Xfrm, XfrmView};
-use pfkey_wire::xfrm::Carrier;
+use pfkey_wire::xfrm::{Carrier, Mark};
 use pfkey_wire::{Message, Writer};
 
 use super::utc;
@@ -49,6 +49,16 @@ impl Attached {
         let words = xfrm::words(&self.xfrm, carrier);
         if !words.is_empty() {
             record.push(("xfrm", Value::List(words)));
+        }
+        // What filters and programs look at most, as numbers.
+        let (mark, if_id) = (self.xfrm.mark(), self.xfrm.if_id());
+        if mark != Mark::NONE {
+            let number = |n: u32| Value::Number(n.into());
+            let mark = vec![("value", number(mark.value)), ("mask", number(mark.mask))];
+            record.push(("mark", Value::Unsaid(Box::new(Value::Record(mark)))));
+        }
+        if if_id != 0 {
+            record.push(("if_id", Value::Unsaid(Box::new(Value::Number(if_id.into())))));
         }
         if report.last_used != 0 {
             record.push(("last_used", Value::Text(utc(report.last_used))));

@@ -11,6 +11,8 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use pfkey::policy_text::address::{host_text, ipv6_text};
 use pfkey_wire::{Sockaddr, SockaddrBytes};
 
+use crate::output::Value;
+
 /// Bytes of a sockaddr.
 pub fn sockaddr(address: SocketAddr) -> SockaddrBytes {
     let bytes = SockaddrBytes::new(address.ip(), address.port());
@@ -42,6 +44,13 @@ pub fn host_port(address: SocketAddr) -> String {
         0 => host(address),
         port => format!("{}[{port}]", host(address)),
     }
+}
+
+/// Ports for programs; people read them behind their addresses.
+pub fn ports(source: u16, destination: u16) -> impl Iterator<Item = (&'static str, Value)> {
+    let ports = [("source_port", source), ("destination_port", destination)];
+    let there = ports.into_iter().filter(|(_, port)| *port != 0);
+    there.map(|(name, port)| (name, Value::Unsaid(Box::new(Value::Number(port.into())))))
 }
 
 /// Bits of an address of this family.

@@ -15,7 +15,7 @@ use pfkey_wire::{
 
 use super::attached::Attached;
 use super::xfrm::Report;
-use super::{host, host_port, names, sockaddr, socket_addr, utc, width};
+use super::{host, host_port, names, ports, sockaddr, socket_addr, utc, width};
 use crate::channel::finish;
 use crate::output::{Record, Value};
 
@@ -146,6 +146,52 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// For programs, what stands in the place of ports.
+    fn upper_numbers(&self) -> Record {
+        let (a, b) = (self.src.port(), self.dst.port());
+        let number = |n: u32| Value::Unsaid(Box::new(Value::Number(n.into())));
+        match self.upper {
+            _ if (a, b) == (0, 0) => Record::new(),
+            GRE => vec![("gre_key", number(u32::from(a) << 16 | u32::from(b)))],
+            upper if !has_ports(upper) => vec![("upper_type", number(a.into())), ("upper_code", number(b.into()))],
+            _ => ports(a, b).collect(),
+        }
+    }
+}
+
+/// A prefix with its length, for programs.
+fn prefix(address: SocketAddr, len: u8) -> Box<Value> {
+    Box::new(Value::Text(format!("{}/{len}", host(address))))
+}
+
+/// Requests as the policy language has them, and as objects.
+fn requests(requests: &[RequestSpec]) -> Value {
+    let words: Vec<String> = requests.iter().map(request_words).collect();
+    let object = |request: &RequestSpec| {
+        let level = match request.level {
+            PolicyLevel::DEFAULT => "default".to_owned(),
+            PolicyLevel::USE => "use".to_owned(),
+            PolicyLevel::REQUIRE => "require".to_owned(),
+            PolicyLevel::UNIQUE => "unique".to_owned(),
+            PolicyLevel(other) => other.to_string(),
+        };
+        let mut record: Record = vec![
+            ("protocol", Value::Text(protocol(request.protocol))),
+            ("mode", Value::Text(names::mode(request.mode.0))),
+            ("level", Value::Text(level)),
+            ("reqid", Value::Number(request.reqid.into())),
+        ];
+        if let Some((source, destination)) = request.addresses {
+            record.push(("source", Value::Text(host(source))));
+            record.push(("destination", Value::Text(host(destination))));
+            record.extend(ports(source.port(), destination.port()));
+        }
+        record
+    };
+    Value::Said(words.join(" "), Box::new(Value::Records(requests.iter().map(object).collect())))
+}
+
 /// A policy as a key engine tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyEntry {
@@ -208,15 +254,16 @@ impl PolicyEntry {
         let spec = &policy.spec;
         let mut record: Record = vec![
             ("direction", Value::Text(direction(spec.direction))),
-            ("source", Value::Text(policy.source())),
-            ("destination", Value::Text(policy.destination())),
-            ("upper", Value::Text(policy.upper_words())),
+            ("source", Value::Said(policy.source(), prefix(policy.src, policy.src_prefix))),
+            ("destination", Value::Said(policy.destination(), prefix(policy.dst, policy.dst_prefix))),
+            ("upper", Value::Said(policy.upper_words(), Box::new(Value::Text(names::upper(policy.upper))))),
             ("action", Value::Text(action(spec.policy_type))),
-            ("priority", Value::Text(priority(spec.priority))),
-            ("requests", Value::List(spec.requests.iter().map(request_words).collect())),
+            ("priority", Value::Said(priority(spec.priority), Box::new(Value::Number(spec.priority.into())))),
+            ("requests", requests(&spec.requests)),
             ("id", Value::Number(self.id.into())),
             ("references", Value::Number(self.references.into())),
         ];
+        record.extend(policy.upper_numbers());
         record.extend(policy.attached.record(Carrier::Policy, Report::default()));
         let limits = [("hard_seconds", policy.lifetime), ("hard_idle_seconds", policy.idle_lifetime)];
         record.extend(limits.into_iter().filter(|(_, n)| *n != 0).map(|(name, n)| (name, Value::Number(n))));
@@ -308,14 +355,19 @@ fn priority(priority: u32) -> String {
     }
 }
 
-/// One request as the policy language has it.
-pub fn request_words(request: &RequestSpec) -> String {
-    let protocol = match request.protocol {
+/// The name of a security protocol.
+fn protocol(number: u8) -> String {
+    match number {
         ESP => "esp".to_owned(),
         AH => "ah".to_owned(),
         IPCOMP => "ipcomp".to_owned(),
         other => other.to_string(),
-    };
+    }
+}
+
+/// One request as the policy language has it.
+pub fn request_words(request: &RequestSpec) -> String {
+    let protocol = protocol(request.protocol);
     let addresses = match request.addresses {
         Some((a, b)) if (a.port(), b.port()) != (0, 0) => {
             format!("{}[{}]-{}[{}]", host(a), a.port(), host(b), b.port())

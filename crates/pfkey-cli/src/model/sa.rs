@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::attached::Attached;
 use super::xfrm::Report;
-use super::{host, host_port, names, sockaddr, socket_addr, utc, width};
+use super::{host, host_port, names, ports, sockaddr, socket_addr, utc, width};
 use crate::channel::finish;
 use crate::output::{Record, Value, hex};
 
@@ -287,13 +287,14 @@ impl SaEntry {
         let mut record: Record = vec![
             ("protocol", Value::Text(self.protocol())),
             ("spi", Value::Hex(sa.spi)),
-            ("source", Value::Text(host_port(sa.src))),
-            ("destination", Value::Text(host_port(sa.dst))),
+            ("source", Value::Said(host_port(sa.src), Box::new(Value::Text(host(sa.src))))),
+            ("destination", Value::Said(host_port(sa.dst), Box::new(Value::Text(host(sa.dst))))),
             ("mode", Value::Text(names::mode(sa.mode))),
             ("reqid", Value::Number(sa.reqid.into())),
             ("state", Value::Text(names::state(self.state))),
             ("replay", Value::Number(sa.replay.into())),
         ];
+        record.extend(ports(sa.src.port(), sa.dst.port()));
         let algorithms = if sa.satype == SaType::X_IPCOMP {
             ("compression", names::COMPRESS)
         } else {

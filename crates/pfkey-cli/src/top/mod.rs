@@ -21,9 +21,8 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind};
 
 use crate::channel::{Channel, Received};
 use crate::failure::Failure;
-use crate::json;
 use crate::monitor;
-use crate::output::{Format, JsonRecord, Out, Value, View, printable};
+use crate::output::{Format, Out, Value, View, json_line, printable};
 use crate::overview::{LOUD, Snapshot};
 use app::{App, Asked};
 use screen::Screen;
@@ -72,8 +71,7 @@ fn once(view: View, options: Options) -> Result<(), Failure> {
     if view.format == Format::Json {
         app.open_all();
         for record in once::records(&app) {
-            json::write(&mut out, &JsonRecord { record: &record, show_keys: false })?;
-            writeln!(out)?;
+            json_line(&mut out, &record, false)?;
         }
         return Ok(out.flush()?);
     }
@@ -298,7 +296,7 @@ fn told(received: &Received<'_>) -> Option<String> {
     let record = monitor::record(received);
     let find = |wanted: &str| record.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value);
     let text = |wanted: &str| match find(wanted) {
-        Some(Value::Text(text)) => Some(printable(text).to_string()),
+        Some(Value::Text(text) | Value::Said(text, _)) => Some(printable(text).to_string()),
         _ => None,
     };
     // What a program asks for is told again with its outcome.
