@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::FromRawFd as _;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use daemon::Daemon;
 use serde_json::Value;
@@ -404,12 +404,13 @@ fn twenty_thousand_lines() {
     assert_eq!(daemon.ok(&["save"]), saved);
 }
 
-/// Both sides of a new terminal. Not nix's, whose feature `term` asks for old versions of functions, which no static program finds.
-fn terminal() -> (File, File) {
+/// Both sides of a new terminal of so many columns (0: it does not know). Not nix's, whose feature `term` asks for old versions of functions, which no static program finds.
+fn terminal(columns: u16) -> (File, File) {
     let (mut master, mut slave) = (-1, -1);
     let no_name = std::ptr::null_mut();
-    // SAFETY: two numbers are written; no name, no settings and no size are asked for.
-    let result = unsafe { libc::openpty(&raw mut master, &raw mut slave, no_name, std::ptr::null(), std::ptr::null()) };
+    let size = libc::winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: two numbers are written and a size is read; no name and no settings are asked for.
+    let result = unsafe { libc::openpty(&raw mut master, &raw mut slave, no_name, std::ptr::null(), &raw const size) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     // SAFETY: both are open, and nobody else's.
     unsafe { (File::from_raw_fd(master), File::from_raw_fd(slave)) }
@@ -417,9 +418,15 @@ fn terminal() -> (File, File) {
 
 /// What a `pfkey` writes to a terminal: everything it prints on both streams.
 fn on_a_terminal(daemon: &Daemon, arguments: &[&str]) -> String {
-    let (mut master, slave) = terminal();
-    let mut command = daemon.pfkey(arguments);
-    command.stdout(slave.try_clone().unwrap()).stderr(slave).env_remove("NO_COLOR");
+    on_a_terminal_of(0, daemon, arguments)
+}
+
+fn on_a_terminal_of(columns: u16, daemon: &Daemon, arguments: &[&str]) -> String {
+    let (mut master, slave) = terminal(columns);
+    // Without the terminal of whoever runs the tests.
+    let mut command = Command::new("setsid");
+    command.arg("--wait").arg(c::program("pfkey")).args(arguments).env("PFKEY_BACKEND", daemon.backend());
+    command.stdin(Stdio::null()).stdout(slave.try_clone().unwrap()).stderr(slave).env_remove("NO_COLOR");
     let mut child = command.spawn().unwrap();
     drop(command);
     let mut bytes = Vec::new();
@@ -449,4 +456,41 @@ fn a_terminal_gets_tables_colours_and_a_bar() {
     assert!(!table.contains(KEY));
     let saved = on_a_terminal(&daemon, &["save"]);
     assert!(saved.starts_with("pfkey: warning: keys go to this terminal"), "{saved:.100}");
+}
+
+#[test]
+fn a_table_fits_its_terminal() {
+    let (daemon, directory) = start("pfkey_narrow");
+    // What it warns of is meant.
+    assert!(daemon.run(&["load", &write(&directory, "a.conf", FILE)]).status.success());
+    let plain = |text: String| {
+        let parts = text.split('\x1b').enumerate();
+        let parts =
+            parts.map(|(at, part)| if at == 0 { part } else { part.split_once('m').map_or(part, |(_, rest)| rest) });
+        parts.collect::<String>().replace('\r', "")
+    };
+    let narrow = plain(on_a_terminal_of(60, &daemon, &["dump"]));
+    let lines: Vec<&str> = narrow.lines().collect();
+    let (note, table) = lines.split_last().unwrap();
+    assert!(table.iter().all(|line| line.chars().count() <= 60), "{narrow}");
+    assert!(table[0].starts_with("PROTOCOL  SPI") && !narrow.contains("STATE"), "{narrow}");
+    assert!(
+        note.starts_with("pfkey: ") && note.ends_with(" columns more have no room here: --columns chooses"),
+        "{note}"
+    );
+    let wide = plain(on_a_terminal_of(300, &daemon, &["dump"]));
+    for heading in ["HARD SECONDS", "SOFT SECONDS", "HARD BYTES", "SOFT BYTES"] {
+        assert!(wide.lines().next().unwrap().contains(heading), "{heading}: {wide}");
+    }
+    let chosen =
+        plain(on_a_terminal_of(60, &daemon, &["dump", "--spi", "0x2001", "--columns", "spi,soft_bytes,hard_packets"]));
+    assert_eq!(chosen, "SPI         SOFT BYTES  HARD PACKETS\n0x00002001  900000      9\n");
+}
+
+#[test]
+fn an_empty_list_says_so_on_a_terminal() {
+    let (daemon, _) = start("pfkey_empty");
+    assert_eq!(on_a_terminal(&daemon, &["dump"]), "pfkey: no SAs\r\n");
+    assert_eq!(on_a_terminal(&daemon, &["spd"]), "pfkey: no policies\r\n");
+    assert_eq!(daemon.ok(&["dump"]) + &daemon.ok(&["spd"]), "");
 }

@@ -7,9 +7,11 @@ use pfkey_wire::{Header, MessageType, Profile, SaType, Writer};
 
 use crate::channel::{Channel, finish};
 use crate::failure::{Failure, Unwritable};
-use crate::model::policy::Policy;
+use crate::filter::Filter;
+use crate::model::policy::{Policy, PolicyEntry};
 use crate::model::sa::Sa;
 use crate::output::{Out, View};
+use crate::overview::unix_time;
 use crate::setkey::Action;
 use crate::{show, state};
 
@@ -62,6 +64,33 @@ pub fn tagged(
     let mut writer = Writer::new(buffer, Header::new(msg_type, SaType::UNSPEC, seq, pid), Profile::Linux);
     writer.raw(&spec.to_bytes()?);
     finish(writer)
+}
+
+/// Deletes the SAs that a filter takes, and says how many there were.
+pub fn delete_some(channel: &mut Channel, satype: SaType, filter: &Filter) -> Result<usize, Failure> {
+    let (mut deleted, now) = (0, unix_time());
+    for entry in state::sas(channel, satype)?.iter().filter(|entry| filter.takes_sa(entry, now)) {
+        match about_sa(channel, "delete", MessageType::DELETE, &entry.sa) {
+            // It expired meanwhile, or is a larval SA without an SPI.
+            Err(Failure::Refused { errno: libc::ESRCH, .. }) => {}
+            other => other.map(|()| deleted += 1)?,
+        }
+    }
+    Ok(deleted)
+}
+
+/// Deletes the policies that a filter takes, but for those of sockets.
+pub fn delete_some_policies(channel: &mut Channel, filter: &Filter) -> Result<(), Failure> {
+    filter.check_for_policies()?;
+    let now = unix_time();
+    let wanted = |entry: &&PolicyEntry| !entry.is_of_socket() && filter.takes_policy(entry, now);
+    for entry in state::policies(channel)?.iter().filter(wanted) {
+        match about_policy(channel, "delete", MessageType::X_SPDDELETE, &entry.policy) {
+            Err(Failure::Refused { errno: libc::ENOENT, .. }) => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// Linux deletes SAs one by one only.

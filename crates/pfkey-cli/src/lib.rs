@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `show` | dump, spd, get, policy get |
 //! | `load`, `execute`, `undo`, `plan`, `unused`, `setkey/` | load, add, delete, flush, policy add and delete |
+//! | `filter` | which SAs and policies dump, spd, monitor, flush and delete mean |
 //! | `save`, `private_file` | save |
 //! | `monitor` | monitor |
 //! | `metrics/` | metrics |
@@ -25,6 +26,7 @@ mod execute;
 #[doc(hidden)]
 pub mod explain;
 mod failure;
+mod filter;
 mod graph;
 mod json;
 mod load;
@@ -59,6 +61,7 @@ use pfkey_wire::{MessageType, PolicyDirection, SaType};
 
 use channel::Channel;
 use failure::Failure;
+use filter::Filter;
 use output::{Out, View};
 
 const AFTER_HELP: &str = "\
@@ -101,6 +104,8 @@ enum Command {
     Dump {
         /// Only those of this protocol
         protocol: Option<Protocol>,
+        #[command(flatten)]
+        chosen: show::Chosen,
     },
     /// List policies
     Spd {
@@ -110,6 +115,8 @@ enum Command {
         /// Also those of sockets
         #[arg(long)]
         sockets: bool,
+        #[command(flatten)]
+        chosen: show::Chosen,
     },
     /// Add an SA: what 'add' takes in a file, e.g. SRC DST esp 0x1000 -m tunnel -E aes-cbc 0x…
     Add {
@@ -123,19 +130,23 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
-    /// Remove an SA
+    /// Remove an SA, or those that fit
     Delete {
         /// Every SA between the two addresses: SRC DST PROTOCOL
         #[arg(long)]
         all: bool,
+        #[command(flatten)]
+        filter: Filter,
         /// SRC DST PROTOCOL SPI
-        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
-    /// Remove all SAs
+    /// Remove all SAs, or those that fit
     Flush {
         /// Only those of this protocol
         protocol: Option<Protocol>,
+        #[command(flatten)]
+        filter: Filter,
     },
     /// Add, show or remove policies
     #[command(subcommand)]
@@ -145,6 +156,8 @@ enum Command {
         /// End after this many messages
         #[arg(long, value_name = "N")]
         count: Option<u64>,
+        #[command(flatten)]
+        filter: Filter,
     },
     /// Watch SAs in groups of one peer and policy: rates, limits, failures, and what happens
     Top {
@@ -271,8 +284,11 @@ enum PolicyCommand {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
-    /// Remove all policies
-    Flush,
+    /// Remove all policies, or those that fit
+    Flush {
+        #[command(flatten)]
+        filter: Filter,
+    },
 }
 
 fn satype(protocol: Option<Protocol>) -> SaType {
@@ -318,22 +334,39 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let view = View::new(cli.json, cli.show_keys);
     let mut out = Out::new();
     match cli.command {
-        Command::Dump { protocol } => show::sad(&mut Channel::open()?, &mut out, view, satype(protocol)),
-        Command::Spd { direction, sockets } => {
+        Command::Dump { protocol, chosen } => {
+            show::some_sas(&mut Channel::open()?, &mut out, view, satype(protocol), &chosen)
+        }
+        Command::Spd { direction, sockets, chosen } => {
             let direction = direction.map(|direction| match direction {
                 Direction::In => PolicyDirection::INBOUND,
                 Direction::Out => PolicyDirection::OUTBOUND,
                 Direction::Fwd => PolicyDirection::FWD,
             });
-            show::spd(&mut Channel::open()?, &mut out, view, direction, sockets)
+            show::some_policies(&mut Channel::open()?, &mut out, view, (direction, sockets), &chosen)
         }
         Command::Add { words } => {
             arguments::hide();
             load::words(view, "add", words, false)
         }
         Command::Get { words } => load::words(view, "get", words, false),
-        Command::Delete { all, words } => load::words(view, if all { "deleteall" } else { "delete" }, words, false),
-        Command::Flush { protocol } => Channel::open()?.header_request(MessageType::FLUSH, satype(protocol)),
+        Command::Delete { all, filter, words } => match (words.is_empty(), filter.is_empty()) {
+            (false, true) => load::words(view, if all { "deleteall" } else { "delete" }, words, false),
+            (true, false) if !all => match execute::delete_some(&mut Channel::open()?, SaType::UNSPEC, &filter)? {
+                0 => Err(Failure::Told("pfkey: delete: no SA fits".to_owned())),
+                _ => Ok(()),
+            },
+            _ => Err(Failure::Usage(
+                "pfkey: delete: expected SRC DST PROTOCOL SPI, or options that say which SAs (--src, --spi, …)"
+                    .to_owned(),
+            )),
+        },
+        Command::Flush { protocol, filter } if filter.is_empty() => {
+            Channel::open()?.header_request(MessageType::FLUSH, satype(protocol))
+        }
+        Command::Flush { protocol, filter } => {
+            execute::delete_some(&mut Channel::open()?, satype(protocol), &filter).map(|_| ())
+        }
         Command::Policy(PolicyCommand::Add { kernel, words }) => load::words(view, "spdadd", words, kernel),
         Command::Policy(PolicyCommand::Get { id }) => show::policy(&mut Channel::open()?, &mut out, view, id),
         Command::Policy(PolicyCommand::Delete { kernel, words }) => match words.as_slice() {
@@ -344,10 +377,13 @@ fn run(cli: Cli) -> Result<(), Failure> {
             }
             _ => load::words(view, "spddelete", words, kernel),
         },
-        Command::Policy(PolicyCommand::Flush) => {
+        Command::Policy(PolicyCommand::Flush { filter }) if filter.is_empty() => {
             Channel::open()?.header_request(MessageType::X_SPDFLUSH, SaType::UNSPEC)
         }
-        Command::Monitor { count } => monitor::monitor(view, count),
+        Command::Policy(PolicyCommand::Flush { filter }) => {
+            execute::delete_some_policies(&mut Channel::open()?, &filter)
+        }
+        Command::Monitor { count, filter } => monitor::monitor(view, count, &filter),
         Command::Metrics { .. } if cli.json => Err(Failure::Usage("pfkey: metrics are no JSON".to_owned())),
         Command::Metrics { listen, output, per_sa, most } => {
             let wanted = metrics::Wanted { per_sa, most };

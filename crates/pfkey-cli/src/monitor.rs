@@ -8,13 +8,15 @@ use zeroize::Zeroizing;
 
 use crate::channel::{Channel, Received};
 use crate::failure::{Failure, errno_text};
+use crate::filter::Filter;
 use crate::model::policy::PolicyEntry;
 use crate::model::sa::SaEntry;
 use crate::model::{any_host, names, utc};
 use crate::output::{Format, Out, Record, Value, View, json_line, plain};
+use crate::overview::unix_time;
 
 /// Shows messages until interrupted, or until `count` were shown.
-pub fn monitor(view: View, count: Option<u64>) -> Result<(), Failure> {
+pub fn monitor(view: View, count: Option<u64>, filter: &Filter) -> Result<(), Failure> {
     let mut channel = Channel::open_as_others()?;
     let mut out = Out::new();
     channel.listen(true)?;
@@ -32,7 +34,7 @@ pub fn monitor(view: View, count: Option<u64>) -> Result<(), Failure> {
                 return None;
             }
             last = Zeroizing::new(bytes.to_vec());
-            Some(record(received))
+            is_meant(filter, received).then(|| record(received))
         })?;
         let Some(next) = next else { break };
         let Some(record) = next else { continue };
@@ -45,6 +47,19 @@ pub fn monitor(view: View, count: Option<u64>) -> Result<(), Failure> {
         out.flush()?;
     }
     Ok(())
+}
+
+/// Whether a message is about an SA or a policy that a filter takes; with one, other messages are not meant.
+fn is_meant(filter: &Filter, received: &Received<'_>) -> bool {
+    if filter.is_empty() {
+        return true;
+    }
+    let Some(message) = &received.message else { return false };
+    let now = unix_time();
+    SaEntry::of(message).map(|entry| filter.takes_sa(&entry, now)).unwrap_or_else(|| {
+        let policy = PolicyEntry::of(message, received.header.reserved);
+        policy.is_some_and(|entry| filter.takes_policy(&entry, now))
+    })
 }
 
 /// The time and the message's name in front, in colour.

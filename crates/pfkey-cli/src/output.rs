@@ -81,6 +81,8 @@ pub struct View {
     pub format: Format,
     /// Whether keys are shown.
     pub show_keys: bool,
+    /// Columns of the terminal, if it is one.
+    pub width: Option<usize>,
 }
 
 impl View {
@@ -91,8 +93,14 @@ impl View {
             (false, true) => Format::Table { colour: std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) },
             (false, false) => Format::Plain,
         };
-        Self { format, show_keys }
+        Self { format, show_keys, width: terminal_size().map(|(columns, _)| columns.into()) }
     }
+}
+
+/// Columns and lines of the terminal that standard output is.
+pub fn terminal_size() -> Option<(u16, u16)> {
+    let size = io::stdout().is_terminal().then(ratatui::crossterm::terminal::window_size)?.ok()?;
+    (size.columns > 0 && size.rows > 0).then_some((size.columns, size.rows))
 }
 
 /// A value of a record.
@@ -247,9 +255,27 @@ pub fn show(out: &mut Out, view: View, kind: &str, columns: &[&'static str], rec
                 plain(out, record, view.show_keys)?;
             }
         }
-        Format::Table { colour } => table(out, colour, view.show_keys, columns, records)?,
+        Format::Table { colour } => {
+            let left_out = table(out, colour, view, columns, records)?;
+            // Not among what was asked for.
+            if records.is_empty() {
+                eprintln!("pfkey: no {}", if kind == "sas" { "SAs" } else { kind });
+            } else if left_out > 0 {
+                out.flush()?;
+                eprintln!("pfkey: {left_out} columns more have no room here: --columns chooses");
+            }
+        }
     }
     out.flush()
+}
+
+/// Records with these fields only, as they are named.
+pub fn chosen(records: Vec<Record>, columns: &[&'static str]) -> Vec<Record> {
+    let field = |record: &Record, name: &'static str| {
+        let value = record.iter().find(|(field, _)| *field == name).map(|(_, value)| value.clone());
+        value.map(|value| (name, if let Value::Unsaid(value) = value { *value } else { value }))
+    };
+    records.into_iter().map(|record| columns.iter().filter_map(|name| field(&record, name)).collect()).collect()
 }
 
 /// One record as a line.
@@ -289,10 +315,12 @@ fn colour_of(text: &str) -> &'static str {
     }
 }
 
-fn table(out: &mut Out, colour: bool, show_keys: bool, columns: &[&'static str], records: &[Record]) -> io::Result<()> {
+/// Shows as many columns as the terminal has room for, and says how many it has not.
+fn table(out: &mut Out, colour: bool, view: View, columns: &[&'static str], records: &[Record]) -> io::Result<usize> {
     if records.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
+    let show_keys = view.show_keys;
     let rows: Vec<Vec<Zeroizing<String>>> = records
         .iter()
         .map(|record| {
@@ -312,9 +340,17 @@ fn table(out: &mut Out, colour: bool, show_keys: bool, columns: &[&'static str],
         })
         .collect();
     // A column that nobody fills is left out.
-    let shown: Vec<usize> = (0..columns.len())
+    let filled: Vec<usize> = (0..columns.len())
         .filter(|&i| rows.iter().any(|row| row.get(i).is_some_and(|cell| !cell.is_empty())))
         .collect();
+    // What matters most stands first, and stays.
+    let mut end = 0;
+    let fits = |i: &&usize| {
+        end += widths[**i] + if end == 0 { 0 } else { 2 };
+        view.width.is_none_or(|width| end <= width)
+    };
+    let room = filled.iter().take_while(fits).count().max(1).min(filled.len());
+    let shown = filled.get(..room).unwrap_or(&filled);
     let mut line = |cells: &mut dyn Iterator<Item = (usize, &str, &str)>| -> io::Result<()> {
         let mut pad = 0;
         for (width, text, paint) in cells {
@@ -329,5 +365,5 @@ fn table(out: &mut Out, colour: bool, show_keys: bool, columns: &[&'static str],
     for row in &rows {
         line(&mut shown.iter().map(|&i| (widths[i], row[i].as_str(), colour_of(&row[i]))))?;
     }
-    Ok(())
+    Ok(filled.len() - room)
 }

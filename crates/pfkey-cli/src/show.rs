@@ -5,53 +5,125 @@ use pfkey_wire::{ExtensionType, Header, MessageType, PolicyDirection, Profile, S
 
 use crate::channel::{Channel, finish};
 use crate::failure::Failure;
+use crate::filter::Filter;
+use crate::model::names;
 use crate::model::policy::PolicyEntry;
 use crate::model::sa::{Sa, SaEntry};
-use crate::output::{Out, Record, View, show};
+use crate::output::{self, Format, Out, Record, View, show};
+use crate::overview::unix_time;
 use crate::state;
 use pfkey_model::xfrm::Xfrm;
 
-/// A table's columns for SAs.
+/// A table's columns for SAs, what matters most first; keys only where they are asked for.
 const SA_COLUMNS: &[&str] = &[
     "protocol",
     "spi",
     "source",
     "destination",
     "mode",
-    "reqid",
     "state",
     "encryption",
-    "encryption_key",
     "authentication",
-    "authentication_key",
     "compression",
-    "hard_seconds",
+    "reqid",
     "bytes",
     "packets",
+    "hard_seconds",
+    "soft_seconds",
+    "hard_bytes",
+    "soft_bytes",
 ];
-/// The same where keys are hidden.
-const SA_COLUMNS_WITHOUT_KEYS: &[&str] = &[
-    "protocol",
-    "spi",
-    "source",
-    "destination",
-    "mode",
-    "reqid",
-    "state",
-    "encryption",
-    "authentication",
-    "compression",
-    "hard_seconds",
-    "bytes",
-    "packets",
+const KEY_COLUMNS: &[&str] = &["encryption_key", "authentication_key"];
+/// What else there can be of an SA.
+const MORE_OF_SA: &[&str] = &[
+    "replay",
+    "encryption_key_bits",
+    "authentication_key_bits",
+    "flags",
+    "selector",
+    "source_port",
+    "destination_port",
+    "hard_idle_seconds",
+    "soft_idle_seconds",
+    "hard_packets",
+    "soft_packets",
+    "label",
+    "xfrm",
+    "if_id",
+    "last_used",
+    "created",
+    "used",
 ];
 /// A table's columns for policies.
 const POLICY_COLUMNS: &[&str] =
     &["direction", "source", "destination", "upper", "action", "requests", "priority", "id", "used"];
+/// What else there can be of a policy.
+const MORE_OF_POLICY: &[&str] = &[
+    "references",
+    "source_port",
+    "destination_port",
+    "label",
+    "xfrm",
+    "if_id",
+    "last_used",
+    "hard_seconds",
+    "hard_idle_seconds",
+    "created",
+];
+
+/// What of all that there is, is shown.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Chosen {
+    #[command(flatten)]
+    filter: Filter,
+    /// Show these fields, in this order
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    columns: Vec<String>,
+}
+
+impl Chosen {
+    /// The fields that are asked for, of those that there are; none, if none are.
+    fn columns(&self, view: View, known: &[&[&'static str]]) -> Result<Option<Vec<&'static str>>, Failure> {
+        if self.columns.is_empty() {
+            return Ok(None);
+        }
+        if view.format == Format::Json {
+            return Err(Failure::Usage("pfkey: --columns: JSON has every field".to_owned()));
+        }
+        let all = || known.iter().copied().flatten().copied();
+        let find = |name: &String| {
+            all().find(|column| column == name).ok_or_else(|| {
+                let near =
+                    names::nearest(name, all()).map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+                Failure::Usage(format!("pfkey: --columns: no field {name:?}{near}"))
+            })
+        };
+        self.columns.iter().map(find).collect::<Result<_, _>>().map(Some)
+    }
+}
 
 fn show_sas(out: &mut Out, view: View, records: &[Record]) -> Result<(), Failure> {
-    let columns = if view.show_keys { SA_COLUMNS } else { SA_COLUMNS_WITHOUT_KEYS };
-    Ok(show(out, view, "sas", columns, records)?)
+    let columns = if view.show_keys { [SA_COLUMNS, KEY_COLUMNS].concat() } else { SA_COLUMNS.to_vec() };
+    Ok(show(out, view, "sas", &columns, records)?)
+}
+
+/// The SAs of a type that are asked for, with the fields that are asked for.
+pub fn some_sas(
+    channel: &mut Channel,
+    out: &mut Out,
+    view: View,
+    satype: SaType,
+    chosen: &Chosen,
+) -> Result<(), Failure> {
+    let columns = chosen.columns(view, &[SA_COLUMNS, KEY_COLUMNS, MORE_OF_SA])?;
+    let now = unix_time();
+    let sas = state::sas(channel, satype)?;
+    let records: Vec<Record> =
+        sas.iter().filter(|entry| chosen.filter.takes_sa(entry, now)).map(SaEntry::record).collect();
+    match columns {
+        None => show_sas(out, view, &records),
+        Some(columns) => Ok(show(out, view, "sas", &columns, &output::chosen(records, &columns))?),
+    }
 }
 
 /// Every SA of a type.
@@ -79,12 +151,32 @@ pub fn spd(
     direction: Option<PolicyDirection>,
     sockets: bool,
 ) -> Result<(), Failure> {
-    let wanted = |entry: &&PolicyEntry| match direction {
-        Some(direction) => entry.policy.spec.direction == direction,
-        None => sockets || !entry.is_of_socket(),
+    some_policies(channel, out, view, (direction, sockets), &Chosen::default())
+}
+
+/// The same of policies that are asked for, with the fields that are asked for.
+pub fn some_policies(
+    channel: &mut Channel,
+    out: &mut Out,
+    view: View,
+    (direction, sockets): (Option<PolicyDirection>, bool),
+    chosen: &Chosen,
+) -> Result<(), Failure> {
+    chosen.filter.check_for_policies()?;
+    let columns = chosen.columns(view, &[POLICY_COLUMNS, MORE_OF_POLICY])?;
+    let now = unix_time();
+    let wanted = |entry: &&PolicyEntry| {
+        let is_there = match direction {
+            Some(direction) => entry.policy.spec.direction == direction,
+            None => sockets || !entry.is_of_socket(),
+        };
+        is_there && chosen.filter.takes_policy(entry, now)
     };
     let records: Vec<_> = state::policies(channel)?.iter().filter(wanted).map(PolicyEntry::record).collect();
-    Ok(show(out, view, "policies", POLICY_COLUMNS, &records)?)
+    match columns {
+        None => Ok(show(out, view, "policies", POLICY_COLUMNS, &records)?),
+        Some(columns) => Ok(show(out, view, "policies", &columns, &output::chosen(records, &columns))?),
+    }
 }
 
 /// A request about the policy of a number.

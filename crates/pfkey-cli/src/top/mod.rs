@@ -22,7 +22,7 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use crate::channel::{Channel, Received};
 use crate::failure::Failure;
 use crate::monitor;
-use crate::output::{Format, Out, Value, View, json_line, printable};
+use crate::output::{Format, Out, Value, View, json_line, printable, terminal_size};
 use crate::overview::{LOUD, Snapshot};
 use app::{App, Asked};
 use screen::Screen;
@@ -76,8 +76,7 @@ fn once(view: View, options: Options) -> Result<(), Failure> {
         return Ok(out.flush()?);
     }
     let size = |name: &str, usual: u16| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(usual);
-    let (width, height) =
-        ratatui::crossterm::terminal::size().unwrap_or_else(|_| (size("COLUMNS", 80), size("LINES", 24)));
+    let (width, height) = terminal_size().unwrap_or_else(|| (size("COLUMNS", 80), size("LINES", 24)));
     app.arrange();
     for line in once::frame(&mut app, width.clamp(1, 500), height.clamp(1, 500))? {
         writeln!(out, "{line}")?;
