@@ -12,7 +12,7 @@ use pfkey_rs::model::view::{PolicyView, SaView};
 use pfkey_rs::wire::layout::{SadbSa, SadbXIpsecrequest, SadbXPolicy};
 use pfkey_rs::wire::xfrm::{self, Mark, ReplayEsn, attribute};
 use pfkey_rs::wire::{
-    Ends, ExtensionType as Ext, Header, Message, MessageType as M, Profile, SaType, SockaddrBytes, Writer,
+    Ends, ExtensionType as Ext, Header, Message, MessageType as M, Mode, Profile, SaType, SockaddrBytes, Writer,
 };
 use zerocopy::IntoBytes as _;
 
@@ -328,7 +328,7 @@ fn a_network_interface_decides_as_a_selector_does() {
 #[test]
 fn each_processor_has_sas_of_its_own() {
     let mut engine = Engine::with_seed(&LINUX, 1);
-    let known = |bytes: &[u8]| Sa::from(&SaView::of_message(&parse(bytes)).unwrap());
+    let known = |bytes: &[u8]| Sa { mode: Mode::TRANSPORT, ..Sa::from(&SaView::of_message(&parse(bytes)).unwrap()) };
     let pcpu = |number: u32| attributes(&[(attribute::SA_PCPU, &number.to_ne_bytes())]);
     for (spi, said) in [(0x1003, pcpu(3)), (0x1000, Vec::new()), (0x1004, pcpu(4))] {
         engine.know_sa(known(&sa(M::ADD, spi, &said)));

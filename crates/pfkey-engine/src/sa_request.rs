@@ -8,8 +8,9 @@ use super::sadb::{AcquireKey, Index};
 use super::spd::Spd;
 use super::{Engine, SaCounts, algorithm};
 use pfkey_hub::{Audience, Context, Errno};
-use pfkey_model::attached::SecurityLabel;
-use pfkey_model::read::{Judge, answer};
+use pfkey_model::judge::Judge;
+use pfkey_model::label::SecurityLabel;
+use pfkey_model::read::answer;
 use pfkey_model::request::GetSpi;
 use pfkey_wire::xfrm::{Name, attribute, attribute_info};
 use pfkey_wire::{

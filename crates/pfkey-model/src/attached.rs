@@ -1,6 +1,7 @@
 //! What SAs and policies both have: a security label, and XFRM's attributes. How it is read, and written, is said here for both.
 
-use super::read::Judge;
+use super::judge::Judge;
+use super::label::SecurityLabel;
 use super::xfrm::{Xfrm, XfrmView};
 use pfkey_wire::xfrm::Carrier;
 use pfkey_wire::{Errno, Message, Writer};
@@ -58,41 +59,5 @@ impl Attached {
             writer.sec_ctx(SecurityLabel::DOI, SecurityLabel::ALG, &label.text);
         }
         self.xfrm.write(writer);
-    }
-}
-
-/// A security label of SELinux. As in Linux without a loaded policy, any text is valid.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SecurityLabel {
-    /// The text with the NUL that `selinux_xfrm_alloc_user` puts behind it.
-    pub text: Box<[u8]>,
-}
-
-impl SecurityLabel {
-    /// `XFRM_SC_DOI_LSM`.
-    pub const DOI: u8 = 1;
-    /// `XFRM_SC_ALG_SELINUX`.
-    pub const ALG: u8 = 1;
-    /// `PAGE_SIZE`.
-    const PAGE: usize = 4096;
-
-    /// The label of a message, if it has one.
-    ///
-    /// # Errors
-    /// EINVAL for another LSM, or no text; ENOMEM for one that does not fit a page with its NUL.
-    pub fn of(message: &Message<'_>) -> Result<Option<Self>, Errno> {
-        let Some((fixed, text)) = message.sec_ctx() else { return Ok(None) };
-        if fixed.doi != Self::DOI || fixed.alg != Self::ALG {
-            return Err(Errno::EINVAL);
-        }
-        if text.len() >= Self::PAGE {
-            return Err(Errno::ENOMEM);
-        }
-        if text.is_empty() {
-            return Err(Errno::EINVAL);
-        }
-        let mut bytes = text.to_vec();
-        bytes.push(0);
-        Ok(Some(Self { text: bytes.into() }))
     }
 }

@@ -22,6 +22,8 @@
 #![forbid(unsafe_code)]
 
 pub mod attached;
+pub mod judge;
+pub mod label;
 pub mod message;
 pub mod migrate;
 pub mod policy;

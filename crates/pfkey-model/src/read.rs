@@ -1,8 +1,7 @@
 //! The parts of requests: SAs, names, selectors, with af_key's checks in af_key's order.
 
-use std::fmt;
-
-use super::attached::{Attached, SecurityLabel};
+use super::attached::Attached;
+use super::judge::Judge;
 use super::sa::{Encap, Key, Limits, Sa, SaId, Selector};
 use super::xfrm::Xfrm;
 use pfkey_wire::layout::{SadbLifetime, SadbSa};
@@ -18,37 +17,6 @@ const MAX_REPLAY: u8 = 32;
 const MAX_AUTH: AuthAlgorithm = AuthAlgorithm::X_NULL;
 const MAX_ENCRYPT: EncryptAlgorithm = EncryptAlgorithm::X_TWOFISHCBC;
 const MAX_COMPRESS: CompressionAlgorithm = CompressionAlgorithm::LZJH;
-
-/// The decisions of an engine that reading a request needs.
-pub trait Judge {
-    /// Whether an authentication algorithm can be used (`xfrm_aalg_get_byid`).
-    fn has_auth(&mut self, id: AuthAlgorithm) -> bool;
-    /// Whether an encryption algorithm can be used (`xfrm_ealg_get_byid`).
-    fn has_encrypt(&mut self, id: EncryptAlgorithm) -> bool;
-    /// Whether a compression algorithm can be used (`xfrm_calg_get_byid`).
-    fn has_compress(&mut self, id: CompressionAlgorithm) -> bool;
-    /// The security label of a request.
-    ///
-    /// # Errors
-    /// That of the security module.
-    fn label(&mut self, request: &Message<'_>) -> Result<Option<SecurityLabel>, Errno>;
-    /// A reqid of its own for a template of level unique (`gen_reqid`).
-    fn new_reqid(&mut self) -> Option<u32>;
-    /// Whether an attribute of XFRM's can be used.
-    ///
-    /// # Errors
-    /// EOPNOTSUPP: it cannot.
-    fn attribute(&mut self, number: u16) -> Result<(), Errno>;
-    /// Says in words why the request is refused.
-    fn explain(&mut self, why: &dyn fmt::Display) {
-        let _ = why;
-    }
-    /// The request is an ADD or UPDATE (`pfkey_msg2xfrm_state`).
-    fn requested(&mut self) {}
-    /// The request has what an SA needs, so that Linux allocates one (`xfrm_state_alloc`). Algorithms, mode and label are
-    /// checked afterwards.
-    fn allocated(&mut self) {}
-}
 
 /// Source and destination of a message (`present_and_same_family`).
 ///

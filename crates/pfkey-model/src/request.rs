@@ -1,9 +1,11 @@
 //! Requests, read with the checks that Linux's af_key makes before it acts, in af_key's order.
 
-use super::attached::{Attached, SecurityLabel};
+use super::attached::Attached;
+use super::judge::Judge;
+use super::label::SecurityLabel;
 use super::migrate::{Migration, read_migration};
 use super::policy::{Policy, parse_requests};
-use super::read::{Judge, ends, is_of_socket, limits, mode, sa, sa_id, selector};
+use super::read::{ends, is_of_socket, limits, mode, sa, sa_id, selector};
 use super::sa::{Sa, SaId, Selector};
 use super::xfrm::Xfrm;
 use pfkey_wire::xfrm::{Carrier, FLAG_POLICY_ICMP, Mark, Refusal, attribute};

@@ -4,7 +4,7 @@ mod typed;
 
 use zerocopy::IntoBytes as _;
 
-use super::read::Judge;
+use super::judge::Judge;
 use pfkey_wire::layout::U32;
 use pfkey_wire::xfrm::{Attributes, Carrier, Mark, POLICY_TYPE_SUB, Said, Truncation, attribute, is_pf_keys_own, push};
 use pfkey_wire::{Errno, ExtensionType as Ext, Message, Writer};

@@ -330,7 +330,7 @@ pub(crate) fn check_label(label: Option<&str>) -> Result<(), Invalid> {
 }
 
 pub(crate) fn write_label(writer: &mut Writer<'_>, label: Option<&str>) {
-    use crate::model::attached::SecurityLabel;
+    use crate::model::label::SecurityLabel;
     if let Some(label) = label {
         writer.sec_ctx(SecurityLabel::DOI, SecurityLabel::ALG, label.as_bytes());
     }

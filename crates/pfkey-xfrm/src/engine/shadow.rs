@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::sa::is_past_soft_limit;
 use pfkey_hub::Time;
-use pfkey_model::attached::SecurityLabel;
+use pfkey_model::label::SecurityLabel;
 use pfkey_model::sa::{Encap, Key, Sa, SaId, State};
 use pfkey_model::xfrm::Xfrm;
 use pfkey_wire::{AuthAlgorithm, EncryptAlgorithm, Ends, IpsecProtocol};
