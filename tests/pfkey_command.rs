@@ -319,12 +319,12 @@ fn exit_statuses() {
     for arguments in [&[][..], &["frobnicate"], &["dump", "tcp"], &["policy", "get", "x"], &["add", "1.2.3.4"]] {
         assert_eq!(daemon.run(arguments).status.code(), Some(2), "{arguments:?}");
     }
-    for arguments in [&["dump"][..], &["doctor"], &["algorithms"], &["save"]] {
+    for (arguments, status) in [(&["dump"][..], 3), (&["doctor"], 2), (&["algorithms"], 3), (&["save"], 3)] {
         let output = daemon.pfkey(arguments).env("PFKEY_BACKEND", "unix:/nonexistent").output().unwrap();
-        assert_eq!(output.status.code(), Some(3), "{arguments:?}");
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}");
     }
     let doctor = daemon.pfkey(&["doctor"]).env("PFKEY_BACKEND", "nonsense").output().unwrap();
-    assert_eq!(doctor.status.code(), Some(3));
+    assert_eq!(doctor.status.code(), Some(2));
     assert!(
         String::from_utf8_lossy(&doctor.stdout)
             .contains("expected auto, afkey, service, private, embedded or unix:PATH")

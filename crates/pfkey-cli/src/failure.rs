@@ -10,6 +10,8 @@ pub const OK: u8 = 0;
 pub const REFUSED: u8 = 1;
 /// The arguments or a file are wrong; nothing was sent.
 pub const USAGE: u8 = 2;
+/// `doctor`: nothing serves PF_KEY.
+const UNSERVED: u8 = 2;
 /// No PF_KEY descriptor could be opened.
 pub const NO_BACKEND: u8 = 3;
 
@@ -44,6 +46,9 @@ pub enum Failure {
     /// No backend, which was told already.
     #[error("")]
     Unserved,
+    /// What daemons commonly need is missing, which was told already.
+    #[error("")]
+    Lacking,
     /// A system call failed.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -67,9 +72,10 @@ impl Failure {
     /// The exit status.
     pub const fn status(&self) -> u8 {
         match self {
-            Self::Refused { .. } | Self::NoAnswer { .. } | Self::Told(_) | Self::Io(_) => REFUSED,
+            Self::Refused { .. } | Self::NoAnswer { .. } | Self::Told(_) | Self::Io(_) | Self::Lacking => REFUSED,
             Self::Usage(_) => USAGE,
-            Self::NoBackend(_) | Self::Unserved => NO_BACKEND,
+            Self::NoBackend(_) => NO_BACKEND,
+            Self::Unserved => UNSERVED,
         }
     }
 }

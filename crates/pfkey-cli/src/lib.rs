@@ -11,7 +11,7 @@
 //! | `graph/` | graph |
 //! | `top/` | top |
 //! | `explain` | explain |
-//! | `types`, `algorithms`, `doctor` | the same |
+//! | `types`, `algorithms`, `doctor/` | the same |
 //! | `setkey_command/` | what it does under its second name, `setkey` |
 //! | `model/` | SAs and policies: from messages, to messages, as text |
 //! | `overview/` | SAs without keys, policies and what serves them, for those who look at all at once |
@@ -250,8 +250,8 @@ enum Command {
     },
     /// List the key engine's algorithms
     Algorithms,
-    /// Tell which backend serves here and why, and what the kernel lacks
-    Doctor,
+    /// Try what works here, for which daemon, and tell what the kernel lacks
+    Doctor(doctor::Options),
     /// Print a completion script
     Completion {
         /// For this shell
@@ -416,7 +416,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Types { profile, diff: true } => types::diff(view, profile),
         Command::Types { profile, diff: false } => types::types(view, profile),
         Command::Algorithms => algorithms::algorithms(view),
-        Command::Doctor => doctor::doctor(view),
+        Command::Doctor(options) => doctor::doctor(view, &options),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "pfkey", &mut script);
