@@ -4,7 +4,8 @@
 mod c;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -80,10 +81,9 @@ fn this_machine() {
 /// A user tries in a user namespace what root tries without one.
 #[test]
 fn a_user_tries_it_too() {
-    if !nix_is_root() {
+    if !is_root() {
         return eprintln!("skipped: not root");
     }
-    let directory = c::scratch("pfkey_doctor_user");
     // The build's directory may be root's only.
     let here = std::env::temp_dir().join(format!("pfkey-doctor-{}", std::process::id()));
     std::fs::create_dir(&here).unwrap();
@@ -94,7 +94,7 @@ fn a_user_tries_it_too() {
     let user = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
     let output = Command::new("setpriv").args(user).arg(here.join("pfkey")).args(["--json", "doctor"]).output();
     std::fs::remove_dir_all(&here).unwrap();
-    assert!(mode.success() && directory.is_dir());
+    assert!(mode.success());
     let (output, as_root) = (output.unwrap(), doctor("", &[]));
     let (found, roots) = (by_name(&output), by_name(&as_root));
     if output.status.code() == Some(2) {
@@ -109,7 +109,132 @@ fn a_user_tries_it_too() {
     assert_eq!(found["racoon"], roots["racoon"]);
 }
 
-fn nix_is_root() -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata(Path::new("/proc/self")).is_ok_and(|stat| stat.uid() == 0)
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// A program that opens PF_KEY itself, and one that calls libipsec.
+const RAW: &str = "#include <sys/socket.h>\nint main(void) { return socket(15, SOCK_RAW, 2) < 0; }\n";
+const CALLS: &str = "int pfkey_open(void);\nint main(void) { return pfkey_open() < 0; }\n";
+
+/// A program that is linked with nothing of ours.
+fn compiled(dir: &Path, name: &str, text: &str, flags: &[&str]) -> PathBuf {
+    let source = dir.join(format!("{name}.c"));
+    std::fs::write(&source, text).unwrap();
+    c::compile_plain(dir, name, &[source], flags)
+}
+
+/// What a program's file says decides.
+#[test]
+fn the_way_of_a_program() {
+    let dir = c::scratch("pfkey_doctor_way");
+    let said = |program: &Path| {
+        let output = doctor("", &[program.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        by_name(&output)
+    };
+    let raw = compiled(&dir, "raw", RAW, &[]);
+    let found = said(&raw);
+    assert_eq!(found["way"].1, format!("pfkey-run {}: it calls socket by itself", raw.display()));
+    assert!(found["binary"].1.starts_with("a dynamic program, ") && found["binary"].1.ends_with("calls socket"));
+    // A library of libipsec's name, which need not do anything.
+    let shared = ["-shared", "-fPIC", "-Wl,-soname,libipsec.so.0"];
+    let library =
+        compiled(&dir, "libipsec.so.0", "int pfkey_open(void);\nint pfkey_open(void) { return -1; }\n", &shared);
+    let calls = compiled(&dir, "calls", CALLS, &[library.to_str().unwrap()]);
+    let found = said(&calls);
+    assert!(found["way"].1.starts_with("LD_LIBRARY_PATH=/"), "{found:?}");
+    assert!(found["links"].1.contains("libipsec.so.0"), "{found:?}");
+    assert!(found["rebuild"].1.contains("-lpfkey_rs"), "{found:?}");
+    assert!(said(&library)["way"].1.starts_with("a library"));
+    let set_id = dir.join("set-user-ID");
+    std::fs::copy(&raw, &set_id).unwrap();
+    std::fs::set_permissions(&set_id, std::fs::Permissions::from_mode(0o4755)).unwrap();
+    assert!(said(&set_id)["way"].1.starts_with("pfkey-run --any "));
+    if is_root() {
+        let capable = dir.join("capable");
+        std::fs::copy(&raw, &capable).unwrap();
+        let set = Command::new("setcap").arg("cap_net_admin+ep").arg(&capable).status();
+        if set.is_ok_and(|status| status.success()) {
+            assert!(said(&capable)["way"].1.ends_with("it is with file capabilities"));
+        }
+    }
+    if c::static_programs() {
+        let fixed = compiled(&dir, "static", RAW, &["-static"]);
+        assert!(said(&fixed)["way"].1.ends_with("it is static"), "{:?}", said(&fixed));
+        let pie = compiled(&dir, "static-pie", RAW, &["-static-pie"]);
+        assert!(said(&pie)["way"].1.ends_with("it is static"), "{:?}", said(&pie));
+    }
+    let script = dir.join("script");
+    std::fs::write(&script, "#!/bin/sh\nexec iked\n").unwrap();
+    assert!(said(&script)["way"].1.starts_with("a script of /bin/sh"));
+}
+
+/// What is no program is refused, at once, whatever it is.
+#[test]
+fn what_is_no_program() {
+    let dir = c::scratch("pfkey_doctor_hostile");
+    let [text, part, sparse, fifo] = ["text", "part", "sparse", "fifo"].map(|name| dir.join(name));
+    std::fs::write(&text, "text\n").unwrap();
+    let whole = std::fs::read(c::program("pfkey")).unwrap();
+    std::fs::write(&part, &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(&sparse, &whole[..64]).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&sparse).unwrap().set_len(10 << 30).unwrap();
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    for path in [&text, &part, &sparse, &fifo, &dir, &dir.join("nothing"), Path::new("/dev/zero")] {
+        let mut command = Command::new("timeout");
+        let output = command.arg("60").arg(c::program("pfkey")).arg("doctor").arg(path).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}: {output:?}", path.display());
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.starts_with(&format!("pfkey: doctor: {}: ", path.display())), "{told}");
+    }
+}
+
+/// A unit's drop-in is shown, written once it is asked for, and nobody else's is touched.
+#[test]
+fn a_unit_is_adopted() {
+    if !is_root() {
+        return println!("skipped: it needs root, for directories of its own");
+    }
+    let dir = c::scratch("pfkey_doctor_adopt");
+    let raw = compiled(&dir, "raw", RAW, &[]);
+    let script = r#"set -eu
+        mount -t tmpfs none /etc
+        units=/etc/systemd/system
+        mkdir -p $units/other.service.d
+        printf '[Service]\nExecStart=-%s \\\n  -d "a b"\nRestrictAddressFamilies=AF_INET\nSystemCallFilter=@system-service\n' "$RAW" >$units/raw.service
+        cp $units/raw.service $units/other.service
+        echo '[Service]' >$units/other.service.d/pfkey.conf
+        printf '[Service]\nExecStart=/nonexistent\n\0\377=' >$units/broken.service
+        mkfifo $units/fifo.service
+        "$PFKEY" doctor "$RAW" | sed -n 's/.*what=unit found=ok why="\([^ ]*\) .*/\1/p'
+        "$PFKEY" doctor --adopt raw </dev/null >/etc/shown 2>/etc/told
+        grep -q 'nothing was written' /etc/told
+        [ ! -e $units/raw.service.d ]
+        "$PFKEY" doctor --adopt raw.service --yes >/dev/null 2>/etc/told
+        grep -q 'systemctl daemon-reload && systemctl restart raw.service$' /etc/told
+        sed -n '/^\[Service\]/,$p' /etc/shown | cmp - /dev/fd/3 3<<END
+$(sed -n '/^\[Service\]/,$p' $units/raw.service.d/pfkey.conf)
+END
+        [ "$(ls -A $units/raw.service.d)" = pfkey.conf ]
+        "$PFKEY" doctor --adopt raw --yes 2>&1 >/dev/null | grep -q 'says that already'
+        for unit in other broken fifo nothing ../raw; do
+          status=0; "$PFKEY" doctor --adopt "$unit" --yes >/dev/null 2>/etc/told || status=$?
+          echo "$unit $status"
+        done
+        [ "$(cat $units/other.service.d/pfkey.conf)" = '[Service]' ]
+        cat $units/raw.service.d/pfkey.conf"#;
+    let mut command = Command::new("timeout");
+    command.args(["60", "unshare", "-m", "sh", "-c", script]);
+    let output = command.env("PFKEY", c::program("pfkey")).env("RAW", &raw).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    let expected = format!(
+        "other.service\nraw.service\nother 1\nbroken 1\nfifo 1\nnothing 1\n../raw 2\n\
+         # Made by pfkey doctor --adopt, see pfkey(1).\n[Service]\nExecStart=\n\
+         ExecStart=-/usr/bin/pfkey-run {} -d \"a b\"\nRestrictAddressFamilies=AF_UNIX AF_NETLINK\n\
+         # A pfkeyd is started, and confines itself.\nSystemCallFilter=@process seccomp\n",
+        raw.display()
+    );
+    assert_eq!(text.replace("/usr/local/bin/pfkey-run", "/usr/bin/pfkey-run"), expected);
 }

@@ -106,6 +106,7 @@ print(*sorted(kinds))
         &["types", "--diff"],
         &["types", "--profile", "rfc2367", "--diff"],
         &["doctor"],
+        &["doctor", "/bin/sh"],
         &["explain", "10.0.0.7", "10.1.0.9"],
         &["explain", "10.3.0.1", "10.3.0.2"],
         &["explain", "10.9.0.1", "10.9.0.2"],

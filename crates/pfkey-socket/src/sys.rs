@@ -121,6 +121,14 @@ pub fn try_xfrm() -> io::Result<()> {
     unsafe { new_descriptor(libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_XFRM)) }.map(drop)
 }
 
+/// Whether a program file gives capabilities to who executes it (capabilities(7)). False where that cannot be asked.
+#[must_use]
+pub fn has_file_capabilities(file: BorrowedFd<'_>) -> bool {
+    // SAFETY: the name ends with a NUL; no value is written where its length is 0.
+    let len = unsafe { libc::fgetxattr(file.as_raw_fd(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) };
+    len > 0
+}
+
 /// Takes the next connection of a listening socket; it is closed over the next exec.
 ///
 /// # Errors

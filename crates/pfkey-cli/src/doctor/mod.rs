@@ -5,15 +5,23 @@
 //! | `machine` | the backend, the kernel, the machine's pfkeyd |
 //! | `trial`, `cases` | SAs and policies, added in a network namespace of their own |
 //! | `daemons` | what each daemon needs of that |
+//! | `program`, `binary`, `way` | what a program is, and the way that brings it to PF_KEY |
+//! | `unit`, `adopt` | the unit that starts it, and its drop-in |
 //! | `modules` | which module a lack is of, and whether it can be had |
 
+mod adopt;
+mod binary;
 mod cases;
 mod daemons;
 mod machine;
 mod modules;
+mod program;
 mod trial;
+mod unit;
+mod way;
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 use crate::output::{Format, Out, Record, Value, View, printable, show};
@@ -21,6 +29,15 @@ use crate::output::{Format, Out, Record, Value, View, printable, show};
 /// What is asked for.
 #[derive(clap::Args)]
 pub struct Options {
+    /// Tell how this program reaches PF_KEY instead: by which library or command, and by which drop-in of its unit
+    #[arg(conflicts_with = "adopt")]
+    binary: Option<PathBuf>,
+    /// Show the drop-in that brings this unit of systemd's to PF_KEY, and write it if asked
+    #[arg(long, value_name = "UNIT")]
+    adopt: Option<String>,
+    /// Write it without asking
+    #[arg(long, requires = "adopt")]
+    yes: bool,
     /// Add SAs and policies in a new network namespace and print what became of them: doctor's own child
     #[arg(long, hide = true)]
     trial: bool,
@@ -30,6 +47,12 @@ pub struct Options {
 pub fn doctor(view: View, options: &Options) -> Result<(), Failure> {
     if options.trial {
         return trial::child(view);
+    }
+    if let Some(unit) = &options.adopt {
+        return adopt::adopt(view, unit, options.yes);
+    }
+    if let Some(binary) = &options.binary {
+        return program::program(view, binary);
     }
     let mut findings = Findings::default();
     let result = machine::examine(&mut findings);
@@ -61,6 +84,20 @@ impl Findings {
     fn first(&mut self, mut findings: Self) {
         findings.0.append(&mut self.0);
         self.0 = findings.0;
+    }
+
+    /// These, and a file that could be.
+    fn show_with_file(mut self, view: View, path: &Path, text: &str) -> std::io::Result<()> {
+        if view.format == Format::Json {
+            self.add("drop-in", "unused", text);
+            return self.show(view);
+        }
+        self.show(view)?;
+        let mut out = Out::new();
+        writeln!(out, "\n# {}", path.display())?;
+        // What could repaint the terminal is in no drop-in.
+        out.write_all(text.as_bytes())?;
+        out.flush()
     }
 
     /// As records, but for people as paragraphs: a reason is a sentence, and wider than a column.
