@@ -53,7 +53,7 @@ pub fn of(binary: &Binary) -> (Way, String) {
         (true, true, _) => (Way::Library, format!("it is linked with {LIBIPSEC}")),
         (true, false, _) => (Way::Run, format!("its {LIBIPSEC} is strongSwan's, of the same name; it stays")),
         (false, _, true) => (Way::Run, "it calls socket by itself".to_owned()),
-        (false, _, false) => (Way::Run, "it calls no socket by itself; a library of its may".to_owned()),
+        (false, _, false) => (Way::Run, "it calls no socket by itself; one of its libraries may".to_owned()),
     }
 }
 
