@@ -211,7 +211,7 @@ static int answer(int s, struct pfkey_xfrm *x)
 
 static void refused(size_t place, int errno_of_it, void *of)
 {
-	CHECK(place == 1 && errno_of_it > 0 && strstr(ipsec_strerror(), "XFRMA_SA_PCPU") != NULL);
+	CHECK(place == 1 && errno_of_it > 0 && strstr(ipsec_strerror(), "SA_PCPU") != NULL);
 	++*(int *)of;
 }
 
