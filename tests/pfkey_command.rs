@@ -9,10 +9,9 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::FromRawFd as _;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use daemon::Daemon;
+use daemon::{Daemon, start, write};
 use serde_json::Value;
 
 const KEY: &str = "00112233445566778899aabbccddeeff";
@@ -36,17 +35,6 @@ spdadd -k 10.1.0.0/24[80] 10.0.0.0/24[any] tcp -P in discard;
 spdadd 10.3.0.1 10.3.0.2 any -P out prio high + 1073741824 ipsec
     esp/transport//use ah/tunnel/192.0.2.1[4500]-198.51.100.2[4501]/unique:9;
 "#;
-
-fn start(name: &str) -> (Daemon, PathBuf) {
-    let directory = c::scratch(name);
-    (Daemon::start(&directory), directory)
-}
-
-fn write(directory: &Path, name: &str, text: &str) -> String {
-    let path = directory.join(name);
-    std::fs::write(&path, text).unwrap();
-    path.to_str().unwrap().to_owned()
-}
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))

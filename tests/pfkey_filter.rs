@@ -22,16 +22,6 @@ spdadd 10.0.0.0/16 10.2.0.0/24 any -P out ipsec esp/transport//require;
 spdadd -k 10.2.0.0/24 10.0.0.0/24 any -X if_id=9 -P in discard;
 "#;
 
-fn loaded(name: &str) -> Daemon {
-    let directory = c::scratch(name);
-    let daemon = Daemon::start(&directory);
-    let file = directory.join("a.conf");
-    std::fs::write(&file, FILE).unwrap();
-    // What it warns of is meant.
-    assert!(daemon.run(&["load", file.to_str().unwrap()]).status.success());
-    daemon
-}
-
 /// The SPIs that a command lists, in their order.
 fn spis(daemon: &Daemon, arguments: &[&str]) -> Vec<String> {
     let text = daemon.ok(&[&["dump", "--columns", "spi"], arguments].concat());
@@ -50,7 +40,7 @@ fn destinations(daemon: &Daemon, arguments: &[&str]) -> Vec<String> {
 
 #[test]
 fn sas_by_every_field() {
-    let daemon = loaded("filter_sas");
+    let daemon = Daemon::holding("filter_sas", FILE);
     for (arguments, expected) in [
         (&["--src", "192.0.2.1"][..], &["1001", "1002"][..]),
         (&["--src", "192.0.2.0/24", "--dst", "198.51.100.2"], &["1001", "1003"]),
@@ -74,7 +64,7 @@ fn sas_by_every_field() {
 
 #[test]
 fn policies_by_what_they_have() {
-    let daemon = loaded("filter_policies");
+    let daemon = Daemon::holding("filter_policies", FILE);
     for (arguments, expected) in [
         (&["--src", "10.0.0.0/16"][..], &["10.1.0.0/24", "10.2.0.0/24"][..]),
         (&["--src", "10.0.0.0/24"], &["10.1.0.0/24"]),
@@ -92,7 +82,7 @@ fn policies_by_what_they_have() {
 
 #[test]
 fn only_what_fits_is_removed() {
-    let daemon = loaded("filter_remove");
+    let daemon = Daemon::holding("filter_remove", FILE);
     daemon.ok(&["delete", "--dst", "198.51.100.3"]);
     assert_eq!(spis(&daemon, &[]), ["0100", "1001", "1003"]);
     daemon.ok(&["flush", "ah", "--src", "192.0.2.0/24"]);
@@ -116,7 +106,7 @@ fn only_what_fits_is_removed() {
 
 #[test]
 fn a_monitor_shows_what_fits() {
-    let daemon = loaded("filter_monitor");
+    let daemon = Daemon::holding("filter_monitor", FILE);
     let mut monitor =
         daemon.pfkey(&["monitor", "--count", "4", "--dst", "1.2.3.0/24"]).stdout(Stdio::piped()).spawn().unwrap();
     // It may not listen yet: events go on until it has heard enough.
@@ -135,7 +125,7 @@ fn a_monitor_shows_what_fits() {
 
 #[test]
 fn columns_are_named() {
-    let daemon = loaded("filter_columns");
+    let daemon = Daemon::holding("filter_columns", FILE);
     let line = daemon.ok(&["dump", "--spi", "0x1002", "--columns", "destination,if_id,spi"]);
     assert_eq!(line, "destination=198.51.100.3 if_id=7 spi=0x00001002\n");
     for (arguments, complaint) in [

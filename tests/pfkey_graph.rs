@@ -20,16 +20,6 @@ spdadd 10.0.0.0/24 10.1.0.0/24 any -P out ipsec esp/tunnel/192.0.2.1-198.51.100.
 spdadd -k 10.1.0.0/24 10.0.0.0/24 any -P in ipsec esp/tunnel/198.51.100.2-192.0.2.1/require;
 "#;
 
-fn loaded(name: &str, text: &str) -> Daemon {
-    let directory = c::scratch(name);
-    let daemon = Daemon::start(&directory);
-    let file = directory.join("a.conf");
-    std::fs::write(&file, text).unwrap();
-    // What it warns of is meant.
-    assert!(daemon.run(&["load", file.to_str().unwrap()]).status.success());
-    daemon
-}
-
 /// Without what a second changes.
 fn ageless(text: &str) -> String {
     let without = |line: &str| match line.rsplit_once(", ") {
@@ -41,7 +31,7 @@ fn ageless(text: &str) -> String {
 
 #[test]
 fn a_tree() {
-    let daemon = loaded("graph_tree", FILE);
+    let daemon = Daemon::holding("graph_tree", FILE);
     let expected = "192.0.2.1 ⇄ 198.51.100.2\n\
         ├─ → esp tunnel aes-cbc hmac-sha1\n\
         ├─ in 10.1.0.0/24 → 10.0.0.0/24  no SA\n\
@@ -52,7 +42,7 @@ fn a_tree() {
 /// Nothing that reads Graphviz's language is a terminal.
 #[test]
 fn graphvizs_language() {
-    let daemon = loaded("graph_dot", FILE);
+    let daemon = Daemon::holding("graph_dot", FILE);
     let text = daemon.ok(&["graph"]);
     assert_eq!(daemon.ok(&["graph", "--dot"]).lines().count(), text.lines().count());
     assert!(text.starts_with("digraph pfkey {\n") && text.ends_with("}\n"), "{text}");
@@ -62,7 +52,7 @@ fn graphvizs_language() {
 
 #[test]
 fn a_picture() {
-    let daemon = loaded("graph_svg", FILE);
+    let daemon = Daemon::holding("graph_svg", FILE);
     let path = c::scratch("graph_svg_out").join("a.svg");
     assert_eq!(daemon.ok(&["graph", "--svg", path.to_str().unwrap()]), "");
     let svg = std::fs::read_to_string(&path).unwrap();
@@ -76,7 +66,7 @@ fn a_picture() {
 
 #[test]
 fn json_has_the_same_lines() {
-    let daemon = loaded("graph_json", FILE);
+    let daemon = Daemon::holding("graph_json", FILE);
     let value: serde_json::Value = serde_json::from_str(&daemon.ok(&["--json", "graph"])).unwrap();
     let links: Vec<_> = value["edges"].as_array().unwrap().iter().map(|edge| edge["link"].as_str().unwrap()).collect();
     assert_eq!(links, ["lacking", "sas", "behind", "behind"]);
@@ -86,7 +76,7 @@ fn json_has_the_same_lines() {
 
 #[test]
 fn an_empty_one() {
-    let daemon = loaded("graph_empty", "flush;");
+    let daemon = Daemon::holding("graph_empty", "flush;");
     assert_eq!(daemon.ok(&["graph", "--text"]), "");
     assert_eq!(daemon.ok(&["graph"]).lines().count(), 3);
     assert!(daemon.ok(&["graph", "--svg"]).ends_with("</svg>"));
@@ -105,7 +95,7 @@ fn ten_thousand_sas() {
             0x9000 + i
         );
     }
-    let daemon = loaded("graph_many", &text);
+    let daemon = Daemon::holding("graph_many", &text);
     for (arguments, told) in [
         (&["graph", "--dot"][..], ""),
         (&["graph", "--svg"], ""),

@@ -31,16 +31,6 @@ spdadd 10.2.0.0/24 10.0.0.0/24 gre 70000 -lh 1000 -uh 500 -P out prio low - 3 di
 spdadd 10.3.0.1 10.3.0.2 any -P out ipsec esp/transport//use ah/tunnel/192.0.2.1[4500]-198.51.100.2[4501]/unique:9;
 "#;
 
-fn loaded(name: &str) -> Daemon {
-    let directory = c::scratch(name);
-    let daemon = Daemon::start(&directory);
-    let file = directory.join("a.conf");
-    std::fs::write(&file, FILE).unwrap();
-    // What it warns of is meant.
-    assert!(daemon.run(&["load", file.to_str().unwrap()]).status.success());
-    daemon
-}
-
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
@@ -91,7 +81,7 @@ assert not Validator(schema).is_valid({'schema': 2, 'sas': []})
 print(*sorted(kinds))
 ";
     let Some(python) = python::with("jsonschema", "python3-jsonschema") else { return };
-    let daemon = loaded("json_schema");
+    let daemon = Daemon::holding("json_schema", FILE);
     let mut texts = vec![json(&schema()).to_string()];
     for arguments in [
         &["dump"][..],
@@ -128,7 +118,7 @@ print(*sorted(kinds))
 /// What the schema promises is there, and typed.
 #[test]
 fn numbers_are_numbers_and_requests_are_objects() {
-    let daemon = loaded("json_typed");
+    let daemon = Daemon::holding("json_typed", FILE);
     let policies = json(&daemon.ok(&["--json", "spd"]));
     let policies = policies["policies"].as_array().unwrap();
     let find =

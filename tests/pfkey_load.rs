@@ -8,10 +8,9 @@ mod daemon;
 
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use daemon::Daemon;
+use daemon::{Daemon, start, write};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 
@@ -23,17 +22,6 @@ add 198.51.100.2 192.0.2.1 esp 0x1002 -m tunnel -u 7 -E null;
 spdadd 10.0.1.0/24 10.0.2.0/24 any -P out ipsec esp/tunnel/192.0.2.1-198.51.100.2/unique:7;
 spdadd 10.0.2.0/24 10.0.1.0/24 any -P in ipsec esp/tunnel/198.51.100.2-192.0.2.1/require;
 ";
-
-fn start(name: &str) -> (Daemon, PathBuf) {
-    let directory = c::scratch(name);
-    (Daemon::start(&directory), directory)
-}
-
-fn write(directory: &Path, name: &str, text: &str) -> String {
-    let path = directory.join(name);
-    std::fs::write(&path, text).unwrap();
-    path.to_str().unwrap().to_owned()
-}
 
 /// What it says on standard error, without the file's name, and its status.
 fn told(daemon: &Daemon, arguments: &[&str], path: &str) -> (Vec<String>, i32) {

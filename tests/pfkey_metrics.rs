@@ -30,16 +30,6 @@ spdadd -k 10.1.0.0/24 10.0.0.0/24 any -P in ipsec esp/tunnel/198.51.100.2-192.0.
 spdadd 10.2.0.0/24 10.0.0.0/24[80] tcp -P out discard;
 "#;
 
-fn loaded(name: &str) -> Daemon {
-    let directory = c::scratch(name);
-    let daemon = Daemon::start(&directory);
-    let file = directory.join("a.conf");
-    std::fs::write(&file, FILE).unwrap();
-    // What it warns of is meant.
-    assert!(daemon.run(&["load", file.to_str().unwrap()]).status.success());
-    daemon
-}
-
 /// The samples of a text, by name and labels as they are written.
 fn samples(text: &str) -> BTreeMap<String, f64> {
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
@@ -54,7 +44,7 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
 
 #[test]
 fn what_there_is() {
-    let daemon = loaded("metrics_values");
+    let daemon = Daemon::holding("metrics_values", FILE);
     let text = daemon.ok(&["metrics", "--per-sa"]);
     assert!(!text.contains("112233") && !text.contains("3132333435"), "no key: {text}");
     let found = samples(&text);
@@ -97,7 +87,7 @@ fn the_kernels_counters() {
         println!("skipped: this kernel has no /proc/net/xfrm_stat");
         return;
     };
-    let daemon = loaded("metrics_counters");
+    let daemon = Daemon::holding("metrics_counters", FILE);
     let found = samples(&daemon.ok(&["metrics"]));
     assert!(kernels.lines().count() > 10, "{kernels}");
     for name in kernels.lines().filter_map(|line| line.split_whitespace().next()) {
@@ -107,7 +97,7 @@ fn the_kernels_counters() {
 
 #[test]
 fn single_numbers_are_bounded() {
-    let daemon = loaded("metrics_bounds");
+    let daemon = Daemon::holding("metrics_bounds", FILE);
     let text = daemon.ok(&["metrics"]);
     assert!(!text.contains("spi="), "{text}");
     let found = samples(&daemon.ok(&["metrics", "--per-sa", "--most", "1"]));
@@ -132,7 +122,7 @@ assert sum(len(family.samples) for family in older(text)) == sum(len(family.samp
     let Some(python) = python::with("prometheus_client.openmetrics.parser", "python3-prometheus-client") else {
         return;
     };
-    let daemon = loaded("metrics_parser");
+    let daemon = Daemon::holding("metrics_parser", FILE);
     let text = daemon.ok(&["metrics", "--per-sa"]);
     let read = python.run(PROGRAM, &text);
     assert_eq!(read.lines().count(), samples(&text).len(), "{read}");
@@ -143,7 +133,7 @@ assert sum(len(family.samples) for family in older(text)) == sum(len(family.samp
 
 #[test]
 fn a_collectors_file_is_whole_and_for_all() {
-    let daemon = loaded("metrics_file");
+    let daemon = Daemon::holding("metrics_file", FILE);
     let path = c::scratch("metrics_file_out").join("pfkey.prom");
     for _ in 0..2 {
         assert_eq!(daemon.ok(&["metrics", "--output", path.to_str().unwrap()]), "");
@@ -162,7 +152,7 @@ fn a_collectors_file_is_whole_and_for_all() {
 
 #[test]
 fn there_is_no_json_of_it() {
-    let daemon = loaded("metrics_json");
+    let daemon = Daemon::holding("metrics_json", FILE);
     let output = daemon.run(&["--json", "metrics"]);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
 }
@@ -215,7 +205,7 @@ impl Drop for Server {
 
 #[test]
 fn the_server_listens_to_the_key_engine() {
-    let daemon = loaded("metrics_events");
+    let daemon = Daemon::holding("metrics_events", FILE);
     let server = Server::start(&daemon);
     assert_eq!(server.ask("GET /x HTTP/1.1\r\n\r\n").lines().next(), Some("HTTP/1.1 404 Not Found"));
     assert_eq!(server.scrape()[r#"pfkey_events_total{event="hard-expire"}"#], 0.0);
@@ -234,7 +224,7 @@ fn the_server_listens_to_the_key_engine() {
 
 #[test]
 fn nobody_keeps_the_server_from_answering() {
-    let daemon = loaded("metrics_clients");
+    let daemon = Daemon::holding("metrics_clients", FILE);
     let server = Server::start(&daemon);
     // More than it holds, of which none says a whole request.
     let slow: Vec<TcpStream> = (0..40)
@@ -255,7 +245,7 @@ fn nobody_keeps_the_server_from_answering() {
 
 #[test]
 fn a_request_without_an_end_is_refused() {
-    let daemon = loaded("metrics_long");
+    let daemon = Daemon::holding("metrics_long", FILE);
     let server = Server::start(&daemon);
     let answer = server.ask(&format!("GET /{} HTTP/1.1\r\n", "x".repeat(9000)));
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");

@@ -26,19 +26,9 @@ spdadd -k 10.1.0.0/24 10.0.0.0/24 any -P in ipsec esp/tunnel/198.51.100.2-192.0.
 spdadd 10.0.0.0/24 10.7.0.0/24 any -P out ipsec esp/tunnel/192.0.2.1-198.51.100.77/require;
 "#;
 
-fn loaded(name: &str) -> Daemon {
-    let directory = c::scratch(name);
-    let daemon = Daemon::start(&directory);
-    let file = directory.join("a.conf");
-    std::fs::write(&file, FILE).unwrap();
-    // What it warns of is meant.
-    assert!(daemon.run(&["load", file.to_str().unwrap()]).status.success());
-    daemon
-}
-
 #[test]
 fn one_frame() {
-    let daemon = loaded("top_once");
+    let daemon = Daemon::holding("top_once", FILE);
     let frame = daemon.ok(&["top", "--once", "--interval", "0.1"]);
     let lines: Vec<&str> = frame.lines().collect();
     assert_eq!(lines.len(), 24, "{frame}");
@@ -54,7 +44,7 @@ fn one_frame() {
 
 #[test]
 fn json_lines() {
-    let daemon = loaded("top_json");
+    let daemon = Daemon::holding("top_json", FILE);
     let text = daemon.ok(&["--json", "top", "--once", "--interval", "0.1"]);
     let values: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let kinds: Vec<_> = values.iter().map(|value| value["kind"].as_str().unwrap()).collect();
@@ -66,7 +56,7 @@ fn json_lines() {
 
 #[test]
 fn without_a_terminal_it_says_what_to_do() {
-    let daemon = loaded("top_no_terminal");
+    let daemon = Daemon::holding("top_no_terminal", FILE);
     for arguments in [&["top"][..], &["--json", "top"], &["top", "--interval", "0"]] {
         let output = daemon.run(arguments);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{arguments:?}");
@@ -169,7 +159,7 @@ impl Drop for Terminal {
 
 #[test]
 fn in_a_real_terminal() {
-    let daemon = loaded("top_terminal");
+    let daemon = Daemon::holding("top_terminal", FILE);
     let Some(terminal) = Terminal::start("top_terminal_tmux", &daemon, "NO_COLOR=") else { return };
     let screen = terminal.wait_for("10.0.0.0/24 ⇄ 10.1.0.0/24");
     assert_eq!(screen.lines().next(), Some("pfkey top  SAs 2  policies 3, 1 without SA  in 0B/s out 0B/s"));
@@ -210,7 +200,7 @@ fn in_a_real_terminal() {
 
 #[test]
 fn without_colours() {
-    let daemon = loaded("top_plain");
+    let daemon = Daemon::holding("top_plain", FILE);
     let Some(terminal) = Terminal::start("top_plain_tmux", &daemon, "NO_COLOR=1") else { return };
     terminal.wait_for("no SA");
     assert!(terminal.colours().is_empty(), "{:?}", terminal.colours());
@@ -218,7 +208,7 @@ fn without_colours() {
 
 #[test]
 fn signals_give_the_terminal_back() {
-    let daemon = loaded("top_signals");
+    let daemon = Daemon::holding("top_signals", FILE);
     for (signal, status) in
         [(Signal::SIGTERM, 143), (Signal::SIGHUP, 129), (Signal::SIGINT, 130), (Signal::SIGQUIT, 131)]
     {
@@ -233,7 +223,7 @@ fn signals_give_the_terminal_back() {
 
 #[test]
 fn stopped_and_continued() {
-    let daemon = loaded("top_stop");
+    let daemon = Daemon::holding("top_stop", FILE);
     let Some(terminal) = Terminal::start("top_stop_tmux", &daemon, "") else { return };
     terminal.wait_for("10.0.0.0/24");
     let pid = terminal.pid();
@@ -249,7 +239,7 @@ fn stopped_and_continued() {
 /// It goes on when what it asks is gone, and ends when it is told to.
 #[test]
 fn the_key_engine_ends() {
-    let mut daemon = loaded("top_engine");
+    let mut daemon = Daemon::holding("top_engine", FILE);
     let Some(terminal) = Terminal::start("top_engine_tmux", &daemon, "") else { return };
     terminal.wait_for("10.0.0.0/24");
     daemon.child.kill().unwrap();

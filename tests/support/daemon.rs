@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use crate::c::program;
+use crate::c::{program, scratch};
 
 /// A daemon with the embedded engine, ended when dropped.
 pub struct Daemon {
@@ -25,6 +25,14 @@ impl Daemon {
         let mut command = Command::new(program("pfkeyd"));
         command.args(arguments);
         Self::start_by(directory, command)
+    }
+
+    /// One that has loaded a file of this text, which may be warned of.
+    pub fn holding(name: &str, text: &str) -> Self {
+        let directory = scratch(name);
+        let daemon = Self::start(&directory);
+        daemon.loads(&write(&directory, "a.conf", text));
+        daemon
     }
 
     /// With room for 32 clients, half of what it may have of descriptors.
@@ -81,6 +89,19 @@ impl Daemon {
         assert!(output.status.success() && errors.is_empty(), "{arguments:?}: {}: {errors}", output.status);
         String::from_utf8(output.stdout).unwrap()
     }
+}
+
+/// Starts one in a directory for one test's files.
+pub fn start(name: &str) -> (Daemon, PathBuf) {
+    let directory = scratch(name);
+    (Daemon::start(&directory), directory)
+}
+
+/// A file's path, after it was written.
+pub fn write(directory: &Path, name: &str, text: &str) -> String {
+    let path = directory.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
 }
 
 impl Drop for Daemon {

@@ -84,7 +84,8 @@ impl<E: KeyEngine> Hub<E> {
         sink: &mut impl Sink,
     ) -> Result<(), Errno> {
         // The answer of one that is shown none would be hidden from it.
-        if is_sub_policy(message.bytes()) && self.sockets.sessions.get(id).is_some_and(|socket| !socket.xfrm) {
+        let is_sub = message.has(Ext::X_XFRM) && is_sub_policy(message.bytes());
+        if is_sub && self.sockets.sessions.get(id).is_some_and(|socket| !socket.xfrm) {
             return Err(Errno::EOPNOTSUPP);
         }
         let Some(settings) = self.sockets.sessions.get(id).and_then(|socket| socket.settings.clone()) else {
