@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, setsockopt, socket, sockopt,
@@ -83,21 +84,31 @@ fn meet_with<const N: usize>(
 
 /// A connection, which `connect` waits for no longer than for a pfkeyd's start.
 pub(super) fn connect_to(path: &Path) -> io::Result<OwnedFd> {
-    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-    // A full queue of a pfkeyd that is stopped would be waited for.
-    let wait = |seconds| setsockopt(&fd, sockopt::SendTimeout, &TimeVal::seconds(seconds));
-    wait(start::START_LIMIT.as_secs() as i64)?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
     let address = UnixAddr::new(path)?;
+    let connected = connect(fd.as_raw_fd(), &address);
+    fcntl(&fd, FcntlArg::F_SETFL(OFlag::empty()))?;
+    match connected {
+        // A full queue of a pfkeyd that is busy, or stopped.
+        Err(Errno::EAGAIN) => wait_for_room(&fd, &address)?,
+        other => other?,
+    }
+    Ok(fd)
+}
+
+fn wait_for_room(fd: &OwnedFd, address: &UnixAddr) -> io::Result<()> {
+    let wait = |seconds| setsockopt(fd, sockopt::SendTimeout, &TimeVal::seconds(seconds));
+    wait(start::START_LIMIT.as_secs() as i64)?;
     loop {
-        match connect(fd.as_raw_fd(), &address) {
+        match connect(fd.as_raw_fd(), address) {
             Ok(()) => break,
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => return Err(Errno::ETIMEDOUT.into()),
             Err(errno) => return Err(errno.into()),
         }
     }
-    wait(0)?;
-    Ok(fd)
+    Ok(wait(0)?)
 }
 
 /// Bytes of an answer: a thousand sessions' lines.

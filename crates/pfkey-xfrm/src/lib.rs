@@ -43,7 +43,7 @@ mod value;
 pub use engine::fuzzing;
 #[cfg(feature = "engine")]
 pub use engine::{Events, SessionSockets, XfrmDump, XfrmEngine};
-pub use netlink::{Netlink, is_netlink, namespace};
+pub use netlink::{Netlink, NetlinkFd, namespace};
 
 /// The example of README.md is tested, too.
 #[cfg(doctest)]

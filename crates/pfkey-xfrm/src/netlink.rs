@@ -86,10 +86,22 @@ pub fn namespace(fd: BorrowedFd<'_>) -> Option<u64> {
     option(fd, libc::SO_NETNS_COOKIE)
 }
 
-/// Whether a descriptor is a netlink socket: nobody has to wait to close one.
-#[must_use]
-pub fn is_netlink(fd: BorrowedFd<'_>) -> bool {
-    option(fd, libc::SO_DOMAIN) == Some(libc::AF_NETLINK)
+/// A netlink socket of any protocol: nobody has to wait to close one.
+#[derive(Debug)]
+pub struct NetlinkFd(OwnedFd);
+
+impl NetlinkFd {
+    /// # Errors
+    /// The descriptor, if it is anything else.
+    pub fn of(fd: OwnedFd) -> Result<Self, OwnedFd> {
+        if option(fd.as_fd(), libc::SO_DOMAIN) == Some(libc::AF_NETLINK) { Ok(Self(fd)) } else { Err(fd) }
+    }
+}
+
+impl From<NetlinkFd> for OwnedFd {
+    fn from(NetlinkFd(fd): NetlinkFd) -> Self {
+        fd
+    }
 }
 
 impl From<Netlink> for OwnedFd {
@@ -146,8 +158,8 @@ impl Netlink {
     ///
     /// # Errors
     /// EPERM without that right; EINVAL for any other descriptor, and where anything but that answer waits.
-    pub fn adopt(fd: OwnedFd) -> Result<Self, Errno> {
-        let netlink = Self::of_program(fd)?;
+    pub fn adopt(fd: NetlinkFd) -> Result<Self, Errno> {
+        let netlink = Self::of_xfrm(fd)?;
         if !netlink.is_the_kernels() {
             return Err(Errno::EINVAL);
         }
@@ -198,7 +210,11 @@ impl Netlink {
     /// # Errors
     /// EINVAL for what is no socket of NETLINK_XFRM.
     pub fn of_program(fd: OwnedFd) -> Result<Self, Errno> {
-        if !is_netlink(fd.as_fd()) || option(fd.as_fd(), libc::SO_PROTOCOL) != Some(PROTOCOL) {
+        Self::of_xfrm(NetlinkFd::of(fd).map_err(|_| Errno::EINVAL)?)
+    }
+
+    fn of_xfrm(NetlinkFd(fd): NetlinkFd) -> Result<Self, Errno> {
+        if option(fd.as_fd(), libc::SO_PROTOCOL) != Some(PROTOCOL) {
             return Err(Errno::EINVAL);
         }
         Ok(Self {

@@ -65,7 +65,7 @@ pub trait Keeper {
         let _ = (slot, id, state);
     }
 
-    /// A client's session needs no more of the sockets that it brought than the first two.
+    /// A client's session needs no more of the sockets that it brought than the first two, and it brought more.
     fn has_met(&mut self, slot: Slot) {
         let _ = slot;
     }

@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use pfkey_wire::hello::SOCKETS;
+
 use super::Server;
 use super::receive::{Peeked, peek};
 use crate::keeper::Keeper;
@@ -19,10 +21,13 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
         if let Some(slot) = slot {
             self.connections.keeper.begin(slot, sent, 0);
         }
+        let brought = sockets.len();
         let welcome = self.hub.meet(id, self.buffer.get(..len).unwrap_or_default(), sockets);
         if let Some(slot) = slot.filter(|_| welcome.errno == 0) {
             self.note(id);
-            self.connections.keeper.has_met(slot);
+            if brought > SOCKETS {
+                self.connections.keeper.has_met(slot);
+            }
         }
         let told = self.connections.deliver(id, &welcome.to_bytes());
         if let Some(slot) = slot.filter(|_| told) {

@@ -17,7 +17,7 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use nix::unistd::Pid;
 use pfkey_socket::peek_with_descriptors;
 use pfkey_wire::hello::{ALL_SOCKETS, Hello, MEETING_LEN, PROTOCOL, QUESTION, SOCKETS, Welcome};
-use pfkey_xfrm::{Netlink, is_netlink};
+use pfkey_xfrm::{Netlink, NetlinkFd};
 use pfkeyd::limits;
 
 use super::child::{close_all_but, fork_with};
@@ -227,14 +227,21 @@ fn listen(fd: &OwnedFd) -> Said {
         Err(Errno::EAGAIN | Errno::EINTR) => return Said::Nothing,
         Err(_) => return Said::Bye,
     };
-    if !seen.descriptors.iter().all(|fd| is_netlink(fd.as_fd())) {
-        return Said::Strange(seen.descriptors);
+    let (mut sockets, mut strange) = (Vec::new(), Vec::new());
+    for fd in seen.descriptors {
+        match NetlinkFd::of(fd) {
+            Ok(socket) => sockets.push(socket),
+            Err(fd) => strange.push(fd),
+        }
     }
-    let nothing = !seen.more && seen.descriptors.is_empty();
-    let refused = if asks || seen.more || !matches!(seen.descriptors.len(), SOCKETS | ALL_SOCKETS) {
+    if !strange.is_empty() {
+        return Said::Strange(strange);
+    }
+    let nothing = !seen.more && sockets.is_empty();
+    let refused = if asks || seen.more || !matches!(sockets.len(), SOCKETS | ALL_SOCKETS) {
         Errno::EINVAL
     } else {
-        let adopted = seen.descriptors.into_iter().map(Netlink::adopt).collect::<Result<Vec<_>, _>>();
+        let adopted = sockets.into_iter().map(Netlink::adopt).collect::<Result<Vec<_>, _>>();
         match adopted {
             Ok(sockets) => return Said::Hello(sockets.into_iter().map(OwnedFd::from).collect()),
             Err(errno) => Errno::from_raw(errno.to_raw()),

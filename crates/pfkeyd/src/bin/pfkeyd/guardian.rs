@@ -322,36 +322,35 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 Err(Errno::EAGAIN) => return true,
                 Ok(None) | Err(_) => return false,
             }
-            self.reap();
         }
     }
 
-    /// Takes a door's words: clients that said hello, and such that are to go.
+    /// Takes a door's word: a client that said hello, or one that is to go.
     fn hear_door(&mut self, door: usize) {
-        loop {
-            let heard = self.doors[door].link().map_or(Ok(None), |link| link.hear(false));
-            match heard {
-                Ok(Some(Heard { kind: Kind::Sockets, value, fds })) if matches!(fds.len(), SOCKETS | ALL_SOCKETS) => {
-                    let client = self.clients.get_mut(value as usize).and_then(Option::as_mut);
-                    if let Some(client) = client.filter(|client| client.is_stranger) {
-                        (client.sockets, client.is_stranger) = (fds, false);
-                        self.untold.push_back(value);
-                    }
+        match self.doors[door].link().map_or(Ok(None), |link| link.hear(false)) {
+            Ok(Some(Heard { kind: Kind::Sockets, value, fds })) if matches!(fds.len(), SOCKETS | ALL_SOCKETS) => {
+                let client = self.clients.get_mut(value as usize).and_then(Option::as_mut);
+                if let Some(client) = client.filter(|client| client.is_stranger) {
+                    (client.sockets, client.is_stranger) = (fds, false);
+                    self.untold.push_back(value);
                 }
-                Ok(Some(Heard { kind: Kind::Sockets | Kind::Released, value, .. })) => self.release(value),
-                Ok(Some(Heard { kind: Kind::Question, value, .. })) => {
-                    let client = self.clients.get(value as usize).and_then(Option::as_ref);
-                    let about = self.gate.as_ref().and_then(|gate| gate.shared);
-                    if let Some((client, about)) = client.filter(|client| client.is_stranger).zip(about) {
-                        about.tell(client, self.clients.iter().flatten());
-                    }
-                    self.release(value);
-                }
-                Ok(Some(_)) => {}
-                Err(Errno::EAGAIN) => return,
-                Ok(None) | Err(_) => break,
             }
+            Ok(Some(Heard { kind: Kind::Sockets | Kind::Released, value, .. })) => self.release(value),
+            Ok(Some(Heard { kind: Kind::Question, value, .. })) => {
+                let client = self.clients.get(value as usize).and_then(Option::as_ref);
+                let about = self.gate.as_ref().and_then(|gate| gate.shared);
+                if let Some((client, about)) = client.filter(|client| client.is_stranger).zip(about) {
+                    about.tell(client, self.clients.iter().flatten());
+                }
+                self.release(value);
+            }
+            Ok(Some(_)) | Err(Errno::EAGAIN) => {}
+            Ok(None) | Err(_) => self.lose_door(door),
         }
+    }
+
+    /// A door has ended: its strangers go to the next.
+    fn lose_door(&mut self, door: usize) {
         self.doors[door].ends();
         let strangers = |slot: &u32| {
             let client = self.clients.get(*slot as usize).and_then(Option::as_ref);
