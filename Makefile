@@ -6,7 +6,7 @@
 #   make install         PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, MANDIR, DOCDIR, UNITDIR, BASHDIR, ZSHDIR, FISHDIR, DESTDIR;
 #                        LIBIPSEC_COMPAT=DIR for a libipsec.so.0; SETKEY=yes for pfkey's second name
 #   make uninstall       the same; with LIBIPSEC_COMPAT=DIR that libipsec.so.0 too
-#   make bench           what it does in a second
+#   make bench           what each piece of work takes, beside the least that could do it; BASE=REV: and beside that commit
 #   make check-kernel    scenarios, packets and programs in kernels that run as processes; needs root
 #   make check-sanitize  tests under sanitizers, valgrind and Miri; PARTS="asan valgrind tsan miri"
 #   make check-deny      the licences and sources of the crates, and what is known against them (cargo deny)
@@ -129,7 +129,7 @@ fuzz:
 	@CARGO=$(CARGO) fuzz/run $(SECONDS)
 
 bench:
-	$(CARGO) bench --locked
+	@CARGO='$(CARGO)' BASE='$(BASE)' benches/run
 
 install: build
 	$(MAKE) install-files

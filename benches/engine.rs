@@ -4,6 +4,9 @@
 //! Every figure includes checking the request, doing it, and building the answer for one session, which counts it
 //! and throws it away.
 
+#[path = "support/row.rs"]
+mod row;
+
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -11,6 +14,7 @@ use pfkey_rs::engine::{Engine, LINUX};
 use pfkey_rs::hub::{Hub, Service as _, SessionId, Sink};
 use pfkey_rs::wire::layout::{SadbLifetime, SadbSa};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
+use row::{Goal, Row};
 
 const SIZES: [u32; 3] = [1_000, 100_000, 1_000_000];
 /// What reading the clock around each request costs.
@@ -102,7 +106,7 @@ fn resident() -> f64 {
     pages * 4096.0
 }
 
-fn column(n: u32) -> Vec<(&'static str, f64)> {
+fn column(n: u32) {
     let (mut add, mut get, mut getspi, mut delete) = (Duration::ZERO, Duration::ZERO, Duration::ZERO, Duration::ZERO);
     let (mut dumped, mut dumping, mut bytes) = (0, Duration::ZERO, 0.0);
     let some = n.clamp(10_000, 100_000);
@@ -129,25 +133,22 @@ fn column(n: u32) -> Vec<(&'static str, f64)> {
         dumped += sink.messages;
         delete += spent(&mut hub, id, MessageType::DELETE, n, n);
     }
-    let rate = |count: u32, spent: Duration| f64::from(count) * f64::from(repeats(n)) / spent.as_secs_f64();
-    vec![
-        ("ADD / s", rate(n, add)),
-        ("GET / s", rate(some, get)),
-        ("GETSPI / s", rate(n.min(100_000), getspi)),
-        ("DELETE / s", rate(n, delete)),
-        ("dumped messages / s", dumped as f64 / dumping.as_secs_f64()),
-        ("resident bytes an SA, two keys of 36 bytes included", bytes),
-    ]
+    let rate = |count: u32, spent: Duration| f64::from(count) * f64::from(repeats(n)) / spent.as_secs_f64() / 1e6;
+    let show = |work: &str, unit: &str, figure: f64, goal: Goal| {
+        let work = format!("{work}, {n} SAs");
+        let goal = if n == SIZES[2] { goal } else { Goal::None };
+        Row { work: &work, unit, ours: vec![figure], limit: None, goal }.show();
+    };
+    show("engine: ADD", "M/s", rate(n, add), Goal::Least(1.5));
+    show("engine: GET", "M/s", rate(some, get), Goal::None);
+    show("engine: GETSPI", "M/s", rate(n.min(100_000), getspi), Goal::Least(1.0));
+    show("engine: DELETE", "M/s", rate(n, delete), Goal::None);
+    show("engine: messages of a dump", "M/s", dumped as f64 / dumping.as_secs_f64() / 1e6, Goal::Least(15.0));
+    show("engine: resident, with keys of 36 bytes, each of", "bytes", bytes, Goal::Most(320.0));
 }
 
 fn main() {
-    let columns: Vec<_> = SIZES.iter().rev().map(|&n| column(n)).rev().collect();
-    println!("{:<52}{:>12}{:>12}{:>12}", "SAs", SIZES[0], SIZES[1], SIZES[2]);
-    for row in 0..columns[0].len() {
-        print!("{:<52}", columns[0][row].0);
-        for column in &columns {
-            print!("{:>12.0}", column[row].1);
-        }
-        println!();
-    }
+    row::heading();
+    // The largest first, in memory that nobody has had.
+    SIZES.into_iter().rev().for_each(column);
 }

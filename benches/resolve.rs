@@ -1,8 +1,11 @@
-//! Which policy takes a packet, and with which SA, at 100 000 policies and as many SAs: address pairs, a mix of prefix
-//! lengths, and port-specific policies; against looking at every policy. `cargo bench --bench resolve`
+//! Which policy takes a packet, and with which SA, at 100 000 and a million policies and as many SAs: address pairs, a mix of prefix
+//! lengths, and port-specific policies; beside looking at every policy. `cargo bench --bench resolve`
 //!
 //! With PFKEY_BENCH_KERNEL, inside a kernel that may be changed (`tests/kernel/bench`), the same policies are given to
 //! that kernel too: what they add to the time that a packet takes to be sent stands beside.
+
+#[path = "support/row.rs"]
+mod row;
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
@@ -23,6 +26,7 @@ use pfkey_rs::wire::{
     AuthAlgorithm, EncryptAlgorithm, Ends, Header, IpsecProtocol, MessageType, Mode, PolicyDirection, Prefix, Profile,
     SaType, Writer,
 };
+use row::{Goal, ROUNDS, Row};
 
 /// This host.
 const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -134,31 +138,50 @@ fn kernel(case: &Case, flows: &[Flow]) -> (f64, f64) {
     (without, with)
 }
 
-fn main() {
-    let with_kernel = std::env::var_os("PFKEY_BENCH_KERNEL").is_some();
-    println!("{N} policies, {N} SAs; nanoseconds for each packet");
-    println!("{:<24} {:>12} {:>12} {:>12} {:>10}", "", "policy", "cache miss", "cache hit", "linear");
-    for case in CASES {
-        let mut engine = Engine::new(&LINUX);
-        let mut selectors = Vec::new();
-        for n in 0..N {
-            let selector = (case.selector)(n);
-            selectors.push(selector);
-            engine.know_policy(policy(n, selector));
-            let mut sa = Sa::new((case.flow)(n).ends, 0x1000 + n, IpsecProtocol::ESP, 1);
-            (sa.auth, sa.encrypt) = (AuthAlgorithm::SHA1HMAC, EncryptAlgorithm::X_AESCBC);
-            engine.know_sa(sa);
-        }
-        let flows: Vec<Flow> = (0..LOOKUPS).map(|n| (case.flow)(n.wrapping_mul(7919) % N)).collect();
+/// Nanoseconds of a read that no cache has, each of an address that the one before gave.
+fn memory() -> f64 {
+    const WORDS: usize = 1 << 25;
+    const READS: usize = 1 << 20;
+    // A walk over all of it in no order that a processor foresees: a linear congruential generator of full period.
+    let next: Vec<u32> =
+        (0..WORDS as u32).map(|n| n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223) % WORDS as u32).collect();
+    let start = Instant::now();
+    let end = (0..READS).fold(0, |at, _| next[at as usize]);
+    black_box(end);
+    each(start.elapsed(), READS as u32)
+}
+
+/// What a look-up of each kind takes.
+#[derive(Default)]
+struct Figures {
+    policy: Vec<f64>,
+    miss: Vec<f64>,
+    hit: Vec<f64>,
+}
+
+fn measure(case: &Case, n: u32, with_kernel: bool) -> Figures {
+    let mut engine = Engine::new(&LINUX);
+    let mut selectors = Vec::new();
+    for i in 0..n {
+        let selector = (case.selector)(i);
+        selectors.push(selector);
+        engine.know_policy(policy(i, selector));
+        let mut sa = Sa::new((case.flow)(i).ends, 0x1000 + i, IpsecProtocol::ESP, 1);
+        (sa.auth, sa.encrypt) = (AuthAlgorithm::SHA1HMAC, EncryptAlgorithm::X_AESCBC);
+        engine.know_sa(sa);
+    }
+    let flows: Vec<Flow> = (0..LOOKUPS).map(|i| (case.flow)(i.wrapping_mul(7919) % n)).collect();
+    let path = Path { device: 1, mtu: 1500, source: OWN, gateway: None, loopback: false, untransformed: false };
+    let mut figures = Figures::default();
+    for _ in 0..ROUNDS {
         let start = Instant::now();
         let found = flows
             .iter()
             .filter(|flow| black_box(engine.spd().lookup(PolicyDirection::OUTBOUND, flow)).is_some())
             .count();
-        let policy_only = start.elapsed();
+        figures.policy.push(each(start.elapsed(), LOOKUPS));
         assert_eq!(found, flows.len(), "every packet has a policy");
 
-        let path = Path { device: 1, mtu: 1500, source: OWN, gateway: None, loopback: false, untransformed: false };
         let mut out = Nobody;
         let mut buffer = MessageBuffer::default();
         let mut cx = Context { now: Duration::from_secs(2), registered: false, out: &mut out, buffer: &mut buffer };
@@ -168,39 +191,58 @@ fn main() {
         };
         let mut resolver = Resolver::without_cache();
         let start = Instant::now();
-        for flow in &flows {
-            look_up(&mut resolver, flow);
-        }
-        let miss = start.elapsed();
+        flows.iter().for_each(|flow| look_up(&mut resolver, flow));
+        figures.miss.push(each(start.elapsed(), LOOKUPS));
 
         let mut resolver = Resolver::default();
         let hot = &flows[..1000];
-        for flow in hot {
-            look_up(&mut resolver, flow);
-        }
+        hot.iter().for_each(|flow| look_up(&mut resolver, flow));
         let start = Instant::now();
-        for n in 0..LOOKUPS as usize {
-            look_up(&mut resolver, &hot[n % hot.len()]);
-        }
-        let hit = start.elapsed();
+        (0..LOOKUPS as usize).for_each(|i| look_up(&mut resolver, &hot[i % hot.len()]));
+        figures.hit.push(each(start.elapsed(), LOOKUPS));
         assert_eq!(resolver.cache_statistics().hits, u64::from(LOOKUPS));
-
-        let start = Instant::now();
-        for flow in flows.iter().take(LINEAR as usize) {
-            black_box(selectors.iter().position(|selector| selector.covers(flow)));
+    }
+    let start = Instant::now();
+    for flow in flows.iter().take(LINEAR as usize) {
+        black_box(selectors.iter().position(|selector| selector.covers(flow)));
+    }
+    let linear = vec![each(start.elapsed(), LINEAR)];
+    let work = format!("{}: each policy looked at, {n} policies", case.name);
+    Row { work: &work, unit: "ns", ours: linear, limit: None, goal: Goal::None }.show();
+    if with_kernel {
+        let (without, with) = kernel(case, &flows[..20_000]);
+        let work = format!("{}: sendto in this kernel, {n} policies", case.name);
+        Row {
+            work: &work,
+            unit: "ns",
+            ours: vec![with],
+            limit: Some(("without policies", vec![without])),
+            goal: Goal::None,
         }
-        let linear = start.elapsed();
-        println!(
-            "{:<24} {:>12.0} {:>12.0} {:>12.0} {:>10.0}",
-            case.name,
-            each(policy_only, LOOKUPS),
-            each(miss, LOOKUPS),
-            each(hit, LOOKUPS),
-            each(linear, LINEAR)
-        );
-        if with_kernel {
-            let (without, with) = kernel(&case, &flows[..20_000]);
-            println!("{:<24} sendto {without:.0} without policies, {with:.0} with them", "");
+        .show();
+    }
+    figures
+}
+
+fn main() {
+    let with_kernel = std::env::var_os("PFKEY_BENCH_KERNEL").is_some();
+    row::heading();
+    for case in CASES {
+        let some = measure(&case, N, with_kernel);
+        let show = |what: &str, n: u32, ours: &[f64], limit, goal| {
+            let work = format!("{}: {what}, {n} policies", case.name);
+            Row { work: &work, unit: "ns", ours: ours.to_vec(), limit, goal }.show();
+        };
+        let reads: Vec<f64> = (0..ROUNDS).map(|_| memory()).collect();
+        show("policy", N, &some.policy, None, Goal::None);
+        show("remembered", N, &some.hit, Some(("a read from memory", reads)), Goal::Most(30.0));
+        show("whole look-up", N, &some.miss, None, Goal::Most(800.0));
+        if !with_kernel {
+            let many = measure(&case, 10 * N, false);
+            let beside = |of: &[f64]| Some(("with 100000 policies", of.to_vec()));
+            show("policy", 10 * N, &many.policy, beside(&some.policy), Goal::None);
+            show("remembered", 10 * N, &many.hit, beside(&some.hit), Goal::Ratio(1.5));
+            show("whole look-up", 10 * N, &many.miss, beside(&some.miss), Goal::Ratio(1.5));
         }
     }
 }

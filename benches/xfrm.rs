@@ -1,12 +1,15 @@
-//! PF_KEY over XFRM beside AF_KEY and beside netlink itself, in one kernel that has both: `tests/kernel/bench`.
-//!
-//! Every figure is the median of several runs. The kernel runs as a process in which a system call costs microseconds, so
-//! only the ratios mean something.
+//! PF_KEY over XFRM beside netlink itself and, in a kernel that has it, beside AF_KEY (`tests/kernel/bench`). It removes every SA
+//! and policy of the network namespace that it runs in.
+
+#[path = "support/netlink.rs"]
+mod netlink;
+#[path = "support/row.rs"]
+mod row;
 
 use std::ffi::c_void;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::time::{Duration, Instant};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::Instant;
 
 use nix::sys::socket::{MsgFlags, recv, send};
 use pfkey_rs::batch::Batch;
@@ -15,35 +18,11 @@ use pfkey_rs::listing::{SaView, for_each_sa};
 use pfkey_rs::socket::{self, Backend};
 use pfkey_rs::wire::layout::{SadbLifetime, SadbSa, SadbXPolicy};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
+use row::{Goal, Row, in_turns};
 
 const SAS: u32 = 50_000;
 const ONE_BY_ONE: u32 = 2_000;
 const LOADED: u32 = 10_000;
-const RUNS: usize = 5;
-
-fn median(mut runs: Vec<Duration>) -> Duration {
-    runs.sort_unstable();
-    runs[runs.len() / 2]
-}
-
-/// The median time of some runs.
-fn time(run: impl FnMut()) -> Duration {
-    time_after(|| (), run)
-}
-
-/// The median time of some runs, each after a preparation that does not count.
-fn time_after(mut prepare: impl FnMut(), mut run: impl FnMut()) -> Duration {
-    median(
-        (0..RUNS)
-            .map(|_| {
-                prepare();
-                let start = Instant::now();
-                run();
-                start.elapsed()
-            })
-            .collect(),
-    )
-}
 
 /// One peer and one sequence number for each SA: with equal ones the kernel's own search for a larval is linear.
 fn message(buffer: &mut [u8; 512], msg_type: MessageType, n: u32) -> usize {
@@ -146,118 +125,160 @@ fn dump_as_libipsec(fd: RawFd) -> u32 {
     }
 }
 
-fn open_netlink() -> OwnedFd {
-    // SAFETY: no pointers; the descriptor is new and owned here alone. nix has no name for NETLINK_XFRM.
-    unsafe {
-        let fd = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_XFRM);
-        assert!(fd >= 0);
-        OwnedFd::from_raw_fd(fd)
-    }
-}
-
-/// A netlink dump of all SAs whose bytes are thrown away.
-fn bare_dump(fd: &OwnedFd, buffer: &mut [u8]) -> u32 {
-    // struct nlmsghdr of XFRM_MSG_GETSA with NLM_F_REQUEST | NLM_F_DUMP.
-    let mut request = Vec::from(16_u32.to_ne_bytes());
-    request.extend(0x12_u16.to_ne_bytes());
-    request.extend(0x301_u16.to_ne_bytes());
-    request.extend([0; 8]);
-    send(fd.as_raw_fd(), &request, MsgFlags::empty()).expect("GETSA");
-    let mut count = 0;
-    loop {
-        let len = recv(fd.as_raw_fd(), buffer, MsgFlags::empty()).expect("a part of the dump");
-        let mut rest = &buffer[..len];
-        while let Some((head, _)) = rest.split_first_chunk::<16>() {
-            let length = u32::from_ne_bytes([head[0], head[1], head[2], head[3]]) as usize;
-            if u16::from_ne_bytes([head[4], head[5]]) == 3 {
-                return count;
-            }
-            count += 1;
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        }
-    }
-}
-
-fn show(what: &str, time: Duration, each: u32) {
-    println!("{what:<58} {:>9.2} us", time.as_secs_f64() * 1e6 / f64::from(each));
-}
-
-fn ratio(what: &str, ours: Duration, theirs: Duration, bound: &str) {
-    println!("{what:<58} {:>9.2}    ({bound})", ours.as_secs_f64() / theirs.as_secs_f64());
-}
-
-/// Loading, in a batch and one by one. Nothing else listens.
-fn load(fd: &OwnedFd, messages: &[Vec<u8>]) -> (Duration, Duration) {
-    let singly = time_after(|| flush(fd), || messages.iter().for_each(|message| request(fd.as_raw_fd(), message)));
-    let together = || {
-        let mut batch = Batch::default();
-        messages.iter().for_each(|message| batch.push(message).expect("a message"));
-        assert_eq!(batch.send(fd.as_fd(), |_, errno, _| panic!("{errno}")), Ok(0));
-    };
-    (singly, time_after(|| flush(fd), together))
+/// Microseconds of each.
+fn each(count: u32, run: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    run();
+    start.elapsed().as_secs_f64() * 1e6 / f64::from(count)
 }
 
 fn open(backend: &Backend) -> OwnedFd {
     socket::open_with(backend).expect("a descriptor")
 }
 
-fn main() {
-    if socket::try_af_key().is_err() || socket::open_with(&Backend::Xfrm).is_err() {
-        println!("needs a kernel with both AF_KEY and XFRM: tests/kernel/bench");
-        return;
-    }
-    let opening = time(|| drop(open(&Backend::Xfrm)));
-    println!("{:<58} {:>9.2} ms   (at most 5)", "open over XFRM", opening.as_secs_f64() * 1e3);
+fn row(work: &str, (ours, took): (Vec<f64>, Vec<f64>), limit: &str, goal: Goal) {
+    Row { work, unit: "us", ours, limit: Some((limit, took)), goal }.show();
+}
 
-    // One descriptor at a time: every other would hear of every change.
-    let one_by_one = |fd: OwnedFd| time_after(|| flush(&fd), || add(fd.as_raw_fd(), 0..ONE_BY_ONE));
-    let (add_af_key, add_xfrm) = (one_by_one(open(&Backend::AfKey)), one_by_one(open(&Backend::Xfrm)));
-    show("ADD and its answer, AF_KEY", add_af_key, ONE_BY_ONE);
-    show("ADD and its answer, XFRM", add_xfrm, ONE_BY_ONE);
+/// A thing of a descriptor after everything was removed. One descriptor at a time: every other would hear of every change.
+fn from_empty(backend: &Backend, count: u32, run: impl Fn(&OwnedFd)) -> f64 {
+    let fd = open(backend);
+    flush(&fd);
+    each(count, || run(&fd))
+}
+
+fn send_together(fd: &OwnedFd, messages: &[Vec<u8>]) {
+    let mut batch = Batch::default();
+    messages.iter().for_each(|message| batch.push(message).expect("a message"));
+    assert_eq!(batch.send(fd.as_fd(), |_, errno, _| panic!("{errno}")), Ok(0));
+}
+
+/// Changes, one by one and together.
+fn changes(has_af_key: bool) {
+    let add_of = |backend: Backend| move || from_empty(&backend, ONE_BY_ONE, |fd| add(fd.as_raw_fd(), 0..ONE_BY_ONE));
+    let requests: Vec<_> = (0..LOADED).map(|n| netlink::new_sa(n, true)).collect();
+    let one_by_one = || {
+        let fd = netlink::open();
+        netlink::flush(&fd);
+        each(ONE_BY_ONE, || requests[..ONE_BY_ONE as usize].iter().for_each(|one| netlink::acknowledged(&fd, one)))
+    };
+    if has_af_key {
+        row(
+            "ADD and its answer, XFRM",
+            in_turns(add_of(Backend::Xfrm), add_of(Backend::AfKey)),
+            "AF_KEY",
+            Goal::Ratio(2.0),
+        );
+        row(
+            "ADD and its answer, AF_KEY",
+            in_turns(add_of(Backend::AfKey), one_by_one),
+            "netlink NEWSA with ack",
+            Goal::None,
+        );
+    }
+    row("ADD and its answer, XFRM", in_turns(add_of(Backend::Xfrm), one_by_one), "netlink NEWSA with ack", Goal::None);
 
     let sas: Vec<Vec<u8>> = (0..LOADED).map(|n| message_of(MessageType::ADD, n)).collect();
     let policies: Vec<Vec<u8>> = (0..LOADED).map(policy).collect();
-    let (sas_singly, sas_batch) = load(&open(&Backend::Xfrm), &sas);
-    show("SAs one by one, XFRM", sas_singly, LOADED);
-    show("SAs in a batch, XFRM", sas_batch, LOADED);
-    let (policies_singly, policies_batch) = load(&open(&Backend::Xfrm), &policies);
-    show("policies one by one, XFRM", policies_singly, LOADED);
-    show("policies in a batch, XFRM", policies_batch, LOADED);
+    let batched: Vec<_> = (0..LOADED).map(|n| netlink::new_sa(n, false)).collect();
+    let batched: Vec<Vec<u8>> = batched.chunks(64).map(<[_]>::concat).collect();
+    let together = || from_empty(&Backend::Xfrm, LOADED, |fd| send_together(fd, &sas));
+    let netlink_together = || {
+        let fd = netlink::open();
+        netlink::flush(&fd);
+        each(LOADED, || {
+            batched.iter().for_each(|some| assert_eq!(send(fd.as_raw_fd(), some, MsgFlags::empty()), Ok(some.len())))
+        })
+    };
+    row(
+        "SAs in a batch, each, XFRM",
+        in_turns(together, netlink_together),
+        "netlink NEWSA, 64 a send",
+        Goal::Ratio(2.0),
+    );
+    let one_by_one = |messages: &[Vec<u8>]| {
+        from_empty(&Backend::Xfrm, ONE_BY_ONE, |fd| {
+            messages.iter().take(ONE_BY_ONE as usize).for_each(|m| request(fd.as_raw_fd(), m))
+        })
+    };
+    let policies_together = || from_empty(&Backend::Xfrm, LOADED, |fd| send_together(fd, &policies));
+    row(
+        "policies in a batch, each, XFRM",
+        in_turns(policies_together, || one_by_one(&policies)),
+        "one by one",
+        Goal::None,
+    );
+}
 
-    let af_key = open(&Backend::AfKey);
-    flush(&af_key);
-    add(af_key.as_raw_fd(), 0..SAS);
-    println!("{SAS} SAs, for each:");
-    let libipsec = time(|| assert_eq!(dump_as_libipsec(af_key.as_raw_fd()), SAS));
-    show("dump, AF_KEY, two receives as libipsec", libipsec, SAS);
-    let ours_af_key = time(|| assert_eq!(dump(af_key.as_raw_fd()), SAS));
-    show("dump, AF_KEY, pfkey_recv", ours_af_key, SAS);
+/// Dumps of many SAs.
+fn dumps(has_af_key: bool) {
     let xfrm = open(&Backend::Xfrm);
-    let ours_xfrm = time(|| assert_eq!(dump(xfrm.as_raw_fd()), SAS));
-    show("dump, XFRM, pfkey_recv", ours_xfrm, SAS);
-    let netlink = open_netlink();
+    flush(&xfrm);
+    let sas: Vec<Vec<u8>> = (0..SAS).map(|n| message_of(MessageType::ADD, n)).collect();
+    send_together(&xfrm, &sas);
+    let dump_of = |fd: &OwnedFd| each(SAS, || assert_eq!(dump(fd.as_raw_fd()), SAS));
+    let bare = netlink::open();
     let mut buffer = vec![0; 32 * 1024];
     // The kernel fills as much as was asked for before.
-    bare_dump(&netlink, &mut buffer);
-    let bare = time(|| assert_eq!(bare_dump(&netlink, &mut buffer), SAS));
-    show("netlink dump, thrown away", bare, SAS);
-    let mut shown = 0;
-    let foreach = time(|| {
-        shown = 0;
+    netlink::dump(&bare, &mut buffer);
+    let mut thrown_away = || each(SAS, || assert_eq!(netlink::dump(&bare, &mut buffer), SAS));
+    row(
+        "dump of 50000 SAs, each, XFRM",
+        in_turns(|| dump_of(&xfrm), &mut thrown_away),
+        "netlink dump, thrown away",
+        Goal::None,
+    );
+    let foreach = || {
+        let mut shown = 0;
         let mut see = |sa: &SaView<'_>| {
             shown += u32::from(sa.encrypt_key.0 == 128);
             ControlFlow::Continue(())
         };
-        for_each_sa(xfrm.as_fd(), SaType::ESP, &mut see).expect("every SA");
+        let took = each(SAS, || for_each_sa(xfrm.as_fd(), SaType::ESP, &mut see).expect("every SA"));
         assert_eq!(shown, SAS);
-    });
-    show("pfkey_dump_foreach, XFRM", foreach, SAS);
+        took
+    };
+    row(
+        "pfkey_dump_foreach of 50000 SAs, each",
+        in_turns(foreach, thrown_away),
+        "netlink dump, thrown away",
+        Goal::Ratio(1.05),
+    );
+    if has_af_key {
+        let af_key = open(&Backend::AfKey);
+        let ours = in_turns(|| dump_of(&xfrm), || dump_of(&af_key));
+        row("dump of 50000 SAs, each, XFRM", ours, "pfkey_recv on AF_KEY", Goal::Ratio(1.0));
+        let as_libipsec = || each(SAS, || assert_eq!(dump_as_libipsec(af_key.as_raw_fd()), SAS));
+        row(
+            "dump of 50000 SAs, each, XFRM",
+            in_turns(|| dump_of(&xfrm), as_libipsec),
+            "AF_KEY, two receives",
+            Goal::Ratio(1.0),
+        );
+    }
+    flush(&xfrm);
+}
 
-    println!("ratios:");
-    ratio("SAs one by one / in a batch", sas_singly, sas_batch, "at least 3");
-    ratio("policies one by one / in a batch", policies_singly, policies_batch, "at least 3");
-    ratio("ADD and its answer, XFRM / AF_KEY", add_xfrm, add_af_key, "at most 1.5");
-    ratio("dump, XFRM / AF_KEY with two receives", ours_xfrm, libipsec, "at most 1.0");
-    ratio("dump, XFRM / AF_KEY with pfkey_recv", ours_xfrm, ours_af_key, "at most 1.3");
-    ratio("pfkey_dump_foreach / netlink dump thrown away", foreach, bare, "at most 1.3");
+fn has_esp() -> bool {
+    let fd = open(&Backend::Xfrm);
+    flush(&fd);
+    socket::send(fd.as_raw_fd(), &message_of(MessageType::ADD, 0)).expect("a request");
+    let mut answer = [0; 1024];
+    let len = recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty()).expect("its answer");
+    Header::read(&answer[..len]).is_some_and(|header| header.errno == 0)
+}
+
+fn main() {
+    if socket::open_with(&Backend::Xfrm).is_err() {
+        return println!("PF_KEY over XFRM: not measured; it needs CAP_NET_ADMIN in this network namespace");
+    }
+    if !has_esp() {
+        return println!(
+            "PF_KEY over XFRM: not measured; this kernel takes no ESP SA (tests/kernel/bench has kernels that do)"
+        );
+    }
+    row::heading();
+    let has_af_key = socket::try_af_key().is_ok();
+    changes(has_af_key);
+    dumps(has_af_key);
 }
