@@ -1,6 +1,8 @@
 //! What opening a PF_KEY socket takes, and what memory: a thousand of the machine's pfkeyd, a pfkeyd for each, and where the kernel has
 //! it AF_KEY (`tests/kernel/bench`). `PFKEYD=FILE` measures another pfkeyd.
 
+#[path = "support/process.rs"]
+mod process;
 #[path = "support/row.rs"]
 mod row;
 
@@ -12,12 +14,12 @@ use std::time::Instant;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept, bind, connect, getsockopt, listen, recv,
-    send, socket, sockopt,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept, bind, connect, listen, recv, send, socket,
 };
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 use pfkey_rs::socket::{Backend, ask, find_pfkeyd, open_with};
+use process::{private, server_of};
 use row::{Goal, ROUNDS, Row, median};
 
 const SOCKETS: usize = 1000;
@@ -28,20 +30,6 @@ fn available() -> i64 {
     let line = text.lines().find(|line| line.starts_with("MemAvailable:")).expect("MemAvailable");
     let kib: i64 = line.split_ascii_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
     kib * 1024
-}
-
-/// KiB that a process and those that it started have for themselves alone.
-fn private(pid: i32) -> f64 {
-    let read = |file: String| std::fs::read_to_string(file).unwrap_or_default();
-    let rollup = read(format!("/proc/{pid}/smaps_rollup"));
-    let lines = rollup.lines().filter(|line| line.starts_with("Private_"));
-    let own: f64 = lines.filter_map(|line| line.split_ascii_whitespace().nth(1)?.parse::<f64>().ok()).sum();
-    let children = read(format!("/proc/{pid}/task/{pid}/children"));
-    own + children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).map(private).sum::<f64>()
-}
-
-fn server_of(fd: &OwnedFd) -> i32 {
-    getsockopt(fd, sockopt::PeerCredentials).expect("its process").pid()
 }
 
 /// Microseconds that each of many takes to open.
@@ -130,7 +118,7 @@ fn shared() {
     let service = Service::start();
     let backend = Backend::Service(service.1.clone());
     let first = open_with(&backend).expect("a socket");
-    let daemon = service.0.id() as i32;
+    let daemon = Pid::from_raw(service.0.id() as i32);
     let (mut ours, mut limit, mut memory, mut of_all) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let had = private(daemon);
     for round in 0..ROUNDS {

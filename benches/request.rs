@@ -3,6 +3,8 @@
 
 #[path = "support/echo.rs"]
 mod echo;
+#[path = "support/process.rs"]
+mod process;
 #[path = "support/row.rs"]
 mod row;
 
@@ -11,11 +13,12 @@ use std::time::Instant;
 
 use echo::Echo;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::socket::{MsgFlags, getsockopt, recv, sockopt};
+use nix::sys::socket::{MsgFlags, recv};
 use nix::unistd::Pid;
 use pfkey_rs::socket::{self, Backend};
 use pfkey_rs::wire::layout::{SadbLifetime, SadbSa};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
+use process::{processor_time, processor_time_of_all, server_of};
 use row::{Goal, Row, in_turns};
 
 const REQUESTS: u32 = 10_000;
@@ -45,25 +48,9 @@ fn ask(fd: &OwnedFd, request: &[u8], buffer: &mut [u8]) -> usize {
     len
 }
 
-fn proc_file(pid: Pid, file: &str) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default()
-}
-
-/// Seconds of processor that a process has had.
-fn processor_time(pid: Pid) -> f64 {
-    proc_file(pid, "schedstat").split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or_default() / 1e9
-}
-
-/// The same of it and those that it started.
-fn time_of_all(pid: Pid) -> f64 {
-    let children = proc_file(pid, &format!("task/{pid}/children"));
-    let children = children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw);
-    processor_time(pid) + children.map(time_of_all).sum::<f64>()
-}
-
 /// Microseconds of each of the requests, and of processor time that this process and the other spent for it.
 fn time(server: Pid, requests: &[Vec<u8>], mut ask: impl FnMut(&[u8])) -> (f64, f64) {
-    let used = || time_of_all(server) + processor_time(Pid::this());
+    let used = || processor_time_of_all(server) + processor_time(Pid::this());
     let (before, start) = (used(), Instant::now());
     requests.iter().for_each(|request| ask(request));
     let each = |seconds: f64| seconds * 1e6 / requests.len() as f64;
@@ -72,7 +59,7 @@ fn time(server: Pid, requests: &[Vec<u8>], mut ask: impl FnMut(&[u8])) -> (f64, 
 
 fn measure(place: &str, wall_goal: Goal, processor_goal: Goal) {
     let fd = socket::open_with(&Backend::Embedded).expect("a pfkeyd");
-    let server = Pid::from_raw(getsockopt(&fd, sockopt::PeerCredentials).expect("its process").pid());
+    let server = server_of(&fd);
     let mut buffer = [0; 2048];
     let flush = message_without_body(MessageType::FLUSH);
     for (name, msg_type) in [("GET", MessageType::GET), ("ADD", MessageType::ADD)] {

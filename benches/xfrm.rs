@@ -3,6 +3,8 @@
 
 #[path = "support/netlink.rs"]
 mod netlink;
+#[path = "support/process.rs"]
+mod process;
 #[path = "support/row.rs"]
 mod row;
 
@@ -18,6 +20,7 @@ use pfkey_rs::listing::{SaView, for_each_sa};
 use pfkey_rs::socket::{self, Backend};
 use pfkey_rs::wire::layout::{SadbLifetime, SadbSa, SadbXPolicy};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
+use process::{private, server_of};
 use row::{Goal, Row, in_turns};
 
 const SAS: u32 = 50_000;
@@ -215,7 +218,11 @@ fn dumps(has_af_key: bool) {
     let xfrm = open(&Backend::Xfrm);
     flush(&xfrm);
     let sas: Vec<Vec<u8>> = (0..SAS).map(|n| message_of(MessageType::ADD, n)).collect();
+    let had = private(server_of(&xfrm));
     send_together(&xfrm, &sas);
+    let bytes = (private(server_of(&xfrm)) - had) * 1024.0 / f64::from(SAS);
+    let work = "memory of pfkeyd for each of 50000 SAs in the kernel";
+    Row { work, unit: "bytes", ours: vec![bytes], limit: None, goal: Goal::None }.show();
     let dump_of = |fd: &OwnedFd| each(SAS, || assert_eq!(dump(fd.as_raw_fd()), SAS));
     let bare = netlink::open();
     let mut buffer = vec![0; 32 * 1024];

@@ -32,15 +32,16 @@ fn guardian(fd: &OwnedFd) -> i32 {
 /// The other processes of its session: the worker, and a standby where there is one.
 fn others(guardian: i32) -> Vec<Pid> {
     // After the state: parent, group, session.
-    living(2, guardian)
+    processes(2, guardian, true)
 }
 
 fn children(parent: Pid) -> Vec<Pid> {
-    living(0, parent.as_raw())
+    processes(0, parent.as_raw(), true)
 }
 
-/// Living processes that have this number there among those behind the state in `/proc/PID/stat`.
-fn living(field: usize, number: i32) -> Vec<Pid> {
+/// Processes that live, or that ended and were not waited for, and have this number there among those behind the state in
+/// `/proc/PID/stat`.
+fn processes(field: usize, number: i32, living: bool) -> Vec<Pid> {
     let wanted = number.to_string();
     let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
     let found = entries.filter_map(|entry| {
@@ -49,7 +50,7 @@ fn living(field: usize, number: i32) -> Vec<Pid> {
         // Behind the name in parentheses.
         let mut fields = stat.rsplit_once(") ")?.1.split(' ');
         let lives = fields.next() != Some("Z");
-        (lives && fields.nth(field) == Some(&wanted) && pid != number).then(|| Pid::from_raw(pid))
+        (lives == living && fields.nth(field) == Some(&wanted) && pid != number).then(|| Pid::from_raw(pid))
     });
     found.collect()
 }
@@ -365,6 +366,8 @@ fn an_embedded_engine_goes_on_from_its_standby() {
     assert_eq!(others(guardian).len(), 1, "a worker");
     fill(20 << 20);
     assert_eq!(others(guardian).len(), 2, "a worker and a standby");
+    fill(40 << 20);
+    assert_eq!(processes(2, guardian, false), [], "standbys that ended");
     let killed = while_killed(guardian, 2, 100, |done, answered| {
         story.add_until(&key, done, answered, |spi| {
             if spi % 8 == 0 {

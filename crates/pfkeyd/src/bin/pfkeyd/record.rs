@@ -241,6 +241,8 @@ impl<S: Service + Sources> Recorded<S> {
 
     /// Serves until there is nobody left.
     pub fn serve(&mut self, ready: impl FnOnce(i32) -> bool) -> u8 {
+        // A standby ends when the guardian knows a newer one. Nobody else would take its end.
+        super::child::forget_children();
         let notes = Notes { link: Rc::clone(&self.link), memory: Rc::clone(&self.memory) };
         super::worker::serve(self, notes, ready)
     }
