@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use super::guard::Failure;
 use super::memory::Block;
@@ -14,14 +14,30 @@ use crate::wire::{MAX_MESSAGE_LEN, Profile, Writer};
 /// Bytes of the stack buffer that nearly every message fits.
 const STACK: usize = 4096;
 
+/// The buffer. To wipe all of it takes longer than to build the message.
+struct Stack {
+    bytes: [u8; STACK],
+    /// As far as it was written to.
+    used: usize,
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        self.bytes.get_mut(..self.used).unwrap_or_default().zeroize();
+    }
+}
+
 /// Has `write` build a message (it is given the process id and a buffer) and sends it. Messages above 4096 bytes,
 /// which only keys, contexts and policies of that size make, are built on the heap. Both are wiped, they may hold
 /// keys.
 pub(super) fn send(so: c_int, write: impl Fn(u32, &mut [u8]) -> Result<usize, Code>) -> Result<c_int, Failure> {
     let pid = std::process::id();
-    let mut stack = Zeroizing::new([0; STACK]);
-    match write(pid, &mut *stack) {
-        Ok(len) => transmit(so, &*stack, len),
+    let mut stack = Stack { bytes: [0; STACK], used: STACK };
+    match write(pid, &mut stack.bytes) {
+        Ok(len) => {
+            stack.used = len.min(STACK);
+            transmit(so, &stack.bytes, len)
+        }
         Err(Code::NoBuffers) => {
             let mut heap = Block::zeroed(MAX_MESSAGE_LEN)?;
             let outcome = match write(pid, heap.bytes()) {
