@@ -554,12 +554,12 @@ fn policies(all: &mut Vec<Scenario>) {
         ("stray", [request(50, 1, 2, 0, None), vec![0; 8]].concat()),
         ("length-8", {
             let mut r = request(50, 1, 2, 0, None);
-            r[0] = 8;
+            r[..2].copy_from_slice(&8_u16.to_ne_bytes());
             r
         }),
         ("length-beyond", {
             let mut r = request(50, 1, 2, 0, None);
-            r[0] = 99;
+            r[..2].copy_from_slice(&99_u16.to_ne_bytes());
             r
         }),
     ];

@@ -148,7 +148,7 @@ fn describe(message: &[u8], any_spi: bool, acquires: &mut Acquires) -> String {
         let len = usize::from(u16::from_ne_bytes([head[0], head[1]])) * 8;
         let ext_type = ExtensionType(u16::from_ne_bytes([head[2], head[3]]));
         let Some(ext) = message.get(at..at + len).filter(|_| len != 0) else {
-            let _ = write!(text, "\n      broken: {}", hex(&message[at..]));
+            let _ = write!(text, "\n      broken: {}", hex(&recorded_extensions(message[at..].to_vec())));
             break;
         };
         let _ = write!(
