@@ -119,12 +119,20 @@ fn run(directory: &Path, case: &Value) -> Ran {
         stdout.read_to_end(&mut printed).unwrap();
         child.wait().unwrap().code().map(i64::from)
     };
-    let stderr = std::fs::read_to_string(directory.join("stderr")).unwrap();
+    let mut stderr = std::fs::read_to_string(directory.join("stderr")).unwrap();
+    // What pfkeyd says where it has no filter of system calls, under an emulator.
+    if stderr.starts_with("pfkeyd: confined: ") {
+        stderr = stderr.split_once('\n').unwrap().1.to_owned();
+    }
     Ran { stdout: String::from_utf8(printed).unwrap(), stderr, status }
 }
 
+/// Whether it shows messages (-v), which then are as the machine that was recorded has them.
+fn shows_messages(case: &Value) -> bool {
+    case["args"].as_array().unwrap().iter().any(|word| word.as_str().unwrap().contains('v'))
+}
+
 #[test]
-#[cfg_attr(target_endian = "big", ignore = "-v and -H show messages as the machine that was recorded has them")]
 fn every_recorded_case() {
     let directory = c::scratch("golden_setkey");
     std::os::unix::fs::symlink(c::program("pfkey"), directory.join("setkey")).unwrap();
@@ -134,6 +142,11 @@ fn every_recorded_case() {
     for line in recorded.lines() {
         let case: Value = serde_json::from_str(line).unwrap();
         let id = case["id"].as_u64().unwrap();
+        cases += 1;
+        if cfg!(target_endian = "big") && shows_messages(&case) {
+            println!("skipped: case {id} shows messages of a little-endian machine");
+            continue;
+        }
         let ran = run(&directory, &case);
         let mut stdout = timeless(case["stdout"].as_str().unwrap());
         let mut stderr = case["stderr"].as_str().unwrap().to_owned();
@@ -157,7 +170,6 @@ fn every_recorded_case() {
             let difference = format!("{printed}{told}{:?}\n-- but recorded was\n{stdout}{stderr}", ran.status);
             wrong += &format!("== {id}: {}\n{difference}{:?}\n", case["args"], case["status"]);
         }
-        cases += 1;
     }
     assert_eq!(wrong, "");
     assert_eq!(cases, 57);

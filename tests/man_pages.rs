@@ -36,7 +36,9 @@ fn command(program: &str, directory: &Path) -> Command {
 
 fn check(output: &Output, expected: &str, example: &str) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert_eq!((text(&output.stdout).as_str(), text(&output.stderr).as_str()), (expected, ""), "{example}");
+    // What pfkeyd says where it has no filter of system calls, under an emulator.
+    let said: String = text(&output.stderr).lines().filter(|line| !line.starts_with("pfkeyd: confined: ")).collect();
+    assert_eq!((text(&output.stdout).as_str(), said.as_str()), (expected, ""), "{example}");
     assert!(output.status.success(), "{example}");
 }
 

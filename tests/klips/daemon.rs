@@ -132,6 +132,6 @@ fn the_daemon_knows_its_hosts_addresses() {
     for (dst, flags) in others {
         let Some(dst) = dst else { continue };
         ask(&fd, &esp(SPI).without(Ext::ADDRESS_DST).address(Ext::ADDRESS_DST, &dst));
-        assert_eq!(body(&only(&fd), Ext::SA)[8], flags, "{dst}");
+        assert_eq!(body(&only(&fd), Ext::SA)[8..12], u32::to_ne_bytes(flags), "{dst}");
     }
 }

@@ -34,7 +34,7 @@ fn c034_reserved_spis_are_refused() {
 #[test]
 fn c035_unknown_flags_are_masked() {
     let mut w = World::new(1);
-    w.done(&ah().broken(0, |e| e[12..16].copy_from_slice(&u32::MAX.to_ne_bytes())));
+    w.done(&ah().broken(0, |e| e[12..16].copy_from_slice(&u32::MAX.to_le_bytes())));
     let answer = w.ask(&named(M::GET));
     assert_eq!(parse(&answer).sa().map(|sa| sa.flags.get()), Some(1), "PFS is the only flag of the RFC");
 }
@@ -160,7 +160,7 @@ fn c061_a_key_has_the_algorithms_length() {
     for len in [1, 16, 19, 21, 24] {
         assert_eq!(World::new(1).errno(&ah().without(3).key(Ext::KEY_AUTH, len)), EINVAL, "{len}");
     }
-    assert_eq!(World::new(1).errno(&ah().broken(3, |e| e[4..6].copy_from_slice(&500_u16.to_ne_bytes()))), EINVAL);
+    assert_eq!(World::new(1).errno(&ah().broken(3, |e| e[4..6].copy_from_slice(&500_u16.to_le_bytes()))), EINVAL);
     // Lengths that do not agree are the frame's error.
     assert_eq!(World::new(1).send_bytes(0, &ah().bytes()[..40]), Err(EMSGSIZE));
 }

@@ -1,5 +1,12 @@
 //! Messages of scenarios: whole ones, and ways to break them.
+//!
+//! Until they are sent they are in the byte order of the machines that kernels were recorded on, so that what breaks a byte, and the
+//! sum of a message in a transcript, mean the same on every machine.
 
+#[path = "../support/byte_order.rs"]
+mod byte_order;
+
+pub use byte_order::{native, recorded_extensions};
 use pfkey_rs::wire::layout::{SadbLifetime, SadbSa, SadbXFilter, SadbXPolicy};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
 
@@ -17,7 +24,7 @@ fn one(build: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     let mut buffer = vec![0; 10_000];
     let mut w = Writer::new(&mut buffer, Header::new(MessageType::ADD, SaType::UNSPEC, 0, 0), Profile::Linux);
     build(&mut w);
-    w.finish().expect("it fits")[16..].to_vec()
+    recorded_extensions(w.finish().expect("it fits")[16..].to_vec())
 }
 
 pub fn sockaddr(ip: &str, port: u16) -> Vec<u8> {
@@ -34,9 +41,15 @@ impl Msg {
         self
     }
 
+    /// An extension as a little-endian machine has it.
     pub fn raw(mut self, extension: Vec<u8>) -> Self {
         self.extensions.push(extension);
         self
+    }
+
+    /// An extension as this machine has it.
+    pub fn native(self, extension: Vec<u8>) -> Self {
+        self.raw(recorded_extensions(extension))
     }
 
     pub fn sa(self, spi: u32, auth: u8, encrypt: u8) -> Self {
@@ -162,12 +175,18 @@ impl Msg {
         self
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
+    /// As a little-endian machine has it.
+    pub fn recorded(&self) -> Vec<u8> {
         let body = self.extensions.concat();
         let header = Header { len: ((16 + body.len()) / 8) as u16, ..self.header };
-        let mut bytes = zerocopy::IntoBytes::as_bytes(&header.to_layout()).to_vec();
+        let mut bytes = byte_order::recorded_header(zerocopy::IntoBytes::as_bytes(&header.to_layout()).to_vec());
         bytes.extend(body);
         bytes
+    }
+
+    /// As this machine has it.
+    pub fn bytes(&self) -> Vec<u8> {
+        native(self.recorded())
     }
 
     /// Without its nth extension.
@@ -186,7 +205,7 @@ impl Msg {
 
     /// The type of the nth extension.
     pub fn ext_type(&self, n: usize) -> Ext {
-        Ext(u16::from_ne_bytes([self.extensions[n][2], self.extensions[n][3]]))
+        Ext(u16::from_le_bytes([self.extensions[n][2], self.extensions[n][3]]))
     }
 }
 

@@ -109,13 +109,14 @@ impl Build {
     }
 
     pub fn send(self, message: Msg) -> Self {
-        self.send_bytes("a", message.bytes())
+        self.send_bytes("a", message.recorded())
     }
 
     pub fn by(self, name: &'static str, message: Msg) -> Self {
-        self.send_bytes(name, message.bytes())
+        self.send_bytes(name, message.recorded())
     }
 
+    /// Bytes as a little-endian machine has them.
     pub fn send_bytes(mut self, name: &'static str, bytes: Vec<u8>) -> Self {
         self.steps.push(Step::Send(name, bytes));
         self
@@ -137,7 +138,7 @@ impl Build {
     }
 
     pub fn quietly(mut self, name: &'static str, message: Msg) -> Self {
-        self.steps.push(Step::Quietly(name, message.bytes()));
+        self.steps.push(Step::Quietly(name, message.recorded()));
         self
     }
 
@@ -153,7 +154,7 @@ impl Build {
 
     /// Answers the last ACQUIRE.
     pub fn answer(mut self, message: Msg) -> Self {
-        self.steps.push(Step::Answer("a", message.bytes()));
+        self.steps.push(Step::Answer("a", message.recorded()));
         self
     }
 
@@ -242,7 +243,7 @@ fn matrix(all: &mut Vec<Scenario>) {
             other.header.satype = S(satype);
             start(&format!("satype-{satype}")).send(other).done(all);
         }
-        let whole = base.bytes();
+        let whole = base.recorded();
         start("stray-bytes").send_bytes("a", [&whole[..], &[0; 4]].concat()).done(all);
         start("unknown-extension").send(base.clone().raw(vec![1, 0, 99, 0, 1, 2, 3, 4])).done(all);
         let header = |change: fn(&mut Vec<u8>)| {
@@ -553,12 +554,12 @@ fn policies(all: &mut Vec<Scenario>) {
         ("stray", [request(50, 1, 2, 0, None), vec![0; 8]].concat()),
         ("length-8", {
             let mut r = request(50, 1, 2, 0, None);
-            r[0] = 8;
+            r[..2].copy_from_slice(&8_u16.to_ne_bytes());
             r
         }),
         ("length-beyond", {
             let mut r = request(50, 1, 2, 0, None);
-            r[0] = 99;
+            r[..2].copy_from_slice(&99_u16.to_ne_bytes());
             r
         }),
     ];

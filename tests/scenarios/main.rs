@@ -6,6 +6,7 @@
 
 mod backend;
 mod backpressure;
+#[allow(dead_code, reason = "others need more of it")]
 mod build;
 mod catalogue;
 mod message;

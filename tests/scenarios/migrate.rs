@@ -105,13 +105,13 @@ pub fn all(all: &mut Vec<Scenario>) {
         all,
     );
     let managers = [sockaddr("192.0.2.1", 500), sockaddr("198.51.100.2", 500)].concat();
-    after(tunnel("kmaddress").send(migrate(&pair(2, 5, OLD, NEW)).raw(kmaddress(managers.clone(), 5))), all);
+    after(tunnel("kmaddress").send(migrate(&pair(2, 5, OLD, NEW)).native(kmaddress(managers.clone(), 5))), all);
     after(
         tunnel("kmaddress-mixed")
-            .send(migrate(&pair(2, 5, OLD, NEW)).raw(kmaddress([sockaddr(A6, 0), sockaddr(OLD.0, 0)].concat(), 7))),
+            .send(migrate(&pair(2, 5, OLD, NEW)).native(kmaddress([sockaddr(A6, 0), sockaddr(OLD.0, 0)].concat(), 7))),
         all,
     );
-    after(tunnel("kmaddress-short").send(migrate(&pair(2, 5, OLD, NEW)).raw(kmaddress(sockaddr(OLD.0, 0), 3))), all);
+    after(tunnel("kmaddress-short").send(migrate(&pair(2, 5, OLD, NEW)).native(kmaddress(sockaddr(OLD.0, 0), 3))), all);
     let whole = migrate(&pair(2, 5, OLD, NEW));
     for n in 0..whole.extensions.len() {
         after(tunnel(&format!("without-{:?}", whole.ext_type(n))).send(whole.without(n)), all);

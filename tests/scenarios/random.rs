@@ -33,7 +33,7 @@ pub fn scenario(seed: u64, kernel: Kernel) -> Scenario {
     let mut steps = vec![Step::Open("a"), Step::Open("b"), Step::Open("c")];
     for _ in 0..1 + r.below(16) {
         let name = r.of(&["a", "a", "b", "c"]);
-        let mut bytes = message(&mut r, kernel).bytes();
+        let mut bytes = message(&mut r, kernel).recorded();
         // What a broken range makes the kernel choose is chance.
         if chance(&mut r, 10) && bytes[1] != M::GETSPI.0 {
             let at = r.below(bytes.len());

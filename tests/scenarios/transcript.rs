@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use pfkey_rs::wire::{ExtensionType, Header, MessageType};
 
 use crate::backend::Backend;
+use crate::build::{native, recorded_extensions};
 use crate::catalogue::{Scenario, Step};
 
 /// `IPSEC_MANUAL_REQID_MAX`.
@@ -48,14 +49,14 @@ pub fn run(scenario: &Scenario, backend: &mut impl Backend) -> String {
                 let _ = writeln!(text, "{name} closes");
             }
             Step::Send(name, message) => {
-                let errno = backend.send(name, message);
+                let errno = backend.send(name, &native(message.clone()));
                 let _ = writeln!(text, "{name} > {}", summary(message));
                 if errno != 0 {
                     let _ = writeln!(text, "  send: errno {errno}");
                 }
             }
             Step::Quietly(name, message) => {
-                let errno = backend.send(name, message);
+                let errno = backend.send(name, &native(message.clone()));
                 let _ = writeln!(text, "{name} > {}: errno {errno}", summary(message));
                 continue;
             }
@@ -73,7 +74,7 @@ pub fn run(scenario: &Scenario, backend: &mut impl Backend) -> String {
                 continue;
             }
             Step::Answer(name, message) => {
-                let mut bytes = message.clone();
+                let mut bytes = native(message.clone());
                 bytes[8..12].copy_from_slice(&acquires.0.last().copied().unwrap_or(0).to_ne_bytes());
                 let errno = backend.send(name, &bytes);
                 let _ = writeln!(text, "{name} > {}, answers", summary(message));
@@ -114,7 +115,8 @@ fn summary(message: &[u8]) -> String {
 /// What a message is, shortly: type, SPI, sequence number.
 fn heading(message: &[u8]) -> String {
     let Some(h) = Header::read(message) else { return hex(message) };
-    let sa = message.get(16..24).filter(|ext| ext[2] == 1).map_or("-".to_owned(), |ext| hex(&ext[4..]));
+    let sa =
+        message.get(16..24).filter(|ext| ext[2..4] == 1_u16.to_ne_bytes()).map_or("-".to_owned(), |ext| hex(&ext[4..]));
     format!("{:?} errno {} sa {sa} seq {} bytes {}", h.msg_type, h.errno, h.seq, message.len())
 }
 
@@ -146,16 +148,20 @@ fn describe(message: &[u8], any_spi: bool, acquires: &mut Acquires) -> String {
         let len = usize::from(u16::from_ne_bytes([head[0], head[1]])) * 8;
         let ext_type = ExtensionType(u16::from_ne_bytes([head[2], head[3]]));
         let Some(ext) = message.get(at..at + len).filter(|_| len != 0) else {
-            let _ = write!(text, "\n      broken: {}", hex(&message[at..]));
+            let _ = write!(text, "\n      broken: {}", hex(&recorded_extensions(message[at..].to_vec())));
             break;
         };
-        let _ = write!(text, "\n      {ext_type:?} {}", extension(ext_type, &ext[4..], any_spi));
+        let _ = write!(
+            text,
+            "\n      {ext_type:?} {}",
+            extension(ext_type, &recorded_extensions(ext.to_vec())[4..], any_spi)
+        );
         at += len;
     }
     text
 }
 
-/// An extension's bytes behind its header, in hexadecimal, what varies masked.
+/// An extension's bytes behind its header, as a little-endian machine has them, in hexadecimal, what varies masked.
 fn extension(ext_type: ExtensionType, body: &[u8], any_spi: bool) -> String {
     let mut body = body.to_vec();
     match ext_type {
@@ -175,8 +181,8 @@ fn extension(ext_type: ExtensionType, body: &[u8], any_spi: bool) -> String {
         ExtensionType::X_POLICY => {
             let mut at = 12;
             while let Some(request) = body.get(at..at + 16) {
-                let len = usize::from(u16::from_ne_bytes([request[0], request[1]]));
-                let reqid = u32::from_ne_bytes([request[8], request[9], request[10], request[11]]);
+                let len = usize::from(u16::from_le_bytes([request[0], request[1]]));
+                let reqid = u32::from_le_bytes([request[8], request[9], request[10], request[11]]);
                 if reqid > MANUAL_REQID {
                     body[at + 8..at + 12].copy_from_slice(&[0xee; 4]);
                 }

@@ -70,13 +70,26 @@ fn swap(bytes: &mut [u8], numbers: Numbers) {
     }
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..at + 2).map_or(0, |b| u16::from_le_bytes([b[0], b[1]]))
+/// In which order the numbers are before they are put into the other one.
+#[derive(Clone, Copy)]
+enum Before {
+    Recorded,
+    Native,
+}
+
+impl Before {
+    fn u16_at(self, bytes: &[u8], at: usize) -> u16 {
+        let number = bytes.get(at..at + 2).map_or([0; 2], |b| [b[0], b[1]]);
+        match self {
+            Self::Recorded => u16::from_le_bytes(number),
+            Self::Native => u16::from_ne_bytes(number),
+        }
+    }
 }
 
 /// `struct sockaddr_in` and `sockaddr_in6`: the family, and a scope. Returns its length.
-fn sockaddr(bytes: &mut [u8]) -> usize {
-    let family = u16_at(bytes, 0);
+fn sockaddr(bytes: &mut [u8], before: Before) -> usize {
+    let family = before.u16_at(bytes, 0);
     swap(bytes, &[(0, 2)]);
     if family == 10 {
         swap(bytes, &[(24, 4)]);
@@ -85,39 +98,48 @@ fn sockaddr(bytes: &mut [u8]) -> usize {
     16
 }
 
-fn requests(mut bytes: &mut [u8]) {
+fn requests(mut bytes: &mut [u8], before: Before) {
     while bytes.len() >= 16 {
-        let len = usize::from(u16_at(bytes, 0)).clamp(16, bytes.len());
+        let len = usize::from(before.u16_at(bytes, 0)).clamp(16, bytes.len());
         let (request, rest) = bytes.split_at_mut(len);
         swap(request, IPSECREQUEST);
         let mut at = 16;
         while at < request.len() {
-            at += sockaddr(&mut request[at..]);
+            at += sockaddr(&mut request[at..], before);
         }
         bytes = rest;
     }
 }
 
-fn extension(bytes: &mut [u8]) {
-    let ext_type = u16_at(bytes, 2);
+fn extension(bytes: &mut [u8], before: Before) {
+    let ext_type = before.u16_at(bytes, 2);
     swap(bytes, EXT);
     swap(bytes, numbers(ext_type));
     let whole = bytes.len();
     let rest = |from: usize| from.min(whole);
     match ext_type {
         5..=7 | 23 => {
-            sockaddr(&mut bytes[rest(8)..]);
+            sockaddr(&mut bytes[rest(8)..], before);
         }
         13 => bytes[rest(8)..].chunks_mut(72).for_each(|comb| swap(comb, COMB)),
         14 | 15 => bytes[rest(8)..].chunks_mut(8).for_each(|alg| swap(alg, ALG)),
-        18 => requests(&mut bytes[rest(16)..]),
+        18 => requests(&mut bytes[rest(16)..], before),
         25 => {
             let mut at = rest(8);
             while at + 16 <= bytes.len() {
-                at += sockaddr(&mut bytes[at..]);
+                at += sockaddr(&mut bytes[at..], before);
             }
         }
         _ => {}
+    }
+}
+
+fn extensions(mut rest: &mut [u8], before: Before) {
+    while rest.len() >= 4 {
+        let len = (usize::from(before.u16_at(rest, 0)) * 8).clamp(4, rest.len());
+        let (ext, others) = rest.split_at_mut(len);
+        extension(ext, before);
+        rest = others;
     }
 }
 
@@ -125,16 +147,27 @@ fn extension(bytes: &mut [u8]) {
 pub fn native(mut message: Vec<u8>) -> Vec<u8> {
     if cfg!(target_endian = "big") {
         let whole = message.len();
-        let (header, mut rest) = message.split_at_mut(whole.min(16));
+        let (header, rest) = message.split_at_mut(whole.min(16));
         swap(header, MSG);
-        while rest.len() >= 4 {
-            let len = (usize::from(u16_at(rest, 0)) * 8).clamp(4, rest.len());
-            let (ext, others) = rest.split_at_mut(len);
-            extension(ext);
-            rest = others;
-        }
+        extensions(rest, Before::Recorded);
     }
     message
+}
+
+/// A header of this machine's, as it would have been recorded.
+pub fn recorded_header(mut header: Vec<u8>) -> Vec<u8> {
+    if cfg!(target_endian = "big") {
+        swap(&mut header, MSG);
+    }
+    header
+}
+
+/// Whole extensions of this machine's, as they would have been recorded.
+pub fn recorded_extensions(mut bytes: Vec<u8>) -> Vec<u8> {
+    if cfg!(target_endian = "big") {
+        extensions(&mut bytes, Before::Native);
+    }
+    bytes
 }
 
 /// A `struct sadb_alg`, as it would have been on this machine.
@@ -148,7 +181,7 @@ pub fn native_algorithm(mut bytes: Vec<u8>) -> Vec<u8> {
 /// A policy extension, as it would have been on this machine.
 pub fn native_extension(mut bytes: Vec<u8>) -> Vec<u8> {
     if cfg!(target_endian = "big") {
-        extension(&mut bytes);
+        extension(&mut bytes, Before::Recorded);
     }
     bytes
 }

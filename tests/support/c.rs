@@ -6,6 +6,7 @@ mod program;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 #[allow(unused_imports)]
 pub use program::{build, output_dir, package, program};
@@ -48,14 +49,20 @@ pub fn run(command: &mut Command) -> Output {
 
 /// Whether static programs can be linked, for which some systems have no C library; says so if not.
 pub fn static_programs() -> bool {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let source = dir.join(format!("static_{}.c", std::process::id()));
-    std::fs::write(&source, "int main(void) { return 0; }\n").expect("a source file");
-    let program = source.with_extension("");
-    let mut cc = cc();
-    let linked = cc.arg("-static").arg("-o").arg(&program).arg(&source).output().is_ok_and(|cc| cc.status.success());
-    let _ = std::fs::remove_file(&source);
-    let _ = std::fs::remove_file(&program);
+    // Once for all threads, which would take away each other's files.
+    static LINKED: OnceLock<bool> = OnceLock::new();
+    let linked = *LINKED.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let source = dir.join(format!("static_{}.c", std::process::id()));
+        std::fs::write(&source, "int main(void) { return 0; }\n").expect("a source file");
+        let program = source.with_extension("");
+        let mut cc = cc();
+        let linked =
+            cc.arg("-static").arg("-o").arg(&program).arg(&source).output().is_ok_and(|cc| cc.status.success());
+        let _ = std::fs::remove_file(&source);
+        let _ = std::fs::remove_file(&program);
+        linked
+    });
     if !linked {
         println!("skipped: no static C library");
     }

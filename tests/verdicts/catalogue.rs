@@ -380,7 +380,7 @@ fn mark(value: u32, mask: u32) -> Vec<u8> {
 /// Marks of packets, policies and SAs.
 fn marks(all: &mut Cases) {
     all.case("a marked policy that blocks")
-        .send(policy(DISCARD, &[]).raw(mark(1, 0xff)))
+        .send(policy(DISCARD, &[]).native(mark(1, 0xff)))
         .udp(100)
         .marked(1)
         .marked(0x101)
@@ -388,33 +388,33 @@ fn marks(all: &mut Cases) {
         .done();
     all.case("the stronger of a marked policy and one without")
         .send(policy(DISCARD, &[]))
-        .send(policy_between("10.0.0.0", 24, NONE, 50, &[]).raw(mark(1, u32::MAX)))
+        .send(policy_between("10.0.0.0", 24, NONE, 50, &[]).native(mark(1, u32::MAX)))
         .udp(100)
         .marked(1)
         .marked(2)
         .done();
     all.case("two policies that differ by their marks")
-        .send(policy(DISCARD, &[]).raw(mark(1, u32::MAX)))
-        .send(policy(NONE, &[]).raw(mark(2, u32::MAX)))
+        .send(policy(DISCARD, &[]).native(mark(1, u32::MAX)))
+        .send(policy(NONE, &[]).native(mark(2, u32::MAX)))
         .marked(1)
         .marked(2)
         .done();
     all.case("a marked policy takes no SA of another mark")
-        .send(ipsec(&esp_wanted()).raw(mark(1, 0xff)))
-        .send(esp(0x1002).raw(mark(2, 0xff)))
+        .send(ipsec(&esp_wanted()).native(mark(1, 0xff)))
+        .send(esp(0x1002).native(mark(2, 0xff)))
         .marked(1)
-        .send(sa(S::ESP, 0x1001, (A, B), SHA512, AES).raw(mark(1, 0xff)))
+        .send(sa(S::ESP, 0x1001, (A, B), SHA512, AES).native(mark(1, 0xff)))
         .marked(1)
         .done();
     all.case("a marked policy takes an SA without a mark")
-        .send(ipsec(&esp_wanted()).raw(mark(1, 0xff)))
+        .send(ipsec(&esp_wanted()).native(mark(1, 0xff)))
         .send(esp(0x1000))
         .marked(1)
         .udp(100)
         .done();
     all.case("a policy without a mark takes no marked SA")
         .send(ipsec(&esp_wanted()))
-        .send(esp(0x1001).raw(mark(1, 0xff)))
+        .send(esp(0x1001).native(mark(1, 0xff)))
         .udp(100)
         .marked(1)
         .send(esp(0x1000))
@@ -422,8 +422,8 @@ fn marks(all: &mut Cases) {
         .done();
     all.case("a key manager is asked for each mark")
         .register()
-        .send(ipsec(&esp_wanted()).raw(mark(1, u32::MAX)))
-        .send(ipsec(&esp_wanted()).raw(mark(2, u32::MAX)))
+        .send(ipsec(&esp_wanted()).native(mark(1, u32::MAX)))
+        .send(ipsec(&esp_wanted()).native(mark(2, u32::MAX)))
         .marked(1)
         .marked(2)
         .marked(1)
@@ -440,14 +440,14 @@ fn device(number: u32) -> Vec<u8> {
 
 /// Policies for one network interface.
 fn devices(all: &mut Cases) {
-    all.case("a policy for another network interface").send(policy(DISCARD, &[]).raw(device(1))).udp(100).done();
+    all.case("a policy for another network interface").send(policy(DISCARD, &[]).native(device(1))).udp(100).done();
     all.case("a policy for the packet's network interface")
-        .send(policy(DISCARD, &[]).raw(device(DEVICE)))
+        .send(policy(DISCARD, &[]).native(device(DEVICE)))
         .udp(100)
         .done();
     all.case("the stronger of a policy for the packet's network interface and one for all")
         .send(policy(DISCARD, &[]))
-        .send(policy_between("10.0.0.0", 24, NONE, 50, &[]).raw(device(DEVICE)))
+        .send(policy_between("10.0.0.0", 24, NONE, 50, &[]).native(device(DEVICE)))
         .udp(100)
         .done();
 }

@@ -120,6 +120,10 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_kill,
     libc::SYS_tgkill,
     libc::SYS_clone,
+    // As musl does it where there is such a call; its raise() is tkill.
+    #[cfg(not(any(target_arch = "aarch64", target_arch = "riscv64")))]
+    libc::SYS_fork,
+    libc::SYS_tkill,
     libc::SYS_wait4,
     libc::SYS_prctl,
     libc::SYS_exit,

@@ -31,7 +31,8 @@ impl Listening {
         }
         let file = identity(path)?;
         let listening = Self { path: path.to_owned(), file };
-        listen(&fd, Backlog::new(1024)?)?;
+        // musl allows 128 only; what Linux allows is another number (net.core.somaxconn).
+        listen(&fd, Backlog::new(1024).unwrap_or(Backlog::MAXALLOWABLE))?;
         Ok((listening, fd))
     }
 }
