@@ -212,7 +212,7 @@ fn load_reads_what_setkey_reads() {
         let told = String::from_utf8(output.stderr).unwrap();
         // The kernel's refusal is known before.
         if text.contains("10.0.1.0/33") {
-            assert_eq!(told, "-:1:17: '33': a prefix length goes up to 32\n");
+            assert_eq!(told, "pfkey: -:1:17: '33': a prefix length goes up to 32\n");
         } else {
             assert!(output.status.success(), "{text}: {told}");
         }

@@ -27,7 +27,10 @@ spdadd 10.0.2.0/24 10.0.1.0/24 any -P in ipsec esp/tunnel/198.51.100.2-192.0.2.1
 fn told(daemon: &Daemon, arguments: &[&str], path: &str) -> (Vec<String>, i32) {
     let output = daemon.run(&[&["load"], arguments, &[path]].concat());
     let errors = String::from_utf8(output.stderr).unwrap();
-    let lines = errors.lines().map(|line| line.strip_prefix(path).unwrap_or(line).to_owned());
+    let lines = errors.lines().map(|line| {
+        let line = line.strip_prefix("pfkey: ").unwrap_or(line);
+        line.strip_prefix(path).unwrap_or(line).to_owned()
+    });
     (lines.collect(), output.status.code().unwrap())
 }
 
@@ -176,7 +179,9 @@ fn what_cannot_be_replaced_changes_nothing() {
     let (lines, status) = told(&daemon, &["--replace"], &write(&directory, "b.conf", &twice));
     assert_eq!(
         lines.last().map(String::as_str),
-        Some(":6:1: add esp 192.0.2.9 198.51.100.2 spi 0x00001001: File exists")
+        Some(
+            ":6:1: add esp 192.0.2.9 198.51.100.2 spi 0x00001001: File exists (this SPI has its SA: 'pfkey get' shows it)"
+        )
     );
     assert_eq!((status, saved(&daemon)), (1, before.clone()));
     let asks = write(&directory, "c.conf", "getspi 192.0.2.1 198.51.100.2 esp 0;\n");

@@ -1,6 +1,5 @@
 //! The command's PF_KEY descriptor: requests that it writes itself, and their answers.
 
-use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -117,7 +116,8 @@ impl Channel {
     ) -> Result<(), Failure> {
         // A dump's messages are waited for, but not for ever.
         let limit = TimeVal::seconds(self.client.limit().as_secs() as i64);
-        setsockopt(&self.client, sockopt::ReceiveTimeout, &limit).map_err(io::Error::from)?;
+        setsockopt(&self.client, sockopt::ReceiveTimeout, &limit)
+            .map_err(|errno| Failure::io("the PF_KEY descriptor: SO_RCVTIMEO", errno))?;
         listing::for_each_sa(self.client.as_fd(), satype, visit).map_err(|errno| match errno {
             Errno::EAGAIN => Failure::NoAnswer { what: name(MessageType::DUMP) },
             _ => Failure::Refused { what: name(MessageType::DUMP), errno: errno.to_raw(), why: None },

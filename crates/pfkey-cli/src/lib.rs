@@ -46,6 +46,7 @@ pub mod setkey;
 mod setkey_command;
 mod show;
 mod state;
+mod tell;
 mod top;
 mod types;
 mod undo;
@@ -314,17 +315,21 @@ pub fn main() -> ExitCode {
         words.remove(0);
         return setkey_command::main(&words);
     }
-    // clap itself ends with 2 on wrong arguments.
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            tell::tell_usage(&error);
+            return ExitCode::from(failure::USAGE);
+        }
+        // --help, --version
+        Err(error) => error.exit(),
+    };
     match run(cli) {
         Ok(()) => ExitCode::from(failure::OK),
         // Whoever read our output has enough.
-        Err(Failure::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(failure::OK),
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(failure::OK),
         Err(failure) => {
-            let text = failure.to_string();
-            if !text.is_empty() {
-                eprintln!("{text}");
-            }
+            tell::tell(&failure);
             ExitCode::from(failure.status())
         }
     }
@@ -353,12 +358,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Delete { all, filter, words } => match (words.is_empty(), filter.is_empty()) {
             (false, true) => load::words(view, if all { "deleteall" } else { "delete" }, words, false),
             (true, false) if !all => match execute::delete_some(&mut Channel::open()?, SaType::UNSPEC, &filter)? {
-                0 => Err(Failure::Told("pfkey: delete: no SA fits".to_owned())),
+                0 => Err(Failure::Told("delete: no SA fits".to_owned())),
                 _ => Ok(()),
             },
             _ => Err(Failure::Usage(
-                "pfkey: delete: expected SRC DST PROTOCOL SPI, or options that say which SAs (--src, --spi, …)"
-                    .to_owned(),
+                "delete: expected SRC DST PROTOCOL SPI, or options that say which SAs (--src, --spi, …)".to_owned(),
             )),
         },
         Command::Flush { protocol, filter } if filter.is_empty() => {
@@ -384,7 +388,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             execute::delete_some_policies(&mut Channel::open()?, &filter)
         }
         Command::Monitor { count, filter } => monitor::monitor(view, count, &filter),
-        Command::Metrics { .. } if cli.json => Err(Failure::Usage("pfkey: metrics are no JSON".to_owned())),
+        Command::Metrics { .. } if cli.json => Err(Failure::Usage("metrics are no JSON".to_owned())),
         Command::Metrics { listen, output, per_sa, most } => {
             let wanted = metrics::Wanted { per_sa, most };
             listen.map_or_else(|| metrics::print(wanted, output.as_deref()), |address| metrics::serve(wanted, address))

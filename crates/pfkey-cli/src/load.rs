@@ -17,6 +17,7 @@ use crate::output::{Out, View};
 use crate::plan::{self, Side, Step, Subject};
 use crate::script::{Script, Source};
 use crate::setkey::{Action, Command};
+use crate::tell::tell;
 use crate::undo::Undo;
 use crate::unused;
 
@@ -78,11 +79,16 @@ fn carry_into(channel: &mut Channel, view: View, script: &Script<'_>) -> Result<
 
 fn load(view: View, source: &Source, options: Options) -> Result<(), Failure> {
     let script = Script::parse(source, options.kernel)?;
-    script.warnings().for_each(|warning| eprintln!("{warning}"));
+    script.warnings().for_each(tell);
     if options.way == Way::Check || script.commands().is_empty() {
         return Ok(());
     }
     let (mut channel, mut out) = (Channel::open()?, Out::new());
+    if Backend::from_environment()? == Backend::Embedded && options.way != Way::Diff && changes(&script) {
+        tell(
+            "warning: an embedded engine ends with this command, with all that was loaded: start 'pfkeyd --listen PATH'",
+        );
+    }
     match options.way {
         Way::Diff => return plan::show(&mut out, view, &planned(&mut channel, view, &script)?),
         Way::Replace => {
@@ -101,6 +107,12 @@ fn load(view: View, source: &Source, options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether a script asks for more than to be shown something.
+fn changes(script: &Script<'_>) -> bool {
+    let shows = |action: &Action| matches!(action, Action::Dump(_) | Action::SpdDump | Action::Get(_));
+    script.commands().iter().any(|command| !shows(&command.action))
+}
+
 /// Warns of SAs that no policy uses and of policies without SAs, where a file makes both: where it makes policies only, a key
 /// manager makes the SAs.
 fn in_vain(script: &Script<'_>, channel: &mut Channel) {
@@ -116,9 +128,9 @@ fn in_vain(script: &Script<'_>, channel: &mut Channel) {
     if !added.is_empty() && script.commands().iter().any(protects) {
         let name = script.name();
         match unused::told(channel, &added) {
-            Ok(lines) => lines.iter().for_each(|what| eprintln!("{name}: warning: {what}")),
+            Ok(lines) => lines.iter().for_each(|what| tell(format_args!("{name}: warning: {what}"))),
             // What was loaded is loaded.
-            Err(failure) => eprintln!("{name}: warning: SAs and policies were not compared: {failure}"),
+            Err(failure) => tell(format_args!("{name}: warning: SAs and policies were not compared: {failure}")),
         }
     }
 }
@@ -156,7 +168,7 @@ fn each(script: &Script<'_>, channel: &mut Channel, out: &mut Out, view: View) -
         if script.is_one_of_words() {
             return Err(failure);
         }
-        eprintln!("{}: {failure}", script.place(*at));
+        tell(format_args!("{}: {failure}", script.place(*at)));
         refused += 1;
         if !matches!(failure, Failure::Refused { .. }) {
             return Err(Failure::Told(format!("{name}: given up after {done} of {total} commands")));
@@ -177,13 +189,13 @@ fn all_or_nothing<'c>(
 ) -> Result<(), Failure> {
     let mut undo = Undo::new(channel)?;
     // A load that is interrupted halfway would be neither all nor nothing.
-    let interrupts = interrupts().map_err(std::io::Error::from)?;
+    let interrupts = interrupts().map_err(|errno| Failure::io("signalfd", errno))?;
     let mut bar = Bar::new(script.commands().len());
     for (done, (at, action)) in actions.enumerate() {
         bar.show(done);
         undo.note(action);
         let result = if matches!(interrupts.read_signal(), Ok(Some(_))) {
-            Err(std::io::Error::from(std::io::ErrorKind::Interrupted).into())
+            Err(Failure::Told("interrupted by a signal".to_owned()))
         } else {
             execute(channel, out, view, action)
         };
@@ -193,9 +205,9 @@ fn all_or_nothing<'c>(
         let _ = out.flush();
         let name = script.name();
         let place = at.map_or_else(|| name.to_owned(), |at| script.place(at));
-        eprintln!("{place}: {failure}");
+        tell(format_args!("{place}: {failure}"));
         let left = undo.undo(channel)?;
-        left.iter().for_each(|what| eprintln!("{name}: could not be undone: {what}"));
+        left.iter().for_each(|what| tell(format_args!("{name}: could not be undone: {what}")));
         let done = if left.is_empty() { "everything was undone" } else { "the rest was undone" };
         return Err(Failure::Told(format!("{name}: {done}")));
     }
