@@ -41,7 +41,7 @@ pub enum Failure {
     #[error("{0}")]
     Told(String),
     /// No backend.
-    #[error("no PF_KEY backend: {}{}\n  'pfkey doctor' says what is missing", .0, unopened(.0))]
+    #[error("no PF_KEY backend: {}{}", .0, unopened(.0))]
     NoBackend(#[from] OpenError),
     /// No backend, which was told already.
     #[error("")]

@@ -329,7 +329,9 @@ pub fn main() -> ExitCode {
         // Whoever read our output has enough.
         Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(failure::OK),
         Err(failure) => {
-            tell::tell(&failure);
+            let advice =
+                if failure.status() == failure::NO_BACKEND { "\n  'pfkey doctor' says what is missing" } else { "" };
+            tell::tell(format_args!("{failure}{advice}"));
             ExitCode::from(failure.status())
         }
     }

@@ -46,7 +46,7 @@ pub fn examine(findings: &mut Findings) -> Result<(), Failure> {
     let result = judge(&opened, &trial, &modules, findings);
     match &opened {
         Ok((chosen, _)) => findings.add("backend", "ok", chosen.as_str()),
-        Err(failure) => findings.add("backend", "failed", without_advice(failure)),
+        Err(failure) => findings.add("backend", "failed", failure.to_string()),
     }
     match &backend {
         Ok(_) if value.is_empty() => findings.add("PFKEY_BACKEND", "ok", "not set, which means auto"),
@@ -79,10 +79,6 @@ fn chosen(backend: &Backend, served: bool, by_service: bool) -> String {
     }
 }
 
-fn without_advice(failure: &Failure) -> String {
-    failure.to_string().replace("\nTry 'pfkey doctor'.", "")
-}
-
 /// The verdict, the daemons, and what was tried.
 fn judge(
     opened: &Result<(String, Vec<Record>), Failure>,
@@ -93,7 +89,7 @@ fn judge(
     let mut verdict = Findings::default();
     match (opened, trial) {
         (Err(failure), Err(no_trial)) => {
-            let why = without_advice(failure);
+            let why = failure.to_string();
             let why = why.strip_prefix("no PF_KEY backend: ").unwrap_or(&why);
             verdict.add("verdict", "failed", format!("nothing serves PF_KEY here: {why}"));
             if let NoTrial::Namespace(why) = no_trial {
@@ -110,7 +106,7 @@ fn judge(
             Ok(())
         }
         (Err(failure), Ok(_)) if has_net_admin() => {
-            verdict.add("verdict", "failed", format!("nothing serves PF_KEY here: {}", without_advice(failure)));
+            verdict.add("verdict", "failed", format!("nothing serves PF_KEY here: {failure}"));
             findings.first(verdict);
             Err(Failure::Unserved)
         }
