@@ -21,6 +21,7 @@
 mod algorithms;
 mod arguments;
 mod channel;
+mod completion;
 mod doctor;
 mod execute;
 #[doc(hidden)]
@@ -53,7 +54,6 @@ mod undo;
 mod unused;
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -423,11 +423,6 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Types { profile, diff: false } => types::types(view, profile),
         Command::Algorithms => algorithms::algorithms(view),
         Command::Doctor(options) => doctor::doctor(view, &options),
-        Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "pfkey", &mut script);
-            out.write_all(&script)?;
-            Ok(out.flush()?)
-        }
+        Command::Completion { shell } => completion::completion(&mut out, shell, Cli::command()),
     }
 }
