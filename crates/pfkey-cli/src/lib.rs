@@ -20,6 +20,7 @@
 
 mod algorithms;
 mod arguments;
+mod carry;
 mod channel;
 mod completion;
 mod doctor;
