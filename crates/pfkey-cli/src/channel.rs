@@ -27,6 +27,8 @@ pub struct Channel {
     /// The key engine understands X_XFRM extensions, and shows them.
     xfrm: bool,
     buffer: Zeroizing<Vec<u8>>,
+    /// This process.
+    pid: u32,
     /// The sequence number of the next request in a batch. The kernel looks for a larval SA among those of one number.
     next: u32,
 }
@@ -55,10 +57,10 @@ impl Channel {
         // AF_KEY has no such message; an older pfkeyd throws it away.
         let limit = client.limit();
         client.set_limit(ASKING);
-        let asked = Request::Raw(Header::new(MessageType::X_XFRM, SaType(1), 0, 0), &[]);
-        let xfrm = client.call(&asked, |_| ()).is_ok();
+        let xfrm = client.show_xfrm(true).is_ok();
         client.set_limit(limit);
-        Ok(Self { client, xfrm, buffer: Zeroizing::new(vec![0; MAX_MESSAGE_LEN]), next: FIRST_OF_BATCHES })
+        let buffer = Zeroizing::new(vec![0; MAX_MESSAGE_LEN]);
+        Ok(Self { client, xfrm, buffer, pid: std::process::id(), next: FIRST_OF_BATCHES })
     }
 
     /// Whether a pfkeyd serves the descriptor.
@@ -117,7 +119,7 @@ impl Channel {
         what: impl Fn() -> String,
         write: impl FnOnce(u32, u32, &mut [u8]) -> Result<usize, Unwritable>,
     ) -> Result<(), Failure> {
-        let (seq, pid) = (self.next, std::process::id());
+        let (seq, pid) = (self.next, self.pid);
         let len = write(seq, pid, &mut self.buffer).map_err(|error| Failure::Usage(format!("{}: {error}", what())))?;
         let message = self.buffer.get(..len).unwrap_or_default();
         self.check_xfrm(message, &what)?;
