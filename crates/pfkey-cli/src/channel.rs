@@ -18,8 +18,8 @@ use crate::failure::{Failure, Unwritable};
 
 /// How long an answer to X_XFRM is waited for. Sending returns when it is there.
 const ASKING: Duration = Duration::from_millis(500);
-/// The first sequence number of requests in batches: others than the client's own.
-const FIRST_OF_BATCHES: u32 = 1 << 30;
+/// The first sequence number of requests in batches: others than the client's own. The kernel keeps it, and `ip xfrm` shows it.
+const FIRST_OF_BATCHES: u32 = 1 << 24;
 
 /// A client and what is written for it.
 pub struct Channel {
