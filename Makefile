@@ -56,7 +56,7 @@ CARGO_HOME ?= $(HOME)/.cargo
 REMAP = --config 'build.rustflags=["--remap-path-prefix=$(CARGO_HOME)=/cargo", "--remap-path-prefix=$(CURDIR)=."]'
 FOR_RELEASE = --release $(FOR_TARGET) $(REMAP)
 RELEASE = PFKEYD_PATH=$(SBINDIR)/pfkeyd
-MAN_PAGES = pfkey.1 pfkey-run.1 pfkeyd.8 libpfkey_rs.3 pfkey_open.3 pfkey_send_add.3 pfkey_recv.3 pfkey_xfrm_set.3 \
+MAN_PAGES = pfkey.1 pfkey.conf.5 pfkey-run.1 pfkeyd.8 libpfkey_rs.3 pfkey_open.3 pfkey_send_add.3 pfkey_recv.3 pfkey_xfrm_set.3 \
   ipsec_set_policy.3 ipsec_strerror.3 pfkey_engine_new.3 pfkey_resolve.3 $(if $(SETKEY),setkey.8)
 # Another processor's program cannot be asked for its completions.
 COMPLETION = $(if $(TARGET),$(CARGO) run --locked --quiet --package pfkey-cli --,$(T)/pfkey) completion

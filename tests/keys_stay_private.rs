@@ -127,7 +127,7 @@ fn only_names_of_hosts_reach_the_resolver() {
             let (names, errors) = check(&text);
             assert_eq!(names, [""; 0], "{text}");
             let column = text.find(word).unwrap() + 1;
-            let place = format!("{}:1:{column}: ", file.display());
+            let place = format!("pfkey: {}:1:{column}: ", file.display());
             assert!(errors.starts_with(&place) && errors.contains("no address and no host's name"), "{text}: {errors}");
             assert!(!errors.contains("00112233"), "{errors}");
         }
@@ -226,7 +226,7 @@ fn what_is_no_file_is_not_saved_over() {
     for path in [&link, &fifo, &directory] {
         let output = daemon.run(&["save", "--output", path.to_str().unwrap()]);
         let errors = String::from_utf8(output.stderr).unwrap();
-        let expected = format!("{}: there is something that is no regular file\n", path.display());
+        let expected = format!("pfkey: {}: there is something that is no regular file\n", path.display());
         assert_eq!((output.status.code(), errors), (Some(1), expected));
     }
     assert_eq!(std::fs::read_link(&link).unwrap(), target);

@@ -6,6 +6,8 @@ mod c;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use pfkey_rs::wire::xfrm::Role;
+
 /// A page's literal blocks, as they are printed.
 fn examples(page: &str) -> Vec<String> {
     let text = std::fs::read_to_string(c::root().join("man").join(page)).unwrap();
@@ -59,6 +61,54 @@ fn pfkey_1() {
         run += 1;
     }
     assert_eq!(run, 5);
+}
+
+#[test]
+fn pfkey_conf_5() {
+    let directory = c::scratch("man_pfkey_conf");
+    let (mut files, mut scripts) = (0, 0);
+    for example in examples("pfkey.conf.5") {
+        let mut pfkeyd = command("pfkeyd", &directory);
+        pfkeyd.args(["--algorithms", "aead", "--"]);
+        if example.starts_with("$ ") {
+            let (commands, expected) = script(&example);
+            check(&pfkeyd.args(["sh", "-e", "-c", &commands]).output().unwrap(), &expected, &example);
+            scripts += 1;
+            continue;
+        }
+        let file = directory.join("example.conf");
+        std::fs::write(&file, &example).unwrap();
+        // Nothing of it is refused, and nothing is worth a warning.
+        check(&pfkeyd.args(["pfkey", "load"]).arg(file).output().unwrap(), "", &example);
+        files += 1;
+    }
+    assert_eq!((files, scripts), (3, 1));
+}
+
+/// What the language has names for stands in its page.
+#[test]
+fn every_name_is_in_pfkey_conf_5() {
+    use pfkey_rs::wire::algorithm::{AEAD, AUTH, COMPRESS, ENCRYPT, OTHER_COMPRESS};
+    let page = std::fs::read_to_string(c::root().join("man/pfkey.conf.5")).unwrap().replace("\\-", "-");
+    let words: std::collections::BTreeSet<&str> =
+        page.split(|c: char| !c.is_ascii_alphanumeric() && !"-_".contains(c)).collect();
+    let algorithms = [AUTH, ENCRYPT, AEAD, COMPRESS, OTHER_COMPRESS].into_iter().flatten();
+    let names = algorithms.flat_map(|algorithm| algorithm.names.iter().copied());
+    let settings = pfkey_rs::wire::xfrm::ATTRIBUTES.iter().filter(|row| row.role == Role::Setting);
+    let missing: Vec<&str> = names.chain(settings.map(|row| row.name)).filter(|name| !words.contains(*name)).collect();
+    assert!(missing.is_empty(), "not in the page: {missing:?}");
+}
+
+/// Every page is what mandoc(1) takes for one.
+#[test]
+fn mandoc_warns_of_nothing() {
+    let mut pages: Vec<_> =
+        std::fs::read_dir(c::root().join("man")).unwrap().map(|page| page.unwrap().path()).collect();
+    pages.sort();
+    match Command::new("mandoc").args(["-Tlint", "-Wwarning"]).args(&pages).output() {
+        Err(_) => println!("skipped: needs mandoc"),
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
+    }
 }
 
 #[test]

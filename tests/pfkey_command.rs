@@ -118,13 +118,16 @@ fn a_file_with_an_error_changes_nothing() {
         write(&directory, "bad.conf", "flush;\nspdflush;\nadd 1.2.3.4 1.2.3.5 esp 0x1000\n  -E aes-cbx 0x00;\nflsh;\n");
     let output = daemon.run(&["load", &bad]);
     let expected = format!(
-        "{bad}:4:6: unknown encryption algorithm 'aes-cbx'; did you mean 'aes-cbc'?\n\
-         {bad}:5:1: unknown command 'flsh'; did you mean 'flush'?\n"
+        "pfkey: {bad}:4:6: unknown encryption algorithm 'aes-cbx'; did you mean 'aes-cbc'?\n\
+         pfkey: {bad}:5:1: unknown command 'flsh'; did you mean 'flush'?\n"
     );
     assert_eq!(status_and_errors(&output), (Some(2), expected));
     assert_eq!(daemon.ok(&["save"]), before);
     let missing = daemon.run(&["load", "/nonexistent"]);
-    assert_eq!(status_and_errors(&missing), (Some(2), "/nonexistent: No such file or directory (os error 2)\n".into()));
+    assert_eq!(
+        status_and_errors(&missing),
+        (Some(2), "pfkey: /nonexistent: No such file or directory (os error 2)\n".into())
+    );
 }
 
 #[test]
@@ -134,17 +137,18 @@ fn what_the_engine_refuses_is_told_with_its_place() {
     let file = write(&directory, "twice.conf", text);
     let output = daemon.run(&["load", &file]);
     let expected = format!(
-        "{file}:2:2: warning: this SPI has its SA already, by line 1, column 1\n\
-         {file}:2:2: add esp 1.2.3.4 1.2.3.5 spi 0x00001000: File exists\n{file}: 1 of 3 commands refused\n"
+        "pfkey: {file}:2:2: warning: this SPI has its SA already, by line 1, column 1\n\
+         pfkey: {file}:2:2: add esp 1.2.3.4 1.2.3.5 spi 0x00001000: File exists (this SPI has its SA: 'pfkey get' shows it)\n\
+         pfkey: {file}: 1 of 3 commands refused\n"
     );
     assert_eq!(status_and_errors(&output), (Some(1), expected));
     assert_eq!(daemon.ok(&["dump"]).lines().count(), 2, "the others were carried out");
     let output = daemon.run(&["delete", "1.2.3.4", "1.2.3.5", "esp", "0x9999"]);
-    let expected = "delete esp 1.2.3.4 1.2.3.5 spi 0x00009999: No such process\n";
+    let expected = "pfkey: delete esp 1.2.3.4 1.2.3.5 spi 0x00009999: No such process (there is no such SA: 'pfkey dump' lists them)\n";
     let lacking = daemon.run(&["add", "1.2.3.4", "1.2.3.5", "ah", "4096", "-A", "keyed-md5", "\"1234567890123456\""]);
     let (status, errors) = status_and_errors(&lacking);
     assert_eq!(status, Some(1));
-    assert!(errors.ends_with("Function not implemented (the key engine lacks an algorithm: see 'pfkey algorithms')\n"));
+    assert!(errors.contains("Function not implemented (the key engine lacks an algorithm: 'pfkey algorithms' lists"));
     assert_eq!(status_and_errors(&output), (Some(1), expected.to_owned()));
 }
 

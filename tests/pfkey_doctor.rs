@@ -109,6 +109,71 @@ fn a_user_tries_it_too() {
     assert_eq!(found["racoon"], roots["racoon"]);
 }
 
+/// Refuses NETLINK_XFRM and AF_KEY as a kernel without them does, and becomes another program.
+const WITHOUT: &str = r#"
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define ARGUMENT(n) (offsetof(struct seccomp_data, args) + 8 * (n))
+#else
+#define ARGUMENT(n) (offsetof(struct seccomp_data, args) + 8 * (n) + 4)
+#endif
+#define LOAD(at) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, at)
+#define UNLESS(value, skip) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 0, skip)
+#define ANSWER(what) BPF_STMT(BPF_RET | BPF_K, what)
+int main(int argc, char **argv) {
+    struct sock_filter filter[] = {
+        LOAD(offsetof(struct seccomp_data, nr)),
+        UNLESS(SYS_socket, 7),
+        LOAD(ARGUMENT(0)),
+        UNLESS(15, 1), /* PF_KEY */
+        ANSWER(SECCOMP_RET_ERRNO | EAFNOSUPPORT),
+        UNLESS(16, 3), /* PF_NETLINK */
+        LOAD(ARGUMENT(2)),
+        UNLESS(6, 1), /* NETLINK_XFRM */
+        ANSWER(SECCOMP_RET_ERRNO | EPROTONOSUPPORT),
+        ANSWER(SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+    if (argc < 2 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+        return 77;
+    execv(argv[1], argv + 1);
+    return 99;
+}
+"#;
+
+/// A kernel without XFRM_USER and AF_KEY, by a filter of system calls.
+#[test]
+fn a_kernel_without_xfrm() {
+    let without = compiled(&c::scratch("pfkey_doctor_without"), "without", WITHOUT, &[]);
+    let mut command = Command::new(without);
+    c::program("pfkeyd");
+    command.arg(c::program("pfkey")).args(["--json", "doctor"]).env_remove("PFKEY_BACKEND");
+    let output = command.output().unwrap();
+    if output.status.code() == Some(77) {
+        return println!("skipped: no filters of system calls here");
+    }
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let all = findings(&output);
+    assert_eq!((all[0].0.as_str(), all[0].1.as_str()), ("verdict", "failed"));
+    assert!(all[0].2.starts_with("nothing serves PF_KEY here: "), "{all:?}");
+    let found = by_name(&output);
+    assert_eq!(found["XFRM_USER"].0, "missing", "{found:?}");
+    assert!(found["XFRM_USER"].1.contains("CONFIG_XFRM_USER"), "{found:?}");
+    assert_eq!(found["AF_KEY"].0, "missing");
+    assert!(!found.contains_key("racoon"), "{found:?}");
+    assert!(all.iter().all(|(.., why)| !why.contains('\n')), "a reason is one line: {all:?}");
+    if is_root() {
+        assert!(all[0].2.contains("CONFIG_XFRM_USER, or the module xfrm_user"), "{all:?}");
+    }
+}
+
 fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }

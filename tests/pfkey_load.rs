@@ -27,7 +27,10 @@ spdadd 10.0.2.0/24 10.0.1.0/24 any -P in ipsec esp/tunnel/198.51.100.2-192.0.2.1
 fn told(daemon: &Daemon, arguments: &[&str], path: &str) -> (Vec<String>, i32) {
     let output = daemon.run(&[&["load"], arguments, &[path]].concat());
     let errors = String::from_utf8(output.stderr).unwrap();
-    let lines = errors.lines().map(|line| line.strip_prefix(path).unwrap_or(line).to_owned());
+    let lines = errors.lines().map(|line| {
+        let line = line.strip_prefix("pfkey: ").unwrap_or(line);
+        line.strip_prefix(path).unwrap_or(line).to_owned()
+    });
     (lines.collect(), output.status.code().unwrap())
 }
 
@@ -176,7 +179,9 @@ fn what_cannot_be_replaced_changes_nothing() {
     let (lines, status) = told(&daemon, &["--replace"], &write(&directory, "b.conf", &twice));
     assert_eq!(
         lines.last().map(String::as_str),
-        Some(":6:1: add esp 192.0.2.9 198.51.100.2 spi 0x00001001: File exists")
+        Some(
+            ":6:1: add esp 192.0.2.9 198.51.100.2 spi 0x00001001: File exists (this SPI has its SA: 'pfkey get' shows it)"
+        )
     );
     assert_eq!((status, saved(&daemon)), (1, before.clone()));
     let asks = write(&directory, "c.conf", "getspi 192.0.2.1 198.51.100.2 esp 0;\n");
@@ -210,4 +215,50 @@ fn a_directory_is_its_files_by_name() {
         "/40-more.conf:1:7: unknown protocol 'esq'; did you mean 'esp'?",
     ];
     assert_eq!((lines, status), (expected.map(str::to_owned).to_vec(), 2));
+}
+
+/// Commands travel many together; what is refused of them has its place all the same, in order, and what is shown between them is shown then.
+#[test]
+fn refusals_in_a_long_file_have_their_places() {
+    let (daemon, directory) = start("pfkey_load_long");
+    let mut text = String::from("flush; spdflush;\n");
+    let mut expected = Vec::new();
+    for line in 2..3000_u32 {
+        text += &match line {
+            // 64 travel in a datagram, 1024 are gathered.
+            65 | 66 | 1025 | 1026 | 2500 => {
+                let (src, spi) = ("192.0.2.1", 0x1002);
+                expected.push(format!(":{line}:1: add esp {src} 198.51.100.2 spi {spi:#010x}: File exists (this SPI has its SA: 'pfkey get' shows it)"));
+                format!("add {src} 198.51.100.2 esp {spi} -E null;\n")
+            }
+            1500 => "dump ah;\n".to_owned(),
+            1501 => {
+                let what = "delete out policy 10.0.0.0/8 10.9.0.0/16 any";
+                expected.push(format!(
+                    ":{line}:1: {what}: No such file or directory (there is no such policy: 'pfkey spd' lists them)"
+                ));
+                "spddelete 10.0.0.0/8 10.9.0.0/16 any -P out;\n".to_owned()
+            }
+            1502 => "spddelete 10.0.0.0/8 10.1.0.0/16 any -P in;\n".to_owned(),
+            1400 => "spdadd -k 10.0.0.0/8 10.1.0.0/16 any -P in none;\n".to_owned(),
+            1401 => "add 192.0.2.1 198.51.100.2 ah 0x99 -A hmac-md5 \"1234567890123456\";\n".to_owned(),
+            _ => format!("add 192.0.2.1 198.51.100.2 esp {:#x} -E null;\n", 0x1000 + line),
+        };
+    }
+    let path = write(&directory, "long.conf", &text);
+    let output = daemon.run(&["load", &path]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let told = errors.lines().filter(|line| !line.contains(": warning: "));
+    let told: Vec<&str> = told.map(|line| line.strip_prefix("pfkey: ").unwrap().strip_prefix(&path).unwrap()).collect();
+    expected.push(": 6 of 3001 commands refused".to_owned());
+    assert_eq!(told, expected);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).matches("protocol=ah").count(), 1);
+    assert_eq!(daemon.ok(&["dump", "esp"]).lines().count(), 2998 - 10);
+    assert_eq!(daemon.ok(&["spd"]), "");
+    // Nothing of all of it, if it is asked for so.
+    let before = saved(&daemon);
+    let (lines, status) = self::told(&daemon, &["--all-or-nothing"], &path);
+    assert_eq!((lines.last().map(String::as_str), status), (Some(": everything was undone"), 1));
+    assert!(lines.iter().any(|line| line.starts_with(":65:1: add esp ")), "{lines:?}");
+    assert_eq!(saved(&daemon).lines().count(), before.lines().count());
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use daemon::Daemon;
@@ -129,6 +129,54 @@ assert sum(len(family.samples) for family in older(text)) == sum(len(family.samp
     let labels = "[('action', 'discard'), ('direction', 'out')]";
     assert!(read.contains(&format!("gauge  pfkey_policies {labels} 1.0\n")), "{read}");
     assert!(read.contains("counter bytes pfkey_sa_bytes_total "), "{read}");
+}
+
+/// What the machine's pfkeyd says of itself, by the same parser.
+#[test]
+fn the_machines_pfkeyd() {
+    const PROGRAM: &str = "
+import sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+for family in openmetrics(sys.stdin.read()):
+    for sample in family.samples:
+        if sample.name.startswith('pfkey_service_') and sample.name != 'pfkey_service_build':
+            print(family.type, family.unit, sample.name, float(sample.value))
+";
+    if !nix::unistd::geteuid().is_root() || std::fs::metadata("/proc/net/xfrm_stat").is_err() {
+        return println!("skipped: it needs root and XFRM");
+    }
+    if !Command::new("unshare").args(["-mn", "true"]).status().is_ok_and(|status| status.success()) {
+        return println!("skipped: no mount namespace, as in a chroot whose root is no mount point");
+    }
+    let script = "set -e
+        mount --make-rprivate /; mount -t tmpfs none /run; mkfifo /run/ready
+        pfkeyd --status 3 --service 3>/run/ready 2>/dev/null & service=$!
+        head -c 4 /run/ready >/run/status
+        PFKEY_BACKEND=service pfkey metrics
+        kill $service; wait $service";
+    let programs = std::path::Path::new(c::program("pfkeyd")).parent().unwrap();
+    c::program("pfkey");
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("timeout");
+    let output = command.args(["60", "unshare", "-mn", "sh", "-c", script]).env("PATH", path).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let found = samples(&text);
+    let service = |name: &str| found.get(&format!("pfkey_service_{name}")).copied();
+    assert_eq!(service("up"), Some(1.0), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    for counter in ["dropped_messages", "refused_clients", "replaced_workers", "restarts"] {
+        assert_eq!(service(&format!("{counter}_total")), Some(0.0), "{counter}: {text}");
+    }
+    // The one that asks.
+    assert_eq!(service("sessions"), Some(1.0));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!(service("start_time_seconds").is_some_and(|since| (now - 60.0..=now).contains(&since)), "{text}");
+    let Some(python) = python::with("prometheus_client.openmetrics.parser", "python3-prometheus-client") else {
+        return;
+    };
+    let read = python.run(PROGRAM, &text);
+    assert!(read.contains("counter  pfkey_service_dropped_messages_total 0.0\n"), "{read}");
+    assert!(read.contains("gauge seconds pfkey_service_start_time_seconds "), "{read}");
+    assert_eq!(read.lines().count(), 7, "{read}");
 }
 
 #[test]

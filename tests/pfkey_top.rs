@@ -5,16 +5,13 @@
 mod c;
 #[path = "support/daemon.rs"]
 mod daemon;
-
-use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+#[path = "support/tmux.rs"]
+mod tmux;
 
 use daemon::Daemon;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
+use tmux::Terminal;
 
 const FILE: &str = r#"
 add 192.0.2.1 198.51.100.2 esp 0x1001 -m tunnel -lh 3650 -ls 3000 -E aes-cbc 0x00112233445566778899aabbccddeeff
@@ -64,103 +61,22 @@ fn without_a_terminal_it_says_what_to_do() {
     }
 }
 
-/// A terminal of tmux's, with a `pfkey top` in it; ended when dropped.
-struct Terminal {
-    directory: PathBuf,
-}
-
-impl Terminal {
-    /// Starts one and waits for its first frame; `None`, which it says, without a tmux.
-    fn start(name: &str, daemon: &Daemon, variables: &str) -> Option<Self> {
-        if Command::new("tmux").arg("-V").output().is_err() {
-            println!("skipped: needs tmux");
-            return None;
-        }
-        let terminal = Self { directory: c::scratch(name) };
-        let (pfkey, backend) = (c::program("pfkey"), daemon.backend());
-        // What it leaves behind is asked of the terminal itself.
-        let command = format!(
-            "env PFKEY_BACKEND={backend} {variables} {pfkey} top; echo status $?; stty -a | grep -o -- '-*icanon'; cat"
-        );
-        let started = terminal.tmux(&["new-session", "-d", "-x", "80", "-y", "24", &command]);
-        assert!(started.status.success(), "{started:?}");
-        terminal.wait_for("pfkey top");
-        Some(terminal)
-    }
-
-    fn tmux(&self, arguments: &[&str]) -> Output {
-        // A server of its own, of which nobody's settings are.
-        let socket = self.directory.join("tmux");
-        let mut tmux = Command::new("tmux");
-        tmux.args(["-f", "/dev/null", "-S", socket.to_str().unwrap()]).args(arguments).env("LC_ALL", "C.UTF-8");
-        tmux.env_remove("TMUX").output().unwrap()
-    }
-
-    fn screen(&self) -> String {
-        String::from_utf8_lossy(&self.tmux(&["capture-pane", "-p"]).stdout).into_owned()
-    }
-
-    /// The numbers of the colours on the screen (ECMA-48, SGR).
-    fn colours(&self) -> BTreeSet<u8> {
-        let screen = self.tmux(&["capture-pane", "-e", "-p"]).stdout;
-        let screen = String::from_utf8_lossy(&screen).into_owned();
-        let selected = screen.split("\x1b[").skip(1).filter_map(|rest| rest.split_once('m'));
-        // 38;5;N is the N-th colour, in another way.
-        let selected = selected.map(|(numbers, _)| numbers.replace("38;5;", "3").replace("48;5;", "4"));
-        let numbers: Vec<u8> =
-            selected.flat_map(|n| n.split(';').map(|n| n.parse().unwrap_or(0)).collect::<Vec<_>>()).collect();
-        numbers.into_iter().filter(|n| matches!(n, 30..=37 | 40..=47 | 90..=107)).collect()
-    }
-
-    /// What tmux says of its pane.
-    fn about(&self, format: &str) -> String {
-        String::from_utf8_lossy(&self.tmux(&["display-message", "-p", format]).stdout).trim().to_owned()
-    }
-
-    #[track_caller]
-    fn wait_for(&self, text: &str) -> String {
-        self.wait(|| Some(self.screen()).filter(|screen| screen.contains(text)), text)
-    }
-
-    #[track_caller]
-    fn wait<T>(&self, look: impl Fn() -> Option<T>, what: &str) -> T {
-        let began = Instant::now();
-        loop {
-            if let Some(found) = look() {
-                return found;
-            }
-            assert!(began.elapsed() < Duration::from_secs(60), "no {what}: {}", self.screen());
-        }
-    }
-
-    fn keys(&self, keys: &[&str]) {
-        assert!(self.tmux(&[&["send-keys"], keys].concat()).status.success());
-    }
-
-    /// The process of `pfkey top`.
-    fn pid(&self) -> Pid {
-        let shell = self.about("#{pane_pid}");
-        let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).unwrap();
-        Pid::from_raw(children.split_whitespace().next().unwrap().parse().unwrap())
-    }
-
-    /// Whether it is on the screen of its own.
-    #[track_caller]
-    fn wait_alternate(&self, on: &str) {
-        self.wait(|| (self.about("#{alternate_on}") == on).then_some(()), "other screen");
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        self.tmux(&["kill-server"]);
-    }
+/// A terminal with a `pfkey top` in it, after its first frame; `None`, which it says, without a tmux.
+fn top(name: &str, daemon: &Daemon, variables: &str) -> Option<Terminal> {
+    let (pfkey, backend) = (c::program("pfkey"), daemon.backend());
+    // What it leaves behind is asked of the terminal itself.
+    let command = format!(
+        "env PFKEY_BACKEND={backend} {variables} {pfkey} top; echo status $?; stty -a | grep -o -- '-*icanon'; cat"
+    );
+    let terminal = Terminal::start(name, &command)?;
+    terminal.wait_for("pfkey top");
+    Some(terminal)
 }
 
 #[test]
 fn in_a_real_terminal() {
     let daemon = Daemon::holding("top_terminal", FILE);
-    let Some(terminal) = Terminal::start("top_terminal_tmux", &daemon, "NO_COLOR=") else { return };
+    let Some(terminal) = top("top_terminal_tmux", &daemon, "NO_COLOR=") else { return };
     let screen = terminal.wait_for("10.0.0.0/24 ⇄ 10.1.0.0/24");
     assert_eq!(screen.lines().next(), Some("pfkey top  SAs 2  policies 3, 1 without SA  in 0B/s out 0B/s"));
     assert!(terminal.colours().contains(&31), "red: {:?}", terminal.colours());
@@ -201,7 +117,7 @@ fn in_a_real_terminal() {
 #[test]
 fn without_colours() {
     let daemon = Daemon::holding("top_plain", FILE);
-    let Some(terminal) = Terminal::start("top_plain_tmux", &daemon, "NO_COLOR=1") else { return };
+    let Some(terminal) = top("top_plain_tmux", &daemon, "NO_COLOR=1") else { return };
     terminal.wait_for("no SA");
     assert!(terminal.colours().is_empty(), "{:?}", terminal.colours());
 }
@@ -212,7 +128,7 @@ fn signals_give_the_terminal_back() {
     for (signal, status) in
         [(Signal::SIGTERM, 143), (Signal::SIGHUP, 129), (Signal::SIGINT, 130), (Signal::SIGQUIT, 131)]
     {
-        let Some(terminal) = Terminal::start("top_signals_tmux", &daemon, "") else { return };
+        let Some(terminal) = top("top_signals_tmux", &daemon, "") else { return };
         terminal.wait_alternate("1");
         kill(terminal.pid(), signal).unwrap();
         let left = terminal.wait_for("icanon");
@@ -224,7 +140,7 @@ fn signals_give_the_terminal_back() {
 #[test]
 fn stopped_and_continued() {
     let daemon = Daemon::holding("top_stop", FILE);
-    let Some(terminal) = Terminal::start("top_stop_tmux", &daemon, "") else { return };
+    let Some(terminal) = top("top_stop_tmux", &daemon, "") else { return };
     terminal.wait_for("10.0.0.0/24");
     let pid = terminal.pid();
     kill(pid, Signal::SIGTSTP).unwrap();
@@ -240,7 +156,7 @@ fn stopped_and_continued() {
 #[test]
 fn the_key_engine_ends() {
     let mut daemon = Daemon::holding("top_engine", FILE);
-    let Some(terminal) = Terminal::start("top_engine_tmux", &daemon, "") else { return };
+    let Some(terminal) = top("top_engine_tmux", &daemon, "") else { return };
     terminal.wait_for("10.0.0.0/24");
     daemon.child.kill().unwrap();
     daemon.child.wait().unwrap();

@@ -13,6 +13,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, recvmsg,
     sendmsg, socket, socketpair,
 };
+use pfkey_rs::socket::report::Counted;
 use pfkey_rs::socket::{Backend, open_with, send, send_batch};
 use pfkey_rs::wire::hello::QUESTION;
 use pfkey_rs::wire::layout::SadbXPolicy;
@@ -167,6 +168,38 @@ fn settings_are_what_they_were() {
     send(session.as_raw_fd(), &header_only(MessageType::X_SPDDUMP, 0, 5)).unwrap();
     assert_eq!(dump(&session), (1, 0));
     assert_eq!(ask(&session, &policy(MessageType::X_SPDADD, 1)), [(MessageType::X_SPDADD, EEXIST)]);
+}
+
+/// What a session loses because it does not read, workers that die, and restarts.
+#[test]
+fn what_was_counted_goes_on() {
+    let Some(mut systemd) = Systemd::new("counted") else { return };
+    systemd.start("");
+    let counted =
+        |systemd: &Systemd| pfkey_rs::socket::ask(&systemd.directory.join("s")).unwrap().counted.expect("counters");
+    let (asks, deaf) = (systemd.open(), systemd.open());
+    assert_eq!(ask(&asks, &policy(MessageType::X_SPDADD, 0)), [ADDED]);
+    assert_eq!(counted(&systemd), Counted::default());
+    let mut number = 0;
+    while counted(&systemd).dropped == 0 {
+        for _ in 0..500 {
+            number += 1;
+            assert_eq!(ask(&asks, &policy(MessageType::X_SPDADD, number)), [ADDED]);
+        }
+        assert!(number < 100_000, "its queue has an end");
+    }
+    let dropped = counted(&systemd).dropped;
+    assert_eq!(waiting(&deaf).len() as u64 + dropped, u64::from(number) + 1, "every message is here or counted");
+    let worker = systemd.worker();
+    kill(worker, Signal::SIGKILL).unwrap();
+    assert_eq!(ask(&asks, &policy(MessageType::X_SPDADD, 0)), [(MessageType::X_SPDADD, EEXIST)]);
+    let expected = Counted { dropped, workers: 1, ..Counted::default() };
+    assert_eq!(counted(&systemd), expected);
+    for restarts in 1..3 {
+        systemd.restart();
+        assert_eq!(systemd.store.len(), 0, "it has taken them back");
+        assert_eq!(counted(&systemd), Counted { restarts, ..expected });
+    }
 }
 
 /// X_XFRM with a text (`pfkey_wire::xfrm::settings`).

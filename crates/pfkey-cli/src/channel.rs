@@ -1,6 +1,5 @@
 //! The command's PF_KEY descriptor: requests that it writes itself, and their answers.
 
-use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -9,7 +8,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 pub use pfkey::Received;
 use pfkey::listing::{self, SaView};
-use pfkey::{Backend, Client, Errno, Error, Request};
+use pfkey::{Backend, Batch, Client, Errno, Error, Request};
 use pfkey_wire::{
     ExtensionType, Extras, HEADER_LEN, Header, MAX_MESSAGE_LEN, Message, MessageType, Profile, SaType, Writer,
 };
@@ -19,6 +18,8 @@ use crate::failure::{Failure, Unwritable};
 
 /// How long an answer to X_XFRM is waited for. Sending returns when it is there.
 const ASKING: Duration = Duration::from_millis(500);
+/// The first sequence number of requests in batches: others than the client's own. The kernel keeps it, and `ip xfrm` shows it.
+const FIRST_OF_BATCHES: u32 = 1 << 24;
 
 /// A client and what is written for it.
 pub struct Channel {
@@ -26,6 +27,10 @@ pub struct Channel {
     /// The key engine understands X_XFRM extensions, and shows them.
     xfrm: bool,
     buffer: Zeroizing<Vec<u8>>,
+    /// This process.
+    pid: u32,
+    /// The sequence number of the next request in a batch. The kernel looks for a larval SA among those of one number.
+    next: u32,
 }
 
 impl Channel {
@@ -52,10 +57,10 @@ impl Channel {
         // AF_KEY has no such message; an older pfkeyd throws it away.
         let limit = client.limit();
         client.set_limit(ASKING);
-        let asked = Request::Raw(Header::new(MessageType::X_XFRM, SaType(1), 0, 0), &[]);
-        let xfrm = client.call(&asked, |_| ()).is_ok();
+        let xfrm = client.show_xfrm(true).is_ok();
         client.set_limit(limit);
-        Ok(Self { client, xfrm, buffer: Zeroizing::new(vec![0; MAX_MESSAGE_LEN]) })
+        let buffer = Zeroizing::new(vec![0; MAX_MESSAGE_LEN]);
+        Ok(Self { client, xfrm, buffer, pid: std::process::id(), next: FIRST_OF_BATCHES })
     }
 
     /// Whether a pfkeyd serves the descriptor.
@@ -93,14 +98,42 @@ impl Channel {
         let len = write(0, 0, &mut self.buffer).map_err(|error| Failure::Usage(format!("{what}: {error}")))?;
         let message = self.buffer.get(..len).unwrap_or_default();
         let header = Header::read(message).ok_or_else(|| Failure::Usage(format!("{what}: no message")))?;
-        if !self.xfrm && Message::parse(message, Profile::Linux).is_ok_and(|m| m.has(ExtensionType::X_XFRM)) {
-            // It would be passed over.
-            return Err(Failure::Told(format!(
-                "{what}: this key engine has no attributes of XFRM's (-X); AF_KEY has none"
-            )));
-        }
+        self.check_xfrm(message, || what.to_owned())?;
         let request = Request::Raw(header, message.get(HEADER_LEN..).unwrap_or_default());
         self.client.call(&request, read).map_err(|error| Failure::of(what, error))
+    }
+
+    /// What XFRM has beyond PF_KEY would be passed over by a key engine that has none of it.
+    fn check_xfrm(&self, message: &[u8], what: impl FnOnce() -> String) -> Result<(), Failure> {
+        let says = |message| Message::parse(message, Profile::Linux).is_ok_and(|m| m.has(ExtensionType::X_XFRM));
+        if self.xfrm || !says(message) {
+            return Ok(());
+        }
+        Err(Failure::Told(format!("{}: this key engine has no attributes of XFRM's (-X); AF_KEY has none", what())))
+    }
+
+    /// Adds a request to a batch, as [`Self::request`] would send it.
+    pub fn push(
+        &mut self,
+        batch: &mut Batch,
+        what: impl Fn() -> String,
+        write: impl FnOnce(u32, u32, &mut [u8]) -> Result<usize, Unwritable>,
+    ) -> Result<(), Failure> {
+        let (seq, pid) = (self.next, self.pid);
+        let len = write(seq, pid, &mut self.buffer).map_err(|error| Failure::Usage(format!("{}: {error}", what())))?;
+        let message = self.buffer.get(..len).unwrap_or_default();
+        self.check_xfrm(message, &what)?;
+        self.next = self.next.wrapping_add(1).max(FIRST_OF_BATCHES);
+        let refused = |errno: Errno| Failure::Refused { what: what(), errno: errno.to_raw(), why: None };
+        batch.push(message).map_err(refused)
+    }
+
+    /// Does all requests of a batch, and says what became of each.
+    ///
+    /// # Errors
+    /// How many of them were done is not known then.
+    pub fn run(&mut self, batch: &Batch) -> Result<Vec<Result<(), Error>>, Error> {
+        self.client.run(batch)
     }
 
     /// Sends a request that is a header only, and reads its answer.
@@ -117,7 +150,8 @@ impl Channel {
     ) -> Result<(), Failure> {
         // A dump's messages are waited for, but not for ever.
         let limit = TimeVal::seconds(self.client.limit().as_secs() as i64);
-        setsockopt(&self.client, sockopt::ReceiveTimeout, &limit).map_err(io::Error::from)?;
+        setsockopt(&self.client, sockopt::ReceiveTimeout, &limit)
+            .map_err(|errno| Failure::io("the PF_KEY descriptor: SO_RCVTIMEO", errno))?;
         listing::for_each_sa(self.client.as_fd(), satype, visit).map_err(|errno| match errno {
             Errno::EAGAIN => Failure::NoAnswer { what: name(MessageType::DUMP) },
             _ => Failure::Refused { what: name(MessageType::DUMP), errno: errno.to_raw(), why: None },

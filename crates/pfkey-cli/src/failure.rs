@@ -19,7 +19,7 @@ pub const NO_BACKEND: u8 = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The key engine answered with an error.
-    #[error("{what}: {}{}", errno_text(*errno), meaning(*errno, why.as_deref()))]
+    #[error("{what}: {}{}", errno_text(*errno), meaning(what, *errno, why.as_deref()))]
     Refused {
         /// The request.
         what: String,
@@ -29,7 +29,7 @@ pub enum Failure {
         why: Option<Box<str>>,
     },
     /// No answer came.
-    #[error("{what}: no answer from the key engine")]
+    #[error("{what}: no answer from the key engine (it is stopped, or this descriptor's queue was full)")]
     NoAnswer {
         /// The request.
         what: String,
@@ -41,7 +41,7 @@ pub enum Failure {
     #[error("{0}")]
     Told(String),
     /// No backend.
-    #[error("no PF_KEY backend: {0}\nTry 'pfkey doctor'.")]
+    #[error("no PF_KEY backend: {}{}", .0, unopened(.0))]
     NoBackend(#[from] OpenError),
     /// No backend, which was told already.
     #[error("")]
@@ -49,9 +49,17 @@ pub enum Failure {
     /// What daemons commonly need is missing, which was told already.
     #[error("")]
     Lacking,
+    /// Standard output cannot be written.
+    #[error("standard output: {0}")]
+    Output(#[from] io::Error),
     /// A system call failed.
-    #[error("{0}")]
-    Io(#[from] io::Error),
+    #[error("{what}: {error}")]
+    Io {
+        /// What it was for.
+        what: String,
+        /// Why.
+        error: io::Error,
+    },
 }
 
 impl Failure {
@@ -63,16 +71,22 @@ impl Failure {
             pfkey::Error::Refused { errno, why, .. } => Self::Refused { what, errno: errno.to_raw(), why },
             pfkey::Error::NoAnswer { .. } => Self::NoAnswer { what },
             pfkey::Error::Invalid(invalid) => Self::Usage(format!("{what}: {invalid}")),
-            pfkey::Error::Closed => io::Error::from(io::ErrorKind::ConnectionAborted).into(),
-            pfkey::Error::Io(error) => error.into(),
+            pfkey::Error::Closed => Self::io(&format!("{what}: pfkeyd has ended"), io::ErrorKind::ConnectionAborted),
+            pfkey::Error::Io(error) => Self::io(&format!("{what}: the PF_KEY descriptor"), error),
             other => Self::Told(format!("{what}: {other}")),
         }
+    }
+
+    /// Of a system call that was for this.
+    pub fn io(what: &str, error: impl Into<io::Error>) -> Self {
+        Self::Io { what: what.to_owned(), error: error.into() }
     }
 
     /// The exit status.
     pub const fn status(&self) -> u8 {
         match self {
-            Self::Refused { .. } | Self::NoAnswer { .. } | Self::Told(_) | Self::Io(_) | Self::Lacking => REFUSED,
+            Self::Refused { .. } | Self::NoAnswer { .. } | Self::Told(_) | Self::Output(_) | Self::Io { .. } => REFUSED,
+            Self::Lacking => REFUSED,
             Self::Usage(_) => USAGE,
             Self::NoBackend(_) => NO_BACKEND,
             Self::Unserved => UNSERVED,
@@ -81,17 +95,48 @@ impl Failure {
 }
 
 /// The words behind an errno's text: the kernel's, or else ours.
-fn meaning(errno: i32, why: Option<&str>) -> String {
-    why.map_or_else(|| hint(errno).to_owned(), |why| format!(": {why}"))
+fn meaning(what: &str, errno: i32, why: Option<&str>) -> String {
+    let own = || hint(what, errno).map_or_else(String::new, |hint| format!(" ({hint})"));
+    why.map_or_else(own, |why| format!(": {why}"))
 }
 
-/// What an errno means here, where its text does not say it.
-const fn hint(errno: i32) -> &'static str {
-    match errno {
-        libc::ENOSYS => " (the key engine lacks an algorithm: see 'pfkey algorithms')",
-        libc::EPROTONOSUPPORT => " (the kernel lacks the protocol: see 'pfkey doctor')",
-        libc::ENOPROTOOPT => " (the kernel is built without this)",
-        libc::EBUSY => " (another dump is running on this descriptor)",
+/// What an errno means here, and what can be done. `what` is the request: its verb, then what it is about.
+fn hint(what: &str, errno: i32) -> Option<&'static str> {
+    let is_policy = what.contains("policy ") || what.starts_with("x_spd");
+    let adds = what.starts_with("add ");
+    let by_number = what.starts_with("policy ");
+    Some(match errno {
+        libc::EPERM | libc::EACCES => "it needs CAP_NET_ADMIN",
+        // A number says its direction, and one that does not cannot be.
+        libc::ENOENT | libc::EINVAL if by_number => "no policy has this number: 'pfkey spd' lists them",
+        libc::ENOENT | libc::ESRCH if is_policy => "there is no such policy: 'pfkey spd' lists them",
+        libc::ENOENT | libc::ESRCH => "there is no such SA: 'pfkey dump' lists them",
+        libc::EEXIST if is_policy => "there is one with this selector: 'spdupdate' replaces it",
+        libc::EEXIST => "this SPI has its SA: 'pfkey get' shows it",
+        libc::EINVAL if adds && is_policy => "its selector, its requests or its limits cannot be",
+        libc::EINVAL if adds => "a field of it cannot be: SPI, key length, limits or addresses",
+        libc::EINVAL => "a field of it cannot be",
+        libc::ENOSYS => {
+            "the key engine lacks an algorithm: 'pfkey algorithms' lists what it has; AEADs need PFKEY_ALGORITHMS=aead, not \
+             AF_KEY, and the kernel's module gcm, ccm or chacha20poly1305"
+        }
+        libc::EPROTONOSUPPORT => "the kernel lacks the protocol: see 'pfkey doctor'",
+        libc::EAFNOSUPPORT => "the kernel lacks IPsec for these addresses: see 'pfkey doctor'",
+        libc::ENOPROTOOPT => "the kernel is built without this",
+        libc::EOPNOTSUPP => "this key engine does not do it",
+        libc::EBUSY => "another dump is running on this descriptor",
+        libc::ENOBUFS => "the key engine holds as many SAs and policies as it may, or the kernel has no memory",
+        libc::ENOMEM => "the kernel has no memory",
+        _ => return None,
+    })
+}
+
+/// What the errno for which nothing could be opened means, where the error does not say it.
+fn unopened(error: &OpenError) -> &'static str {
+    match (error, error.errno()) {
+        (_, libc::EPERM | libc::EACCES) => ": it needs CAP_NET_ADMIN",
+        (OpenError::System(_), libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT) => ": this kernel has no AF_KEY",
+        (OpenError::Connect { .. }, libc::ENOENT | libc::ECONNREFUSED) => ": no pfkeyd listens there",
         _ => "",
     }
 }

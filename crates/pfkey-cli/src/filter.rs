@@ -113,7 +113,7 @@ impl Filter {
     pub fn check_for_policies(&self) -> Result<(), Failure> {
         let has = [("--spi", self.spi.is_some()), ("--state", self.state.is_some()), ("--alg", self.alg.is_some())];
         match has.iter().find(|(_, given)| *given) {
-            Some((name, _)) => Err(Failure::Usage(format!("pfkey: {name}: policies have none"))),
+            Some((name, _)) => Err(Failure::Usage(format!("{name}: policies have none"))),
             None => Ok(()),
         }
     }

@@ -20,7 +20,9 @@
 
 mod algorithms;
 mod arguments;
+mod carry;
 mod channel;
+mod completion;
 mod doctor;
 mod execute;
 #[doc(hidden)]
@@ -46,13 +48,13 @@ pub mod setkey;
 mod setkey_command;
 mod show;
 mod state;
+mod tell;
 mod top;
 mod types;
 mod undo;
 mod unused;
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -314,17 +316,23 @@ pub fn main() -> ExitCode {
         words.remove(0);
         return setkey_command::main(&words);
     }
-    // clap itself ends with 2 on wrong arguments.
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            tell::tell_usage(&error);
+            return ExitCode::from(failure::USAGE);
+        }
+        // --help, --version
+        Err(error) => error.exit(),
+    };
     match run(cli) {
         Ok(()) => ExitCode::from(failure::OK),
         // Whoever read our output has enough.
-        Err(Failure::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(failure::OK),
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(failure::OK),
         Err(failure) => {
-            let text = failure.to_string();
-            if !text.is_empty() {
-                eprintln!("{text}");
-            }
+            let advice =
+                if failure.status() == failure::NO_BACKEND { "\n  'pfkey doctor' says what is missing" } else { "" };
+            tell::tell(format_args!("{failure}{advice}"));
             ExitCode::from(failure.status())
         }
     }
@@ -353,12 +361,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Delete { all, filter, words } => match (words.is_empty(), filter.is_empty()) {
             (false, true) => load::words(view, if all { "deleteall" } else { "delete" }, words, false),
             (true, false) if !all => match execute::delete_some(&mut Channel::open()?, SaType::UNSPEC, &filter)? {
-                0 => Err(Failure::Told("pfkey: delete: no SA fits".to_owned())),
+                0 => Err(Failure::Told("delete: no SA fits".to_owned())),
                 _ => Ok(()),
             },
             _ => Err(Failure::Usage(
-                "pfkey: delete: expected SRC DST PROTOCOL SPI, or options that say which SAs (--src, --spi, …)"
-                    .to_owned(),
+                "delete: expected SRC DST PROTOCOL SPI, or options that say which SAs (--src, --spi, …)".to_owned(),
             )),
         },
         Command::Flush { protocol, filter } if filter.is_empty() => {
@@ -384,7 +391,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             execute::delete_some_policies(&mut Channel::open()?, &filter)
         }
         Command::Monitor { count, filter } => monitor::monitor(view, count, &filter),
-        Command::Metrics { .. } if cli.json => Err(Failure::Usage("pfkey: metrics are no JSON".to_owned())),
+        Command::Metrics { .. } if cli.json => Err(Failure::Usage("metrics are no JSON".to_owned())),
         Command::Metrics { listen, output, per_sa, most } => {
             let wanted = metrics::Wanted { per_sa, most };
             listen.map_or_else(|| metrics::print(wanted, output.as_deref()), |address| metrics::serve(wanted, address))
@@ -417,11 +424,6 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Types { profile, diff: false } => types::types(view, profile),
         Command::Algorithms => algorithms::algorithms(view),
         Command::Doctor(options) => doctor::doctor(view, &options),
-        Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "pfkey", &mut script);
-            out.write_all(&script)?;
-            Ok(out.flush()?)
-        }
+        Command::Completion { shell } => completion::completion(&mut out, shell, Cli::command()),
     }
 }

@@ -10,13 +10,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use pfkey::Backend;
 use pfkey_wire::{Extras, PolicyType};
 
+use crate::carry::{Follow, carry_out};
 use crate::channel::Channel;
-use crate::execute::execute;
 use crate::failure::Failure;
 use crate::output::{Out, View};
 use crate::plan::{self, Side, Step, Subject};
 use crate::script::{Script, Source};
 use crate::setkey::{Action, Command};
+use crate::tell::tell;
 use crate::undo::Undo;
 use crate::unused;
 
@@ -67,22 +68,46 @@ pub fn into(channel: &mut Channel, view: View, path: &Path) -> Result<(), Failur
 }
 
 fn carry_into(channel: &mut Channel, view: View, script: &Script<'_>) -> Result<(), Failure> {
-    for Command { at, action } in script.commands() {
-        if !matches!(action, Action::Dump(_) | Action::SpdDump | Action::Get(_)) {
-            execute(channel, &mut Out::new(), view, action)
-                .map_err(|failure| Failure::Told(format!("{}: {failure}", script.place(*at))))?;
-        }
+    let quiet = |command: &&Command| !shows(&command.action);
+    let commands: Vec<&Command> = script.commands().iter().filter(quiet).collect();
+    let place = |index: usize| commands.get(index).map_or(script.name().to_owned(), |command| script.place(command.at));
+    carry_out(channel, (&mut Out::new(), view), commands.iter().map(|command| &command.action), &mut IntoCopy { place })
+}
+
+/// Ends with the first refusal; whatever else was done is done to a copy.
+struct IntoCopy<F: Fn(usize) -> String> {
+    place: F,
+}
+
+impl<F: Fn(usize) -> String> Follow for IntoCopy<F> {
+    fn may_join(&self, _: &Action) -> bool {
+        true
     }
-    Ok(())
+
+    fn next(&mut self, _: usize, _: &Action) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn failed(&mut self, index: usize, failure: Failure, _: &mut Out) -> Result<(), Failure> {
+        Err(Failure::Told(format!("{}: {failure}", (self.place)(index))))
+    }
 }
 
 fn load(view: View, source: &Source, options: Options) -> Result<(), Failure> {
     let script = Script::parse(source, options.kernel)?;
-    script.warnings().for_each(|warning| eprintln!("{warning}"));
+    script.warnings().for_each(tell);
     if options.way == Way::Check || script.commands().is_empty() {
         return Ok(());
     }
     let (mut channel, mut out) = (Channel::open()?, Out::new());
+    if Backend::from_environment()? == Backend::Embedded
+        && options.way != Way::Diff
+        && script.commands().iter().any(|command| !shows(&command.action))
+    {
+        tell(
+            "warning: an embedded engine ends with this command, with all that was loaded: start 'pfkeyd --listen PATH'",
+        );
+    }
     match options.way {
         Way::Diff => return plan::show(&mut out, view, &planned(&mut channel, view, &script)?),
         Way::Replace => {
@@ -101,6 +126,11 @@ fn load(view: View, source: &Source, options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether an action changes nothing.
+const fn shows(action: &Action) -> bool {
+    matches!(action, Action::Dump(_) | Action::SpdDump | Action::Get(_))
+}
+
 /// Warns of SAs that no policy uses and of policies without SAs, where a file makes both: where it makes policies only, a key
 /// manager makes the SAs.
 fn in_vain(script: &Script<'_>, channel: &mut Channel) {
@@ -116,9 +146,9 @@ fn in_vain(script: &Script<'_>, channel: &mut Channel) {
     if !added.is_empty() && script.commands().iter().any(protects) {
         let name = script.name();
         match unused::told(channel, &added) {
-            Ok(lines) => lines.iter().for_each(|what| eprintln!("{name}: warning: {what}")),
+            Ok(lines) => lines.iter().for_each(|what| tell(format_args!("{name}: warning: {what}"))),
             // What was loaded is loaded.
-            Err(failure) => eprintln!("{name}: warning: SAs and policies were not compared: {failure}"),
+            Err(failure) => tell(format_args!("{name}: warning: SAs and policies were not compared: {failure}")),
         }
     }
 }
@@ -145,26 +175,49 @@ fn planned(channel: &mut Channel, view: View, script: &Script<'_>) -> Result<Vec
 /// Carries out each command, whether others were refused or not.
 fn each(script: &Script<'_>, channel: &mut Channel, out: &mut Out, view: View) -> Result<(), Failure> {
     let (name, total) = (script.name(), script.commands().len());
-    let mut bar = Bar::new(total);
-    let mut refused = 0_usize;
-    for (done, Command { at, action }) in script.commands().iter().enumerate() {
-        bar.show(done);
-        let Err(failure) = execute(channel, out, view, action) else { continue };
-        bar.clear();
+    let mut follow = Each { script, bar: Bar::new(total), refused: 0 };
+    carry_out(channel, (out, view), script.commands().iter().map(|command| &command.action), &mut follow)?;
+    follow.bar.clear();
+    out.flush()?;
+    match follow.refused {
+        0 => Ok(()),
+        refused => Err(Failure::Told(format!("{name}: {refused} of {total} commands refused"))),
+    }
+}
+
+struct Each<'s> {
+    script: &'s Script<'s>,
+    bar: Bar,
+    refused: usize,
+}
+
+impl Follow for Each<'_> {
+    fn may_join(&self, _: &Action) -> bool {
+        true
+    }
+
+    fn next(&mut self, index: usize, _: &Action) -> Result<(), Failure> {
+        self.bar.show(index);
+        Ok(())
+    }
+
+    fn failed(&mut self, index: usize, failure: Failure, out: &mut Out) -> Result<(), Failure> {
+        let script = self.script;
+        self.bar.clear();
         // Nobody may be reading any more.
         let _ = out.flush();
         if script.is_one_of_words() {
             return Err(failure);
         }
-        eprintln!("{}: {failure}", script.place(*at));
-        refused += 1;
-        if !matches!(failure, Failure::Refused { .. }) {
-            return Err(Failure::Told(format!("{name}: given up after {done} of {total} commands")));
+        let place = script.commands().get(index).map_or(0, |command| command.at);
+        tell(format_args!("{}: {failure}", script.place(place)));
+        self.refused += 1;
+        if matches!(failure, Failure::Refused { .. }) {
+            return Ok(());
         }
+        let total = script.commands().len();
+        Err(Failure::Told(format!("{}: given up after {index} of {total} commands", script.name())))
     }
-    bar.clear();
-    out.flush()?;
-    if refused == 0 { Ok(()) } else { Err(Failure::Told(format!("{name}: {refused} of {total} commands refused"))) }
 }
 
 /// Carries out each action, which may have a place in the file; undoes all that were done if one is refused.
@@ -175,32 +228,57 @@ fn all_or_nothing<'c>(
     out: &mut Out,
     view: View,
 ) -> Result<(), Failure> {
-    let mut undo = Undo::new(channel)?;
-    // A load that is interrupted halfway would be neither all nor nothing.
-    let interrupts = interrupts().map_err(std::io::Error::from)?;
-    let mut bar = Bar::new(script.commands().len());
-    for (done, (at, action)) in actions.enumerate() {
-        bar.show(done);
-        undo.note(action);
-        let result = if matches!(interrupts.read_signal(), Ok(Some(_))) {
-            Err(std::io::Error::from(std::io::ErrorKind::Interrupted).into())
-        } else {
-            execute(channel, out, view, action)
-        };
-        let Err(failure) = result else { continue };
-        bar.clear();
-        // Nobody may be reading any more; what was done is undone all the same.
-        let _ = out.flush();
-        let name = script.name();
-        let place = at.map_or_else(|| name.to_owned(), |at| script.place(at));
-        eprintln!("{place}: {failure}");
-        let left = undo.undo(channel)?;
-        left.iter().for_each(|what| eprintln!("{name}: could not be undone: {what}"));
-        let done = if left.is_empty() { "everything was undone" } else { "the rest was undone" };
-        return Err(Failure::Told(format!("{name}: {done}")));
+    let mut follow = AllOrNothing {
+        undo: Undo::new(channel)?,
+        // A load that is interrupted halfway would be neither all nor nothing.
+        interrupts: interrupts().map_err(|errno| Failure::io("signalfd", errno))?,
+        bar: Bar::new(script.commands().len()),
+        first: None,
+    };
+    let (places, actions): (Vec<_>, Vec<_>) = actions.unzip();
+    let ended = carry_out(channel, (out, view), actions.into_iter(), &mut follow);
+    follow.bar.clear();
+    // Nobody may be reading any more; what was done is undone all the same.
+    let flushed = out.flush();
+    let Some(index) = follow.first else { return ended.and(flushed.map_err(Failure::from)) };
+    let Err(failure) = ended else { return Ok(()) };
+    let name = script.name();
+    let place = places.get(index).copied().flatten().map_or_else(|| name.to_owned(), |at| script.place(at));
+    tell(format_args!("{place}: {failure}"));
+    let left = follow.undo.undo(channel)?;
+    left.iter().for_each(|what| tell(format_args!("{name}: could not be undone: {what}")));
+    let done = if left.is_empty() { "everything was undone" } else { "the rest was undone" };
+    Err(Failure::Told(format!("{name}: {done}")))
+}
+
+struct AllOrNothing {
+    undo: Undo,
+    interrupts: SignalFd,
+    bar: Bar,
+    /// Which of the actions was the first that failed.
+    first: Option<usize>,
+}
+
+impl Follow for AllOrNothing {
+    /// What is added can be done although one before it is refused: it is taken away again. What removes or replaces cannot: nothing
+    /// may be without policy until it is put back.
+    fn may_join(&self, action: &Action) -> bool {
+        matches!(action, Action::Add(_) | Action::SpdAdd(_))
     }
-    bar.clear();
-    Ok(out.flush()?)
+
+    fn next(&mut self, index: usize, action: &Action) -> Result<(), Failure> {
+        self.bar.show(index);
+        if matches!(self.interrupts.read_signal(), Ok(Some(_))) {
+            return Err(Failure::Told("interrupted by a signal".to_owned()));
+        }
+        self.undo.note(action);
+        Ok(())
+    }
+
+    fn failed(&mut self, index: usize, failure: Failure, _: &mut Out) -> Result<(), Failure> {
+        self.first = Some(index);
+        Err(failure)
+    }
 }
 
 /// SIGINT, SIGTERM and SIGHUP, held back and readable.

@@ -7,6 +7,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::json;
+use crate::tell::tell;
 
 /// Bytes that are written at once.
 const CAPACITY: usize = 64 * 1024;
@@ -259,10 +260,10 @@ pub fn show(out: &mut Out, view: View, kind: &str, columns: &[&'static str], rec
             let left_out = table(out, colour, view, columns, records)?;
             // Not among what was asked for.
             if records.is_empty() {
-                eprintln!("pfkey: no {}", if kind == "sas" { "SAs" } else { kind });
+                tell(format_args!("no {}", if kind == "sas" { "SAs" } else { kind }));
             } else if left_out > 0 {
                 out.flush()?;
-                eprintln!("pfkey: {left_out} columns more have no room here: --columns chooses");
+                tell(format_args!("{left_out} columns more have no room here: --columns chooses"));
             }
         }
     }

@@ -68,7 +68,7 @@ pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         file.handle()?.write_all(bytes)?;
         file.keep()
     };
-    write().map_err(|error| Failure::Told(format!("pfkey: {}: {error}", path.display())))
+    write().map_err(|error| Failure::Told(format!("{}: {error}", path.display())))
 }
 
 impl Drop for PrivateFile {

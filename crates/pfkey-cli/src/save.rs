@@ -13,6 +13,7 @@ use crate::model::sa::SaEntry;
 use crate::output::Out;
 use crate::private_file::{PrivateFile, readers};
 use crate::state;
+use crate::tell::tell;
 
 /// Writes to a file that nobody else reads, or to standard output. What cannot be said is a failure unless `lossy`, after all that
 /// can be said is written.
@@ -49,9 +50,9 @@ fn outcome(lost: Lost, lossy: bool) -> Result<(), Failure> {
     if left_out + other == 0 {
         return Ok(());
     }
-    let text = format!("pfkey: {left_out} left out, {other} saved otherwise than they are");
+    let text = format!("{left_out} left out, {other} saved otherwise than they are");
     if lossy {
-        eprintln!("{text}");
+        tell(text);
         return Ok(());
     }
     Err(Failure::Told(format!("{text} (--lossy: this is no failure)")))
@@ -61,12 +62,12 @@ fn outcome(lost: Lost, lossy: bool) -> Result<(), Failure> {
 fn warn() {
     let stdout = std::io::stdout();
     if stdout.is_terminal() {
-        eprintln!("pfkey: warning: keys go to this terminal");
+        tell("warning: keys go to this terminal");
     } else if let Some(mode) = readers(&stdout) {
-        eprintln!(
-            "pfkey: warning: keys go to a file that others can read (mode {mode:04o}): \
+        tell(format_args!(
+            "warning: keys go to a file that others can read (mode {mode:04o}): \
              chmod 600, or 'pfkey save --output FILE'"
-        );
+        ));
     }
 }
 
@@ -120,11 +121,11 @@ fn write(out: &mut Out, sas: &[SaEntry], policies: &[PolicyEntry]) -> std::io::R
 }
 
 fn otherwise(out: &mut Out, title: &str, note: &str) -> std::io::Result<()> {
-    eprintln!("pfkey: warning: {title}: {note}");
+    tell(format_args!("warning: {title}: {note}"));
     writeln!(out, "# {note}:")
 }
 
 fn left_out(out: &mut Out, title: &str, why: &str) -> std::io::Result<()> {
-    eprintln!("pfkey: warning: left out: {title}: {why}");
+    tell(format_args!("warning: left out: {title}: {why}"));
     writeln!(out, "# left out: {title}: {why}")
 }

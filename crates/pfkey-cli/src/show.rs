@@ -88,14 +88,14 @@ impl Chosen {
             return Ok(None);
         }
         if view.format == Format::Json {
-            return Err(Failure::Usage("pfkey: --columns: JSON has every field".to_owned()));
+            return Err(Failure::Usage("--columns: JSON has every field".to_owned()));
         }
         let all = || known.iter().copied().flatten().copied();
         let find = |name: &String| {
             all().find(|column| column == name).ok_or_else(|| {
                 let near =
                     names::nearest(name, all()).map_or(String::new(), |near| format!("; did you mean {near:?}?"));
-                Failure::Usage(format!("pfkey: --columns: no field {name:?}{near}"))
+                Failure::Usage(format!("--columns: no field {name:?}{near}"))
             })
         };
         self.columns.iter().map(find).collect::<Result<_, _>>().map(Some)

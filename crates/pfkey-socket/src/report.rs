@@ -14,8 +14,25 @@ pub struct Report {
     pub pids: u64,
     /// Its network namespace (`SO_NETNS_COOKIE`).
     pub namespace: u64,
+    /// When it started, in seconds since 1970; an older pfkeyd does not say.
+    pub since: Option<u64>,
+    /// What it has counted; an older pfkeyd does not say.
+    pub counted: Option<Counted>,
     /// Those of its sessions that whoever asked may know of.
     pub sessions: Vec<Session>,
+}
+
+/// What a pfkeyd has counted, and those before it whose state it took over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Messages that a session lost, because its queue was full.
+    pub dropped: u64,
+    /// Clients that were not let in, because there were too many.
+    pub refused: u64,
+    /// Workers that died, or did not answer, and were replaced.
+    pub workers: u64,
+    /// Starts that went on with the sessions of the pfkeyd before.
+    pub restarts: u64,
 }
 
 /// A session.
@@ -31,8 +48,12 @@ pub struct Session {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { version, pid, pids, namespace, sessions } = self;
+        let Self { version, pid, pids, namespace, since, counted, sessions } = self;
         writeln!(f, "pfkeyd {version} {pid} {pids} {namespace}")?;
+        since.iter().try_for_each(|since| writeln!(f, "since {since}"))?;
+        if let Some(Counted { dropped, refused, workers, restarts }) = counted {
+            writeln!(f, "counted {dropped} {refused} {workers} {restarts}")?;
+        }
         sessions.iter().try_for_each(|Session { pid, uid, namespace }| writeln!(f, "session {pid} {uid} {namespace}"))
     }
 }
@@ -52,7 +73,20 @@ impl Report {
             let mut words = line.strip_prefix("session ")?.split(' ');
             Some(Session { pid: number(words.next())?, uid: number(words.next())?, namespace: number(words.next())? })
         };
-        Some(Self { version, pid, pids, namespace, sessions: lines.filter_map(session).collect() })
+        let counted = |line: &str| {
+            let mut words = line.strip_prefix("counted ")?.split(' ');
+            let mut next = || number(words.next());
+            Some(Counted { dropped: next()?, refused: next()?, workers: next()?, restarts: next()? })
+        };
+        Some(Self {
+            version,
+            pid,
+            pids,
+            namespace,
+            since: lines.clone().find_map(|line| number(line.strip_prefix("since "))),
+            counted: lines.clone().find_map(counted),
+            sessions: lines.filter_map(session).collect(),
+        })
     }
 }
 
@@ -67,9 +101,24 @@ mod tests {
     #[test]
     fn what_was_written_is_read() {
         let session = Session { pid: 4711, uid: 1000, namespace: u64::MAX };
-        let report = Report { version: "1.2.3".into(), pid: 7, pids: 4, namespace: 1, sessions: vec![session; 2] };
+        let counted = Counted { dropped: 1, refused: 2, workers: 3, restarts: u64::MAX };
+        let report = Report {
+            version: "1.2.3".into(),
+            pid: 7,
+            pids: 4,
+            namespace: 1,
+            since: Some(1_700_000_000),
+            counted: Some(counted),
+            sessions: vec![session; 2],
+        };
         assert_eq!(Report::read(&report.to_string()), Some(report.clone()));
         assert_eq!(Report::read(&format!("{report}news of a later version\n")), Some(report));
+    }
+
+    #[test]
+    fn an_older_one_says_less() {
+        let report = Report::read("pfkeyd 0.2.0 7 4 1\nsession 1 2 3\n").unwrap();
+        assert_eq!((report.since, report.counted, report.sessions.len()), (None, None, 1));
     }
 
     #[test]

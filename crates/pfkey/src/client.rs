@@ -50,6 +50,8 @@ pub struct Client {
     promiscuous: bool,
     /// Requests of which copies will come, because this descriptor is promiscuous.
     copied: Vec<Call>,
+    /// Batches are taken: it has answered to X_XFRM, which no pfkeyd did before there were batches.
+    takes_batches: bool,
 }
 
 impl AsFd for Client {
@@ -78,6 +80,7 @@ impl From<OwnedFd> for Client {
             unread: None,
             promiscuous: false,
             copied: Vec::new(),
+            takes_batches: false,
         }
     }
 }
@@ -271,7 +274,9 @@ impl Client {
     /// # Errors
     /// EINVAL on AF_KEY, which has nothing of it; [`Error::NoAnswer`] of a pfkeyd that is older.
     pub fn show_xfrm(&mut self, shown: bool) -> Result<(), Error> {
-        self.call(&Request::ShowXfrm(shown), |_| ())
+        self.call(&Request::ShowXfrm(shown), |_| ())?;
+        self.takes_batches = true;
+        Ok(())
     }
 
     /// Deletes all policies.
@@ -344,14 +349,14 @@ impl Client {
     }
 
     /// Does all requests of a batch in order, many of them with one message where a pfkeyd takes it, and returns the outcome of
-    /// each. One that is refused does not keep the others from being done.
+    /// each. That a pfkeyd that listens on a path takes it is known once it has answered to [`Client::show_xfrm`]. One that is refused does not keep the others from being done.
     ///
     /// # Errors
     /// [`Error`]: how many requests were done is not known then. Answers that come later are told as events.
     pub fn run(&mut self, batch: &Batch) -> Result<Vec<Result<(), Error>>, Error> {
         self.check_beyond(batch.is_beyond_pf_key)?;
         let mut outcomes = Vec::with_capacity(batch.len());
-        let are_together = socket::takes_batches(self.fd.as_fd());
+        let are_together = self.takes_batches || socket::takes_batches(self.fd.as_fd());
         batch.run(self, are_together, |call, reply, answer| {
             outcomes.push(match reply {
                 Reply::Refused(errno) => {

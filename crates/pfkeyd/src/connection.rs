@@ -81,7 +81,7 @@ pub(super) struct Connections<K> {
 
 impl<K: Keeper> Sink for Connections<K> {
     fn deliver(&mut self, to: SessionId, message: &[u8]) -> bool {
-        let sent = self.send(to, message);
+        let sent = self.send_or_count(to, message);
         let answers = self.requester.as_ref().filter(|requester| sent && requester.id == to);
         if let Some((requester, answer)) = answers.zip(Header::read(message)) {
             if requester.is_answered_by(&answer) {
@@ -92,7 +92,7 @@ impl<K: Keeper> Sink for Connections<K> {
     }
 
     fn deliver_copy(&mut self, to: SessionId, message: &[u8]) -> bool {
-        self.send(to, message)
+        self.send_or_count(to, message)
     }
 
     fn may_dump(&mut self, to: SessionId) -> bool {
@@ -111,6 +111,15 @@ impl<K: Keeper> Sink for Connections<K> {
 }
 
 impl<K: Keeper> Connections<K> {
+    /// The same as [`Self::send`]; what is lost of a client that is there is counted.
+    fn send_or_count(&mut self, to: SessionId, message: &[u8]) -> bool {
+        let sent = self.send(to, message);
+        if !sent && self.by_session.contains_key(&to) && !self.gone.contains(&to) {
+            self.keeper.lost();
+        }
+        sent
+    }
+
     /// Sends a message, or queues it behind others; false: it is lost.
     fn send(&mut self, to: SessionId, message: &[u8]) -> bool {
         if self.together == Some(to) {

@@ -96,6 +96,9 @@ pub trait Keeper {
         0
     }
 
+    /// A session lost a message, because its queue was full.
+    fn lost(&mut self) {}
+
     /// Of a client's batch so many bytes are done.
     fn done(&mut self, slot: Slot, bytes: usize) {
         let _ = (slot, bytes);

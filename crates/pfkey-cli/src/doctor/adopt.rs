@@ -11,6 +11,7 @@ use super::unit::{self, Unit};
 use super::way::{self, Way};
 use crate::failure::Failure;
 use crate::output::View;
+use crate::tell::tell;
 
 /// Whose files are replaced: those that begin with it.
 const MARK: &str = "# Made by pfkey doctor --adopt, see pfkey(1).\n";
@@ -71,10 +72,10 @@ pub fn cautions(unit: &Unit) -> Vec<String> {
 
 /// `doctor --adopt UNIT`.
 pub fn adopt(view: View, name: &str, yes: bool) -> Result<(), Failure> {
-    let told = |why: &str| Failure::Told(format!("pfkey: doctor: {name}: {why}"));
+    let told = |why: &str| Failure::Told(format!("doctor: {name}: {why}"));
     let name = if name.ends_with(".service") { name.to_owned() } else { format!("{name}.service") };
     if !unit::is_name(&name) {
-        return Err(Failure::Usage(format!("pfkey: doctor: --adopt: {name:?} is no name of a service")));
+        return Err(Failure::Usage(format!("doctor: --adopt: {name:?} is no name of a service")));
     }
     let place = place(&name);
     let there = match place.symlink_metadata() {
@@ -103,7 +104,7 @@ pub fn adopt(view: View, name: &str, yes: bool) -> Result<(), Failure> {
     findings.show_with_file(view, &place, &text)?;
     match there {
         Some(there) if there == text => {
-            eprintln!("pfkey: {} says that already", place.display());
+            tell(format_args!("{} says that already", place.display()));
             return Ok(());
         }
         Some(there) if !there.starts_with(MARK) => {
@@ -111,12 +112,13 @@ pub fn adopt(view: View, name: &str, yes: bool) -> Result<(), Failure> {
         }
         _ => {}
     }
-    if !yes && !asked(&place)? {
-        eprintln!("pfkey: nothing was written; --yes writes it");
+    let failed = |error: io::Error| told(&format!("{}: {error}", place.display()));
+    if !yes && !asked(&place).map_err(failed)? {
+        tell(format_args!("nothing was written; --yes writes it"));
         return Ok(());
     }
-    write(&place, &text, there.is_some())?;
-    eprintln!("pfkey: written; now: systemctl daemon-reload && systemctl restart {name}");
+    write(&place, &text, there.is_some()).map_err(failed)?;
+    tell(format_args!("written; now: systemctl daemon-reload && systemctl restart {name}"));
     Ok(())
 }
 
@@ -125,7 +127,7 @@ fn asked(place: &Path) -> io::Result<bool> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(false);
     }
-    eprint!("Write {}? [y/N] ", place.display());
+    eprint!("pfkey: write {}? [y/N] ", place.display());
     let mut line = String::new();
     io::stdin().read_line(&mut line)?;
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use pfkey_socket::report::Report;
+use pfkey_socket::report::{Counted, Report};
 use pfkey_socket::{Backend, SERVICE_PATH, extras, find_pfkeyd};
 
 use super::Findings;
@@ -46,7 +46,7 @@ pub fn examine(findings: &mut Findings) -> Result<(), Failure> {
     let result = judge(&opened, &trial, &modules, findings);
     match &opened {
         Ok((chosen, _)) => findings.add("backend", "ok", chosen.as_str()),
-        Err(failure) => findings.add("backend", "failed", without_advice(failure)),
+        Err(failure) => findings.add("backend", "failed", failure.to_string()),
     }
     match &backend {
         Ok(_) if value.is_empty() => findings.add("PFKEY_BACKEND", "ok", "not set, which means auto"),
@@ -79,10 +79,6 @@ fn chosen(backend: &Backend, served: bool, by_service: bool) -> String {
     }
 }
 
-fn without_advice(failure: &Failure) -> String {
-    failure.to_string().replace("\nTry 'pfkey doctor'.", "")
-}
-
 /// The verdict, the daemons, and what was tried.
 fn judge(
     opened: &Result<(String, Vec<Record>), Failure>,
@@ -93,7 +89,7 @@ fn judge(
     let mut verdict = Findings::default();
     match (opened, trial) {
         (Err(failure), Err(no_trial)) => {
-            let why = without_advice(failure);
+            let why = failure.to_string();
             let why = why.strip_prefix("no PF_KEY backend: ").unwrap_or(&why);
             verdict.add("verdict", "failed", format!("nothing serves PF_KEY here: {why}"));
             if let NoTrial::Namespace(why) = no_trial {
@@ -110,7 +106,7 @@ fn judge(
             Ok(())
         }
         (Err(failure), Ok(_)) if has_net_admin() => {
-            verdict.add("verdict", "failed", format!("nothing serves PF_KEY here: {}", without_advice(failure)));
+            verdict.add("verdict", "failed", format!("nothing serves PF_KEY here: {failure}"));
             findings.first(verdict);
             Err(Failure::Unserved)
         }
@@ -187,11 +183,13 @@ fn service(path: &Path, findings: &mut Findings) {
             return findings.add("service", "missing", why.trim_end_matches("; ").to_owned());
         }
     };
-    let Report { version, pid, pids, namespace, sessions } = report;
+    let Report { version, pid, pids, namespace, counted, sessions, .. } = report;
     // In another pid namespace the numbers are other processes' here.
     let same = std::fs::metadata("/proc/self/ns/pid").is_ok_and(|own| own.ino() == pids);
     let elsewhere = if same { "" } else { " of another pid namespace" };
-    findings.add("service", "ok", format!("pfkeyd {version}, process {pid}{elsewhere}, on {}", path.display()));
+    let counted = counted.map_or_else(String::new, told_of);
+    let why = format!("pfkeyd {version}, process {pid}{elsewhere}, on {}{counted}", path.display());
+    findings.add("service", "ok", why);
     findings.with([("version", Value::Text(version)), ("pid", Value::Number(pid.into()))]);
     for session in sessions {
         let program = Some(session.pid).filter(|_| same).and_then(program);
@@ -207,6 +205,18 @@ fn service(path: &Path, findings: &mut Findings) {
             ("network_namespace", Value::Number(session.namespace)),
         ]);
     }
+}
+
+/// What a pfkeyd has counted, but for what is 0.
+fn told_of(counted: Counted) -> String {
+    let Counted { dropped, refused, workers, restarts } = counted;
+    let counts = [
+        (restarts, "restarts that its sessions outlived"),
+        (workers, "workers replaced"),
+        (dropped, "messages lost to queues that were full"),
+        (refused, "clients refused"),
+    ];
+    counts.into_iter().filter(|(count, _)| *count != 0).map(|(count, what)| format!("; {count} {what}")).collect()
 }
 
 /// The name of the program that a process runs.

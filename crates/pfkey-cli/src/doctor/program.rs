@@ -11,7 +11,7 @@ use crate::output::View;
 /// Tells it.
 pub fn program(view: View, path: &Path) -> Result<(), Failure> {
     let shown = path.display();
-    let binary = Binary::read(path).map_err(|why| Failure::Told(format!("pfkey: doctor: {shown}: {why}")))?;
+    let binary = Binary::read(path).map_err(|why| Failure::Told(format!("doctor: {shown}: {why}")))?;
     let mut findings = Findings::default();
     let (way, why) = way::of(&binary);
     match way.prefix() {

@@ -100,6 +100,18 @@ fn template(name: &str) -> Option<String> {
     (instance != ".service").then(|| format!("{stem}@.service"))
 }
 
+/// What a unit's drop-ins are called by, the most special first: its name, its template, and what its name begins with up to
+/// each dash (systemd.unit(5)).
+fn drop_in_names(name: &str) -> Vec<String> {
+    let mut all: Vec<String> = std::iter::once(name.to_owned()).chain(template(name)).collect();
+    let mut prefix = name.split_once('@').map_or_else(|| name.trim_end_matches(".service"), |(prefix, _)| prefix);
+    while let Some((before, _)) = prefix.trim_end_matches('-').rsplit_once('-') {
+        all.push(format!("{before}-.service"));
+        prefix = before;
+    }
+    all
+}
+
 fn find_in(directories: &[&Path], name: &str, but: Option<&Path>) -> Option<Unit> {
     let template = template(name);
     let names: Vec<&str> = std::iter::once(name).chain(template.as_deref()).collect();
@@ -110,7 +122,12 @@ fn find_in(directories: &[&Path], name: &str, but: Option<&Path>) -> Option<Unit
     unit.take(&read(&path)?);
     // Of drop-ins of one name the first counts; all are read in the order of their names.
     let mut drop_ins = BTreeMap::new();
-    for place in places() {
+    let alias = path.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
+    let mut sought = drop_in_names(name);
+    sought.extend(alias.filter(|alias| is_name(alias)).iter().flat_map(|alias| drop_in_names(alias)));
+    // What is of all services counts least.
+    sought.push("service".to_owned());
+    for place in sought.iter().flat_map(|name| directories.iter().map(move |directory| directory.join(name))) {
         let mut directory = place.into_os_string();
         directory.push(".d");
         for entry in std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok).take(FILES) {
@@ -140,7 +157,8 @@ impl Unit {
             match key.trim() {
                 "ExecStart" if value.is_empty() => self.exec.clear(),
                 "ExecStart" => self.exec.extend(Exec::parse(value)),
-                "RestrictAddressFamilies" => self.restricts_families = !value.is_empty() && value != "none",
+                // "none" allows none.
+                "RestrictAddressFamilies" => self.restricts_families = !value.is_empty(),
                 "SystemCallFilter" => self.filters_calls = !value.is_empty(),
                 "RootDirectory" | "RootImage" => {
                     self.root = Some(value.to_owned()).filter(|root| !root.is_empty() && root != "/");
@@ -252,6 +270,48 @@ mod tests {
         assert_eq!(unit.exec[0].under("/usr/bin/pfkey-run"), "-/usr/bin/pfkey-run /usr/sbin/iked -d -v");
         assert!(unit.restricts_families && unit.lacks_capability && !unit.filters_calls);
         assert_eq!((unit.root.as_deref(), unit.library_path.as_deref()), (Some("/srv/iked"), Some("/x")));
+    }
+
+    /// As systemd.unit(5) has them.
+    #[test]
+    fn what_drop_ins_are_called_by() {
+        let names = |name| drop_in_names(name).join(" ");
+        assert_eq!(names("racoon.service"), "racoon.service");
+        assert_eq!(names("foo-bar-baz.service"), "foo-bar-baz.service foo-bar-.service foo-.service");
+        assert_eq!(names("foo-bar@eth0-1.service"), "foo-bar@eth0-1.service foo-bar@.service foo-.service");
+        assert_eq!(names("foo-@.service"), "foo-@.service");
+    }
+
+    #[test]
+    fn drop_ins_of_templates_prefixes_and_of_all_services() {
+        let root = std::env::temp_dir().join(format!("pfkey-unit-{}", std::process::id()));
+        let [etc, lib] = ["etc", "lib"].map(|name| root.join(name));
+        let write = |path: PathBuf, text: &str| {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, format!("[Service]\n{text}\n")).unwrap();
+        };
+        write(lib.join("vpn-ike@.service"), "ExecStart=/usr/sbin/iked -d");
+        write(lib.join("service.d/10-all.conf"), "RestrictAddressFamilies=AF_INET");
+        write(lib.join("vpn-.service.d/20-vpn.conf"), "SystemCallFilter=@system-service");
+        write(etc.join("vpn-ike@.service.d/30-root.conf"), "RootDirectory=/srv/ike");
+        let find = |name| find_in(&[&etc, &lib], name, None).unwrap();
+        for name in ["vpn-ike@.service", "vpn-ike@eth0.service"] {
+            let unit = find(name);
+            assert!(unit.restricts_families && unit.filters_calls, "{unit:?}");
+            assert_eq!((unit.root.as_deref(), unit.exec.len()), (Some("/srv/ike"), 1));
+        }
+        // Of one name the more special counts, and it may take back what is of all; an alias has the drop-ins of what it names.
+        write(etc.join("vpn-.service.d/10-all.conf"), "RestrictAddressFamilies=");
+        std::os::unix::fs::symlink(lib.join("vpn-ike@.service"), etc.join("ike@.service")).unwrap();
+        assert!(!find("vpn-ike@eth0.service").restricts_families);
+        assert!(find("ike@.service").filters_calls);
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn no_family_at_all_is_a_restriction() {
+        assert!(unit("[Service]\nRestrictAddressFamilies=none\n").restricts_families);
+        assert!(!unit("[Service]\nRestrictAddressFamilies=none\nRestrictAddressFamilies=\n").restricts_families);
     }
 
     #[test]

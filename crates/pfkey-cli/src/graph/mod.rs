@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::output::{Format, Out, Record, Value, View, show};
 use crate::overview::Snapshot;
 use crate::private_file::publish;
+use crate::tell::tell;
 use model::{Graph, Kind, LeftOut};
 use tree::{Line, tree};
 
@@ -43,7 +44,7 @@ pub fn graph(view: View, shown: &As, most: usize) -> Result<(), Failure> {
             show(&mut out, view, "edges", &[], &records(&graph))?;
             graph.left_out
         }
-        (_, Format::Json) => return Err(Failure::Usage("pfkey: graph: JSON, or one of the others".to_owned())),
+        (_, Format::Json) => return Err(Failure::Usage("graph: JSON, or one of the others".to_owned())),
         (As::Text, _) | (As::WhatFits, Format::Table { .. }) => text(&mut out, view, &snapshot, most)?,
         (As::WhatFits | As::Dot, _) => {
             let graph = Graph::of(&snapshot, most);
@@ -54,7 +55,7 @@ pub fn graph(view: View, shown: &As, most: usize) -> Result<(), Failure> {
         (As::Svg(path), _) => {
             let graph = Graph::of(&snapshot, most);
             let svg = svg::svg(&graph).ok_or_else(|| {
-                Failure::Told("pfkey: graph: this picture could not be laid out; --dot is for Graphviz".to_owned())
+                Failure::Told("graph: this picture could not be laid out; --dot is for Graphviz".to_owned())
             })?;
             match path {
                 Some(path) => publish(path, svg.as_bytes())?,
@@ -65,7 +66,7 @@ pub fn graph(view: View, shown: &As, most: usize) -> Result<(), Failure> {
     };
     out.flush()?;
     if left_out != LeftOut::default() {
-        eprintln!("pfkey: {left_out}");
+        tell(left_out);
     }
     Ok(())
 }

@@ -70,6 +70,22 @@ pub fn text(measured: &Measured<'_>, wanted: Wanted) -> String {
     if let Some(report) = measured.service {
         text.family("pfkey_service_sessions", Kind::Gauge, "", "Sessions of the machine's pfkeyd that may be known.");
         text.sample(&[], report.sessions.len());
+        if let Some(counted) = report.counted {
+            let mut counter = |name, help, count: u64| {
+                text.family(name, Kind::Counter, "", help);
+                text.sample(&[], count);
+            };
+            let help = "Messages that a session lost because its queue was full.";
+            counter("pfkey_service_dropped_messages", help, counted.dropped);
+            counter("pfkey_service_refused_clients", "Clients that there was no room for.", counted.refused);
+            counter("pfkey_service_replaced_workers", "Workers that died and were replaced.", counted.workers);
+            counter("pfkey_service_restarts", "Restarts that its sessions outlived.", counted.restarts);
+        }
+        if let Some(since) = report.since {
+            let help = "When it started, in seconds since 1970.";
+            text.family("pfkey_service_start_time_seconds", Kind::Gauge, "seconds", help);
+            text.sample(&[], since);
+        }
         text.family("pfkey_service_build", Kind::Gauge, "", "Its version; always 1.");
         text.sample(&[("version", &report.version)], 1);
     }

@@ -15,6 +15,7 @@ use super::{http, measure, service_path};
 use crate::channel::{Channel, Received};
 use crate::failure::Failure;
 use crate::overview::LOUD;
+use crate::tell::tell;
 
 /// Connections at once; one more ends the oldest.
 const MOST_CLIENTS: usize = 16;
@@ -36,11 +37,11 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
 
 /// Answers until it is ended, or the key engine is gone.
 pub fn serve(wanted: Wanted, address: SocketAddr) -> Result<(), Failure> {
-    let told = |error| Failure::Told(format!("pfkey: listen on {address}: {error}"));
+    let told = |error| Failure::Told(format!("listen on {address}: {error}"));
     let listener = TcpListener::bind(address).map_err(told)?;
     listener.set_nonblocking(true)?;
     let mut source = Source::open(wanted)?;
-    eprintln!("pfkey: http://{}/metrics", listener.local_addr().map_err(told)?);
+    tell(format_args!("http://{}/metrics", listener.local_addr().map_err(told)?));
     let mut clients: Vec<Client> = Vec::new();
     loop {
         wait(&listener, &source, &clients)?;
@@ -64,7 +65,7 @@ fn wait(listener: &TcpListener, source: &Source, clients: &[Client]) -> Result<(
     match poll(&mut fds, left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)))
     {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(errno) => Err(io::Error::from(errno).into()),
+        Err(errno) => Err(Failure::io("poll", errno)),
     }
 }
 

@@ -49,10 +49,10 @@ pub fn top(view: View, options: Options) -> Result<(), Failure> {
         return once(view, options);
     }
     if view.format == Format::Json {
-        return Err(Failure::Usage("pfkey: top: JSON is of one frame: --json --once".to_owned()));
+        return Err(Failure::Usage("top: JSON is of one frame: --json --once".to_owned()));
     }
     if !screen::is_there() {
-        return Err(Failure::Usage("pfkey: top: this is no terminal; --once prints one frame".to_owned()));
+        return Err(Failure::Usage("top: this is no terminal; --once prints one frame".to_owned()));
     }
     // Before signals are blocked, which a pfkeyd that is started would inherit.
     let mut watch = Watch::open(view, options)?;
@@ -188,7 +188,7 @@ impl Watch {
         match poll(&mut fds, limit.unwrap_or(PollTimeout::NONE)) {
             // Another size of the terminal is told by a signal.
             Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(io::Error::from(errno).into()),
+            Err(errno) => Err(Failure::io("poll", errno)),
             Ok(_) => {
                 let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
                 let is_gone = fds.first().and_then(PollFd::revents).is_some_and(|events| events.intersects(gone));

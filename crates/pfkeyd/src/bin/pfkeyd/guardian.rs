@@ -26,6 +26,7 @@ use pfkeyd::log::log;
 use super::about::About;
 use super::child::fork_with;
 use super::closing::Closing;
+use super::counters::Counters;
 use super::door::Door;
 use super::link::{Heard, Kind, Link, SHORTAGE};
 use super::memory::Memory;
@@ -117,6 +118,8 @@ pub struct Guardian<W: FnMut(Link) -> u8> {
     served: bool,
     deaths: u32,
     memory: Rc<Memory>,
+    /// Where somebody can ask for them.
+    counters: Option<Counters>,
     /// Clients that fit.
     room: usize,
     /// When it was said that a client was refused.
@@ -133,7 +136,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
     /// Starts the first worker.
     pub fn start(
         mut work: W,
-        memory: Rc<Memory>,
+        (memory, counters): (Rc<Memory>, Option<Counters>),
         gate: Option<Gate>,
         lifeline: Option<Link>,
         mut first: First,
@@ -165,6 +168,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             served: false,
             deaths: 0,
             memory,
+            counters,
             room,
             said_full: None,
             short: false,
@@ -340,7 +344,9 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 let client = self.clients.get(value as usize).and_then(Option::as_ref);
                 let about = self.gate.as_ref().and_then(|gate| gate.shared);
                 if let Some((client, about)) = client.filter(|client| client.is_stranger).zip(about) {
-                    about.tell(client, self.clients.iter().flatten());
+                    let refused = self.memory.word(REFUSED);
+                    let counted = self.counters.as_ref().map(|counters| counters.read(refused));
+                    about.tell(client, counted.unwrap_or_default(), self.clients.iter().flatten());
                 }
                 self.release(value);
             }
@@ -537,6 +543,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 }
             },
         };
+        self.counters.iter().for_each(Counters::worker);
         let is_stranger = |slot: u32| {
             self.clients.get(slot as usize).and_then(Option::as_ref).is_some_and(|client| client.is_stranger)
         };

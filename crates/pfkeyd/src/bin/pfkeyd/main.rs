@@ -16,6 +16,7 @@ mod bpf;
 mod child;
 mod closing;
 mod confine;
+mod counters;
 mod door;
 mod guardian;
 mod link;
@@ -51,6 +52,7 @@ use pfkeyd::log::log;
 use pfkeyd::machine::{KeepEngine, Machine};
 use pfkeyd::{Sources, limits};
 
+use counters::Counters;
 use guardian::{First, Gate, Guardian};
 use link::Link;
 use memory::Memory;
@@ -247,7 +249,7 @@ impl Start<'_> {
         };
         // Taken in the worker's process only.
         let mut events = Some(events);
-        self.run(Rc::clone(&memory), move |link| {
+        self.run(Rc::clone(&memory), None, move |link| {
             let Some(events) = events.take() else { return 1 };
             close_others(&link, &status, Some(events.as_fd()));
             let engine = match XfrmEngine::with_events(events) {
@@ -262,32 +264,32 @@ impl Start<'_> {
                 }
                 return 1;
             }
-            let notes = Notes { link: Rc::new(link), memory: Rc::clone(&memory) };
+            let notes = Notes { link: Rc::new(link), memory: Rc::clone(&memory), counters: None };
             worker::serve(hub, notes, |errno| report(status.borrow_mut().take(), errno))
         })
     }
 
     /// As `with_kernel`, in every network namespace of whose programs a session comes. The guardian has the sockets of each.
     fn with_namespaces(mut self) -> io::Result<bool> {
-        let memory = self.take_up()?;
+        let (memory, counters) = self.take_up()?;
         let (notify, status) = (Notify::from_environment(), Rc::clone(self.status));
         // What every session needs.
         if let Err(errno) = Events::open() {
             no_engine(&status, errno.to_raw());
             return Ok(false);
         }
-        self.run(Rc::clone(&memory), move |link| {
+        self.run(Rc::clone(&memory), Some(counters.clone()), move |link| {
             close_others(&link, &status, None);
             let link = Rc::new(link);
             let keep: KeepEngine = {
-                let notes = Notes { link: Rc::clone(&link), memory: Rc::clone(&memory) };
+                let notes = Notes { link: Rc::clone(&link), memory: Rc::clone(&memory), counters: None };
                 Box::new(move |number, sockets| notes.keep_engine(number, sockets))
             };
             let machine = match Machine::new(keep) {
                 Ok(machine) => machine,
                 Err(errno) => return no_engine(&status, errno.to_raw()),
             };
-            let notes = Notes { link, memory: Rc::clone(&memory) };
+            let notes = Notes { link, memory: Rc::clone(&memory), counters: Some(counters.clone()) };
             worker::serve(machine, notes, |errno| {
                 if let Some(notify) = notify.as_ref().filter(|_| errno == 0) {
                     notify.say("READY=1");
@@ -297,21 +299,22 @@ impl Start<'_> {
         })
     }
 
-    /// The memory for notes, and what a guardian before this one left.
-    fn take_up(&mut self) -> io::Result<Rc<Memory>> {
+    /// The memory for notes, counters, and what a guardian before this one left.
+    fn take_up(&mut self) -> io::Result<(Rc<Memory>, Counters)> {
         if let Some(lifeline) = &self.lifeline {
             let _ = lifeline.hear(true);
         }
-        let Some(gate) = &mut self.gate else { return Ok(Rc::new(Memory::new(WORDS, 0)?)) };
+        let new = || Ok((Rc::new(Memory::new(WORDS, 0)?), Counters::new()?));
+        let Some(gate) = &mut self.gate else { return new() };
         let kept = std::mem::take(&mut gate.kept);
         let Some(store) = &mut gate.store else {
             let rest = kept.into_iter().map(|(_, fd)| fd).collect();
             self.first = First::Left(Left { rest, ..Left::default() });
-            return Ok(Rc::new(Memory::new(WORDS, 0)?));
+            return new();
         };
-        let (memory, left) = store.take(kept, limits::sessions())?;
+        let (memory, counters, left) = store.take(kept, limits::sessions())?;
         self.first = First::Left(left);
-        Ok(memory)
+        Ok((memory, counters))
     }
 
     /// The SAs and policies are the worker's own, and recorded.
@@ -320,7 +323,7 @@ impl Start<'_> {
         let status = Rc::clone(self.status);
         // Taken in the worker's process only: this one keeps it as it was in the beginning.
         let mut service = Some(service);
-        self.run(Rc::clone(&memory), move |link| {
+        self.run(Rc::clone(&memory), None, move |link| {
             close_others(&link, &status, None);
             let Some(service) = service.take() else { return 1 };
             let mut recorded = Recorded::new(service, Rc::new(link), Rc::clone(&memory));
@@ -328,7 +331,7 @@ impl Start<'_> {
         })
     }
 
-    fn run(self, memory: Rc<Memory>, work: impl FnMut(Link) -> u8) -> io::Result<bool> {
+    fn run(self, memory: Rc<Memory>, counters: Option<Counters>, work: impl FnMut(Link) -> u8) -> io::Result<bool> {
         // Known before it may not be asked any more.
         let room =
             if matches!(self.options.clients, Clients::Service(_)) { limits::sessions() } else { limits::clients() };
@@ -336,7 +339,7 @@ impl Start<'_> {
         if self.options.filter && !confined.filtered {
             log(&format!("pfkeyd: {confined}"));
         }
-        let guardian = Guardian::start(work, memory, self.gate, self.lifeline, self.first, room)?;
+        let guardian = Guardian::start(work, (memory, counters), self.gate, self.lifeline, self.first, room)?;
         // This process ends after it, and its end closes what clients left without waiting.
         let mut guardian = ManuallyDrop::new(guardian);
         // The first worker has it.

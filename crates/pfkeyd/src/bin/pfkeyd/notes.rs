@@ -15,6 +15,7 @@ use pfkeyd::log::log;
 use zerocopy::IntoBytes;
 
 use super::child::end;
+use super::counters::Counters;
 use super::link::{Heard, Kind, Link, SHORTAGE};
 use super::memory::Memory;
 
@@ -67,6 +68,8 @@ pub fn was_left(memory: &Memory) -> bool {
 pub struct Notes {
     pub link: Rc<Link>,
     pub memory: Rc<Memory>,
+    /// Where somebody can ask for them.
+    pub counters: Option<Counters>,
 }
 
 /// The guardian lives, and the two would wait for each other in vain. It starts another worker.
@@ -233,6 +236,12 @@ impl Keeper for Notes {
         self.memory.word(REFUSED)
     }
 
+    fn lost(&mut self) {
+        if let Some(counters) = &self.counters {
+            counters.dropped();
+        }
+    }
+
     fn leave(&mut self) {
         self.memory.set_word(WAS_LEFT, 1);
     }
@@ -282,7 +291,7 @@ mod tests {
             if setrlimit(Resource::RLIMIT_NOFILE, 3, 3).is_err() {
                 return 2;
             }
-            let mut notes = Notes { link: Rc::new(worker), memory: Rc::new(memory) };
+            let mut notes = Notes { link: Rc::new(worker), memory: Rc::new(memory), counters: None };
             u8::from(!matches!(notes.hear(), Word::Nothing))
         });
         assert!(matches!(waitpid(pid.unwrap(), None), Ok(WaitStatus::Exited(_, 0))));
@@ -292,7 +301,8 @@ mod tests {
     #[test]
     fn what_is_noted_of_a_session_is_read_again_and_gone_with_it() {
         let (_guardian, link) = Link::pair().unwrap();
-        let mut notes = Notes { link: Rc::new(link), memory: Rc::new(Memory::new(WORDS, 0).unwrap()) };
+        let memory = Rc::new(Memory::new(WORDS, 0).unwrap());
+        let mut notes = Notes { link: Rc::new(link), memory, counters: None };
         let last = SLOTS as Slot - 1;
         for text in ["if_id=42 out:set-mark=0x10", "mark=1/0xff", ""] {
             let settings = Settings::new(text).ok().filter(|all| !all.is_empty()).map(Arc::new);

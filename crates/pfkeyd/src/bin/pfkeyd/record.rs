@@ -243,7 +243,7 @@ impl<S: Service + Sources> Recorded<S> {
     pub fn serve(&mut self, ready: impl FnOnce(i32) -> bool) -> u8 {
         // A standby ends when the guardian knows a newer one. Nobody else would take its end.
         super::child::forget_children();
-        let notes = Notes { link: Rc::clone(&self.link), memory: Rc::clone(&self.memory) };
+        let notes = Notes { link: Rc::clone(&self.link), memory: Rc::clone(&self.memory), counters: None };
         super::worker::serve(self, notes, ready)
     }
 }

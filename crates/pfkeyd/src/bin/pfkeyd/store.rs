@@ -1,8 +1,8 @@
 //! What a guardian that is stopped leaves in systemd's file descriptor store (`FDSTORE=1`, `sd_pid_notify_with_fds(3)`), and the
 //! next one, of the same pfkeyd or of a newer one, goes on with.
 //!
-//! Two descriptors: the memory in which workers note what their sessions are, and one end of a link, in which all that it has of clients
-//! and engines waits to be heard. A descriptor for each would be looked at by systemd beside each of the others, which takes
+//! Three descriptors: the memory in which workers note what their sessions are, and one end of a link, in which all that it has of clients
+//! and engines waits to be heard; and counters, which are not needed. A descriptor for each would be looked at by systemd beside each of the others, which takes
 //! seconds for a thousand sessions. Their names say the version: what a pfkeyd of another one left is not looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +18,7 @@ use pfkey_wire::hello::{ALL_SOCKETS, SOCKETS};
 use pfkey_xfrm::Netlink;
 use pfkeyd::log::log;
 
+use super::counters::{self, Counters};
 use super::link::{Heard, Kind, Link};
 use super::memory::Memory;
 use super::notes::{self, SLOTS, WORDS};
@@ -29,7 +30,7 @@ const FORMAT: u32 = 1;
 /// The memory's name before the version, and the link's.
 const STATE: &str = "state-";
 const CLIENTS: &str = "clients-";
-/// Descriptors that are left.
+/// Descriptors that have to be left.
 const PARTS: usize = 2;
 /// Sockets of a session, and of an engine.
 const OWN: usize = 2;
@@ -64,23 +65,32 @@ pub struct Store {
     room: Option<usize>,
     /// The file of the memory.
     state: Option<OwnedFd>,
+    /// The file of the counters.
+    counters: Option<OwnedFd>,
 }
 
 impl Store {
     pub const fn new(notify: Notify, room: Option<usize>) -> Self {
-        Self { notify, room, state: None }
+        Self { notify, room, state: None, counters: None }
     }
 
-    /// The memory of the guardian before and what else it left, or a new memory. There is room for clients in so many slots.
+    /// The memory and the counters of the guardian before and what else it left, or new ones. There is room for clients in so many slots.
     ///
     /// # Errors
     /// Those of `memfd_create` and `mmap`.
-    pub fn take(&mut self, kept: Vec<(String, OwnedFd)>, room: usize) -> io::Result<(Rc<Memory>, Left)> {
+    pub fn take(&mut self, kept: Vec<(String, OwnedFd)>, room: usize) -> io::Result<(Rc<Memory>, Counters, Left)> {
         self.forget(&kept);
-        let (state, left) = look(kept, room);
+        let (mut counted, kept): (Vec<_>, Vec<_>) = kept.into_iter().partition(|(name, _)| name == counters::NAME);
+        let (counters, file) = Counters::take(counted.pop().map(|(_, fd)| fd))?;
+        self.counters = Some(file);
+        let (state, mut left) = look(kept, room);
+        left.rest.extend(counted.into_iter().map(|(_, fd)| fd));
+        if state.is_some() {
+            counters.restart();
+        }
         let (memory, file) = state.map_or_else(|| Memory::with_file(WORDS), Ok)?;
         self.state = Some(file);
-        Ok((Rc::new(memory), left))
+        Ok((Rc::new(memory), counters, left))
     }
 
     /// systemd gives what it keeps to every start, and keeps it all the same.
@@ -135,13 +145,21 @@ impl Store {
         }
         given?;
         self.give(STATE, state.as_fd())?;
+        // Where there is room for it, too.
+        if let Some(counters) = self.counters.as_ref().filter(|_| self.room.is_none_or(|room| room > PARTS)) {
+            let _ = self.give_as(counters::NAME, counters.as_fd());
+        }
         // What a process that has ended said is thrown away.
         if self.notify.is_heard() { Ok(lost) } else { Err(io::Error::other("systemd does not answer")) }
     }
 
     fn give(&self, name: &str, fd: BorrowedFd<'_>) -> nix::Result<()> {
+        self.give_as(&format!("{name}{FORMAT}"), fd)
+    }
+
+    fn give_as(&self, name: &str, fd: BorrowedFd<'_>) -> nix::Result<()> {
         // Without FDPOLL=0 it closes what has the end of its connection waiting, with all that was said before.
-        self.notify.say_with(&format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}{FORMAT}"), &[fd])
+        self.notify.say_with(&format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), &[fd])
     }
 }
 
