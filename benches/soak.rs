@@ -1,5 +1,5 @@
 //! Pairs of SAs that are exchanged for as long as is asked, while another program hears of each change:
-//! `cargo bench --bench soak -- SECONDS`, `PFKEY_BACKEND` chooses the backend. Latencies as percentiles; nothing may be lost; pfkeyd's memory,
+//! `cargo bench --locked --bench soak -- SECONDS`, `PFKEY_BACKEND` chooses the backend. Latencies as percentiles; nothing may be lost; pfkeyd's memory,
 //! descriptors and processes at the end beside those after the first tenth.
 
 #[path = "support/process.rs"]
@@ -99,7 +99,7 @@ fn hear(fd: &OwnedFd) -> u64 {
 fn main() {
     let seconds = std::env::args().skip(1).find_map(|word| word.parse().ok());
     let Some(seconds) = seconds.map(Duration::from_secs) else {
-        return println!("soak: say how many seconds: cargo bench --bench soak -- 1800");
+        return println!("soak: say how many seconds: cargo bench --locked --bench soak -- 1800");
     };
     row::heading();
     let backend = Backend::from_environment().expect("a backend");

@@ -82,6 +82,16 @@ impl Failure {
         Self::Io { what: what.to_owned(), error: error.into() }
     }
 
+    /// Whether a user with CAP_NET_ADMIN would not have failed.
+    pub fn lacks_a_right(&self) -> bool {
+        let errno = match self {
+            Self::NoBackend(error) => error.errno(),
+            Self::Refused { errno, .. } => *errno,
+            _ => 0,
+        };
+        matches!(errno, libc::EPERM | libc::EACCES)
+    }
+
     /// The exit status.
     pub const fn status(&self) -> u8 {
         match self {
