@@ -115,7 +115,7 @@ fn run(directory: &Path, case: &Value) -> Ran {
             stdout.read_exact(&mut byte).unwrap();
             printed.push(byte[0]);
         }
-        killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
+        killpg(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
         child.wait().unwrap();
         None
     } else {
