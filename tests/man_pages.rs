@@ -105,10 +105,13 @@ fn mandoc_warns_of_nothing() {
     let mut pages: Vec<_> =
         std::fs::read_dir(c::root().join("man")).unwrap().map(|page| page.unwrap().path()).collect();
     pages.sort();
-    match Command::new("mandoc").args(["-Tlint", "-Wwarning"]).args(&pages).output() {
-        Err(_) => println!("skipped: needs mandoc"),
-        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
-    }
+    let Ok(output) = Command::new("mandoc").args(["-Tlint", "-Wstyle"]).args(&pages).output() else {
+        return println!("skipped: needs mandoc");
+    };
+    let said = String::from_utf8(output.stdout).unwrap();
+    // The pages are not installed, nor is every other.
+    let is_known = |line: &&str| line.contains("referenced manual not found") || line.contains("outdated mandoc.db");
+    assert_eq!(said.lines().filter(|line| !is_known(line)).collect::<Vec<_>>(), [""; 0]);
 }
 
 #[test]
