@@ -147,7 +147,8 @@ fn shared() {
         goal: Goal::Ratio(2.0),
     }
     .show();
-    Row { work: "the same", unit: "us", ours, limit: None, goal: Goal::Most(100.0) }.show();
+    Row { work: "pfkey_open, the machine's pfkeyd, by itself", unit: "us", ours, limit: None, goal: Goal::Most(100.0) }
+        .show();
     let work = "private memory of that pfkeyd, each socket";
     Row { work, unit: "KiB", ours: memory, limit: None, goal: Goal::Most(16.0) }.show();
     let work = "the machine's memory, each socket, both sides";

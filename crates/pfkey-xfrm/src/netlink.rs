@@ -98,12 +98,6 @@ impl NetlinkFd {
     }
 }
 
-impl From<NetlinkFd> for OwnedFd {
-    fn from(NetlinkFd(fd): NetlinkFd) -> Self {
-        fd
-    }
-}
-
 impl From<Netlink> for OwnedFd {
     fn from(netlink: Netlink) -> Self {
         netlink.fd

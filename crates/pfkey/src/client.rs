@@ -349,7 +349,8 @@ impl Client {
     }
 
     /// Does all requests of a batch in order, many of them with one message where a pfkeyd takes it, and returns the outcome of
-    /// each. That a pfkeyd that listens on a path takes it is known once it has answered to [`Client::show_xfrm`]. One that is refused does not keep the others from being done.
+    /// each. One that is refused does not keep the others from being done. A pfkeyd that listens on a path is known to take such
+    /// messages once it has answered to [`Client::show_xfrm`].
     ///
     /// # Errors
     /// [`Error`]: how many requests were done is not known then. Answers that come later are told as events.
