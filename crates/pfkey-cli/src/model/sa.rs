@@ -402,7 +402,10 @@ impl SaEntry {
             let _ = write!(text, " -C {}", names::name_of(names::COMPRESS, sa.encrypt).ok_or(unnamed)?);
         } else if sa.encrypt != 0 {
             let _ = write!(text, " -E {}", names::name_of(names::ENCRYPT, sa.encrypt).ok_or(unnamed)?);
-            push_key(&mut text, sa.encrypt_key.as_ref());
+            // The null cipher takes no key.
+            if let Some(key) = sa.encrypt_key.as_ref().filter(|key| !key.is_empty()) {
+                push_key(&mut text, key);
+            }
         } else if sa.satype == SaType::ESP {
             return Err("no encryption algorithm that PF_KEY knows");
         }
@@ -410,8 +413,7 @@ impl SaEntry {
             let _ = write!(text, " -A {}", names::name_of(names::AUTH, sa.auth).ok_or(unnamed)?);
             let null = names::name_of(names::AUTH, sa.auth) == Some("null");
             if !null {
-                let empty = Key::default();
-                push_key(&mut text, Some(sa.auth_key.as_ref().unwrap_or(&empty)));
+                push_key(&mut text, sa.auth_key.as_ref().unwrap_or(&Key::default()));
             }
         } else if sa.satype == SaType::AH {
             return Err("no authentication algorithm that PF_KEY knows");
@@ -422,14 +424,11 @@ impl SaEntry {
 }
 
 /// A key as the file language has it: hexadecimal, or an empty string.
-fn push_key(text: &mut String, key: Option<&Key>) {
-    match key {
-        Some(key) if !key.is_empty() => {
-            text.push(' ');
-            text.push_str(&hex(key));
-        }
-        // The null cipher takes none; a hash with an empty key is written so.
-        Some(_) if text.contains(" -A ") => text.push_str(" \"\""),
-        _ => {}
+fn push_key(text: &mut String, key: &Key) {
+    text.push(' ');
+    if key.is_empty() {
+        text.push_str("\"\"");
+    } else {
+        text.push_str(&hex(key));
     }
 }

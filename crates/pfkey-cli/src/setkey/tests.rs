@@ -1,10 +1,11 @@
 //! The parser against what setkey itself sends, and against texts that are wrong.
 
-use pfkey_wire::{MessageType as M, PolicyDirection, SaType};
+use pfkey_wire::{Message, MessageType as M, PolicyDirection, Profile, SaType};
 
 use super::{Action, Lines, parse};
 use crate::channel::header_only;
 use crate::execute::tagged;
+use crate::model::sa::SaEntry;
 
 /// The message of a command, as setkey numbers it.
 fn message(action: &Action) -> Vec<u8> {
@@ -308,6 +309,17 @@ fn a_sas_selector_label_and_limits() {
         }
         _ => panic!(),
     }
+}
+
+/// A label that looks like options: what `save` writes of it reads as the same SA.
+#[test]
+fn a_label_that_looks_like_an_option_is_shown_as_it_is() {
+    let add = actions("add 1.2.3.4 1.2.3.5 esp 4096 -ctx 1 1 \"u -A null:r\" -E null;").remove(0);
+    let bytes = message(&add);
+    let parsed = Message::parse(&bytes, Profile::Linux).unwrap();
+    let entry = SaEntry { state: 1, ..SaEntry::of(&parsed).unwrap() };
+    let command = entry.command().unwrap();
+    assert_eq!(hex(&message(&actions(&command)[0])), hex(&bytes), "{}", *command);
 }
 
 proptest::proptest! {
