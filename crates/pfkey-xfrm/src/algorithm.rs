@@ -47,10 +47,15 @@ impl Kind {
         algorithm::by_id(self.all(), id)
     }
 
-    /// The number of a kernel's name, NULs behind it; 0 for one that PF_KEY cannot name.
-    pub fn id_of(self, name: &[u8]) -> u8 {
-        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-        self.all().iter().find(|a| a.kernel.as_bytes() == name).map_or(0, |a| a.id)
+    /// An algorithm by the kernel's name with NULs behind it; `None` for one that PF_KEY cannot name.
+    pub fn by_name(self, name: &[u8]) -> Option<&'static Algorithm> {
+        // A dump asks three times for each SA. Where a name ends tells most of them apart.
+        let is_named = |own: &[u8]| {
+            let Some((last, before)) = own.split_last() else { return false };
+            let end = name.get(before.len()..).and_then(|rest| rest.first_chunk());
+            end == Some(&[*last, 0]) && name.starts_with(own)
+        };
+        self.all().iter().find(|a| is_named(a.kernel.as_bytes()))
     }
 }
 

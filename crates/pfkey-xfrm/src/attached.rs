@@ -7,12 +7,12 @@ use pfkey_wire::Message;
 use pfkey_wire::xfrm::{Mark, OWN};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::attribute::{Attributes, Writer};
+use crate::attribute::Writer;
 use crate::layout::{UserSecCtx, attribute};
 
 /// It of an SA or a policy that the kernel reports: its attributes, and what stands in the fixed part of the message.
 pub fn view(xfrm: XfrmView<'_>) -> AttachedView<'_> {
-    AttachedView { label: label(xfrm.attributes), xfrm }
+    AttachedView { label: xfrm.attributes.payload(attribute::SEC_CTX).and_then(label_text), xfrm }
 }
 
 /// Writes it. The label is as the request has it: the kernel puts the NUL behind it.
@@ -49,9 +49,8 @@ pub fn write_label(request: &Message<'_>, writer: &mut Writer) {
     writer.attribute(attribute::SEC_CTX, &[head.as_bytes(), text]);
 }
 
-/// The label among attributes, its NUL included.
-fn label(attributes: Attributes<'_>) -> Option<&[u8]> {
-    let payload = attributes.payload(attribute::SEC_CTX)?;
+/// The text of a label, its NUL included.
+pub fn label_text(payload: &[u8]) -> Option<&[u8]> {
     let (head, rest) = UserSecCtx::ref_from_prefix(payload).ok()?;
     rest.get(..usize::from(head.ctx_len.get()))
 }

@@ -1,7 +1,7 @@
 //! Netlink messages and attributes: written into a buffer that is wiped, and read without trusting a length.
 #![forbid(unsafe_code)]
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::layout::{Header, message};
@@ -198,8 +198,8 @@ impl<'a> Received<'a> {
     }
 
     /// The fixed part, and the attributes behind it.
-    pub fn fixed<T: FromBytes + KnownLayout + Immutable>(&self) -> Option<(T, Attributes<'a>)> {
-        let (fixed, _) = T::read_from_prefix(self.body).ok()?;
+    pub fn fixed<T: FromBytes + KnownLayout + Immutable + Unaligned>(&self) -> Option<(&'a T, Attributes<'a>)> {
+        let (fixed, _) = T::ref_from_prefix(self.body).ok()?;
         Some((fixed, Attributes(self.body.get(round4(size_of::<T>())..).unwrap_or_default())))
     }
 
@@ -234,10 +234,10 @@ mod tests {
         let (first, rest) = split(writer.bytes()).unwrap();
         assert_eq!((first.msg_type, first.seq, first.pid), (0x10, 7, 9));
         let (fixed, attributes) = first.fixed::<[u8; 4]>().unwrap();
-        assert_eq!(fixed, [1, 2, 3, 4]);
+        assert_eq!(fixed, &[1, 2, 3, 4]);
         assert_eq!(attributes.collect::<Vec<_>>(), [(5, &b"abcde"[..]), (6, &[][..])]);
         let (second, rest) = split(rest).unwrap();
-        assert_eq!((second.seq, second.fixed::<[u8; 3]>().unwrap().0), (8, [5; 3]));
+        assert_eq!((second.seq, second.fixed::<[u8; 3]>().unwrap().0), (8, &[5; 3]));
         assert_eq!(split(rest), None);
         writer.clear();
         assert!(writer.bytes().is_empty());

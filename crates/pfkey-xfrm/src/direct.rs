@@ -27,7 +27,7 @@ pub fn for_each_sa(
     loop {
         let seen = reader.next(|received| {
             let (info, attributes) = received.fixed::<UsersaInfo>()?;
-            view(&info, attributes, how).map(|view| visit(&view))
+            view(info, attributes, how).map(|view| visit(&view))
         });
         match seen {
             // This program may not read them.

@@ -346,13 +346,13 @@ impl Netlink {
         }
     }
 
-    /// Receives as many datagrams as wait and as there are buffers; none if none waits.
+    /// Receives as many datagrams as wait and as have room, each in so many bytes of the buffer; none if none waits.
     ///
     /// # Errors
     /// ENOBUFS once after messages were lost.
-    pub fn receive_many(&self, buffers: &mut [Box<[u8]>]) -> Result<Vec<Datagram>, Errno> {
+    pub fn receive_many(&self, buffer: &mut [u8], each: usize) -> Result<Vec<Datagram>, Errno> {
         self.injected()?;
-        let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
+        let mut slices: Vec<_> = buffer.chunks_exact_mut(each).map(|part| [IoSliceMut::new(part)]).collect();
         let mut headers = MultiHeaders::<NetlinkAddr>::preallocate(slices.len(), None);
         match recvmmsg(self.fd.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
             Ok(results) => Ok(results

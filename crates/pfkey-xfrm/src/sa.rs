@@ -13,6 +13,7 @@ use super::value::{
     ends_from_xfrm, limits_from_xfrm, limits_to_xfrm, mode_from_xfrm, mode_to_xfrm, selector_from_xfrm,
     selector_in_family, selector_to_xfrm, usage,
 };
+use pfkey_model::attached::AttachedView;
 use pfkey_model::sa::{Encap, Key, Limits, Sa, SaId, State, Usage};
 use pfkey_model::view::{Failures, KeyView, SaView};
 use pfkey_model::xfrm::XfrmView;
@@ -126,7 +127,7 @@ fn algorithm(payload: &[u8], fixed: usize) -> Option<(&[u8], KeyView<'_>)> {
 
 /// An algorithm attribute of a kind: number and key.
 fn numbered(kind: Kind, payload: &[u8]) -> Option<(u8, KeyView<'_>)> {
-    algorithm(payload, 4).map(|(name, key)| (kind.id_of(name), key))
+    algorithm(payload, 4).map(|(name, key)| (kind.by_name(name).map_or(0, |a| a.id), key))
 }
 
 /// An AEAD attribute: number and key of one that PF_KEY can name.
@@ -167,14 +168,17 @@ pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> 
         usage,
         // A selector without a family is of the SA's family.
         selector: selector_from_xfrm(&info.sel).or_else(|| selector_in_family(&info.sel, family)),
-        attached: attached::view(XfrmView {
-            flags: info.flags & !PF_KEYS_FLAGS,
-            options: if is_partial(&info.sel) { OPTION_PARTIAL } else { 0 },
-            device: info.sel.ifindex.get(),
-            mode: in_place_of_tunnel,
-            attributes,
-            ..XfrmView::default()
-        }),
+        attached: AttachedView {
+            label: None,
+            xfrm: XfrmView {
+                flags: info.flags & !PF_KEYS_FLAGS,
+                options: if is_partial(&info.sel) { OPTION_PARTIAL } else { 0 },
+                device: info.sel.ifindex.get(),
+                mode: in_place_of_tunnel,
+                attributes,
+                ..XfrmView::default()
+            },
+        },
         seq: info.seq.get(),
         failures: Some(failures(info)),
         ..SaView::new(ends, info.id.spi.get(), IpsecProtocol(info.id.proto))
@@ -201,6 +205,10 @@ pub fn view<'a>(info: &UsersaInfo, attributes: Attributes<'a>, how: Reading) -> 
                 });
                 continue;
             }
+            attribute::SEC_CTX => {
+                view.attached.label = view.attached.label.or_else(|| attached::label_text(payload));
+                continue;
+            }
             attribute::ALG_CRYPT => numbered(Kind::Encrypt, payload).unwrap_or_default(),
             attribute::ALG_COMP => (numbered(Kind::Compress, payload).unwrap_or_default().0, KeyView::default()),
             attribute::ALG_AEAD if how.extras.aead => aead(payload).unwrap_or_default(),
@@ -221,7 +229,7 @@ fn failures(info: &UsersaInfo) -> Failures {
 /// The bits of an integrity value (`struct xfrm_algo_auth`), if an ADD that says nothing of them would give others.
 fn shown_icv(payload: &[u8], extras: Extras) -> Option<u32> {
     let icv = u32::from_ne_bytes(*payload.get(ALGORITHM_NAME + 4..)?.first_chunk()?);
-    let algorithm = Kind::Auth.by_id(Kind::Auth.id_of(payload))?;
+    let algorithm = Kind::Auth.by_name(payload)?;
     let implied = implied_icv(AuthAlgorithm(algorithm.id), extras).unwrap_or_else(|| icv_bits(algorithm));
     (icv != implied || implied != icv_bits(algorithm)).then_some(icv)
 }
@@ -296,7 +304,7 @@ mod tests {
         let (info, attributes) = received.fixed::<UsersaInfo>().unwrap();
         let how = Reading { extras: Extras::default(), judged_at: None };
         let expected = Failures { too_old: 1, replayed: 2, integrity: 3 };
-        assert_eq!(view(&info, attributes, how).unwrap().failures, Some(expected));
+        assert_eq!(view(info, attributes, how).unwrap().failures, Some(expected));
     }
 
     /// An SA that a program adds is the same SA when it has gone through netlink's NEWSA.
@@ -336,7 +344,7 @@ mod tests {
             write_attributes(&sa, &request, Extras::default(), &mut netlink);
             let (received, _) = split(netlink.bytes()).unwrap();
             let (info, attributes) = received.fixed::<UsersaInfo>().unwrap();
-            let mut decoded = read(&info, attributes, Extras::default()).unwrap();
+            let mut decoded = read(info, attributes, Extras::default()).unwrap();
             // The kernel's clock, which a request does not have.
             decoded.usage.add_time = NOW.as_secs();
 

@@ -44,7 +44,7 @@ impl Acquire {
     /// Decodes an `XFRM_MSG_ACQUIRE`.
     pub(super) fn decode(received: &Received<'_>) -> Option<Self> {
         let (acquire, attributes) = received.fixed::<UserAcquire>()?;
-        let (ends, ours) = larval_ends(&acquire, attributes)?;
+        let (ends, ours) = larval_ends(acquire, attributes)?;
         Some(Self {
             ends,
             proto: IpsecProtocol(acquire.id.proto),

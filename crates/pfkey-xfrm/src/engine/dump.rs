@@ -139,7 +139,7 @@ impl XfrmEngine {
         now: Time,
         message: &mut DumpMessage<'_>,
     ) -> Result<Outcome, Errno> {
-        let read = |(info, attributes)| sa::read(&info, attributes, self.extras);
+        let read = |(info, attributes)| sa::read(info, attributes, self.extras);
         let Some(mut sa) = received.fixed::<UsersaInfo>().and_then(read) else { return Ok(Outcome::Unshowable) };
         if self.removals.has_sa(since, &sa.id()) {
             return Ok(Outcome::Removed);
@@ -157,7 +157,7 @@ impl XfrmEngine {
         now: Time,
         message: &mut DumpMessage<'_>,
     ) -> Result<Outcome, Errno> {
-        let read = |(info, attributes)| policy::read(&info, attributes);
+        let read = |(info, attributes)| policy::read(info, attributes);
         let Some(policy) = received.fixed::<UserpolicyInfo>().and_then(read) else { return Ok(Outcome::Unshowable) };
         if self.removals.has_policy(since, policy.id) {
             return Ok(Outcome::Removed);
@@ -225,7 +225,7 @@ impl XfrmEngine {
         let dump = self.open_sa_dump(IpsecProtocol::ANY, None)?;
         let mut before = self.shadow.start_over();
         let outcome = self.walk(dump, |engine, received| {
-            let read = |(info, attributes)| sa::read(&info, attributes, engine.extras);
+            let read = |(info, attributes)| sa::read(info, attributes, engine.extras);
             if let Some(sa) = received.fixed::<UsersaInfo>().and_then(read) {
                 engine.shadow.carry_over(&mut before, &sa);
             }

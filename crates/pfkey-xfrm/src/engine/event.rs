@@ -111,7 +111,7 @@ impl Event {
             message::FLUSHPOLICY => policy::is_main(Attributes(received.body)).then_some(Self::PoliciesFlushed),
             message::MIGRATE => {
                 let (id, attributes) = received.fixed::<UserpolicyId>()?;
-                policy::read_migration(&id, attributes).map(Self::Migrated)
+                policy::read_migration(id, attributes).map(Self::Migrated)
             }
             _ => None,
         }
@@ -120,7 +120,7 @@ impl Event {
 
 fn sa(received: &Received<'_>, extras: Extras, event: fn(Sa) -> Event) -> Option<Event> {
     let (info, attributes) = received.fixed::<UsersaInfo>()?;
-    Some(read(&info, attributes, extras).map_or_else(|| Event::Unshowable(vec![info.reqid.get()]), event))
+    Some(read(info, attributes, extras).map_or_else(|| Event::Unshowable(vec![info.reqid.get()]), event))
 }
 
 fn deleted_sa(received: &Received<'_>, extras: Extras) -> Option<Sa> {
@@ -138,7 +138,7 @@ fn deleted_sa(received: &Received<'_>, extras: Extras) -> Option<Sa> {
 fn policy(received: &Received<'_>, event: fn(Policy) -> Event) -> Option<Event> {
     let (info, attributes) = received.fixed::<UserpolicyInfo>()?;
     let reqids = || policy::templates(attributes).map(|template| template.reqid.get()).collect();
-    Some(policy::read(&info, attributes).map_or_else(|| Event::Unshowable(reqids()), event))
+    Some(policy::read(info, attributes).map_or_else(|| Event::Unshowable(reqids()), event))
 }
 
 /// `pfkey_send_new_mapping` is for ESP only.

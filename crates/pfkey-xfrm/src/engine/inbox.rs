@@ -12,22 +12,22 @@ use pfkey_hub::Errno;
 
 /// Events that one system call takes.
 const EVENTS: usize = 16;
-/// An SA's event contains its keys up to three times, and each has 8 KiB at most. Pages that no event reached take no
-/// memory.
+/// An SA's event contains its keys up to three times, and each has 8 KiB at most.
 const EVENT: usize = 32 * 1024;
 
 /// The rest of a datagram that was not decoded yet.
 struct Waiting {
-    /// The buffer that holds it.
-    buffer: usize,
+    /// Where it is among the buffers.
     read: usize,
-    len: usize,
+    end: usize,
 }
 
 /// A socket that joined groups, and the events that it received.
 pub struct Inbox {
     netlink: Netlink,
-    buffers: Vec<Box<[u8]>>,
+    /// One allocation: so large a one is new pages, which take no memory before an event reaches them. A small one may be memory
+    /// that was used before, and is filled with zeroes.
+    buffers: Box<[u8]>,
     waiting: VecDeque<Waiting>,
     /// No more events waited when these were received.
     drained: bool,
@@ -43,8 +43,13 @@ impl AsFd for Inbox {
 
 impl Inbox {
     pub fn new(netlink: Netlink) -> Self {
-        let buffers = (0..EVENTS).map(|_| vec![0; EVENT].into()).collect();
-        Self { netlink, buffers, waiting: VecDeque::new(), drained: false, truncated: false }
+        Self {
+            netlink,
+            buffers: vec![0; EVENTS * EVENT].into(),
+            waiting: VecDeque::new(),
+            drained: false,
+            truncated: false,
+        }
     }
 
     pub const fn netlink(&self) -> &Netlink {
@@ -76,8 +81,7 @@ impl Inbox {
             self.drained = false;
             return Ok(None);
         };
-        let bytes = self.buffers.get_mut(one.buffer).and_then(|buffer| buffer.get_mut(one.read..one.len));
-        let bytes = bytes.unwrap_or_default();
+        let bytes = self.buffers.get_mut(one.read..one.end).unwrap_or_default();
         let (decoded, left) = match split(bytes) {
             Some((received, rest)) => (Ok(Some(decode(&received))), rest.len()),
             None => (Err(Errno::EPROTO), 0),
@@ -92,11 +96,11 @@ impl Inbox {
     }
 
     fn receive(&mut self) -> Result<(), Errno> {
-        let received = self.netlink.receive_many(&mut self.buffers)?;
+        let received = self.netlink.receive_many(&mut self.buffers, EVENT)?;
         self.drained = received.len() < EVENTS;
         self.truncated = received.iter().any(|one| one.truncated);
-        let whole = received.into_iter().enumerate().filter(|(_, one)| !one.truncated);
-        self.waiting = whole.map(|(buffer, one)| Waiting { buffer, read: 0, len: one.len }).collect();
+        let whole = received.into_iter().zip((0..).step_by(EVENT)).filter(|(one, _)| !one.truncated);
+        self.waiting.extend(whole.map(|(one, start)| Waiting { read: start, end: start + one.len }));
         Ok(())
     }
 }

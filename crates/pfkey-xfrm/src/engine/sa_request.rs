@@ -29,7 +29,7 @@ impl XfrmEngine {
     /// The SA of the last answer.
     pub(super) fn answered_sa(&self, now: Time) -> Option<Sa> {
         let (info, attributes) = self.requests.answer()?.fixed::<UsersaInfo>()?;
-        let mut sa = read(&info, attributes, self.extras)?;
+        let mut sa = read(info, attributes, self.extras)?;
         self.shadow.complete(&mut sa, now);
         Some(sa)
     }

@@ -51,7 +51,7 @@ impl XfrmEngine {
         self.requests.ask(&mut self.writer)?;
         let (info, attributes) =
             self.requests.answer().and_then(|m| m.fixed::<UserpolicyInfo>()).ok_or(Errno::ENOBUFS)?;
-        policy::read(&info, attributes).ok_or(Errno::EINVAL)
+        policy::read(info, attributes).ok_or(Errno::EINVAL)
     }
 
     /// `pfkey_spdget`. XFRM takes the id 0 for "by selector".
