@@ -32,17 +32,19 @@ pub struct Rank {
 
 type RandomState = foldhash::quality::RandomState;
 
+/// The tuples of two prefix lengths.
+type Uppers<A> = [Option<Box<Tuple<A>>>; 8];
+
 /// A policy: its strength, and the caller's number of it.
 type Ranked = (Rank, u32);
 
 /// The policies of one family.
 #[derive(Debug, Default)]
 struct Family<A> {
-    tuples: HashMap<Shape, Tuple<A>, RandomState>,
+    /// By the lengths of both prefixes, and then by `Shape::upper`: a search that has to look at many finds eight at a time.
+    tuples: HashMap<(u8, u8), Uppers<A>, RandomState>,
     /// Every tuple by its strongest policy.
     order: BTreeSet<(Rank, Shape)>,
-    /// For each pair of prefix lengths that has tuples, a bit for each `Shape::upper`.
-    uppers: HashMap<(u8, u8), u8, RandomState>,
     src: Side<A>,
     dst: Side<A>,
 }
@@ -116,8 +118,9 @@ fn is_beaten(best: Option<Ranked>, bound: Rank) -> bool {
 impl<A: Bits> Family<A> {
     fn insert(&mut self, selector: &Selector, rank: Rank, policy: u32) {
         let shape = Shape::of(selector);
-        *self.uppers.entry((shape.splen, shape.dplen)).or_insert(0) |= 1 << shape.upper();
-        let tuple = self.tuples.entry(shape).or_default();
+        let uppers = self.tuples.entry((shape.splen, shape.dplen)).or_default();
+        let Some(place) = uppers.get_mut(usize::from(shape.upper())) else { return };
+        let tuple = place.get_or_insert_default();
         let before = tuple.ranks.first().copied();
         tuple
             .policies
@@ -133,7 +136,9 @@ impl<A: Bits> Family<A> {
 
     fn remove(&mut self, selector: &Selector, rank: Rank) -> bool {
         let shape = Shape::of(selector);
-        let Some(tuple) = self.tuples.get_mut(&shape) else { return false };
+        let Some(uppers) = self.tuples.get_mut(&(shape.splen, shape.dplen)) else { return false };
+        let Some(place) = uppers.get_mut(usize::from(shape.upper())) else { return false };
+        let Some(tuple) = place else { return false };
         let key = shape.apply(&as_flow(selector));
         let Some(same) = tuple.policies.get_mut(&key) else { return false };
         if same.others.is_empty() {
@@ -148,12 +153,9 @@ impl<A: Bits> Family<A> {
         tuple.ranks.remove(&rank);
         let after = tuple.ranks.first().copied();
         if after.is_none() {
-            self.tuples.remove(&shape);
-            if let Some(uppers) = self.uppers.get_mut(&(shape.splen, shape.dplen)) {
-                *uppers &= !(1 << shape.upper());
-                if *uppers == 0 {
-                    self.uppers.remove(&(shape.splen, shape.dplen));
-                }
+            *place = None;
+            if uppers.iter().all(Option::is_none) {
+                self.tuples.remove(&(shape.splen, shape.dplen));
             }
         }
         self.reorder(shape, before, after);
@@ -192,24 +194,21 @@ impl<A: Bits> Family<A> {
                 if is_beaten(best, from.bound) {
                     continue;
                 }
-                let uppers = self.uppers.get(&(splen, dplen)).copied().unwrap_or(0);
-                for upper in (0..8).filter(|upper| uppers >> upper & 1 != 0) {
-                    self.probe(Shape::with_upper(splen, dplen, upper), flow, &mut accept, &mut best);
+                let uppers = self.tuples.get(&(splen, dplen)).into_iter().flatten();
+                for (upper, tuple) in (0..).zip(uppers) {
+                    let Some(tuple) = tuple else { continue };
+                    tuple.probe(Shape::with_upper(splen, dplen, upper), flow, &mut accept, &mut best);
                 }
             }
         }
         best
     }
 
-    /// Looks a flow up in one tuple. A policy that is stronger than the best so far takes its place.
+    /// Looks a flow up in the tuple of a shape.
     fn probe(&self, shape: Shape, flow: &Flow, accept: &mut impl FnMut(u32) -> bool, best: &mut Option<Ranked>) {
-        let Some(same) = self.tuples.get(&shape).and_then(|tuple| tuple.policies.get(&shape.apply(flow))) else {
-            return;
-        };
-        let mut all = std::iter::once(&same.strongest).chain(&same.others);
-        let found = all.find(|(_, policy)| accept(*policy));
-        if let Some(&found) = found.filter(|found| best.is_none_or(|(rank, _)| found.0 < rank)) {
-            *best = Some(found);
+        let uppers = self.tuples.get(&(shape.splen, shape.dplen));
+        if let Some(tuple) = uppers.and_then(|uppers| uppers.get(usize::from(shape.upper()))?.as_ref()) {
+            tuple.probe(shape, flow, accept, best);
         }
     }
 

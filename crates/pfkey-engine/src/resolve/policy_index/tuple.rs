@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 use std::net::IpAddr;
 
 use super::{RandomState, Rank, Ranked};
@@ -17,13 +17,6 @@ pub(super) struct Shape {
     proto: bool,
     sport: bool,
     dport: bool,
-}
-
-/// One number is hashed faster than five.
-impl Hash for Shape {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u32(u32::from_ne_bytes([self.splen, self.dplen, self.upper(), 0]));
-    }
 }
 
 /// An address of one of the families. Tables of IPv4 have a quarter of the size, which is most of what a look-up costs.
@@ -156,4 +149,16 @@ pub(super) struct Tuple<A> {
     pub policies: HashMap<Masked<A>, Same, RandomState>,
     /// Every rank in the tuple. The first is that of its strongest policy.
     pub ranks: BTreeSet<Rank>,
+}
+
+impl<A: Bits> Tuple<A> {
+    /// Looks a flow up, of the bits that this tuple's shape has. A policy that is stronger than the best so far takes its place.
+    pub fn probe(&self, shape: Shape, flow: &Flow, accept: &mut impl FnMut(u32) -> bool, best: &mut Option<Ranked>) {
+        let Some(same) = self.policies.get(&shape.apply(flow)) else { return };
+        let mut all = std::iter::once(&same.strongest).chain(&same.others);
+        let found = all.find(|(_, policy)| accept(*policy));
+        if let Some(&found) = found.filter(|found| best.is_none_or(|(rank, _)| found.0 < rank)) {
+            *best = Some(found);
+        }
+    }
 }
