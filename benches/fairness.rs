@@ -1,20 +1,17 @@
 //! How long a client of a shared pfkeyd waits for its answer while another floods it: the worst, the 99th of a hundred and
 //! the median of 2000 requests, for each kind of flood. `PFKEYD=FILE` measures another pfkeyd.
 
-#[path = "../tests/support/program.rs"]
-mod program;
+#[path = "support/daemon.rs"]
+mod daemon;
 
-use program::program;
-use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
-use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use daemon::Daemon;
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
-use pfkey_rs::socket::{self, Backend};
+use pfkey_rs::socket;
 use pfkey_rs::wire::layout::{SadbLifetime, SadbSa};
 use pfkey_rs::wire::{BATCH, ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
 
@@ -23,35 +20,6 @@ const THREADS: u32 = 4;
 const REQUESTS: usize = 2000;
 /// A measurement of less than all requests ends after this time.
 const LONGEST: Duration = Duration::from_secs(30);
-
-struct Daemon(Child, PathBuf);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        let _ = std::fs::remove_file(&self.1);
-    }
-}
-
-impl Daemon {
-    fn start() -> Self {
-        let path = std::env::temp_dir().join(format!("pfkeyd-fairness-{}", std::process::id()));
-        let program = std::env::var("PFKEYD").unwrap_or_else(|_| program("pfkeyd").to_owned());
-        let (ready, started) = nix::unistd::pipe().expect("a pipe");
-        let child = Command::new(program)
-            .args(["--listen", path.to_str().expect("a path"), "--status", &started.as_raw_fd().to_string()])
-            .spawn()
-            .expect("pfkeyd");
-        drop(started);
-        std::fs::File::from(ready).read_exact(&mut [0; 4]).expect("it listens");
-        Self(child, path)
-    }
-
-    fn open(&self) -> OwnedFd {
-        socket::open_with(&Backend::Unix(self.1.clone())).expect("a session")
-    }
-}
 
 fn message(msg_type: MessageType, seq: u32, spi: u32, expires: u64) -> Vec<u8> {
     let mut buffer = [0; 256];

@@ -5,10 +5,11 @@
 mod process;
 #[path = "support/row.rs"]
 mod row;
+#[path = "support/service.rs"]
+mod service;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use nix::sys::resource::{Resource, setrlimit};
@@ -18,9 +19,10 @@ use nix::sys::socket::{
 };
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
-use pfkey_rs::socket::{Backend, ask, find_pfkeyd, open_with};
+use pfkey_rs::socket::{Backend, ask, open_with};
 use process::{private, server_of};
 use row::{Goal, ROUNDS, Row, median};
+use service::Service;
 
 const SOCKETS: usize = 1000;
 
@@ -85,31 +87,6 @@ impl Drop for Greeter {
         let _ = kill(self.1, Signal::SIGKILL);
         let _ = waitpid(self.1, None);
         let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// A pfkeyd for all, which ends with this.
-struct Service(Child, PathBuf);
-
-impl Service {
-    fn start() -> Self {
-        let path = std::env::temp_dir().join(format!("pfkey-bench-{}", std::process::id()));
-        std::fs::create_dir(&path).expect("a directory");
-        let socket = path.join("pfkeyd.sock");
-        let mut command = Command::new(find_pfkeyd().expect("a pfkeyd"));
-        let child = command.arg("--service").arg(&socket).stdin(Stdio::null()).spawn().expect("it starts");
-        while open_with(&Backend::Service(socket.clone())).is_err() {
-            std::thread::yield_now();
-        }
-        Self(child, socket)
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
-        let _ = self.0.wait();
-        let _ = std::fs::remove_dir_all(self.1.parent().expect("a directory"));
     }
 }
 
