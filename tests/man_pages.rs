@@ -87,7 +87,7 @@ fn pfkey_conf_5() {
 
 /// What the language has names for stands in its page.
 #[test]
-fn every_name_is_in_pfkey_conf_5() {
+fn every_setting_is_in_its_page() {
     use pfkey_rs::wire::algorithm::{AEAD, AUTH, COMPRESS, ENCRYPT, OTHER_COMPRESS};
     let page = std::fs::read_to_string(c::root().join("man/pfkey.conf.5")).unwrap().replace("\\-", "-");
     let words: std::collections::BTreeSet<&str> =

@@ -54,6 +54,8 @@ fn nothing_serves() {
         let found = findings(&output);
         assert!(found[0].0 == "verdict" && found[0].1 == "failed", "{backend}: {found:?}");
         assert!(!found.iter().any(|(what, ..)| what == "racoon"), "{backend}: {found:?}");
+        // Users hear that, too, and not only that they have no right.
+        assert!(backend == "nonsense" || found[0].2.contains("/nonexistent"), "{backend}: {found:?}");
     }
 }
 

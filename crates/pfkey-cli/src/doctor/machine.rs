@@ -31,12 +31,16 @@ pub fn examine(findings: &mut Findings) -> Result<(), Failure> {
     };
     // First: afterwards it had sessions of this process.
     let mut of_service = Findings::default();
-    service(path, &mut of_service);
-    let trial = match &backend {
+    let nobody_listens = service(path, &mut of_service);
+    let trial = match (&backend, nobody_listens) {
+        // A user's trial is of XFRM in its place, which this backend never asks.
+        (Ok(Backend::Service(_)), Some(why)) => Err(NoTrial::Unserved(why)),
         // That pfkeyd acts where it is, not where a child goes.
-        Ok(Backend::Unix(_)) => Err(NoTrial::Namespace("a pfkeyd that listens on a path acts where it is".to_owned())),
-        Ok(backend) => trial::run(backend),
-        Err(error) => Err(NoTrial::Unserved(error.to_string())),
+        (Ok(Backend::Unix(_)), _) => {
+            Err(NoTrial::Namespace("a pfkeyd that listens on a path acts where it is".to_owned()))
+        }
+        (Ok(backend), _) => trial::run(backend),
+        (Err(error), _) => Err(NoTrial::Unserved(error.to_string())),
     };
     let opened = backend.as_ref().map_err(|error| Failure::Told(error.to_string())).and_then(|backend| {
         let mut channel = Channel::open_with(backend)?;
@@ -89,7 +93,11 @@ fn judge(
     let mut verdict = Findings::default();
     match (opened, trial) {
         (Err(failure), Err(no_trial)) => {
-            let why = failure.to_string();
+            let why = match no_trial {
+                // Who has no right hears of nothing else; the trial had it.
+                NoTrial::Unserved(why) if failure.lacks_a_right() => why.clone(),
+                _ => failure.to_string(),
+            };
             let why = why.strip_prefix("no PF_KEY backend: ").unwrap_or(&why);
             verdict.add("verdict", "failed", format!("nothing serves PF_KEY here: {why}"));
             if let NoTrial::Namespace(why) = no_trial {
@@ -167,12 +175,14 @@ fn tried(trial: &Trial, findings: &mut Findings) {
     }
 }
 
-/// The machine's pfkeyd, with the sessions that this user may know of, or why there is none.
-fn service(path: &Path, findings: &mut Findings) {
+/// The machine's pfkeyd, with the sessions that this user may know of, or why there is none. Gives back that where nobody
+/// listens at all.
+fn service(path: &Path, findings: &mut Findings) -> Option<String> {
     let report = match pfkey_socket::ask(path) {
         Ok(report) => report,
         Err(error) => {
-            let why = match error.raw_os_error().unwrap_or(0) {
+            let errno = error.raw_os_error().unwrap_or(0);
+            let why = match errno {
                 libc::ENOENT => "not enabled (systemctl enable --now pfkeyd.socket)",
                 libc::ECONNREFUSED => "nobody listens there any more",
                 libc::EACCES => "whoever listens there is neither root nor this user, or the file is not for this user",
@@ -181,7 +191,9 @@ fn service(path: &Path, findings: &mut Findings) {
                 _ => "",
             };
             let why = format!("{}: {error}; {why}", path.display());
-            return findings.add("service", "missing", why.trim_end_matches("; ").to_owned());
+            let why = why.trim_end_matches("; ").to_owned();
+            findings.add("service", "missing", why.as_str());
+            return matches!(errno, libc::ENOENT | libc::ECONNREFUSED).then_some(why);
         }
     };
     let Report { version, pid, pids, namespace, counted, sessions, .. } = report;
@@ -206,6 +218,7 @@ fn service(path: &Path, findings: &mut Findings) {
             ("network_namespace", Value::Number(session.namespace)),
         ]);
     }
+    None
 }
 
 /// What a pfkeyd has counted, but for what is 0.

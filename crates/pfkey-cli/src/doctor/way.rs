@@ -40,7 +40,8 @@ pub fn of(binary: &Binary) -> (Way, String) {
     let reasons = [
         (binary.is_go, "written in Go, which asks the kernel without the C library"),
         (binary.is_static, "static"),
-        (binary.is_32, "of 32 bits"),
+        // The preload object is of this machine's kind, and on one of 32 bits so is the program.
+        (binary.is_32 && cfg!(target_pointer_width = "64"), "of 32 bits"),
         (binary.is_musl, "of musl's C library"),
         (binary.is_set_id, "set-user-ID or set-group-ID"),
         (binary.has_capabilities, "with file capabilities"),
@@ -113,7 +114,10 @@ mod tests {
             (Binary { has_capabilities: true, ..racoon.clone() }, Way::Any),
             (Binary { calls_libipsec: false, ..racoon }, Way::Run),
             (iked.clone(), Way::Run),
-            (Binary { is_32: true, ..iked.clone() }, Way::Any),
+            (
+                Binary { is_32: true, ..iked.clone() },
+                if cfg!(target_pointer_width = "64") { Way::Any } else { Way::Run },
+            ),
             (Binary { is_musl: true, ..iked.clone() }, Way::Any),
             (Binary { is_go: true, ..iked }, Way::Any),
             (Binary { is_static: true, ..Binary::default() }, Way::Any),
