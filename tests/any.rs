@@ -482,6 +482,17 @@ impl Drop for Agent {
     }
 }
 
+/// A program that would not end by itself, ended when dropped: what outlives a test that failed keeps whoever reads the tests'
+/// output waiting.
+struct Endless(std::process::Child);
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_runtimes_container_is_served_by_the_agent() {
     if !can_supervise() {
@@ -497,7 +508,7 @@ fn a_runtimes_container_is_served_by_the_agent() {
         command
     };
     // Whatever else comes disturbs nobody; one says nothing for as long as the others are served.
-    let mut silent = run("silent").spawn().expect("it runs");
+    let silent = Endless(run("silent").spawn().expect("it runs"));
     for bad in ["garbage", "nothing", "other"] {
         c::run(&mut run(bad));
     }
@@ -507,8 +518,7 @@ fn a_runtimes_container_is_served_by_the_agent() {
             assert_eq!(printed, expected);
         }
     }
-    silent.kill().expect("it was there");
-    silent.wait().expect("it ends");
+    drop(silent);
     let said = agent.end();
     for why in ["its state is no JSON", "its seccompFd did not come", "its seccompFd is no listener"] {
         assert!(said.contains(why), "{why}: {said}");
