@@ -27,13 +27,13 @@ use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pipe, read, write};
-use pf_key::{dump, flush, message_of, policy, request, send_together};
+use pf_key::{dump, flush, has_esp, message_of, policy, request, send_together};
 use pfkey_rs::listing::{SaView, for_each_sa};
 use pfkey_rs::socket::{self, Backend, open_with};
 use pfkey_rs::wire::layout::SadbXPolicy;
 use pfkey_rs::wire::{ExtensionType as Ext, Header, Message, MessageType, Profile, SaType, SockaddrBytes, Writer};
 use process::{private, server_of};
-use row::{Goal, Row};
+use row::{Goal, Row, percentile};
 use service::Service;
 
 const POLICIES: u32 = 100_000;
@@ -49,10 +49,8 @@ fn show(work: &str, unit: &str, figure: f64, goal: Goal) {
 /// Percentiles of what each took.
 fn percentiles(work: &str, unit: &str, mut took: Vec<f64>) {
     took.sort_by(f64::total_cmp);
-    let at =
-        |part: f64| took.get(((took.len() as f64 * part) as usize).min(took.len() - 1)).copied().unwrap_or(f64::NAN);
     for (name, part) in [("median", 0.5), ("99 of 100", 0.99), ("999 of 1000", 0.999), ("longest", 1.0)] {
-        show(&format!("{work}, {name}"), unit, at(part), Goal::None);
+        show(&format!("{work}, {name}"), unit, percentile(&took, part), Goal::None);
     }
 }
 
@@ -248,6 +246,11 @@ fn main() {
     let sas = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(1_000_000);
     if socket::open_with(&Backend::Xfrm).is_err() {
         return println!("PF_KEY over XFRM: not measured; it needs CAP_NET_ADMIN in this network namespace");
+    }
+    if !has_esp() {
+        return println!(
+            "PF_KEY over XFRM: not measured; this kernel takes no ESP SA (tests/kernel/bench has kernels that do)"
+        );
     }
     row::heading();
     programs();

@@ -27,7 +27,7 @@ use pfkey_rs::wire::{
     AuthAlgorithm, EncryptAlgorithm, Ends, ExtensionType as Ext, Header, IpsecProtocol, MessageType, PolicyDirection,
     Prefix, Profile, SaType, SockaddrBytes, Writer,
 };
-use row::{Goal, ROUNDS, Row, in_turns};
+use row::{Goal, ROUNDS, Row, in_turns, percentile};
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);
 const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -156,28 +156,14 @@ fn last_spi(bits: u32) {
         took.as_secs_f64() * 1e9 / f64::from(TIMES)
     };
     let (mut seed, mut base) = (0, 0x1000_0000);
-    let (ours, limit) = in_turns_of(
-        &mut round,
-        |round| {
-            seed += 0x10_0000;
-            round((low, high), Some(seed))
-        },
-        |round| {
-            base += 0x0100_0000;
-            round((base, base + 0x00ff_ffff), None)
-        },
-    );
+    let (ours, limit) = (0..ROUNDS)
+        .map(|_| {
+            (seed, base) = (seed + 0x10_0000, base + 0x0100_0000);
+            (round((low, high), Some(seed)), round((base, base + 0x00ff_ffff), None))
+        })
+        .unzip();
     let work = format!("GETSPI, one of {} SPIs is free", 1_u32 << bits);
     Row { work: &work, unit: "ns", ours, limit: Some(("all are free", limit)), goal: Goal::Ratio(2.0) }.show();
-}
-
-/// As `in_turns`, for two pieces of work on one thing.
-fn in_turns_of<T>(
-    of: &mut T,
-    mut ours: impl FnMut(&mut T) -> f64,
-    mut limit: impl FnMut(&mut T) -> f64,
-) -> (Vec<f64>, Vec<f64>) {
-    (0..ROUNDS).map(|_| (ours(of), limit(of))).unzip()
 }
 
 /// Policies of every shape, all around a flow's addresses, none of which takes it but the last.
@@ -244,7 +230,7 @@ fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970")
 }
 
-/// Loads SAs that end in the second `end`, and one that stays.
+/// Loads SAs that end in the second `end`.
 fn load(fd: &OwnedFd, end: u64) {
     let (mut batch, mut buffer) = (Batch::default(), [0; 512]);
     let send =
@@ -312,7 +298,7 @@ fn all_end() {
     }
     let (heard, seconds) = hears.join().expect("what it heard");
     took.sort_by(f64::total_cmp);
-    let at = |part: f64| took[((took.len() as f64 * part) as usize).min(took.len() - 1)];
+    let at = |part: f64| percentile(&took, part);
     let show = |work: &str, unit: &str, figure: f64, goal| {
         let work = format!("{work}, while {ENDING} SAs end");
         Row { work: &work, unit, ours: vec![figure], limit: None, goal }.show();

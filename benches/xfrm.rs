@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
 use nix::sys::socket::{MsgFlags, recv, send};
-use pf_key::{add, dump, flush, message_of, policy, request, send_together};
+use pf_key::{add, dump, flush, has_esp, message_of, policy, request, send_together};
 use pfkey_rs::listing::{SaView, for_each_sa};
 use pfkey_rs::socket::{self, Backend};
 use pfkey_rs::wire::{Header, MessageType, Profile, SaType, Writer};
@@ -174,15 +174,6 @@ fn dumps(has_af_key: bool) {
         );
     }
     flush(&xfrm);
-}
-
-fn has_esp() -> bool {
-    let fd = open(&Backend::Xfrm);
-    flush(&fd);
-    socket::send(fd.as_raw_fd(), &message_of(MessageType::ADD, 0)).expect("a request");
-    let mut answer = [0; 1024];
-    let len = recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty()).expect("its answer");
-    Header::read(&answer[..len]).is_some_and(|header| header.errno == 0)
 }
 
 fn main() {

@@ -24,7 +24,7 @@ impl Drop for Daemon {
 
 impl Daemon {
     pub fn start() -> Self {
-        let path = std::env::temp_dir().join(format!("pfkeyd-fairness-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("pfkeyd-bench-{}", std::process::id()));
         let program = std::env::var("PFKEYD").unwrap_or_else(|_| program("pfkeyd").to_owned());
         let (ready, started) = nix::unistd::pipe().expect("a pipe");
         let child = Command::new(program)

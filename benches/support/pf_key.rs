@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use nix::sys::socket::{MsgFlags, recv};
 use pfkey_rs::batch::Batch;
 use pfkey_rs::capi::{pfkey_recv, pfkey_send_dump};
-use pfkey_rs::socket;
+use pfkey_rs::socket::{self, Backend};
 use pfkey_rs::wire::layout::{SadbLifetime, SadbSa, SadbXPolicy};
 use pfkey_rs::wire::{ExtensionType as Ext, Header, MessageType, Profile, SaType, SockaddrBytes, Writer};
 
@@ -100,4 +100,14 @@ pub fn send_together(fd: &OwnedFd, messages: &[Vec<u8>]) {
     let mut batch = Batch::default();
     messages.iter().for_each(|message| batch.push(message).expect("a message"));
     assert_eq!(batch.send(fd.as_fd(), |_, errno, _| panic!("{errno}")), Ok(0));
+}
+
+/// Whether this kernel takes an ESP SA.
+pub fn has_esp() -> bool {
+    let fd = socket::open_with(&Backend::Xfrm).expect("a descriptor");
+    flush(&fd);
+    socket::send(fd.as_raw_fd(), &message_of(MessageType::ADD, 0)).expect("a request");
+    let mut answer = [0; 1024];
+    let len = recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty()).expect("its answer");
+    Header::read(&answer[..len]).is_some_and(|header| header.errno == 0)
 }
