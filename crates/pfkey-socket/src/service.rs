@@ -63,11 +63,10 @@ fn meet_with<const N: usize>(
     sockets: impl FnOnce() -> io::Result<[OwnedFd; N]>,
 ) -> io::Result<OwnedFd> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let fd = connect_to(path)?;
+    let fd = begin_to(path)?;
     if !served::is_trusted(fd.as_raw_fd()) {
         return Err(Errno::EACCES.into());
     }
-    start::name(&fd, name, &COUNT)?;
     let sockets = sockets()?;
     match meet::send_with(fd.as_fd(), &hello.to_bytes(), sockets.each_ref().map(AsFd::as_fd)) {
         // It said why before it closed its end.
@@ -76,6 +75,9 @@ fn meet_with<const N: usize>(
     }
     // Nobody shall read what the kernel will answer there.
     drop(sockets);
+    // What nobody waits for is done while the service looks at the hello.
+    set_blocking(&fd)?;
+    start::name(&fd, name, &COUNT)?;
     match welcome(&fd, end)?.errno {
         0 => Ok(fd),
         errno => Err(io::Error::from_raw_os_error(errno as i32)),
@@ -84,14 +86,27 @@ fn meet_with<const N: usize>(
 
 /// A connection, which `connect` waits for no longer than for a pfkeyd's start.
 pub(super) fn connect_to(path: &Path) -> io::Result<OwnedFd> {
+    let fd = begin_to(path)?;
+    set_blocking(&fd)?;
+    Ok(fd)
+}
+
+fn set_blocking(fd: &OwnedFd) -> io::Result<()> {
+    fcntl(fd, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(())
+}
+
+/// A connection that does not block yet.
+fn begin_to(path: &Path) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
     let address = UnixAddr::new(path)?;
-    let connected = connect(fd.as_raw_fd(), &address);
-    fcntl(&fd, FcntlArg::F_SETFL(OFlag::empty()))?;
-    match connected {
+    match connect(fd.as_raw_fd(), &address) {
         // A full queue of a pfkeyd that is busy, or stopped.
-        Err(Errno::EAGAIN) => wait_for_room(&fd, &address)?,
+        Err(Errno::EAGAIN) => {
+            set_blocking(&fd)?;
+            wait_for_room(&fd, &address)?;
+        }
         other => other?,
     }
     Ok(fd)

@@ -125,11 +125,7 @@ impl Netlink {
         })?;
         // SAFETY: socket just returned it, nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
-        let netlink = Self {
-            fd,
-            #[cfg(test)]
-            failing: std::cell::Cell::default(),
-        };
+        let netlink = Self::known(fd);
         // A socket without a name has the number of the kernel, to whom multicasts do not go.
         bind(netlink.fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(from_system)?;
         // Without it an error's acknowledgement repeats the request, keys included. Missing before Linux 4.2.
@@ -199,23 +195,27 @@ impl Netlink {
         getpeername::<NetlinkAddr>(self.fd.as_raw_fd()).is_ok_and(|peer| peer.pid() == 0 && peer.groups() == 0)
     }
 
-    /// As [`Netlink::adopt`], for a socket that was looked at before.
-    ///
-    /// # Errors
-    /// EINVAL for what is no socket of NETLINK_XFRM.
-    pub fn of_program(fd: OwnedFd) -> Result<Self, Errno> {
-        Self::of_xfrm(NetlinkFd::of(fd).map_err(|_| Errno::EINVAL)?)
+    /// A socket that was a [`Netlink`] before it came here from another process of this program: the kernel is not asked again.
+    #[must_use]
+    pub fn known(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            #[cfg(test)]
+            failing: std::cell::Cell::default(),
+        }
+    }
+
+    /// Whether a descriptor is a socket of NETLINK_XFRM.
+    #[must_use]
+    pub fn is_one(fd: BorrowedFd<'_>) -> bool {
+        option(fd, libc::SO_DOMAIN) == Some(libc::AF_NETLINK) && option(fd, libc::SO_PROTOCOL) == Some(PROTOCOL)
     }
 
     fn of_xfrm(NetlinkFd(fd): NetlinkFd) -> Result<Self, Errno> {
         if option(fd.as_fd(), libc::SO_PROTOCOL) != Some(PROTOCOL) {
             return Err(Errno::EINVAL);
         }
-        Ok(Self {
-            fd,
-            #[cfg(test)]
-            failing: std::cell::Cell::default(),
-        })
+        Ok(Self::known(fd))
     }
 
     /// Another descriptor of the same socket.
@@ -224,7 +224,7 @@ impl Netlink {
     /// That of `fcntl`.
     pub fn try_clone(&self) -> Result<Self, Errno> {
         let fd = self.fd.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE)))?;
-        Self::of_program(fd)
+        Ok(Self::known(fd))
     }
 
     /// The number of its network namespace (`SO_NETNS_COOKIE`, Linux 5.14).
@@ -246,16 +246,6 @@ impl Netlink {
             }
         }
         Err(Errno::EBUSY)
-    }
-
-    /// A descriptor in the place of a socket.
-    #[cfg(any(test, fuzzing))]
-    pub fn over(fd: OwnedFd) -> Self {
-        Self {
-            fd,
-            #[cfg(test)]
-            failing: std::cell::Cell::default(),
-        }
     }
 
     /// Sets the bytes that may wait to be received, as far as that is allowed.

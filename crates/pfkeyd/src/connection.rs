@@ -173,18 +173,10 @@ impl<K> Connections<K> {
         self.left == 0
     }
 
-    /// Gives a client's descriptor its buffer: a large one while there are some.
+    /// A client, whose descriptor has the buffer that it came with.
     pub fn insert(&mut self, id: SessionId, fd: OwnedFd, slot: Option<Slot>) {
-        let large = self.reserved + 2 * SEND_BUFFER <= ALL_SEND_BUFFERS;
-        let size = if large { SEND_BUFFER } else { SMALL_SEND_BUFFER };
         // Two requests of the same bytes are told apart by it; without it, by nothing.
         let _ = setsockopt(&fd, sockopt::ReceiveTimestampns, &true);
-        // Where the privilege is missing, net.core.wmem_max is the most that can be had.
-        if setsockopt(&fd, sockopt::SndBufForce, &size).is_err() {
-            let _ = setsockopt(&fd, sockopt::SndBuf, &size);
-        }
-        let reserved = if large { getsockopt(&fd, sockopt::SndBuf).unwrap_or(2 * SEND_BUFFER) } else { 0 };
-        self.reserved += reserved;
         let connection = Connection {
             fd,
             slot,
@@ -194,9 +186,23 @@ impl<K> Connections<K> {
             outgoing: SendQueue::default(),
             dump: None,
             interrupted: 0,
-            reserved,
+            reserved: 0,
         };
         self.by_session.insert(id, connection);
+    }
+
+    /// Gives a client's descriptor its buffer: a large one while there are some.
+    pub fn give_buffer(&mut self, id: SessionId) {
+        let Some(connection) = self.by_session.get_mut(&id) else { return };
+        let large = self.reserved + 2 * SEND_BUFFER <= ALL_SEND_BUFFERS;
+        let size = if large { SEND_BUFFER } else { SMALL_SEND_BUFFER };
+        let fd = &connection.fd;
+        // Where the privilege is missing, net.core.wmem_max is the most that can be had.
+        if setsockopt(fd, sockopt::SndBufForce, &size).is_err() {
+            let _ = setsockopt(fd, sockopt::SndBuf, &size);
+        }
+        connection.reserved = if large { getsockopt(fd, sockopt::SndBuf).unwrap_or(2 * SEND_BUFFER) } else { 0 };
+        self.reserved += connection.reserved;
     }
 
     pub fn remove(&mut self, id: SessionId) -> Option<(OwnedFd, Option<Slot>)> {

@@ -187,14 +187,15 @@ impl Machine {
         }
     }
 
+    /// What a client brought was looked at before it came here.
     fn hello(&mut self, id: SessionId, hello: &[u8], sockets: Vec<OwnedFd>) -> Result<(), Errno> {
         let hello = Hello::read(hello).ok_or(Errno::EINVAL)?;
         if hello.protocol != PROTOCOL {
             return Err(Errno::EPROTONOSUPPORT);
         }
-        let mut sockets = sockets.into_iter().map(Netlink::of_program);
-        let mut next = || sockets.next().transpose();
-        let (Some(requests), Some(dump), events, own) = (next()?, next()?, next()?, next()?) else {
+        let mut sockets = sockets.into_iter().map(Netlink::known);
+        let mut next = || sockets.next();
+        let (Some(requests), Some(dump), events, own) = (next(), next(), next(), next()) else {
             return Err(Errno::EINVAL);
         };
         let session = [requests, dump];
@@ -225,8 +226,8 @@ impl Sources for Machine {
     }
 
     fn come_back(&mut self, sockets: Vec<OwnedFd>, extras: Extras) -> Option<SessionId> {
-        let mut sockets = sockets.into_iter().map(Netlink::of_program);
-        let session = [sockets.next()?.ok()?, sockets.next()?.ok()?];
+        let mut sockets = sockets.into_iter().map(Netlink::known);
+        let session = [sockets.next()?, sockets.next()?];
         let id = self.open();
         // Its engine's sockets are gone where the guardian had no descriptors for them.
         let engine = |_, here: bool| {
@@ -242,8 +243,8 @@ impl Sources for Machine {
 
     fn engine_left(&mut self, number: u32, sockets: Vec<OwnedFd>) {
         self.next_namespace = self.next_namespace.max(number >> 2);
-        let mut sockets = sockets.into_iter().map(Netlink::of_program);
-        if let (Some(Ok(events)), Some(Ok(own))) = (sockets.next(), sockets.next()) {
+        let mut sockets = sockets.into_iter().map(Netlink::known);
+        if let (Some(events), Some(own)) = (sockets.next(), sockets.next()) {
             if let Ok(cookie) = own.namespace() {
                 self.left.push(Left { number, cookie, events, own });
             }

@@ -157,6 +157,7 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
     pub fn add(&mut self, fd: OwnedFd) -> io::Result<SessionId> {
         let id = self.open(&fd)?;
         self.connections.insert(id, fd, None);
+        self.connections.give_buffer(id);
         Ok(id)
     }
 
@@ -176,6 +177,7 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
             match self.open(&fd) {
                 Ok(id) => {
                     self.connections.insert(id, fd, None);
+                    self.connections.give_buffer(id);
                     return Some(id);
                 }
                 Err(errno) => log(&format!("pfkeyd: a client could not be served: {errno}")),

@@ -17,7 +17,7 @@ use pfkey_wire::Extras;
 /// # Errors
 /// There is no /dev/null.
 pub fn deaf_engine() -> std::io::Result<XfrmEngine> {
-    let null = || std::fs::File::open("/dev/null").map(|file| Netlink::over(OwnedFd::from(file)));
+    let null = || std::fs::File::open("/dev/null").map(|file| Netlink::known(OwnedFd::from(file)));
     Ok(XfrmEngine::over(null()?, null()?))
 }
 

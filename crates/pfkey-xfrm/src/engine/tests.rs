@@ -146,7 +146,7 @@ fn a_dump_that_cannot_begin_leaves_no_request_behind() {
     for dump in [M::DUMP, M::X_SPDDUMP] {
         // The dump's socket takes no message.
         let null = std::fs::File::open("/dev/null").unwrap();
-        world.hub.engine_mut().spare = Some(Netlink::over(null.into()));
+        world.hub.engine_mut().spare = Some(Netlink::known(null.into()));
         let heard = world.ask(dump, 0, |_| ());
         assert_eq!(heard.iter().map(|message| message[2]).collect::<Vec<_>>(), [libc::ENOTSOCK as u8]);
         assert_eq!(world.policy(id(0)), Ok(0), "the next question is answered");

@@ -36,7 +36,9 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
         // What is left unread when a socket closes is told to its peer before the answer.
         self.consume(id);
         if welcome.errno != 0 || !told {
-            self.close(id);
+            return self.close(id);
         }
+        // The welcome has room without it, and does not wait for it.
+        self.connections.give_buffer(id);
     }
 }

@@ -97,6 +97,7 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
             // A hello at which another ended is given up.
             return if left.is_some() { self.close(id) } else { self.meet(id, brought) };
         }
+        self.connections.give_buffer(id);
         // What is in hand is not done again: nobody knows how far it was done, and it may be what ended the server; but of a batch
         // the next part is done if nobody had begun it. What was left of a dump is not known any more.
         let was_left = self.connections.keeper.was_left();

@@ -281,7 +281,7 @@ fn is_connection(fd: &OwnedFd) -> bool {
 }
 
 fn is_xfrm(fd: &OwnedFd) -> bool {
-    fd.try_clone().is_ok_and(|copy| Netlink::of_program(copy).is_ok())
+    Netlink::is_one(fd.as_fd())
 }
 
 #[cfg(test)]
