@@ -18,7 +18,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{SockFlag, accept4, getsockopt, sockopt};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use pfkey_wire::MAX_MESSAGE_LEN;
 use pfkey_wire::hello::{ALL_SOCKETS, SOCKETS};
 use pfkeyd::limits;
 use pfkeyd::log::log;
@@ -30,7 +29,8 @@ use super::counters::Counters;
 use super::door::Door;
 use super::link::{Heard, Kind, Link, SHORTAGE};
 use super::memory::Memory;
-use super::notes::{LOG, REFUSED};
+use super::notes::REFUSED;
+use super::record;
 use super::store::{Left, Store};
 use super::watchdog::Watchdog;
 
@@ -219,8 +219,8 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         }
         // Not `reap`, which says that a worker died: these were meant to.
         while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status != WaitStatus::StillAlive) {}
-        // Requests with keys are recorded there; the last may not count yet.
-        self.memory.wipe((self.memory.word(LOG) as u32) as usize + MAX_MESSAGE_LEN);
+        // Requests with keys are recorded there.
+        record::wipe(&self.memory);
         Ok(true)
     }
 

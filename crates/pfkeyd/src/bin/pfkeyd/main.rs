@@ -319,7 +319,7 @@ impl Start<'_> {
 
     /// The SAs and policies are the worker's own, and recorded.
     fn with_memory(self, service: impl Service + Sources) -> io::Result<bool> {
-        let memory = Rc::new(Memory::new(WORDS, record::BYTES)?);
+        let memory = Rc::new(Memory::new(record::RECORD_WORDS, record::BYTES)?);
         let status = Rc::clone(self.status);
         // Taken in the worker's process only: this one keeps it as it was in the beginning.
         let mut service = Some(service);

@@ -18,10 +18,14 @@ use pfkeyd::log::log;
 use super::child::{close_all_but, fork_with};
 use super::link::{Heard, Kind, Link};
 use super::memory::Memory;
-use super::notes::{LOG, Notes, REPLAYED, SUSPECT};
+use super::notes::{LOG, Notes, REPLAYED, SUSPECT, WORDS};
 
 /// Bytes of the record's memory; pages that were never written to are not there.
 pub const BYTES: usize = 24 << 20;
+/// The words before it: those of the notes, and [`WRITTEN`].
+pub const RECORD_WORDS: usize = WORDS + 1;
+/// Bytes that may have been written to since they were wiped; the last entry does not count in [`LOG`] yet.
+const WRITTEN: usize = WORDS;
 /// Bytes after which a standby is made: some ten thousand requests. Making one copies page tables, about 10 ms for a
 /// million SAs, and doing them again takes less than a tenth of a second.
 const FULL: usize = 16 << 20;
@@ -41,6 +45,12 @@ enum What {
 
 /// Bytes before an entry's own: what, session, length, seconds, nanoseconds.
 const ENTRY: usize = 40;
+
+/// Overwrites what may have keys in it.
+pub fn wipe(memory: &Memory) {
+    memory.wipe(memory.word(WRITTEN) as usize);
+    memory.set_word(WRITTEN, 0);
+}
 
 /// A service whose sessions' deeds are recorded.
 pub struct Recorded<S> {
@@ -118,10 +128,12 @@ impl<S: Service + Sources> Recorded<S> {
             place.copy_from_slice(&word.to_ne_bytes());
         }
         let len = ENTRY + bytes.len().next_multiple_of(8);
-        if self.end + len <= self.memory.len() {
+        let end = self.end + len;
+        if end <= self.memory.len() {
+            self.memory.set_word(WRITTEN, self.memory.word(WRITTEN).max(end as u64));
             self.memory.write(self.end, &head);
             self.memory.write(self.end + ENTRY, bytes);
-            self.end += len;
+            self.end = end;
         }
         state(self.generation, self.end)
     }
@@ -205,10 +217,9 @@ impl<S: Service + Sources> Recorded<S> {
         let told =
             forked.is_ok_and(|pid| self.link.say(Kind::Standby, pid.as_raw() as u32, &[ours.as_fd()], true).is_ok());
         if told && generation != before {
-            let used = self.end;
             (self.generation, self.end) = (generation, 0);
             self.commit(state(generation, 0));
-            self.memory.wipe(used);
+            wipe(&self.memory);
         }
     }
 
@@ -348,11 +359,10 @@ mod tests {
     use pfkey_hub::Hub;
 
     use super::*;
-    use crate::notes::WORDS;
 
     #[test]
     fn keys_in_the_record_are_wiped_when_it_begins_anew() {
-        let memory = Rc::new(Memory::new(WORDS, BYTES).unwrap());
+        let memory = Rc::new(Memory::new(RECORD_WORDS, BYTES).unwrap());
         let (guardian, link) = Link::pair().unwrap();
         let hub = Hub::new(Engine::new(&LINUX));
         let mut recorded = Recorded::new(hub, Rc::new(link), Rc::clone(&memory));
