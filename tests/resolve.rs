@@ -168,7 +168,7 @@ fn the_route_behind_a_tunnel_is_of_the_tunnels_family() {
     let selector = Selector::any(any);
     let mut world = World::with(Policy { selector, ..policy(false, vec![template(ESP, TUNNEL)]) });
     let mut tunnel = sa(ESP, 0x1000, TUNNEL);
-    tunnel.selector = Some(selector);
+    tunnel.selector = Some(Box::new(selector));
     world.engine.know_sa(tunnel);
     world.routes.path.source = any;
     let inner = Flow { ends: ends("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap()), ..flow() };

@@ -261,7 +261,7 @@ impl Engine {
         (sa.hard, sa.soft) = rfc_limits(request);
         (sa.mode, sa.reqid) = mode(request);
         if request.has(Ext::ADDRESS_PROXY) {
-            sa.selector = Some(Selector::from(end(request, Ext::ADDRESS_PROXY)?));
+            sa.selector = Some(Box::new(Selector::from(end(request, Ext::ADDRESS_PROXY)?)));
         }
         let carried: Box<[u8]> =
             CARRIED.iter().filter_map(|&e| request.extension(e)).flat_map(|e| e.bytes).copied().collect();
@@ -401,7 +401,7 @@ pub(super) fn write_sa(writer: &mut Writer<'_>, sa: &Sa, part: Part) {
     }
     write_host(writer, Ext::ADDRESS_SRC, sa.ends.src());
     write_host(writer, Ext::ADDRESS_DST, sa.ends.dst());
-    let proxy = sa.selector.filter(|_| !matches!(sa.state, State::Larval | State::Refused));
+    let proxy = sa.selector.as_deref().filter(|_| !matches!(sa.state, State::Larval | State::Refused));
     if let Some(s) = proxy.filter(|_| matches!(part, Part::Whole | Part::WithoutKeys | Part::Hard | Part::Soft)) {
         write_prefix(writer, Ext::ADDRESS_PROXY, 0, s.src, 0);
     }

@@ -116,7 +116,7 @@ pub fn write_sa(writer: &mut Writer<'_>, sa: &Sa, part: Part) {
 
 /// An SA's selector as Linux shows it: the empty one if it has none, and its source as an address of the SA's family.
 fn shown_selector(sa: &Sa) -> Selector {
-    let selector = sa.selector.unwrap_or_else(|| Selector::any(sa.ends.src()));
+    let selector = sa.selector.as_deref().copied().unwrap_or_else(|| Selector::any(sa.ends.src()));
     let src = Prefix { address: in_family_of(selector.src.address, sa.ends.src()), ..selector.src };
     Selector { src, ..selector }
 }

@@ -136,7 +136,7 @@ pub fn sa(request: &Message<'_>, now: u64, judge: &mut impl Judge) -> Result<Sa,
     }
     if let Some((fixed, sockaddr)) = request.address(Ext::ADDRESS_PROXY) {
         let address = sockaddr.ip().ok_or(Errno::EINVAL)?;
-        sa.selector = Some(Selector::from(Prefix { address, len: fixed.prefixlen }));
+        sa.selector = Some(Box::new(Selector::from(Prefix { address, len: fixed.prefixlen })));
     }
     if let Some(encap_type) = request.nat_t_type() {
         sa.encap = Some(Encap {

@@ -316,8 +316,8 @@ pub struct Sa {
     pub soft: Limits,
     /// Use so far.
     pub usage: Usage,
-    /// The packets that it covers; `None` = every packet of its own family.
-    pub selector: Option<Selector>,
+    /// The packets that it covers; `None` = every packet of its own family, as those of most key managers.
+    pub selector: Option<Box<Selector>>,
     /// UDP encapsulation.
     pub encap: Option<Encap>,
     /// Extensions that the engine keeps for key managers and returns unchanged (profile rfc2367).
@@ -345,7 +345,7 @@ impl Sa {
         sa.mode = mode;
         sa.reqid = reqid;
         sa.hard.add_seconds = acq_expires;
-        sa.selector = Some(Selector::between(ends));
+        sa.selector = Some(Box::new(Selector::between(ends)));
         sa
     }
 
@@ -392,14 +392,14 @@ impl Sa {
     /// Whether it takes IPv6 packets: its selector's family, and without one its own (`pfkey_msg2xfrm_state`).
     #[must_use]
     pub fn is_inner_ipv6(&self) -> bool {
-        self.selector.map_or(self.ends.is_ipv6(), |selector| selector.is_ipv6())
+        self.selector.as_ref().map_or(self.ends.is_ipv6(), |selector| selector.is_ipv6())
     }
 
     /// Whether it takes a packet.
     #[must_use]
     pub fn takes(&self, flow: &Flow) -> bool {
         self.is_inner_ipv6() == flow.ends.is_ipv6()
-            && self.selector.is_none_or(|selector| selector.covers(flow))
+            && self.selector.as_ref().is_none_or(|selector| selector.covers(flow))
             && self.attached.xfrm.is_for(flow.device, flow.cpu)
     }
 
@@ -455,4 +455,4 @@ impl fmt::Display for Sa {
 }
 
 // The budget of an SA beside its keys.
-const _: () = assert!(size_of::<Sa>() <= 288);
+const _: () = assert!(size_of::<Sa>() <= 248);

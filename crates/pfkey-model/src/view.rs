@@ -176,7 +176,7 @@ impl From<&SaView<'_>> for Sa {
             hard: view.hard,
             soft: view.soft,
             usage: view.usage,
-            selector: view.selector,
+            selector: view.selector.map(Box::new),
             encap: view.encap,
             attached: Attached::from(&view.attached),
             seq: view.seq,

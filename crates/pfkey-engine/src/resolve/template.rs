@@ -258,7 +258,7 @@ impl Engine {
         }
         let now = cx.now.as_secs();
         let mut larval = Sa::larval(key.ends, 0, key.proto, key.mode, key.reqid, now, self.acq_expires);
-        larval.selector = Some(Selector::exactly(flow));
+        larval.selector = Some(Box::new(Selector::exactly(flow)));
         larval.attached.clone_from(attached);
         self.acquire_seq = self.acquire_seq.wrapping_add(1).max(1);
         larval.seq = self.acquire_seq;

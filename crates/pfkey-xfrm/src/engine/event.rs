@@ -212,7 +212,7 @@ mod tests {
         assert_eq!((tunnel.reqid, tunnel.mode), (7, Mode::TUNNEL));
         assert_eq!((tunnel.auth, tunnel.encrypt), (A::SHA1HMAC, E::X_AESCBC));
         assert_eq!((&tunnel.auth_key.bytes[..], &tunnel.encrypt_key.bytes[..]), (&[10; 20][..], &[11; 16][..]));
-        let selector = tunnel.selector.expect("a selector");
+        let selector = tunnel.selector.as_deref().expect("a selector");
         assert_eq!((selector.src.to_string(), selector.dst.to_string()), ("10.0.0.0/8".into(), "10.1.0.0/16".into()));
         assert_eq!((v6.ends, v6.proto), (ends("2001:db8::1", "2001:db8::3"), IpsecProtocol::AH));
         assert_eq!((v6.reqid, v6.auth, v6.encrypt), (20_000, A::SHA1HMAC, E::NONE));
