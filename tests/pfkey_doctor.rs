@@ -72,7 +72,12 @@ fn this_machine() {
             assert!(judged.iter().all(Option::is_some) && judged.iter().any(|one| *one != Some("ok")), "{found:?}");
             assert!(found["missing"].1.contains("CONFIG_"), "{found:?}");
         }
-        Some(2) => assert_eq!(found["verdict"].0, "failed"),
+        Some(2) => {
+            assert_eq!(found["verdict"].0, "failed");
+            // A 64-bit kernel has such sockets for 32-bit programs, too, and may do nothing that they ask for.
+            let no_xfrm = found["backend"].1.contains("this kernel has no XFRM");
+            assert!(!no_xfrm || found["XFRM_USER"].0 == "missing", "{found:?}");
+        }
         other => panic!("{other:?}: {output:?}"),
     }
     let stat = std::fs::read_to_string("/proc/net/xfrm_stat").unwrap_or_default();
@@ -100,8 +105,15 @@ fn a_user_tries_it_too() {
     let (output, as_root) = (output.unwrap(), doctor("", &[]));
     let (found, roots) = (by_name(&output), by_name(&as_root));
     if output.status.code() == Some(2) {
-        // Where user namespaces are not for users, that is what it says.
-        assert!(found["trial"].1.contains("user namespaces"), "{found:?}");
+        match found.get("trial") {
+            // Where user namespaces are not for users, that is what it says.
+            Some((_, why)) => assert!(why.contains("user namespaces"), "{found:?}"),
+            // Where nothing serves root either, there is nothing to try.
+            None => {
+                assert_eq!(found["verdict"], roots["verdict"]);
+                println!("skipped: {}", roots["verdict"].1);
+            }
+        }
         return;
     }
     assert_eq!(output.status.code(), as_root.status.code(), "{output:?}");
@@ -150,11 +162,25 @@ int main(int argc, char **argv) {
 }
 "#;
 
+/// Before programs whose C library calls `socketcall`, of whose arguments a filter does not see the family.
+const DIRECT: &str = r#"
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int socket(int domain, int type, int protocol) {
+    return (int)syscall(SYS_socket, domain, type, protocol);
+}
+"#;
+
 /// A kernel without XFRM_USER and AF_KEY, by a filter of system calls.
 #[test]
 fn a_kernel_without_xfrm() {
-    let without = compiled(&c::scratch("pfkey_doctor_without"), "without", WITHOUT, &[]);
+    let dir = c::scratch("pfkey_doctor_without");
+    let without = compiled(&dir, "without", WITHOUT, &[]);
     let mut command = Command::new(without);
+    if cfg!(all(any(target_arch = "x86", target_arch = "s390x"), target_env = "gnu")) {
+        command.env("LD_PRELOAD", compiled(&dir, "direct.so", DIRECT, &["-shared", "-fPIC", "-D_GNU_SOURCE"]));
+    }
     c::program("pfkeyd");
     command.arg(c::program("pfkey")).args(["--json", "doctor"]).env_remove("PFKEY_BACKEND");
     let output = command.output().unwrap();

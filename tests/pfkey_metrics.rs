@@ -145,6 +145,9 @@ for family in openmetrics(sys.stdin.read()):
     if !nix::unistd::geteuid().is_root() || std::fs::metadata("/proc/net/xfrm_stat").is_err() {
         return println!("skipped: it needs root and XFRM");
     }
+    if !c::has_xfrm() {
+        return;
+    }
     if !Command::new("unshare").args(["-mn", "true"]).status().is_ok_and(|status| status.success()) {
         return println!("skipped: no mount namespace, as in a chroot whose root is no mount point");
     }

@@ -142,6 +142,9 @@ fn a_descriptor_works_in_whatever_process_it_ends_up() {
 
 #[test]
 fn sockets_own_policies_are_those_that_af_key_sets() {
+    if !c::has_xfrm() {
+        return;
+    }
     let policies = program("preload_policies", "policies");
     if let Some(printed) = tried(&mut preloaded(&policies)) {
         assert_same(&printed, &source("preload/policies.txt"));

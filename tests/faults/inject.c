@@ -22,6 +22,7 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/net.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <poll.h>
@@ -46,7 +47,8 @@
 static const struct call {
 	const char *name;
 	int nr;
-	int errnos[6];
+	/* The last is 0. */
+	int errnos[7];
 } calls[] = {
 #define CALL(name, ...) { #name, SYS_##name, { __VA_ARGS__ } },
 	CALL(socket, EMFILE, ENFILE, ENOBUFS, ENOMEM, EACCES)
@@ -121,6 +123,39 @@ static const struct call {
 };
 #define CALLS (sizeof calls / sizeof calls[0])
 
+/* Other numbers of the same calls, which 32-bit programs have: both count as one. `which` is socketcall's first argument. */
+static const struct other {
+	int nr, which, as;
+} others[] = {
+#ifdef SYS_socketcall
+	/* Whatever of it the C library does not call by a number of its own. */
+#define OTHER(which, name) { SYS_socketcall, SYS_##which, SYS_##name },
+	OTHER(SOCKET, socket) OTHER(BIND, bind) OTHER(CONNECT, connect) OTHER(LISTEN, listen) OTHER(ACCEPT4, accept4)
+	OTHER(GETSOCKNAME, getsockname) OTHER(GETPEERNAME, getpeername) OTHER(SOCKETPAIR, socketpair)
+	OTHER(SEND, sendto) OTHER(SENDTO, sendto) OTHER(SENDMSG, sendmsg) OTHER(SENDMMSG, sendmmsg)
+	OTHER(RECV, recvfrom) OTHER(RECVFROM, recvfrom) OTHER(RECVMSG, recvmsg) OTHER(RECVMMSG, recvmmsg)
+	OTHER(SETSOCKOPT, setsockopt) OTHER(GETSOCKOPT, getsockopt)
+#undef OTHER
+#endif
+#define OTHER(other, name) { SYS_##other, 0, SYS_##name },
+#ifdef SYS_recvmmsg_time64
+	/* Times of 64 bits. */
+	OTHER(recvmmsg_time64, recvmmsg) OTHER(ppoll_time64, ppoll) OTHER(timerfd_settime64, timerfd_settime)
+#endif
+#ifdef SYS_fcntl64
+	OTHER(fcntl64, fcntl)
+#endif
+#ifdef SYS_setresuid32
+	OTHER(setresuid32, setresuid) OTHER(setresgid32, setresgid) OTHER(setgroups32, setgroups)
+#endif
+#ifdef SYS_stat64
+	OTHER(stat64, stat)
+#endif
+	/* None, so that the table is never empty. */
+	{ -1, 0, -1 },
+};
+#define OTHERS (sizeof others / sizeof others[0])
+
 static const struct { const char *name; int value; } errno_names[] = {
 #define NAME(e) { #e, e },
 	NAME(EMFILE) NAME(ENFILE) NAME(ENOBUFS) NAME(ENOMEM) NAME(EACCES) NAME(EADDRINUSE) NAME(EAGAIN)
@@ -150,8 +185,14 @@ static void die(const char *what)
 	exit(125);
 }
 
-static const struct call *call_of(int nr)
+static const struct call *call_of(const struct seccomp_data *data)
 {
+	int nr = data->nr;
+	for (size_t i = 0; i < OTHERS; i++)
+		if (others[i].nr == nr && (others[i].which == 0 || (uint64_t)others[i].which == data->args[0])) {
+			nr = others[i].as;
+			break;
+		}
 	for (size_t i = 0; i < CALLS; i++)
 		if (calls[i].nr == nr)
 			return &calls[i];
@@ -180,10 +221,11 @@ static double now(void)
 /* Installs the filter; gives the descriptor on which it tells. */
 static int install(void)
 {
-	struct sock_filter code[2 * CALLS + 4], *at = code;
+	struct sock_filter code[2 * (CALLS + OTHERS) + 4], *at = code;
 	*at++ = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
-	for (size_t i = 0; i < CALLS; i++) {
-		*at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)calls[i].nr, 0, 1);
+	for (size_t i = 0; i < CALLS + OTHERS; i++) {
+		int nr = i < CALLS ? calls[i].nr : others[i - CALLS].nr;
+		*at++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)nr, 0, 1);
 		*at++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF);
 	}
 	*at++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
@@ -397,7 +439,7 @@ int main(int argc, char **argv)
 			die("NOTIF_RECV");
 		}
 		struct process *process = process_of((pid_t)notice->pid);
-		const struct call *call = call_of(notice->data.nr);
+		const struct call *call = call_of(&notice->data);
 		memset(answer, 0, sizes.seccomp_notif_resp);
 		answer->id = notice->id;
 		answer->flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;

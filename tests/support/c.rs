@@ -34,6 +34,18 @@ pub fn tree_is_anothers() -> bool {
     owner != 0 && owner != nix::unistd::geteuid().as_raw()
 }
 
+/// Whether the kernel answers programs of this kind over XFRM; says so if not.
+pub fn has_xfrm() -> bool {
+    match pfkey_rs::socket::try_xfrm() {
+        Ok(()) => return true,
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            println!("skipped: this kernel has no XFRM for 32-bit programs (CONFIG_XFRM_USER_COMPAT)");
+        }
+        Err(error) => println!("skipped: NETLINK_XFRM: {error}"),
+    }
+    false
+}
+
 /// Runs a command and gives what it printed; panics, with that, if it failed.
 pub fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));

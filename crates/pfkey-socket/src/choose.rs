@@ -178,7 +178,9 @@ fn open_backend(backend: &Backend) -> Result<OwnedFd, OpenError> {
         // pfkeyd's netlink sockets would say so, too, but a private pfkeyd of uid 0 need not be started for that.
         if engine == c"xfrm" && !sys::has_net_admin() {
             return match sys::try_xfrm() {
-                Err(error) if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) => Err(OpenError::NoXfrm),
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EPROTONOSUPPORT | libc::EOPNOTSUPP)) => {
+                    Err(OpenError::NoXfrm)
+                }
                 _ => Err(OpenError::System(io::Error::from_raw_os_error(libc::EPERM))),
             };
         }

@@ -114,8 +114,21 @@ pub fn try_af_key() -> io::Result<()> {
 /// Whether this process can open `NETLINK_XFRM`, which the `xfrm` backend speaks.
 ///
 /// # Errors
-/// That of `socket`: EPROTONOSUPPORT where the kernel is built without XFRM_USER.
+/// That of `socket`: EPROTONOSUPPORT where the kernel is built without XFRM_USER. On x86 EOPNOTSUPP where a 64-bit kernel without
+/// XFRM_USER_COMPAT has such sockets for 32-bit programs, too, and does nothing that they ask for; it says so to those who may ask.
 pub fn try_xfrm() -> io::Result<()> {
+    if cfg!(target_arch = "x86") {
+        let fd = meet::primed_socket()?;
+        let mut answer = [0_u8; 64];
+        // SAFETY: the pointer and length are those of a live array.
+        let len = unsafe { libc::recv(fd.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), libc::MSG_DONTWAIT) };
+        if len < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // Behind `struct nlmsghdr`: the errno, negative.
+        let refused = answer[16..20] == (-libc::EOPNOTSUPP).to_ne_bytes();
+        return if refused { Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)) } else { Ok(()) };
+    }
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers; the socket is this caller's.
     unsafe { new_descriptor(libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_XFRM)) }.map(drop)

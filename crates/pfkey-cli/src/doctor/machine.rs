@@ -288,7 +288,12 @@ fn kernel(modules: &Modules, findings: &mut Findings) {
     match pfkey_socket::try_xfrm() {
         Ok(()) => findings.add("XFRM_USER", "ok", "NETLINK_XFRM sockets work"),
         Err(error) => {
-            let remedy = modules.remedy(modules::XFRM_USER);
+            let remedy = match error.raw_os_error() {
+                Some(libc::EOPNOTSUPP) => {
+                    "programs of 32 bits need CONFIG_XFRM_USER_COMPAT, or a 64-bit pfkeyd (PFKEYD)".to_owned()
+                }
+                _ => modules.remedy(modules::XFRM_USER),
+            };
             findings.add("XFRM_USER", "missing", format!("NETLINK_XFRM: {error}; {remedy}"));
         }
     }
