@@ -109,5 +109,6 @@ pub fn has_esp() -> bool {
     socket::send(fd.as_raw_fd(), &message_of(MessageType::ADD, 0)).expect("a request");
     let mut answer = [0; 1024];
     let len = recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty()).expect("its answer");
+    flush(&fd);
     Header::read(&answer[..len]).is_some_and(|header| header.errno == 0)
 }
