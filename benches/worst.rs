@@ -133,6 +133,7 @@ fn last_spi(bits: u32) {
         engine.know_sa(sa);
     }
     let mut hub = Hub::new(engine);
+    hub.set_max_objects(usize::MAX);
     let id = hub.open();
     let peer = |spi: u32| Ipv4Addr::from(0x0a00_0000 + spi);
     let mut round = |range: (u32, u32), freed: Option<u32>| {
