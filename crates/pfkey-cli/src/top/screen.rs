@@ -1,6 +1,6 @@
 //! The terminal: taken, and given back on every way out.
 
-use std::io::{self, IsTerminal as _, Stdout};
+use std::io::{self, BufWriter, IsTerminal as _, Stdout};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Once;
 
@@ -19,11 +19,13 @@ use ratatui::crossterm::terminal::{EnterAlternateScreen, disable_raw_mode, enabl
 const LEAVE: &[u8] = b"\x1b[?1049l\x1b[?25h";
 /// How long a terminal that takes nothing is waited for, in milliseconds.
 const PATIENCE: u16 = 500;
+/// A whole frame of a large terminal.
+const FRAME: usize = 64 << 10;
 
 /// The terminal while it is ours.
 pub struct Screen {
-    /// What is drawn on.
-    pub terminal: Terminal<CrosstermBackend<Stdout>>,
+    /// What is drawn on. Standard output alone would write a frame in pieces of 1 KiB, and half of one would be seen.
+    pub terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
     /// Something can be read here when the program goes on after it was stopped.
     resumed: OwnedFd,
 }
@@ -48,7 +50,8 @@ impl Screen {
         });
         enter()?;
         // It gives it back if there is no thread to do it.
-        let screen = Self { terminal: Terminal::new(CrosstermBackend::new(io::stdout()))?, resumed };
+        let backend = CrosstermBackend::new(BufWriter::with_capacity(FRAME, io::stdout()));
+        let screen = Self { terminal: Terminal::new(backend)?, resumed };
         std::thread::Builder::new().spawn(move || wait(&signals, &resume))?;
         Ok(screen)
     }
