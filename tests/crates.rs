@@ -22,7 +22,7 @@ const MIXED: [(&str, &[&str]); 4] = [
             "bin/pfkeyd/any/sys.rs",
             "bin/pfkeyd/child.rs",
             "bin/pfkeyd/confine.rs",
-            "bin/pfkeyd/guardian.rs",
+            "bin/pfkeyd/guardian/clients.rs",
             "bin/pfkeyd/link.rs",
             "bin/pfkeyd/main.rs",
             "bin/pfkeyd/memory.rs",

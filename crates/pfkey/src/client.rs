@@ -1,15 +1,14 @@
 //! A PF_KEY descriptor, used for requests and their answers.
 
+mod exchange;
+
 use std::collections::VecDeque;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno as System;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv};
 use zeroize::{Zeroize, Zeroizing};
 
+use self::exchange::{Moving, transmit};
 use crate::batch::Batch;
 use crate::calls::{Call, Calls, Reply};
 use crate::dump::{Policies, Sas};
@@ -25,8 +24,8 @@ use crate::received::Received;
 use crate::request::{Request, SpiRange};
 use crate::sa::Sa;
 use crate::socket::{self, Backend, OpenError};
-use crate::transport::{self, Transport, reply_to};
-use crate::wire::{Errno, Header, MAX_MESSAGE_LEN, MessageType, SaType};
+use crate::transport::{Transport as _, reply_to};
+use crate::wire::{Errno, SaType};
 
 /// How long an answer may take. AF_KEY and a pfkeyd have it ready when `send` returns.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -392,27 +391,6 @@ impl Client {
         Ok(call)
     }
 
-    /// Reads the next answer to a call, and says which it is; keeps what else arrives.
-    pub(crate) fn answer<T>(&mut self, call: Call, read: impl FnOnce(&Received<'_>) -> T) -> Result<(Reply, T), Error> {
-        let reply = reply_to(&call, self)?;
-        let outcome = match (reply, Received::read(self.message())) {
-            (Reply::Refused(errno), answer) => Err(call.refused(errno, answer.and_then(|answer| answer.why()))),
-            (reply, Some(answer)) => Ok((reply, read(&answer))),
-            (_, None) => Err(Error::Incomplete { request: call.request(), missing: "header" }),
-        };
-        self.wipe();
-        outcome
-    }
-
-    /// Whether the message received last is of a dump that nobody reads any more.
-    fn is_unread(&mut self) -> bool {
-        let reply = self.unread.zip(Header::read(self.message())).and_then(|(call, header)| call.reply(&header));
-        if matches!(reply, Some(Reply::Last | Reply::Refused(_))) {
-            self.unread = None;
-        }
-        reply.is_some()
-    }
-
     /// The next message that answers no request, whoever caused it; `None` if the deadline passes first, at once for one that
     /// has passed.
     ///
@@ -456,154 +434,6 @@ impl Client {
     pub fn try_event(&mut self) -> Result<Option<Event>, Error> {
         self.next_event(Some(Instant::now()))
     }
-
-    /// Receives the next message that is no copy of this client's own request. False: the deadline passed first.
-    fn receive_until(&mut self, deadline: Option<Instant>) -> Result<bool, Error> {
-        loop {
-            if !self.receive_any(deadline)? {
-                return Ok(false);
-            }
-            let bytes = self.buffer.get(..self.len).unwrap_or_default();
-            let Some(place) = self.copied.iter().position(|call| call.is_copied_by(bytes)) else { return Ok(true) };
-            self.copied.swap_remove(place);
-            self.keep();
-        }
-    }
-
-    fn receive_any(&mut self, deadline: Option<Instant>) -> Result<bool, Error> {
-        self.wipe();
-        self.buffer.resize(MAX_MESSAGE_LEN, 0);
-        loop {
-            match recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) | Err(System::ECONNRESET) => return Err(Error::Closed),
-                Ok(len) => {
-                    self.len = len;
-                    return Ok(true);
-                }
-                Err(System::EAGAIN) => {}
-                Err(System::EINTR) => continue,
-                Err(errno) => return Err(io::Error::from(errno).into()),
-            }
-            let timeout = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
-                None => PollTimeout::NONE,
-                Some(Duration::ZERO) => return Ok(false),
-                // Rounded up, so that the last millisecond is slept through.
-                Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
-            };
-            match poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], timeout) {
-                Ok(_) | Err(System::EINTR) => {}
-                Err(errno) => return Err(io::Error::from(errno).into()),
-            }
-        }
-    }
-
-    /// Requests were sent: a promiscuous descriptor receives copies of them.
-    fn expect_copies(&mut self, calls: &[Call]) {
-        if self.promiscuous {
-            self.copied = calls.to_vec();
-        }
-    }
-
-    /// Keeps the message received last for whoever wants events.
-    fn keep(&mut self) {
-        let message = Zeroizing::new(self.message().to_vec());
-        self.wipe();
-        self.kept.push_back(message);
-    }
-
-    /// Makes a message that was kept the last one.
-    fn hold(&mut self, kept: &[u8]) {
-        self.wipe();
-        if let Some(place) = self.buffer.get_mut(..kept.len()) {
-            place.copy_from_slice(kept);
-            self.len = kept.len();
-        }
-    }
-
-    fn wipe(&mut self) {
-        self.message().zeroize();
-        self.len = 0;
-    }
-}
-
-impl Transport for Client {
-    type Error = Error;
-
-    fn send(&mut self, bytes: &[u8], calls: &[Call]) -> Result<(), Error> {
-        let request = calls.first().map_or(MessageType::default(), Call::request);
-        transmit(self.fd.as_fd(), bytes, request)?;
-        self.expect_copies(calls);
-        Ok(())
-    }
-
-    fn begin(&mut self) {
-        self.deadline = Instant::now().checked_add(self.limit);
-    }
-
-    fn receive(&mut self, call: &Call) -> Result<(), Error> {
-        if self.receive_until(self.deadline)? {
-            Ok(())
-        } else {
-            Err(Error::NoAnswer { request: call.request(), limit: self.limit })
-        }
-    }
-
-    fn message(&mut self) -> &mut [u8] {
-        self.buffer.get_mut(..self.len).unwrap_or_default()
-    }
-
-    fn set_aside(&mut self) {
-        if !self.is_unread() {
-            self.keep();
-        }
-    }
-}
-
-/// A client that waits for the answer to X_MIGRATE. Refused, it is answered. Otherwise there is only the notification that
-/// everybody receives, and that may be of another's: what else waits is read first.
-struct Moving<'c> {
-    client: &'c mut Client,
-    has_moved: bool,
-}
-
-impl Transport for Moving<'_> {
-    type Error = Error;
-
-    fn send(&mut self, bytes: &[u8], calls: &[Call]) -> Result<(), Error> {
-        Transport::send(self.client, bytes, calls)
-    }
-
-    fn begin(&mut self) {
-        self.client.begin();
-    }
-
-    fn receive(&mut self, call: &Call) -> Result<(), Error> {
-        self.client.receive(call)
-    }
-
-    fn message(&mut self) -> &mut [u8] {
-        self.client.message()
-    }
-
-    fn set_aside(&mut self) {
-        let header = Header::read(self.client.message());
-        if header.is_some_and(|header| (header.msg_type, header.seq) == (MessageType::X_MIGRATE, 0)) {
-            self.has_moved = true;
-            self.client.deadline = Some(Instant::now());
-        }
-        self.client.set_aside();
-    }
-}
-
-/// Sends a request, or the datagram of a batch.
-fn transmit(fd: BorrowedFd<'_>, bytes: &[u8], request: MessageType) -> Result<(), Error> {
-    transport::send(fd, bytes).map_err(|error| match error.raw_os_error() {
-        Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => Error::Closed,
-        Some(errno @ (libc::EINVAL | libc::EMSGSIZE)) => {
-            Error::Refused { request, errno: Errno::from_raw(errno), why: None }
-        }
-        _ => Error::Io(error),
-    })
 }
 
 /// The outcome, in which being refused with an errno is a value.

@@ -10,7 +10,9 @@ use pfkeyd::log::log;
 use super::super::link::{Kind, Link, SHORTAGE, is_readable_before};
 use super::super::notes::was_left;
 use super::super::store::{Left, Returned};
-use super::{Client, Guardian, door_of, uid_of};
+use super::Guardian;
+use super::clients::{Client, uid_of};
+use super::doors::door_of;
 
 /// How long doors and worker may take to end. A turn of a client takes milliseconds, but one that looks at every SA.
 const PATIENCE: Duration = Duration::from_secs(5);
