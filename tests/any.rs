@@ -369,12 +369,7 @@ fn a_program_of_32_bits() {
     if !can_supervise() {
         return;
     }
-    let program = c::scratch("any_32").join("program");
-    let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
-    cc.args(["-m32", "-O1", "-static", "-nostdlib", "-ffreestanding", "-fno-pic", "-fno-stack-protector", "-o"]);
-    if !cc.arg(&program).arg(source("checks/any32.c")).output().is_ok_and(|output| output.status.success()) {
-        return println!("skipped: no compiler for 32 bits");
-    }
+    let Some(program) = c::compile_32(&c::scratch("any_32"), "program", &source("checks/any32.c")) else { return };
     let output = any(&program).output().expect("it runs");
     match output.status.code() {
         Some(126) => println!("skipped: {}", String::from_utf8_lossy(&output.stderr).trim()),
@@ -457,8 +452,10 @@ impl Agent {
         let path = directory.join("agent.sock");
         let mut agent = Command::new(c::program("pfkeyd"));
         let agent = agent.arg("--seccomp-agent").arg(&path).env("PFKEY_BACKEND", backend);
-        let child = agent.stderr(std::process::Stdio::piped()).spawn().expect("it runs");
-        while !path.exists() {
+        let mut child = agent.stderr(std::process::Stdio::piped()).spawn().expect("it runs");
+        // The file is there a moment before it listens.
+        while std::os::unix::net::UnixStream::connect(&path).is_err() {
+            assert_eq!(child.try_wait().expect("its state"), None, "it has ended");
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
         Self(child, path)
@@ -510,7 +507,7 @@ fn a_runtimes_container_is_served_by_the_agent() {
         command
     };
     // Whatever else comes disturbs nobody; one says nothing for as long as the others are served.
-    let silent = Endless(run("silent").spawn().expect("it runs"));
+    let mut silent = Endless(run("silent").spawn().expect("it runs"));
     for bad in ["garbage", "nothing", "other"] {
         c::run(&mut run(bad));
     }
@@ -520,6 +517,7 @@ fn a_runtimes_container_is_served_by_the_agent() {
             assert_eq!(printed, expected);
         }
     }
+    assert_eq!(silent.0.try_wait().expect("its state"), None, "it was not given up meanwhile");
     drop(silent);
     let said = agent.end();
     for why in ["its state is no JSON", "its seccompFd did not come", "its seccompFd is no listener"] {

@@ -260,7 +260,7 @@ fn the_server_listens_to_the_key_engine() {
     let server = Server::start(&daemon);
     assert_eq!(server.ask("GET /x HTTP/1.1\r\n\r\n").lines().next(), Some("HTTP/1.1 404 Not Found"));
     assert_eq!(server.scrape()[r#"pfkey_events_total{event="hard-expire"}"#], 0.0);
-    daemon.ok(&["add", "192.0.2.1", "198.51.100.2", "esp", "0x9999", "-lh", "2", "-ls", "1", "-E", "null"]);
+    daemon.ok(&["add", "192.0.2.1", "198.51.100.2", "esp", "0x9999", "-lh", "5", "-ls", "1", "-E", "null"]);
     let (soft, hard) = (r#"pfkey_events_total{event="soft-expire"}"#, r#"pfkey_events_total{event="hard-expire"}"#);
     let began = Instant::now();
     // The limits are the events.

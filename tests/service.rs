@@ -341,6 +341,41 @@ fn an_opener_without_the_right_is_refused_however_the_primer_was_sent() {
     assert_eq!(service.errno(&HELLO.to_bytes(), &sockets.each_ref()), Some(libc::EPERM));
 }
 
+/// A 64-bit kernel without XFRM_USER_COMPAT takes no request of theirs, but looks at their right before it says so.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn programs_of_32_bits_are_served() {
+    let Some(service) = Service::start("32") else { return };
+    let source = c::root().join("c-tests/checks/prime32.c");
+    let Some(prime_32) = c::compile_32(&c::scratch("service_32"), "prime", &source) else { return };
+    let prime = |command: &mut Command, sockets: &[OwnedFd; 2]| {
+        let [first, second] = sockets.each_ref().map(|fd| fd.try_clone().unwrap());
+        command.stdin(first).stdout(second).status()
+    };
+    let opened = || [netlink(false), netlink(false)];
+    let sockets = opened();
+    match prime(&mut Command::new(&prime_32), &sockets) {
+        Ok(status) => assert!(status.success(), "{status}"),
+        Err(error) => return println!("skipped: {error}"),
+    }
+    let (fd, welcome) = service.say(&HELLO.to_bytes(), &sockets.each_ref());
+    assert_eq!(welcome, Some(Welcome { protocol: PROTOCOL, errno: 0 }));
+    ask(&fd, &policy(MessageType::X_SPDADD, 1));
+    let answer = receive(&fd).expect("an answer");
+    assert_eq!(Header::read(&answer).map(|header| (header.msg_type, header.errno)), Some(ADDED));
+    // Without the right, of the opener or of who asks, as programs of 64 bits.
+    let opened_without = unprivileged(opened);
+    assert!(prime(&mut Command::new(&prime_32), &opened_without).unwrap().success());
+    let asked_without = opened();
+    // Root's programs have all rights again that the bounding set has.
+    let mut without = Command::new("setpriv");
+    without.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin"]).arg(&prime_32);
+    assert!(prime(&mut without, &asked_without).unwrap().success());
+    for bad in [opened_without, asked_without] {
+        assert_eq!(service.errno(&HELLO.to_bytes(), &bad.each_ref()), Some(libc::EPERM));
+    }
+}
+
 /// Connected to another socket, it is not the kernel's.
 #[test]
 fn a_socket_that_is_connected_elsewhere_is_refused() {

@@ -96,9 +96,10 @@ fn programs_in_worlds_of_their_own_share_the_machines_pfkeyd() {
     }
     let script = "
         dir=$(mktemp -d)
-        $pfkeyd --service $dir/s & served=$!
+        mkfifo $dir/started
+        $pfkeyd --service $dir/s --status 3 3>$dir/started & served=$!
         trap 'kill $served; wait $served; rm -r $dir' EXIT
-        n=0; until [ -S $dir/s ] || [ $n = 100 ]; do sleep 0.1; n=$((n + 1)); done
+        [ $(od -An -N4 -td4 $dir/started) = 0 ]
         export PFKEY_BACKEND=service:$dir/s
         for world in mark=1 mark=2; do
           PFKEY_XFRM=$world $pfkey policy add 10.0.0.0/24 10.1.0.0/24 any -P out discard

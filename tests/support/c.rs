@@ -113,6 +113,18 @@ pub fn compile_plain(dir: &Path, name: &str, sources: &[PathBuf], flags: &[&str]
     program
 }
 
+/// Compiles a program of 32 bits that needs no C library; `None`, which it says, where that cannot be done.
+pub fn compile_32(dir: &Path, name: &str, source: &Path) -> Option<PathBuf> {
+    let program = dir.join(name);
+    let mut cc = cc();
+    cc.args(["-m32", "-O1", "-static", "-nostdlib", "-ffreestanding", "-fno-pic", "-fno-stack-protector", "-o"]);
+    if !cc.arg(&program).arg(source).output().is_ok_and(|output| output.status.success()) {
+        println!("skipped: no compiler for 32 bits");
+        return None;
+    }
+    Some(program)
+}
+
 /// Writes a source file and compiles it.
 pub fn compile_text(dir: &Path, name: &str, text: &str, flags: &[&str]) -> PathBuf {
     let source = dir.join(format!("{name}.c"));
