@@ -82,6 +82,8 @@ static void *spawn_for_ever(void *nothing)
 {
 	char *argv[] = { "true", NULL };
 	pid_t pid;
+	/* On one processor new processes without end can keep pfkeyd's from running for minutes (Linux 6.18). */
+	setpriority(PRIO_PROCESS, 0, 19);
 	for (;;)
 		if (posix_spawnp(&pid, "true", NULL, NULL, argv, environ) == 0)
 			waitpid(pid, NULL, 0);

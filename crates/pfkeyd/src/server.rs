@@ -309,8 +309,11 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
             );
         }
         let _ = writeln!(text, "malformed requests: {}", self.malformed);
-        let (clients, most, refused) =
-            (self.connections.by_session.len(), self.max_clients, self.refused + self.connections.keeper.refused());
+        let (clients, most, refused) = (
+            self.connections.by_session.len(),
+            self.max_clients,
+            self.refused.saturating_add(self.connections.keeper.refused()),
+        );
         let _ = writeln!(text, "clients: {clients} of {most}, {refused} refused");
         if let Some(line) = self.hub.engine_statistics() {
             let _ = writeln!(text, "{line}");

@@ -98,9 +98,15 @@ impl Inbox {
     fn receive(&mut self) -> Result<(), Errno> {
         let received = self.netlink.receive_many(&mut self.buffers, EVENT)?;
         self.drained = received.len() < EVENTS;
-        self.truncated = received.iter().any(|one| one.truncated);
-        let whole = received.into_iter().zip((0..).step_by(EVENT)).filter(|(one, _)| !one.truncated);
-        self.waiting.extend(whole.map(|(one, start)| Waiting { read: start, end: start + one.len }));
+        for (one, start) in received.into_iter().zip((0..).step_by(EVENT)) {
+            if one.truncated {
+                // Nobody reads it, and it may have keys in it.
+                self.truncated = true;
+                self.buffers.get_mut(start..start + EVENT).unwrap_or_default().zeroize();
+            } else {
+                self.waiting.push_back(Waiting { read: start, end: start + one.len });
+            }
+        }
         Ok(())
     }
 }

@@ -1,19 +1,24 @@
 //! A server with a keeper: its clients, and what another server left.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use zeroize::Zeroizing;
 
-use super::receive::peek;
+use super::receive::{Peeked, peek};
 use super::{Server, now};
 use crate::connection::InHand;
 use crate::keeper::{Keeper, Slot, Unfinished, Word};
+use crate::limits::ATTEMPTS;
 use crate::log::log;
 use crate::{Service, SessionId, Sink, Sources};
 use pfkey_wire::{BATCH, HEADER_LEN, Header, MessageType, Profile, Writer, split_batch};
+
+/// How long is waited for memory before the next attempt.
+const SHORTAGE: Duration = Duration::from_millis(10);
 
 /// A request for a dump.
 pub(super) const fn is_dump(request: &Header) -> bool {
@@ -121,7 +126,16 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
 
     /// Looks at the request at which another server ended; `None` if it is not there any more.
     fn look(&mut self, fd: BorrowedFd<'_>, unfinished: Unfinished) -> Option<Left> {
-        let peeked = peek(fd, &mut self.buffer, &mut self.control).ok()?;
+        let mut looks = (0..ATTEMPTS).map(|_| peek(fd, &mut self.buffer, &mut self.control));
+        let is_told = |look: &nix::Result<Peeked>| {
+            let is_told = !matches!(look, Err(Errno::ENOMEM | Errno::ENOBUFS | Errno::EINTR));
+            if !is_told {
+                // Taken for consumed it would be done twice.
+                std::thread::sleep(SHORTAGE);
+            }
+            is_told
+        };
+        let peeked = looks.find(is_told)?.ok()?;
         let bytes = self.buffer.get(..peeked.len.min(self.buffer.len()))?;
         if peeked.sent != unfinished.sent || bytes.is_empty() {
             return None;

@@ -17,8 +17,6 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pfkeyd::log::log;
 
@@ -189,12 +187,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             self.tell_untold();
             self.close_connections();
         }
-        let standby = self.standby.as_ref().map(|(_, pid)| *pid);
-        for pid in standby.into_iter().chain(self.pid) {
-            let _ = kill(pid, Signal::SIGKILL);
-        }
-        // Not `reap`, which says that a worker died: these were meant to.
-        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status != WaitStatus::StillAlive) {}
+        self.end_processes();
         // Requests with keys are recorded there.
         record::wipe(&self.memory);
         Ok(true)

@@ -33,7 +33,17 @@ impl Listening {
         let listening = Self { path: path.to_owned(), file };
         // musl allows 128 only; what Linux allows is another number (net.core.somaxconn).
         listen(&fd, Backlog::new(1024).unwrap_or(Backlog::MAXALLOWABLE))?;
+        // Before this it looked like the socket of one that has ended, and another may have taken the place.
+        if !listening.is_there() {
+            return Err(Errno::EADDRINUSE.into());
+        }
         Ok((listening, fd))
+    }
+}
+
+impl Listening {
+    fn is_there(&self) -> bool {
+        identity(&self.path).is_ok_and(|file| file == self.file)
     }
 }
 
@@ -69,7 +79,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|file| file == self.file) {
+        if self.is_there() {
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -61,6 +61,8 @@ pub struct Recorded<S> {
     generation: u32,
     /// Where the next entry is written.
     end: usize,
+    /// An entry did not fit: without it nothing that comes after is worth recording.
+    is_full: bool,
 }
 
 /// Hands messages on, and sees to it that what caused the first of them counts as done before anybody hears of it.
@@ -104,7 +106,7 @@ fn state(generation: u32, end: usize) -> u64 {
     u64::from(generation) << 32 | end as u64
 }
 
-/// A request that leaves the engine and the session as they are.
+/// A request that leaves the engine and the session as they are, unless something is due.
 fn only_asks(bytes: &[u8]) -> bool {
     let header = bytes.get(..HEADER_LEN).and_then(Header::read);
     header.is_some_and(|header| {
@@ -115,7 +117,7 @@ fn only_asks(bytes: &[u8]) -> bool {
 impl<S: Service + Sources> Recorded<S> {
     /// Records from where the record's memory stands; what is in it is done again first.
     pub fn new(service: S, link: Rc<Link>, memory: Rc<Memory>) -> Self {
-        let mut recorded = Self { service, link, memory, generation: 0, end: 0 };
+        let mut recorded = Self { service, link, memory, generation: 0, end: 0, is_full: false };
         recorded.do_again();
         recorded
     }
@@ -129,7 +131,12 @@ impl<S: Service + Sources> Recorded<S> {
         }
         let len = ENTRY + bytes.len().next_multiple_of(8);
         let end = self.end + len;
-        if end <= self.memory.len() {
+        if end > self.memory.len() && !std::mem::replace(&mut self.is_full, true) {
+            log(
+                "pfkeyd: no standby can be made, and the record is full: with the worker what is done from now on would be lost",
+            );
+        }
+        if !self.is_full {
             self.memory.set_word(WRITTEN, self.memory.word(WRITTEN).max(end as u64));
             self.memory.write(self.end, &head);
             self.memory.write(self.end + ENTRY, bytes);
@@ -206,7 +213,7 @@ impl<S: Service + Sources> Recorded<S> {
         let before = self.generation;
         let forked = fork_with(|| {
             // What is done by now is in the copy.
-            (self.generation, self.end) = (generation, 0);
+            (self.generation, self.end, self.is_full) = (generation, 0, false);
             self.stand_by(theirs)
         });
         // Its copies of clients' connections are gone before one here is closed: they must not be the last.
@@ -217,7 +224,7 @@ impl<S: Service + Sources> Recorded<S> {
         let told =
             forked.is_ok_and(|pid| self.link.say(Kind::Standby, pid.as_raw() as u32, &[ours.as_fd()], true).is_ok());
         if told && generation != before {
-            (self.generation, self.end) = (generation, 0);
+            (self.generation, self.end, self.is_full) = (generation, 0, false);
             self.commit(state(generation, 0));
             wipe(&self.memory);
         }
@@ -293,7 +300,9 @@ impl<S: Service + Sources> Service for &mut Recorded<S> {
     }
 
     fn receive(&mut self, id: SessionId, bytes: &[u8], now: Time, sink: &mut impl Sink) -> Result<(), WireError> {
-        if only_asks(bytes) {
+        // Whoever asks sees what time has done to the engine: then this is more than a question.
+        let is_due = || self.service.next_deadline().is_some_and(|deadline| deadline <= now);
+        if only_asks(bytes) && !is_due() {
             return self.service.receive(id, bytes, now, sink);
         }
         self.make_room();
@@ -386,5 +395,49 @@ mod tests {
         };
         drop(standby);
         nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(value as i32), None).unwrap();
+    }
+
+    /// A request of ESP's between two addresses.
+    fn request(kind: MessageType, rest: &[u8]) -> Vec<u8> {
+        let address =
+            |kind: u8, last: u8| [&[3, 0, kind, 0, 0, 32, 0, 0, 2, 0, 0, 0, 192, 0, 2, last][..], &[0; 8]].concat();
+        let mut message = [&[2, kind.0, 0, 3][..], &[0; 12], &address(5, 1), &address(6, 2), rest].concat();
+        message[4] = (message.len() / 8) as u8;
+        message
+    }
+
+    /// Time passes for an engine whenever it is asked.
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn what_ends_in_a_question_has_ended_for_whoever_goes_on() {
+        let memory = Rc::new(Memory::new(RECORD_WORDS, BYTES).unwrap());
+        let start = || {
+            let (guardian, link) = Link::pair().unwrap();
+            (guardian, Recorded::new(Hub::new(Engine::new(&LINUX)), Rc::new(link), Rc::clone(&memory)))
+        };
+        let (_guardian, mut recorded) = start();
+        let mut service = &mut recorded;
+        let id = service.open();
+        let spis = [2, 0, 16, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        let got = service.receive(id, &request(MessageType::GETSPI, &spis), Duration::ZERO, &mut Silence);
+        assert_eq!(got, Ok(()));
+        // A larval SA, of half a minute.
+        let ends = service.next_deadline().unwrap();
+        let sa = [2, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let _ = service.receive(id, &request(MessageType::GET, &sa), ends, &mut Silence);
+        assert_eq!(service.next_deadline(), None);
+        let (_guardian, again) = start();
+        assert_eq!(again.service.next_deadline(), None);
+    }
+
+    #[test]
+    fn nothing_is_recorded_after_what_found_no_room() {
+        let memory = Rc::new(Memory::new(RECORD_WORDS, 2 * ENTRY + 8).unwrap());
+        let (_guardian, link) = Link::pair().unwrap();
+        let mut recorded = Recorded::new(Hub::new(Engine::new(&LINUX)), Rc::new(link), Rc::clone(&memory));
+        let id = SessionId(0);
+        let first = recorded.append(What::Receive, id, Duration::ZERO, &[1; 8]);
+        assert_eq!(recorded.append(What::Receive, id, Duration::ZERO, &[2; 16]), first);
+        assert_eq!(recorded.append(What::Close, id, Duration::ZERO, &[]), first, "the record has no hole");
     }
 }

@@ -82,7 +82,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
                 log(&format!("pfkeyd: there are {} clients; others{whose} are refused", self.order.len()));
                 self.said_full = Some(Instant::now());
             }
-            self.memory.set_word(REFUSED, self.memory.word(REFUSED) + 1);
+            self.memory.set_word(REFUSED, self.memory.word(REFUSED).saturating_add(1));
             limits::refuse(fd.as_fd());
             return self.closing.close(fd);
         }

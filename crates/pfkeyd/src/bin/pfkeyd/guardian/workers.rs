@@ -172,6 +172,19 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         }
     }
 
+    /// Ends worker and standby with the guardian.
+    pub(super) fn end_processes(&mut self) {
+        let standby = self.standby.as_ref().map(|(_, pid)| *pid);
+        for pid in standby.into_iter().chain(self.pid) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        // Not `note_end`, which says that a worker died: these were meant to. The worker writes nothing any more afterwards.
+        if let Some(pid) = self.pid.take() {
+            let _ = waitpid(pid, None);
+        }
+        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status != WaitStatus::StillAlive) {}
+    }
+
     fn note_end(&mut self, status: WaitStatus) {
         if let Some(pid) = status.pid() {
             self.closing.has_ended(pid);
