@@ -168,6 +168,11 @@ fn a_thousand_programs_have_one_supervisor() {
 }
 
 #[test]
+fn who_waits_for_a_stopped_pfkeyd_keeps_nobody_from_sending() {
+    as_on_af_key("stopped", "embedded");
+}
+
+#[test]
 fn files_are_not_held_by_the_supervisor() {
     as_on_af_key("files", "embedded");
 }

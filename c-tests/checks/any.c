@@ -2,10 +2,12 @@
  * Exit status 77: it cannot be tried here. */
 #include "../common.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/netlink.h>
+#include <linux/sockios.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -377,6 +379,62 @@ static void threads(void)
 		pthread_join(all[i], NULL);
 }
 
+/* The processes of the pfkeyd behind a socket: its guardian made the socket, and leads their session. */
+static void signal_all(pid_t guardian, int signal)
+{
+	struct dirent *entry;
+	DIR *proc = opendir("/proc");
+
+	if (!proc)
+		die("/proc: %s", strerror(errno));
+	while ((entry = readdir(proc))) {
+		pid_t pid = atoi(entry->d_name);
+		if (pid > 0 && getsid(pid) == guardian)
+			kill(pid, signal);
+	}
+	closedir(proc);
+}
+
+static void *write_one(void *socket)
+{
+	struct sadb_msg m;
+
+	flush(&m, 7);
+	if (write(*(int *)socket, &m, sizeof m) != sizeof m)
+		die("write: %s", strerror(errno));
+	return NULL;
+}
+
+/* Who waits for a pfkeyd that is stopped keeps no other from sending, not even the second time. */
+static void stopped(void)
+{
+	int a = open_pfkey(), b = open_pfkey(), queued;
+	struct ucred peer;
+	socklen_t len = sizeof peer;
+	pthread_t thread;
+
+	/* AF_KEY has nobody who could be stopped. */
+	if (getsockopt(a, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+		return;
+	alarm(20);
+	for (int round = 0; round < 3; round++) {
+		signal_all(peer.pid, SIGSTOP);
+		if (pthread_create(&thread, NULL, write_one, &a))
+			die("pthread_create");
+		do {
+			if (ioctl(a, SIOCOUTQ, &queued) < 0)
+				die("SIOCOUTQ: %s", strerror(errno));
+			sched_yield();
+		} while (queued == 0);
+		for (uint32_t seq = 0; seq < 10; seq++)
+			exchange(b, seq);
+		signal_all(peer.pid, SIGCONT);
+		pthread_join(thread, NULL);
+		answered(a, 7);
+	}
+	alarm(0);
+}
+
 /* A thousand programs at once, which all have the same socket. */
 static void many(void)
 {
@@ -615,7 +673,7 @@ int main(int argc, char **argv)
 	static const struct { const char *name; void (*run)(void); } tests[] = {
 		{ "errors", errors }, { "several", several }, { "numbers", numbers }, { "signals", signals },
 		{ "changing", changing }, { "replaced", replaced }, { "killed", killed }, { "threads", threads },
-		{ "many", many }, { "files", files }, { "sender", sender }, { "rights", rights }, { "set-user-ID", set_user_id },
+		{ "many", many }, { "stopped", stopped }, { "files", files }, { "sender", sender }, { "rights", rights }, { "set-user-ID", set_user_id },
 		{ "alone", alone }, { "without rights", without_rights },
 	};
 

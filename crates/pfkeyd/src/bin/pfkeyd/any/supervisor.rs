@@ -225,7 +225,17 @@ impl Supervisor {
             // It ended. Nobody waits if it has answered.
             What::Forked { .. } => self.listener.respond(id, Err(Errno::ENOBUFS)),
         }
-        self.waiting.remove(&id);
+        self.forget(id);
+    }
+
+    /// Nothing is waited for any more for this call.
+    fn forget(&mut self, id: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&id)?;
+        if let What::Consumed(socket, _) = &waiting.what {
+            // The program has the socket, too: it would stay among what epoll watches, under a number that the next copy gets.
+            let _ = self.epoll.delete(socket);
+        }
+        Some(waiting)
     }
 
     /// Hands a descriptor to the program, at a number where sending on it is told of, if one is free. Numbers are chosen here
@@ -263,7 +273,7 @@ impl Supervisor {
         let expired: Vec<u64> =
             self.waiting.iter().filter(|(_, waiting)| waiting.until <= now).map(|(id, _)| *id).collect();
         for id in expired {
-            let Some(Waiting { child, what, .. }) = self.waiting.remove(&id) else { continue };
+            let Some(Waiting { child, what, .. }) = self.forget(id) else { continue };
             if let Some(child) = child {
                 kill(child.as_fd());
             }
