@@ -486,3 +486,19 @@ fn an_empty_list_says_so_on_a_terminal() {
     assert_eq!(on_a_terminal(&daemon, &["spd"]), "pfkey: no policies\r\n");
     assert_eq!(daemon.ok(&["dump"]) + &daemon.ok(&["spd"]), "");
 }
+
+/// setkey sends a label with its NUL, and the key engine puts one behind it, as Linux does.
+#[test]
+fn labels_are_saved_named_and_removed() {
+    let file = "\
+spdadd 10.3.0.0/24 10.4.0.0/24 any -ctx 1 1 \"a:b\" -P out none;
+add 192.0.2.1 198.51.100.2 esp 0x1001 -ctx 1 1 \"a:b\" -E null;
+";
+    let daemon = Daemon::holding("pfkey_labels", file);
+    let saved = daemon.ok(&["save"]);
+    assert_eq!(saved.matches("-ctx 1 1 \"a:b\"").count(), 2, "{saved}");
+    let path = write(&c::scratch("pfkey_labels_file"), "saved.conf", &saved);
+    assert_eq!(daemon.ok(&["load", "--diff", &path]), "");
+    daemon.ok(&["policy", "flush", "--src", "10.3.0.0/24"]);
+    assert_eq!(daemon.ok(&["spd"]), "");
+}

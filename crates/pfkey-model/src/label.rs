@@ -1,9 +1,12 @@
 //! Security labels of SAs and policies.
 
+use std::hash::{Hash, Hasher};
+
 use pfkey_wire::{Errno, Message};
 
-/// A security label of SELinux. As in Linux without a loaded policy, any text is valid.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// A security label of SELinux. As in Linux without a loaded policy, any text is valid. Two that differ in what stands behind their
+/// first NUL only are one: for SELinux a text ends there, and some programs send the NUL, which is followed by another then.
+#[derive(Clone, Debug)]
 pub struct SecurityLabel {
     /// The text with the NUL that `selinux_xfrm_alloc_user` puts behind it.
     pub text: Box<[u8]>,
@@ -35,5 +38,37 @@ impl SecurityLabel {
         let mut bytes = text.to_vec();
         bytes.push(0);
         Ok(Some(Self { text: bytes.into() }))
+    }
+}
+
+impl SecurityLabel {
+    fn name(&self) -> &[u8] {
+        self.text.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+}
+
+impl PartialEq for SecurityLabel {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for SecurityLabel {}
+
+impl Hash for SecurityLabel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SecurityLabel;
+
+    #[test]
+    fn a_label_ends_at_its_first_nul() {
+        let label = |text: &[u8]| SecurityLabel { text: text.into() };
+        assert_eq!(label(b"a:b\0"), label(b"a:b\0\0"));
+        assert_ne!(label(b"a:b\0"), label(b"a:bc\0"));
     }
 }

@@ -349,10 +349,13 @@ impl Netlink {
         let mut headers = MultiHeaders::<NetlinkAddr>::preallocate(slices.len(), None);
         match recvmmsg(self.fd.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None) {
             Ok(results) => Ok(results
-                .map(|one| Datagram {
-                    // Other senders than the kernel are ignored.
-                    len: if one.address.is_some_and(|from| from.pid() == 0) { one.bytes } else { 0 },
-                    truncated: one.flags.contains(MsgFlags::MSG_TRUNC),
+                .map(|one| {
+                    // Other senders than the kernel are ignored, however much they send.
+                    let is_the_kernels = one.address.is_some_and(|from| from.pid() == 0);
+                    Datagram {
+                        len: if is_the_kernels { one.bytes } else { 0 },
+                        truncated: is_the_kernels && one.flags.contains(MsgFlags::MSG_TRUNC),
+                    }
                 })
                 .collect()),
             Err(System::EAGAIN | System::EINTR) => Ok(Vec::new()),

@@ -39,6 +39,8 @@ const RECEIVE_BUFFER: usize = 64 * 1024;
 const EVENTS: usize = 256;
 /// When something is tried again that the kernel refused for want of memory or descriptors.
 const RETRY: Duration = Duration::from_millis(100);
+/// Deadlines are the wall clock's, which may be put forward and goes on while the machine sleeps; `epoll_wait`'s clock is not.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 
 const LISTENER: u64 = u64::MAX;
 const KEEPER: u64 = u64::MAX - 1;
@@ -245,10 +247,10 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
     /// Until the engine's next deadline, rounded up so that it has passed when epoll returns, or until something is tried
     /// again.
     fn timeout(&self) -> EpollTimeout {
-        let deadline = self.hub.next_deadline().map(|deadline| deadline.saturating_sub(now()));
+        let deadline = self.hub.next_deadline().map(|deadline| deadline.saturating_sub(now()).min(LONGEST_SLEEP));
         let retry = self.retry.map(|at| at.saturating_duration_since(Instant::now()));
         let Some(wait) = deadline.into_iter().chain(retry).min() else { return EpollTimeout::NONE };
-        let millis = wait.as_nanos().div_ceil(1_000_000).min(3_600_000);
+        let millis = wait.as_nanos().div_ceil(1_000_000);
         EpollTimeout::try_from(millis as i32).unwrap_or(EpollTimeout::ZERO)
     }
 

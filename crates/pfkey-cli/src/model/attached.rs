@@ -88,7 +88,15 @@ pub struct Context {
 impl Context {
     /// The label of a message.
     fn of(message: &Message<'_>) -> Option<Self> {
-        message.sec_ctx().map(|(fixed, text)| Self { doi: fixed.doi, alg: fixed.alg, text: text.to_vec() })
+        message.sec_ctx().map(|(fixed, text)| {
+            let mut text = text.to_vec();
+            // setkey sends the NUL, and the kernel puts one behind it: they mean one label.
+            let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+            if text.iter().skip(end).all(|byte| *byte == 0) {
+                text.truncate(end + 1);
+            }
+            Self { doi: fixed.doi, alg: fixed.alg, text }
+        })
     }
 
     /// The label without its NUL.

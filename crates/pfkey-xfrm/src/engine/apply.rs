@@ -48,10 +48,7 @@ impl XfrmEngine {
                     }
                 }
                 // The kernel dropped events. It continues when these are taken.
-                Err(Errno::ENOBUFS) => {
-                    lost = true;
-                    continue;
-                }
+                Err(Errno::ENOBUFS) => lost = true,
                 Err(Errno::EPROTO) => {}
                 Ok(None) | Err(_) => break,
             }

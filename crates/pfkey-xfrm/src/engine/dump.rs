@@ -119,6 +119,9 @@ impl XfrmEngine {
     ) -> Result<DumpStep, Errno> {
         loop {
             let since = dump.since;
+            if !self.removals.are_known(since) {
+                return Err(Errno::ENOBUFS);
+            }
             let step = match dump.listed {
                 Listed::Sas => dump.reader.next(|received| self.append_sa(since, received, now, message)),
                 Listed::Policies => dump.reader.next(|received| self.append_policy(since, received, now, message)),

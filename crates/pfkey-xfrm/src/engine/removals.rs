@@ -7,6 +7,9 @@ use std::collections::HashMap;
 use pfkey_model::sa::SaId;
 use pfkey_wire::IpsecProtocol;
 
+/// As many are remembered by name, some 15 megabytes: a client that does not read its dump must not make this process grow.
+const MOST: usize = 1 << 18;
+
 /// The removals since the first of the running dumps began, numbered from 1.
 #[derive(Debug, Default)]
 pub struct Removals {
@@ -19,6 +22,8 @@ pub struct Removals {
     flushed: HashMap<IpsecProtocol, u64>,
     policies: HashMap<u32, u64, foldhash::fast::RandomState>,
     policies_flushed: u64,
+    /// There were too many: of this one and those before it, what was named is not known any more.
+    forgotten: u64,
 }
 
 impl Removals {
@@ -42,10 +47,23 @@ impl Removals {
         (self.dumps != 0).then_some(self.number)
     }
 
+    fn bound(&mut self) {
+        if self.sas.len() + self.policies.len() > MOST {
+            (self.sas, self.policies) = <_>::default();
+            self.forgotten = self.number;
+        }
+    }
+
+    /// Whether all removals after `since` are known. A dump that began before can not go on.
+    pub const fn are_known(&self, since: u64) -> bool {
+        self.forgotten <= since
+    }
+
     /// An SA was removed or replaced.
     pub fn note_sa(&mut self, id: &SaId) {
         if let Some(number) = self.next() {
             self.sas.insert(*id, number);
+            self.bound();
         }
     }
 
@@ -60,6 +78,7 @@ impl Removals {
     pub fn note_policy(&mut self, id: u32) {
         if let Some(number) = self.next() {
             self.policies.insert(id, number);
+            self.bound();
         }
     }
 
@@ -104,5 +123,19 @@ mod tests {
         removals.end();
         let third = removals.begin();
         assert!(!removals.has_sa(third, &id) && !removals.has_policy(third, 9));
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_dump_that_nobody_reads_is_bounded() {
+        let mut removals = Removals::default();
+        let first = removals.begin();
+        for policy in 0..=MOST as u32 {
+            assert!(removals.are_known(first));
+            removals.note_policy(policy);
+        }
+        assert!(!removals.are_known(first) && removals.policies.capacity() == 0);
+        let second = removals.begin();
+        removals.note_policy(7);
+        assert!(removals.are_known(second) && removals.has_policy(second, 7));
     }
 }
