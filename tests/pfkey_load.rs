@@ -195,6 +195,29 @@ fn what_cannot_be_replaced_changes_nothing() {
     assert_eq!(saved(&daemon), before);
 }
 
+/// The name of a policy has its selector's network interface.
+#[test]
+fn policies_that_differ_in_their_interface_are_others() {
+    let (daemon, directory) = start("pfkey_load_names");
+    let on_lo = "spdadd 10.2.0.0/16 10.1.0.0/16 any -X dev=lo -P out none;\n";
+    let plain = "spdadd 10.2.0.0/16 10.1.0.0/16 any -P out discard;\n";
+    let both = write(&directory, "both.conf", &format!("{on_lo}{plain}"));
+    assert_eq!(told(&daemon, &[], &both), (Vec::new(), 0));
+    assert_eq!(daemon.ok(&["load", "--diff", &both]), "");
+    let plain_only = write(&directory, "plain.conf", plain);
+    assert_eq!(told(&daemon, &["--replace"], &plain_only), (Vec::new(), 0));
+    let spd = daemon.ok(&["spd"]);
+    assert!(spd.lines().count() == 1 && spd.contains("action=discard"), "{spd}");
+    // What is undone is the policy that the file is about, although one of another name has its ends.
+    daemon.ok(&["policy", "flush"]);
+    daemon.ok(&["load", &write(&directory, "lo.conf", on_lo)]);
+    let before = saved(&daemon);
+    let refused = write(&directory, "refused.conf", &format!("{plain}delete 192.0.2.1 192.0.2.2 esp 0x9999;\n"));
+    let (lines, status) = told(&daemon, &["--all-or-nothing"], &refused);
+    assert_eq!((lines.last().map(String::as_str), status), (Some(": everything was undone"), 1), "{lines:?}");
+    assert_eq!(saved(&daemon), before);
+}
+
 #[test]
 fn a_directory_is_its_files_by_name() {
     let (daemon, directory) = start("pfkey_directory");

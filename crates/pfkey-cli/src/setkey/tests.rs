@@ -177,6 +177,25 @@ fn inbound_policies_are_copied_for_forwarded_packets() {
 }
 
 #[test]
+fn a_policy_is_named_by_what_names_it_in_the_kernel() {
+    let words = ["", "-X dev=1", "-X dev=2", "-X type=sub", "-X mark=1", "-X if_id=1", "-X dev=1 -X type=sub"];
+    let named = words.map(|words| {
+        let text = format!("spdadd 1.0.0.0/8 2.0.0.0/8 any {words} -P out none;");
+        match actions(&text).remove(0) {
+            Action::SpdAdd(policy) => policy.selector(),
+            _ => panic!(),
+        }
+    });
+    assert_eq!(named.iter().collect::<std::collections::HashSet<_>>().len(), words.len());
+    // What it does is not its name.
+    let other = actions("spdadd 1.0.0.0/8 2.0.0.0/8 any -X localok -P out prio high discard;").remove(0);
+    assert!(matches!(other, Action::SpdAdd(policy) if policy.selector() == named[0]));
+    // A copy for forwarded packets is none of a policy of another interface.
+    let own = "spdadd 1.0.0.0/8 2.0.0.0/8 any -P in none; spdadd 1.0.0.0/8 2.0.0.0/8 any -X dev=1 -P fwd discard;";
+    assert_eq!(actions(own).len(), 3);
+}
+
+#[test]
 fn a_copy_asks_for_no_unique_sa() {
     let text = "spdadd 1.0.0.0/8 2.0.0.0/8 any -P in ipsec esp/transport//unique:7 ah/transport//unique:8;";
     match actions(text).remove(1) {
