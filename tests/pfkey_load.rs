@@ -240,6 +240,22 @@ fn a_directory_is_its_files_by_name() {
     assert_eq!((lines, status), (expected.map(str::to_owned).to_vec(), 2));
 }
 
+/// As in one file: the inbound policy gets no copy where another file has the policy for forwarded packets.
+#[test]
+fn a_policy_for_forwarded_packets_may_stand_in_another_file() {
+    let (daemon, directory) = start("pfkey_directory_forward");
+    let files = directory.join("pfkey.d");
+    std::fs::create_dir(&files).unwrap();
+    write(&files, "10-in.conf", "spdadd 10.0.2.0/24 10.0.1.0/24 any -P in none;\nexit;\n");
+    write(&files, "20-fwd.conf", "spdadd 10.0.2.0/24 10.0.1.0/24 any -P fwd discard;\n");
+    let path = files.to_str().unwrap();
+    assert_eq!(told(&daemon, &[], path), (Vec::new(), 0));
+    let spd = daemon.ok(&["spd"]);
+    assert!(spd.lines().count() == 2 && spd.contains("action=none") && spd.contains("action=discard"), "{spd}");
+    assert_eq!(told(&daemon, &["--replace"], path), (Vec::new(), 0));
+    assert_eq!(daemon.ok(&["load", "--diff", path]), "");
+}
+
 /// Commands travel many together; what is refused of them has its place all the same, in order, and what is shown between them is shown then.
 #[test]
 fn refusals_in_a_long_file_have_their_places() {

@@ -2,7 +2,7 @@
 
 use pfkey_wire::{Message, MessageType as M, PolicyDirection, Profile, SaType};
 
-use super::{Action, Lines, parse};
+use super::{Action, Lines, parse, parse_files};
 use crate::channel::header_only;
 use crate::execute::tagged;
 use crate::model::sa::SaEntry;
@@ -193,6 +193,25 @@ fn a_policy_is_named_by_what_names_it_in_the_kernel() {
     // A copy for forwarded packets is none of a policy of another interface.
     let own = "spdadd 1.0.0.0/8 2.0.0.0/8 any -P in none; spdadd 1.0.0.0/8 2.0.0.0/8 any -X dev=1 -P fwd discard;";
     assert_eq!(actions(own).len(), 3);
+}
+
+#[test]
+fn a_policy_for_forwarded_packets_may_stand_in_another_file() {
+    let files = [
+        "spdadd 1.0.0.0/8 2.0.0.0/8 any -P in none; exit; no more\n",
+        "spdadd 1.0.0.0/8 2.0.0.0/8 any -P fwd discard; exit; nor here\n",
+        "spdadd 3.0.0.0/8 2.0.0.0/8 any -P in none;",
+    ];
+    let text = files.concat();
+    let (one, two) = (files[0].len(), files[0].len() + files[1].len());
+    let parsed = parse_files(text.as_bytes(), &[one, two, text.len()], false);
+    assert_eq!(parsed.errors, []);
+    let found = parsed.commands.iter().map(|command| match &command.action {
+        Action::SpdAdd(policy) => (command.at, policy.spec.direction),
+        _ => panic!(),
+    });
+    let (inbound, fwd) = (PolicyDirection::INBOUND, PolicyDirection::FWD);
+    assert_eq!(found.collect::<Vec<_>>(), [(0, inbound), (one, fwd), (two, inbound), (two, fwd)]);
 }
 
 #[test]
