@@ -113,15 +113,8 @@ change=remove what=\"esp 198.51.100.2 192.0.2.1 spi 0x00001002\"
     assert_eq!(json["changes"].as_array().map(Vec::len), Some(0), "{json}");
 }
 
-/// What is done to the key engine is what its other listeners hear.
-#[test]
-fn replace_makes_the_fewest_changes_and_new_before_old() {
-    let (daemon, directory) = start("pfkey_replace");
-    let path = write(&directory, "a.conf", TUNNEL);
-    assert_eq!(told(&daemon, &["--replace"], &path), (Vec::new(), 0));
-    let before = saved(&daemon);
-    daemon.ok(&["load", &path]);
-    assert_eq!(saved(&daemon), before, "as it loads what there was none of");
+/// What changes in the key engine while something is done, as its other listeners hear it.
+fn heard(daemon: &Daemon, act: impl FnOnce()) -> Vec<String> {
     let mut monitor = daemon.pfkey(&["monitor"]).stdout(Stdio::piped()).spawn().unwrap();
     let stdout = monitor.stdout.take().unwrap();
     // It may not listen yet: something happens until it has heard of it.
@@ -130,12 +123,7 @@ fn replace_makes_the_fewest_changes_and_new_before_old() {
         daemon.ok(&["delete", "10.9.9.9", "10.9.9.8", "ipcomp", "9"]);
     }
     let lines = BufReader::new(stdout).lines().map(Result::unwrap);
-    let text = TUNNEL.replace("-lh 3600 -ls 3000", "-lh 7200 -ls 3000").replace("0x1002", "0x1003");
-    let text = text
-        .replace("any -P out ipsec", "any -P out prio high ipsec")
-        .replace("10.0.2.0/24 10.0.1.0/24", "10.0.2.0/24 10.0.9.0/24");
-    let other = write(&directory, "b.conf", &text);
-    assert_eq!(told(&daemon, &["--replace"], &other), (Vec::new(), 0));
+    act();
     daemon.ok(&["add", "10.9.9.9", "10.9.9.8", "esp", "9998", "-E", "null"]);
     let changes = ["ADD", "UPDATE", "DELETE", "FLUSH", "X_SPDADD", "X_SPDUPDATE", "X_SPDDELETE", "X_SPDFLUSH"];
     let mut heard = Vec::new();
@@ -151,9 +139,39 @@ fn replace_makes_the_fewest_changes_and_new_before_old() {
     }
     monitor.kill().unwrap();
     monitor.wait().unwrap();
+    daemon.ok(&["delete", "10.9.9.9", "10.9.9.8", "esp", "9998"]);
+    heard
+}
+
+#[test]
+fn replace_makes_the_fewest_changes_and_new_before_old() {
+    let (daemon, directory) = start("pfkey_replace");
+    let path = write(&directory, "a.conf", TUNNEL);
+    assert_eq!(told(&daemon, &["--replace"], &path), (Vec::new(), 0));
+    let before = saved(&daemon);
+    daemon.ok(&["load", &path]);
+    assert_eq!(saved(&daemon), before, "as it loads what there was none of");
+    let text = TUNNEL.replace("-lh 3600 -ls 3000", "-lh 7200 -ls 3000").replace("0x1002", "0x1003");
+    let text = text
+        .replace("any -P out ipsec", "any -P out prio high ipsec")
+        .replace("10.0.2.0/24 10.0.1.0/24", "10.0.2.0/24 10.0.9.0/24");
+    let other = write(&directory, "b.conf", &text);
+    let heard = heard(&daemon, || assert_eq!(told(&daemon, &["--replace"], &other), (Vec::new(), 0)));
     let expected = ["ADD", "UPDATE", "X_SPDUPDATE", "X_SPDADD", "X_SPDADD", "X_SPDDELETE", "X_SPDDELETE", "DELETE"];
     assert_eq!(heard, expected);
-    assert_eq!(daemon.ok(&["load", "--diff", &other]).lines().count(), 1, "the SA that was added since");
+    assert_eq!(daemon.ok(&["load", "--diff", &other]), "");
+}
+
+#[test]
+fn replace_takes_limits_away_in_place() {
+    let (daemon, directory) = start("pfkey_replace_limits");
+    daemon.ok(&["load", &write(&directory, "a.conf", TUNNEL)]);
+    let path = write(&directory, "b.conf", &TUNNEL.replace(" -lh 3600 -ls 3000", ""));
+    let heard = heard(&daemon, || assert_eq!(told(&daemon, &["--replace"], &path), (Vec::new(), 0)));
+    assert_eq!(heard, ["UPDATE"]);
+    assert_eq!(daemon.ok(&["load", "--diff", &path]), "");
+    let sas = daemon.ok(&["dump"]);
+    assert!(sas.lines().count() == 2 && !sas.contains("hard_seconds="), "{sas}");
 }
 
 #[test]
