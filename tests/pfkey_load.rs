@@ -174,6 +174,40 @@ fn replace_takes_limits_away_in_place() {
     assert!(sas.lines().count() == 2 && !sas.contains("hard_seconds="), "{sas}");
 }
 
+/// An SA that was made anew would have lost its sequence numbers: the peer would take its packets for repeated ones.
+#[test]
+fn limits_and_ports_are_undone_in_place() {
+    let (daemon, directory) = start("pfkey_undo_in_place");
+    let limited = "add 192.0.2.1 198.51.100.2 esp 0x1001 -r 32 -lh 3600 -ls 3000 -E null;\n";
+    let unlimited = "add 192.0.2.1 198.51.100.2 esp 0x1002 -r 32 -E null;\n";
+    let encapsulated = "add 192.0.2.1[4500] 198.51.100.2[1024] esp-udp 0x1003 -E null;\n";
+    let all = limited.to_owned() + unlimited + encapsulated;
+    daemon.ok(&["load", &write(&directory, "a.conf", &all)]);
+    let before = saved(&daemon);
+    let updates = all
+        .replace("add ", "update ")
+        .replace("-lh 3600 -ls 3000", "-lh 7200")
+        .replace("0x1002", "0x1002 -bh 1000")
+        .replace("[1024]", "[1025]");
+    let refused = write(&directory, "b.conf", &(updates + "delete 192.0.2.1 192.0.2.2 esp 0x9999;\n"));
+    let heard = heard(&daemon, || {
+        let (lines, status) = told(&daemon, &["--all-or-nothing"], &refused);
+        assert_eq!((lines.last().map(String::as_str), status), (Some(": everything was undone"), 1), "{lines:?}");
+    });
+    assert_eq!(
+        heard,
+        ["UPDATE", "UPDATE", "UPDATE", "DELETE", "UPDATE", "UPDATE", "UPDATE"],
+        "three, the refused one, three"
+    );
+    assert_eq!(saved(&daemon), before);
+    // A key is nothing that an UPDATE changes.
+    let other = "delete 192.0.2.1 198.51.100.2 esp 0x1002;\nadd 192.0.2.1 198.51.100.2 esp 0x1002 -r 32 -E aes-cbc 0x00112233445566778899aabbccddeeff;\ndelete 192.0.2.1 192.0.2.2 esp 0x9999;\n";
+    let (lines, status) = told(&daemon, &["--all-or-nothing"], &write(&directory, "c.conf", other));
+    assert_eq!((lines.last().map(String::as_str), status), (Some(": everything was undone"), 1), "{lines:?}");
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(lines(&saved(&daemon)), lines(&before));
+}
+
 #[test]
 fn a_file_of_policies_leaves_sas_alone() {
     let (daemon, directory) = start("pfkey_replace_policies");
