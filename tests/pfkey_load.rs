@@ -113,15 +113,8 @@ change=remove what=\"esp 198.51.100.2 192.0.2.1 spi 0x00001002\"
     assert_eq!(json["changes"].as_array().map(Vec::len), Some(0), "{json}");
 }
 
-/// What is done to the key engine is what its other listeners hear.
-#[test]
-fn replace_makes_the_fewest_changes_and_new_before_old() {
-    let (daemon, directory) = start("pfkey_replace");
-    let path = write(&directory, "a.conf", TUNNEL);
-    assert_eq!(told(&daemon, &["--replace"], &path), (Vec::new(), 0));
-    let before = saved(&daemon);
-    daemon.ok(&["load", &path]);
-    assert_eq!(saved(&daemon), before, "as it loads what there was none of");
+/// What changes in the key engine while something is done, as its other listeners hear it.
+fn heard(daemon: &Daemon, act: impl FnOnce()) -> Vec<String> {
     let mut monitor = daemon.pfkey(&["monitor"]).stdout(Stdio::piped()).spawn().unwrap();
     let stdout = monitor.stdout.take().unwrap();
     // It may not listen yet: something happens until it has heard of it.
@@ -130,12 +123,7 @@ fn replace_makes_the_fewest_changes_and_new_before_old() {
         daemon.ok(&["delete", "10.9.9.9", "10.9.9.8", "ipcomp", "9"]);
     }
     let lines = BufReader::new(stdout).lines().map(Result::unwrap);
-    let text = TUNNEL.replace("-lh 3600 -ls 3000", "-lh 7200 -ls 3000").replace("0x1002", "0x1003");
-    let text = text
-        .replace("any -P out ipsec", "any -P out prio high ipsec")
-        .replace("10.0.2.0/24 10.0.1.0/24", "10.0.2.0/24 10.0.9.0/24");
-    let other = write(&directory, "b.conf", &text);
-    assert_eq!(told(&daemon, &["--replace"], &other), (Vec::new(), 0));
+    act();
     daemon.ok(&["add", "10.9.9.9", "10.9.9.8", "esp", "9998", "-E", "null"]);
     let changes = ["ADD", "UPDATE", "DELETE", "FLUSH", "X_SPDADD", "X_SPDUPDATE", "X_SPDDELETE", "X_SPDFLUSH"];
     let mut heard = Vec::new();
@@ -151,9 +139,73 @@ fn replace_makes_the_fewest_changes_and_new_before_old() {
     }
     monitor.kill().unwrap();
     monitor.wait().unwrap();
+    daemon.ok(&["delete", "10.9.9.9", "10.9.9.8", "esp", "9998"]);
+    heard
+}
+
+#[test]
+fn replace_makes_the_fewest_changes_and_new_before_old() {
+    let (daemon, directory) = start("pfkey_replace");
+    let path = write(&directory, "a.conf", TUNNEL);
+    assert_eq!(told(&daemon, &["--replace"], &path), (Vec::new(), 0));
+    let before = saved(&daemon);
+    daemon.ok(&["load", &path]);
+    assert_eq!(saved(&daemon), before, "as it loads what there was none of");
+    let text = TUNNEL.replace("-lh 3600 -ls 3000", "-lh 7200 -ls 3000").replace("0x1002", "0x1003");
+    let text = text
+        .replace("any -P out ipsec", "any -P out prio high ipsec")
+        .replace("10.0.2.0/24 10.0.1.0/24", "10.0.2.0/24 10.0.9.0/24");
+    let other = write(&directory, "b.conf", &text);
+    let heard = heard(&daemon, || assert_eq!(told(&daemon, &["--replace"], &other), (Vec::new(), 0)));
     let expected = ["ADD", "UPDATE", "X_SPDUPDATE", "X_SPDADD", "X_SPDADD", "X_SPDDELETE", "X_SPDDELETE", "DELETE"];
     assert_eq!(heard, expected);
-    assert_eq!(daemon.ok(&["load", "--diff", &other]).lines().count(), 1, "the SA that was added since");
+    assert_eq!(daemon.ok(&["load", "--diff", &other]), "");
+}
+
+#[test]
+fn replace_takes_limits_away_in_place() {
+    let (daemon, directory) = start("pfkey_replace_limits");
+    daemon.ok(&["load", &write(&directory, "a.conf", TUNNEL)]);
+    let path = write(&directory, "b.conf", &TUNNEL.replace(" -lh 3600 -ls 3000", ""));
+    let heard = heard(&daemon, || assert_eq!(told(&daemon, &["--replace"], &path), (Vec::new(), 0)));
+    assert_eq!(heard, ["UPDATE"]);
+    assert_eq!(daemon.ok(&["load", "--diff", &path]), "");
+    let sas = daemon.ok(&["dump"]);
+    assert!(sas.lines().count() == 2 && !sas.contains("hard_seconds="), "{sas}");
+}
+
+/// An SA that was made anew would have lost its sequence numbers: the peer would take its packets for repeated ones.
+#[test]
+fn limits_and_ports_are_undone_in_place() {
+    let (daemon, directory) = start("pfkey_undo_in_place");
+    let limited = "add 192.0.2.1 198.51.100.2 esp 0x1001 -r 32 -lh 3600 -ls 3000 -E null;\n";
+    let unlimited = "add 192.0.2.1 198.51.100.2 esp 0x1002 -r 32 -E null;\n";
+    let encapsulated = "add 192.0.2.1[4500] 198.51.100.2[1024] esp-udp 0x1003 -E null;\n";
+    let all = limited.to_owned() + unlimited + encapsulated;
+    daemon.ok(&["load", &write(&directory, "a.conf", &all)]);
+    let before = saved(&daemon);
+    let updates = all
+        .replace("add ", "update ")
+        .replace("-lh 3600 -ls 3000", "-lh 7200")
+        .replace("0x1002", "0x1002 -bh 1000")
+        .replace("[1024]", "[1025]");
+    let refused = write(&directory, "b.conf", &(updates + "delete 192.0.2.1 192.0.2.2 esp 0x9999;\n"));
+    let heard = heard(&daemon, || {
+        let (lines, status) = told(&daemon, &["--all-or-nothing"], &refused);
+        assert_eq!((lines.last().map(String::as_str), status), (Some(": everything was undone"), 1), "{lines:?}");
+    });
+    assert_eq!(
+        heard,
+        ["UPDATE", "UPDATE", "UPDATE", "DELETE", "UPDATE", "UPDATE", "UPDATE"],
+        "three, the refused one, three"
+    );
+    assert_eq!(saved(&daemon), before);
+    // A key is nothing that an UPDATE changes.
+    let other = "delete 192.0.2.1 198.51.100.2 esp 0x1002;\nadd 192.0.2.1 198.51.100.2 esp 0x1002 -r 32 -E aes-cbc 0x00112233445566778899aabbccddeeff;\ndelete 192.0.2.1 192.0.2.2 esp 0x9999;\n";
+    let (lines, status) = told(&daemon, &["--all-or-nothing"], &write(&directory, "c.conf", other));
+    assert_eq!((lines.last().map(String::as_str), status), (Some(": everything was undone"), 1), "{lines:?}");
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(lines(&saved(&daemon)), lines(&before));
 }
 
 #[test]
@@ -195,6 +247,29 @@ fn what_cannot_be_replaced_changes_nothing() {
     assert_eq!(saved(&daemon), before);
 }
 
+/// The name of a policy has its selector's network interface.
+#[test]
+fn policies_that_differ_in_their_interface_are_others() {
+    let (daemon, directory) = start("pfkey_load_names");
+    let on_lo = "spdadd 10.2.0.0/16 10.1.0.0/16 any -X dev=lo -P out none;\n";
+    let plain = "spdadd 10.2.0.0/16 10.1.0.0/16 any -P out discard;\n";
+    let both = write(&directory, "both.conf", &format!("{on_lo}{plain}"));
+    assert_eq!(told(&daemon, &[], &both), (Vec::new(), 0));
+    assert_eq!(daemon.ok(&["load", "--diff", &both]), "");
+    let plain_only = write(&directory, "plain.conf", plain);
+    assert_eq!(told(&daemon, &["--replace"], &plain_only), (Vec::new(), 0));
+    let spd = daemon.ok(&["spd"]);
+    assert!(spd.lines().count() == 1 && spd.contains("action=discard"), "{spd}");
+    // What is undone is the policy that the file is about, although one of another name has its ends.
+    daemon.ok(&["policy", "flush"]);
+    daemon.ok(&["load", &write(&directory, "lo.conf", on_lo)]);
+    let before = saved(&daemon);
+    let refused = write(&directory, "refused.conf", &format!("{plain}delete 192.0.2.1 192.0.2.2 esp 0x9999;\n"));
+    let (lines, status) = told(&daemon, &["--all-or-nothing"], &refused);
+    assert_eq!((lines.last().map(String::as_str), status), (Some(": everything was undone"), 1), "{lines:?}");
+    assert_eq!(saved(&daemon), before);
+}
+
 #[test]
 fn a_directory_is_its_files_by_name() {
     let (daemon, directory) = start("pfkey_directory");
@@ -215,6 +290,22 @@ fn a_directory_is_its_files_by_name() {
         "/40-more.conf:1:7: unknown protocol 'esq'; did you mean 'esp'?",
     ];
     assert_eq!((lines, status), (expected.map(str::to_owned).to_vec(), 2));
+}
+
+/// As in one file: the inbound policy gets no copy where another file has the policy for forwarded packets.
+#[test]
+fn a_policy_for_forwarded_packets_may_stand_in_another_file() {
+    let (daemon, directory) = start("pfkey_directory_forward");
+    let files = directory.join("pfkey.d");
+    std::fs::create_dir(&files).unwrap();
+    write(&files, "10-in.conf", "spdadd 10.0.2.0/24 10.0.1.0/24 any -P in none;\nexit;\n");
+    write(&files, "20-fwd.conf", "spdadd 10.0.2.0/24 10.0.1.0/24 any -P fwd discard;\n");
+    let path = files.to_str().unwrap();
+    assert_eq!(told(&daemon, &[], path), (Vec::new(), 0));
+    let spd = daemon.ok(&["spd"]);
+    assert!(spd.lines().count() == 2 && spd.contains("action=none") && spd.contains("action=discard"), "{spd}");
+    assert_eq!(told(&daemon, &["--replace"], path), (Vec::new(), 0));
+    assert_eq!(daemon.ok(&["load", "--diff", path]), "");
 }
 
 /// Commands travel many together; what is refused of them has its place all the same, in order, and what is shown between them is shown then.

@@ -138,10 +138,10 @@ pub fn steps(live: &Side, wanted: &Side) -> Vec<Step> {
             Some(old) if old.sa == *sa => {}
             Some(old) => {
                 let (old_sa, new) = (Box::new(old.sa.clone()), Box::new(sa.clone()));
-                // Limits change in place; whatever else differs is another SA of the same name.
+                // Limits change in place, and an UPDATE that says none takes them away; whatever else differs is another SA of
+                // the same name.
                 let limits_only = Sa { hard: sa.hard, soft: sa.soft, ..old.sa.clone() } == *sa;
-                let has_limits = (sa.hard, sa.soft) != Default::default();
-                let actions = match limits_only && has_limits {
+                let actions = match limits_only {
                     true => vec![Action::Update(new)],
                     false => vec![Action::Delete(old_sa), Action::Add(new)],
                 };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
-use crate::setkey::{Command, Complaint, Lines, Parsed, parse};
+use crate::setkey::{Command, Complaint, Lines, Parsed, parse_files};
 
 /// What stands for a file's name where there is none.
 const WORDS: &str = "arguments";
@@ -117,19 +117,11 @@ impl<'s> Script<'s> {
     /// # Errors
     /// Every error in it, with its place.
     pub fn parse(source: &'s Source, kernel: bool) -> Result<Self, Failure> {
-        let mut parsed = Parsed::default();
-        let mut start = 0;
-        // Each file by itself: its 'exit' is not the others'.
-        let whole = [source.text.len()];
-        let ends = if source.files.is_empty() { &whole[..] } else { &[] };
-        for end in source.files.iter().map(|(_, end)| end).chain(ends) {
-            let one = parse(source.text.get(start..*end).unwrap_or_default(), kernel);
-            let moved = |complaint: Complaint| Complaint { at: start + complaint.at, ..complaint };
-            parsed.errors.extend(one.errors.into_iter().map(moved));
-            parsed.warnings.extend(one.warnings.into_iter().map(moved));
-            parsed.commands.extend(one.commands.into_iter().map(|c| Command { at: start + c.at, ..c }));
-            start = *end;
-        }
+        let ends: Vec<usize> = match source.files.as_slice() {
+            [] => vec![source.text.len()],
+            files => files.iter().map(|(_, end)| *end).collect(),
+        };
+        let parsed = parse_files(&source.text, &ends, kernel);
         let script = Self { source, lines: Lines::new(&source.text), parsed };
         if script.parsed.errors.is_empty() {
             return Ok(script);

@@ -74,9 +74,12 @@ impl Undo {
         let now: HashMap<SaId, SaEntry> =
             state::sas(channel, SaType::UNSPEC)?.into_iter().map(|entry| (entry.sa.id(), entry)).collect();
         let before: HashMap<SaId, &SaEntry> = self.sas.iter().map(|entry| (entry.sa.id(), entry)).collect();
+        // What can be changed back stays, with its sequence numbers.
+        let updatable = |found: &SaEntry, old: &SaEntry| found.is_whole() && found.sa.can_become(&old.sa);
         for (id, entry) in &now {
-            // An SA that is not as it was is made anew, if it can be.
-            let other = before.get(id).is_none_or(|old| old.is_whole() && old.sa != entry.sa);
+            // Any other SA that is not as it was is made anew, if it can be.
+            let stays = |old: &SaEntry| entry.sa == old.sa || updatable(entry, old);
+            let other = before.get(id).is_none_or(|old| old.is_whole() && !stays(old));
             if self.touched_sas.contains(id) && other {
                 try_to(about_sa(channel, "delete", MessageType::DELETE, &entry.sa))?;
             }
@@ -85,9 +88,14 @@ impl Undo {
         for entry in self.sas.iter().rev().filter(|entry| entry.is_whole()) {
             let id = entry.sa.id();
             let flushed = self.flushed.iter().any(|t| *t == SaType::UNSPEC || *t == entry.sa.satype);
-            let there = now.get(&id).is_some_and(|e| e.sa == entry.sa || !self.touched_sas.contains(&id));
-            if (flushed || self.touched_sas.contains(&id)) && !there {
-                try_to(about_sa(channel, "add", MessageType::ADD, &entry.sa))?;
+            let touched = self.touched_sas.contains(&id);
+            match now.get(&id) {
+                Some(found) if found.sa == entry.sa || !touched => {}
+                Some(found) if updatable(found, entry) => {
+                    try_to(about_sa(channel, "restore", MessageType::UPDATE, &entry.sa))?;
+                }
+                _ if flushed || touched => try_to(about_sa(channel, "add", MessageType::ADD, &entry.sa))?,
+                _ => {}
             }
         }
         let now: HashMap<Selector, PolicyEntry> =

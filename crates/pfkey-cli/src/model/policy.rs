@@ -53,8 +53,11 @@ pub struct Policy {
     pub spec: PolicySpec,
 }
 
-/// What names a policy.
-pub type Selector = (SocketAddr, u8, SocketAddr, u8, u8, u8, Option<(u8, u8, Vec<u8>)>, (Mark, u32));
+/// What names a policy: its ends, the upper-layer protocol, its direction, its label, and what XFRM has beside them.
+pub type Selector = (SocketAddr, u8, SocketAddr, u8, u8, u8, Option<(u8, u8, Vec<u8>)>, Scope);
+/// What XFRM has of a policy's name (`Xfrm::policy_name`): mark, XFRM interface, the selector's network interface, whether it is of
+/// type sub.
+pub type Scope = (Mark, u32, u32, bool);
 
 /// Whether the protocol has ports, and not something else in their place.
 pub const fn has_ports(upper: u8) -> bool {
@@ -66,7 +69,8 @@ impl Policy {
     pub fn selector(&self) -> Selector {
         let context = self.attached.context.as_ref().map(|c| (c.doi, c.alg, c.text.clone()));
         let dir = self.spec.direction.0;
-        let scope = (self.attached.xfrm.mark(), self.attached.xfrm.if_id());
+        let xfrm = &self.attached.xfrm;
+        let scope = (xfrm.mark(), xfrm.if_id(), xfrm.device(), xfrm.is_sub());
         (self.src, self.src_prefix, self.dst, self.dst_prefix, self.upper, dir, context, scope)
     }
 

@@ -147,6 +147,22 @@ impl Sa {
         (self.satype.0, self.dst.ip(), self.spi, self.attached.xfrm.mark().masked())
     }
 
+    /// Whether an UPDATE makes another of it: one of an SA in use changes its limits and, where both are encapsulated in the same
+    /// way, what belongs to the encapsulation. It keeps its sequence numbers, replay window and usage.
+    pub fn can_become(&self, other: &Self) -> bool {
+        let with_port = |end: SocketAddr, of: SocketAddr| SocketAddr::new(end.ip(), of.port());
+        let encap_type = |sa: &Self| sa.nat_t.map(|nat_t| nat_t.encap_type);
+        let updated = Self {
+            hard: other.hard,
+            soft: other.soft,
+            src: with_port(self.src, other.src),
+            dst: with_port(self.dst, other.dst),
+            nat_t: other.nat_t,
+            ..self.clone()
+        };
+        encap_type(self) == encap_type(other) && updated == *other
+    }
+
     /// For people.
     pub fn title(&self) -> String {
         format!("{} {} {} spi {:#010x}", names::satype(self.satype), host(self.src), host(self.dst), self.spi)

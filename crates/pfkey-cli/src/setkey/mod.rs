@@ -19,7 +19,7 @@ use crate::model::policy::Policy;
 use crate::model::sa::Sa;
 
 pub use host_name::is_host_name;
-pub use parse::{Parsed, parse};
+pub use parse::{Parsed, parse, parse_files};
 pub use sa::{DERIVED, IV_4_BYTES, OLD, RAW_CPI};
 
 /// One command, and where its name stands in the text, in bytes.

@@ -77,30 +77,58 @@ pub(super) struct Parser<'a> {
 
 /// Reads a text. With `kernel` inbound policies get no copies for forwarded packets (setkey's `-k`).
 pub fn parse(text: &[u8], kernel: bool) -> Parsed {
-    let mut parser = Parser { lexer: Lexer::new(text), ahead: None, hosts: HashMap::new(), warnings: Vec::new() };
+    parse_files(text, &[text.len()], kernel)
+}
+
+/// Reads a text that is put together from files, of which each ends at one of `ends`. An `exit` ends its own file only; which
+/// policies get copies for forwarded packets is decided from all of them.
+pub fn parse_files(text: &[u8], ends: &[usize], kernel: bool) -> Parsed {
     let mut parsed = Parsed::default();
-    // Each with whether a copy for forwarded packets goes with it.
     let mut commands = Vec::new();
+    let mut start = 0;
+    for end in ends {
+        let file = parse_file(text.get(start..*end).unwrap_or_default());
+        let moved = |complaint: Complaint| Complaint { at: start + complaint.at, ..complaint };
+        parsed.errors.extend(file.errors.into_iter().map(moved));
+        parsed.warnings.extend(file.warnings.into_iter().map(moved));
+        commands.extend(file.commands.into_iter().map(|(c, forward)| (Command { at: start + c.at, ..c }, forward)));
+        start = *end;
+    }
+    if parsed.errors.is_empty() {
+        parsed.commands = if kernel { commands.into_iter().map(|(c, _)| c).collect() } else { forward(commands) };
+    }
+    parsed
+}
+
+/// What one file says by itself.
+#[derive(Default)]
+struct OfFile {
+    /// Each with whether a copy for forwarded packets goes with it.
+    commands: Vec<(Command, bool)>,
+    errors: Vec<Complaint>,
+    warnings: Vec<Complaint>,
+}
+
+fn parse_file(text: &[u8]) -> OfFile {
+    let mut parser = Parser { lexer: Lexer::new(text), ahead: None, hosts: HashMap::new(), warnings: Vec::new() };
+    let mut file = OfFile::default();
     loop {
-        match parser.command(&mut commands) {
+        match parser.command(&mut file.commands) {
             Ok(true) => {}
             Ok(false) => break,
             Err(complaint) => {
-                parsed.errors.push(complaint);
-                if parsed.errors.len() == MAX_ERRORS {
+                file.errors.push(complaint);
+                if file.errors.len() == MAX_ERRORS {
                     break;
                 }
                 parser.recover();
             }
         }
     }
-    parsed.warnings = parser.warnings;
-    parsed.warnings.extend(silent::duplicates(&commands, &Lines::new(text)));
-    parsed.warnings.sort_by_key(|warning| warning.at);
-    if parsed.errors.is_empty() {
-        parsed.commands = if kernel { commands.into_iter().map(|(c, _)| c).collect() } else { forward(commands) };
-    }
-    parsed
+    file.warnings = parser.warnings;
+    file.warnings.extend(silent::duplicates(&file.commands, &Lines::new(text)));
+    file.warnings.sort_by_key(|warning| warning.at);
+    file
 }
 
 /// Adds the copies for forwarded packets, but where the text itself has a policy for those packets.

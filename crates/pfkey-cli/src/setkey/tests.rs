@@ -2,7 +2,7 @@
 
 use pfkey_wire::{Message, MessageType as M, PolicyDirection, Profile, SaType};
 
-use super::{Action, Lines, parse};
+use super::{Action, Lines, parse, parse_files};
 use crate::channel::header_only;
 use crate::execute::tagged;
 use crate::model::sa::SaEntry;
@@ -174,6 +174,44 @@ fn inbound_policies_are_copied_for_forwarded_packets() {
     // A file with its own policy for forwarded packets gets no copy on top of it.
     let own = "spdadd 1.0.0.0/8 2.0.0.0/8 any -P in none; spdadd 1.0.0.0/8 2.0.0.0/8 any -P fwd discard;";
     assert_eq!(directions(own, false), both);
+}
+
+#[test]
+fn a_policy_is_named_by_what_names_it_in_the_kernel() {
+    let words = ["", "-X dev=1", "-X dev=2", "-X type=sub", "-X mark=1", "-X if_id=1", "-X dev=1 -X type=sub"];
+    let named = words.map(|words| {
+        let text = format!("spdadd 1.0.0.0/8 2.0.0.0/8 any {words} -P out none;");
+        match actions(&text).remove(0) {
+            Action::SpdAdd(policy) => policy.selector(),
+            _ => panic!(),
+        }
+    });
+    assert_eq!(named.iter().collect::<std::collections::HashSet<_>>().len(), words.len());
+    // What it does is not its name.
+    let other = actions("spdadd 1.0.0.0/8 2.0.0.0/8 any -X localok -P out prio high discard;").remove(0);
+    assert!(matches!(other, Action::SpdAdd(policy) if policy.selector() == named[0]));
+    // A copy for forwarded packets is none of a policy of another interface.
+    let own = "spdadd 1.0.0.0/8 2.0.0.0/8 any -P in none; spdadd 1.0.0.0/8 2.0.0.0/8 any -X dev=1 -P fwd discard;";
+    assert_eq!(actions(own).len(), 3);
+}
+
+#[test]
+fn a_policy_for_forwarded_packets_may_stand_in_another_file() {
+    let files = [
+        "spdadd 1.0.0.0/8 2.0.0.0/8 any -P in none; exit; no more\n",
+        "spdadd 1.0.0.0/8 2.0.0.0/8 any -P fwd discard; exit; nor here\n",
+        "spdadd 3.0.0.0/8 2.0.0.0/8 any -P in none;",
+    ];
+    let text = files.concat();
+    let (one, two) = (files[0].len(), files[0].len() + files[1].len());
+    let parsed = parse_files(text.as_bytes(), &[one, two, text.len()], false);
+    assert_eq!(parsed.errors, []);
+    let found = parsed.commands.iter().map(|command| match &command.action {
+        Action::SpdAdd(policy) => (command.at, policy.spec.direction),
+        _ => panic!(),
+    });
+    let (inbound, fwd) = (PolicyDirection::INBOUND, PolicyDirection::FWD);
+    assert_eq!(found.collect::<Vec<_>>(), [(0, inbound), (one, fwd), (two, inbound), (two, fwd)]);
 }
 
 #[test]
