@@ -225,8 +225,9 @@ int pfkey_batch_begin(int so);
  says meanwhile why, where the session is shown that (pfkey_show_xfrm). The others are done all the same. The batch is
  over then, however it ended; keys in it are wiped.
 
- What else arrives on the descriptor meanwhile is read and lost, so use one that is registered for nothing. It must not be
- promiscuous (pfkey_send_promisc_toggle): copies of the requests would be taken for their answers.
+ What waits on the descriptor before is dropped, and what else arrives there meanwhile is read and lost, so use one that is
+ registered for nothing. It must not be promiscuous (pfkey_send_promisc_toggle): copies of the requests would be taken for
+ their answers. `failed` must not use it, nor leave by longjmp or an exception.
 
  Returns the number of requests that failed; -1 with a code if there is no batch (2), no memory (21: nothing was sent) or
  sending or receiving failed (26): how many requests were done is not known then.

@@ -1,0 +1,27 @@
+//! Requests and answers on one descriptor of a C program's: what it left unread there, closed, or gave away.
+#![forbid(unsafe_code)]
+
+#[path = "support/c.rs"]
+mod c;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Builds the C program once for all tests that run it.
+fn program() -> &'static Path {
+    static PROGRAM: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let dir = c::scratch("exchange");
+        c::compile(&dir, "exchange", &[c::root().join("c-tests/checks/exchange.c")], &[])
+    })
+}
+
+fn goes_well(test: &str) {
+    let mut command = Command::new(program());
+    c::run(command.arg(test).env("PFKEY_BACKEND", "embedded").env("PFKEYD", c::program("pfkeyd")));
+}
+
+#[test]
+fn a_batch_does_not_take_an_answer_that_was_left_unread_for_its_own() {
+    goes_well("stale-batch");
+}
