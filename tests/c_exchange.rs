@@ -25,3 +25,13 @@ fn goes_well(test: &str) {
 fn a_batch_does_not_take_an_answer_that_was_left_unread_for_its_own() {
     goes_well("stale-batch");
 }
+
+#[test]
+fn a_list_is_whole_whatever_was_left_unread() {
+    goes_well("stale-dump");
+}
+
+#[test]
+fn a_list_is_whole_on_a_non_blocking_descriptor() {
+    goes_well("non-blocking");
+}

@@ -24,6 +24,17 @@ static void fail(int line, const char *what)
 	_exit(1);
 }
 
+/* What the library is told instead of being given a message, if not NULL: -1 is returned, and errno. */
+static int (*before_recv)(int flags);
+
+/* The library's, too. */
+ssize_t recv(int fd, void *buffer, size_t len, int flags)
+{
+	if (before_recv && before_recv(flags) < 0)
+		return -1;
+	return recvfrom(fd, buffer, len, flags, NULL, NULL);
+}
+
 /* An SA, whose answer waits then. */
 static int add(unsigned spi)
 {
@@ -78,11 +89,81 @@ static void stale_batch(void)
 	CHECK(waiting() == 0);
 }
 
+static int count(const struct pfkey_sa_view *sa, void *arg)
+{
+	(void)sa;
+	++*(int *)arg;
+	return 0;
+}
+
+static int listed(void)
+{
+	int seen = 0;
+
+	CHECK(pfkey_dump_foreach(so, SADB_SATYPE_UNSPEC, count, &seen) == 0);
+	return seen;
+}
+
+/* More SAs than a descriptor's buffers hold. */
+static void add_many(int n)
+{
+	CHECK(pfkey_batch_begin(so) == 0);
+	for (int i = 0; i < n; i++)
+		CHECK(add(0x10000 + i) > 0);
+	CHECK(pfkey_batch_end(NULL, NULL) == 0);
+}
+
+/* A list is whole, whatever was left unread: answers, a dump, one that is not at its end yet, one of which a part was read. */
+static void stale_dump(void)
+{
+	CHECK(add(0x1000) > 0);
+	CHECK(listed() == 1);
+	CHECK(pfkey_send_dump(so, SADB_SATYPE_UNSPEC) > 0);
+	CHECK(add(0x1001) > 0 && add(0x1002) > 0);
+	CHECK(listed() == 3);
+	add_many(20000);
+	CHECK(pfkey_send_dump(so, SADB_SATYPE_UNSPEC) > 0);
+	CHECK(listed() == 20003);
+	CHECK(pfkey_send_dump(so, SADB_SATYPE_UNSPEC) > 0);
+	for (int i = 0; i < 1000; i++) {
+		struct sadb_msg *message = pfkey_recv(so);
+
+		CHECK(message != NULL);
+		free(message);
+	}
+	CHECK(listed() == 20003);
+	CHECK(waiting() == 0);
+}
+
+/* No message is there yet, now and then. */
+static int not_yet(int flags)
+{
+	static int calls;
+
+	if (flags & MSG_PEEK || ++calls % 100 != 0)
+		return 0;
+	errno = EAGAIN;
+	return -1;
+}
+
+static void non_blocking(void)
+{
+	add_many(20000);
+	CHECK(fcntl(so, F_SETFL, O_NONBLOCK) == 0);
+	before_recv = not_yet;
+	for (int i = 0; i < 4; i++)
+		CHECK(listed() == 20000);
+	before_recv = NULL;
+	CHECK(waiting() == 0);
+}
+
 static const struct test {
 	const char *name;
 	void (*run)(void);
 } tests[] = {
 	{ "stale-batch", stale_batch },
+	{ "stale-dump", stale_dump },
+	{ "non-blocking", non_blocking },
 };
 
 int main(int argc, char **argv)

@@ -203,7 +203,7 @@ impl Batch {
             return Err(Errno::EOPNOTSUPP);
         }
         if !self.is_empty() {
-            transport::empty(fd)?;
+            transport::empty(fd, |_| {})?;
         }
         let mut answers = Answers { fd, waiting: Headers::default(), message: Zeroizing::new([0; REPORT_LEN]), len: 0 };
         self.run(&mut answers, socket::takes_batches(fd), |_, reply, message| {
