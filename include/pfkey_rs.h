@@ -213,7 +213,7 @@ int pfkey_check(char **mhp);
 
 /*
  Begins a batch: what this thread sends on `so` from now on with any of the pfkey_send functions is kept, in order,
- until pfkey_batch_end sends it. Those functions return as if it had been sent.
+ until pfkey_batch_end sends it. Those functions return as if it had been sent. pfkey_close(so) throws the batch away.
 
  Returns 0; -1 with a code otherwise (2 if this thread has begun a batch already).
  */
@@ -230,7 +230,8 @@ int pfkey_batch_begin(int so);
  their answers. `failed` must not use it, nor leave by longjmp or an exception.
 
  Returns the number of requests that failed; -1 with a code if there is no batch (2), no memory (21: nothing was sent) or
- sending or receiving failed (26): how many requests were done is not known then.
+ sending or receiving failed (26): how many requests were done is not known then, but for EBADF, where the descriptor was
+ closed after pfkey_batch_begin, and may be another's by now: nothing was sent.
  */
 int pfkey_batch_end(void (*failed)(size_t place, int errno_of_it, void *arg),
                     void *arg);
@@ -288,7 +289,7 @@ int pfkey_set_algorithms(const char *list);
 int pfkey_set_xfrm(const char *list);
 
 /*
- Closes a PF_KEY descriptor.
+ Closes a PF_KEY descriptor. A batch that this thread has begun on it (pfkey_batch_begin) is thrown away.
  */
 void pfkey_close(int so);
 

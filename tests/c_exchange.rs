@@ -35,3 +35,8 @@ fn a_list_is_whole_whatever_was_left_unread() {
 fn a_list_is_whole_on_a_non_blocking_descriptor() {
     goes_well("non-blocking");
 }
+
+#[test]
+fn a_batch_does_not_outlive_its_descriptor() {
+    goes_well("closed-batch");
+}

@@ -157,6 +157,42 @@ static void non_blocking(void)
 	CHECK(waiting() == 0);
 }
 
+/* Where requests go that were kept for a descriptor whose number another has by now. */
+static void ends_nowhere(int closes_it)
+{
+	int pair[2], was = so;
+	char bytes[4096];
+
+	CHECK(pfkey_batch_begin(so) == 0);
+	CHECK(add(0x1000) > 0);
+	if (closes_it)
+		CHECK(close(so) == 0);
+	else
+		pfkey_close(so);
+	CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) == 0 && pair[0] == was);
+	CHECK(pfkey_batch_end(NULL, NULL) == -1);
+	if (closes_it)
+		CHECK(errno == EBADF && __ipsec_errcode == 26);
+	else
+		CHECK(__ipsec_errcode == 2);
+	CHECK(recv(pair[1], bytes, sizeof bytes, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+	CHECK(close(pair[0]) == 0 && close(pair[1]) == 0);
+	so = pfkey_open();
+	CHECK(so >= 0);
+	/* And a new batch can be begun. */
+	CHECK(pfkey_batch_begin(so) == 0 && pfkey_batch_end(NULL, NULL) == 0);
+}
+
+static void closed_batch(void)
+{
+	ends_nowhere(0);
+	ends_nowhere(1);
+	/* Of another descriptor it is kept. */
+	CHECK(pfkey_batch_begin(so) == 0 && add(0x1000) > 0);
+	pfkey_close(dup(so));
+	CHECK(pfkey_batch_end(NULL, NULL) == 0 && listed() == 1);
+}
+
 static const struct test {
 	const char *name;
 	void (*run)(void);
@@ -164,6 +200,7 @@ static const struct test {
 	{ "stale-batch", stale_batch },
 	{ "stale-dump", stale_dump },
 	{ "non-blocking", non_blocking },
+	{ "closed-batch", closed_batch },
 };
 
 int main(int argc, char **argv)

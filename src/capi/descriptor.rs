@@ -130,10 +130,11 @@ fn unknown(word: &dyn std::fmt::Display) -> Failure {
     Failure::text(format_args!("\"{word}\": expected aead or sha256-128"))
 }
 
-/// Closes a PF_KEY descriptor.
+/// Closes a PF_KEY descriptor. A batch that this thread has begun on it (pfkey_batch_begin) is thrown away.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_close(so: c_int) {
     guard(|| {
+        super::batch::closing(so);
         // SAFETY: the caller gives up what it calls its descriptor.
         unsafe { crate::socket::close(so) };
         Ok(())
