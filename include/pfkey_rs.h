@@ -540,7 +540,7 @@ char *ipsec_dump_policy_withports(void *policy, const char *delimiter);
  caller frees it with `free`. Returns NULL, with the message consumed, if it is not one:
  - code 26: the system call failed (EAGAIN on a non-blocking descriptor or after SO_RCVTIMEO; EINTR is tried
    again); the message is shorter than its header says or longer than any message can be (EMSGSIZE); or the
-   pfkeyd behind the descriptor has ended;
+   pfkeyd behind the descriptor has ended (EPIPE);
  - code 30: fewer than 16 bytes, or end of file on another descriptor;
  - code 3: the header says less than 16 bytes;
  - code 21: there is no memory. A message of up to 4096 bytes still waits then.

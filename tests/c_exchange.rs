@@ -40,3 +40,8 @@ fn a_list_is_whole_on_a_non_blocking_descriptor() {
 fn a_batch_does_not_outlive_its_descriptor() {
     goes_well("closed-batch");
 }
+
+#[test]
+fn at_the_end_of_file_errno_says_so_and_an_attempt_leaves_none() {
+    goes_well("ended");
+}

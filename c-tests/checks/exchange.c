@@ -193,6 +193,54 @@ static void closed_batch(void)
 	CHECK(pfkey_batch_end(NULL, NULL) == 0 && listed() == 1);
 }
 
+/* It ends, or says something, when the library has found that nothing waits. */
+static int other_end;
+
+static int it_ends(int flags)
+{
+	if (flags & MSG_PEEK)
+		shutdown(so, SHUT_RD);
+	return 0;
+}
+
+static int it_speaks(int flags)
+{
+	if (flags & MSG_PEEK)
+		CHECK(send(other_end, "too short", 9, 0) == 9);
+	return 0;
+}
+
+/* A program that tries again for EAGAIN and EINTR does not go on for ever. */
+static void ended(void)
+{
+	int pair[2];
+
+	before_recv = it_ends;
+	errno = 0;
+	CHECK(pfkey_recv(so) == NULL);
+	CHECK(errno == EPIPE && __ipsec_errcode == 26);
+	before_recv = NULL;
+	errno = EAGAIN;
+	CHECK(pfkey_recv(so) == NULL);
+	CHECK(errno == EPIPE && __ipsec_errcode == 26);
+	errno = EAGAIN;
+	CHECK(pfkey_recv_register(so) == -1);
+	CHECK(errno == EPIPE && __ipsec_errcode == 26);
+	pfkey_close(so);
+	so = pfkey_open();
+	before_recv = it_ends;
+	errno = 0;
+	CHECK(pfkey_recv_register(so) == -1);
+	CHECK(errno == EPIPE && __ipsec_errcode == 26);
+	/* Of what has no errno, errno says nothing. */
+	CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) == 0);
+	other_end = pair[1];
+	before_recv = it_speaks;
+	errno = 0;
+	CHECK(pfkey_recv(pair[0]) == NULL);
+	CHECK(errno == 0 && __ipsec_errcode == 30);
+}
+
 static const struct test {
 	const char *name;
 	void (*run)(void);
@@ -201,6 +249,7 @@ static const struct test {
 	{ "stale-dump", stale_dump },
 	{ "non-blocking", non_blocking },
 	{ "closed-batch", closed_batch },
+	{ "ended", ended },
 };
 
 int main(int argc, char **argv)
