@@ -303,13 +303,16 @@ int pfkey_set_buffer_size(int so,
                           int size_kb);
 
 /*
- Sends a message as it is.
+ Sends a message as it is. In a batch (pfkey_batch_begin) what is a whole message is kept, as those of the other functions
+ are; what is none is sent at once.
 
  On a descriptor that AF_KEY or a pfkeyd serves, its answers can be read when this returns.
 
  Returns the number of bytes sent; -1 with errno and code 26 otherwise.
  */
-int pfkey_send(int so, struct sadb_msg *msg, int len);
+int pfkey_send(int so,
+               struct sadb_msg *msg,
+               int len);
 
 /*
  Prints an SA on stdout, as `setkey -D` shows it, keys included.

@@ -45,3 +45,8 @@ fn a_batch_does_not_outlive_its_descriptor() {
 fn at_the_end_of_file_errno_says_so_and_an_attempt_leaves_none() {
     goes_well("ended");
 }
+
+#[test]
+fn a_message_that_the_program_wrote_is_kept_in_a_batch_too() {
+    goes_well("raw");
+}

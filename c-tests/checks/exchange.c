@@ -241,6 +241,31 @@ static void ended(void)
 	CHECK(errno == 0 && __ipsec_errcode == 30);
 }
 
+/* pfkey_send as `send`, and in a batch as the others. */
+static void raw_messages(void)
+{
+	struct sadb_msg flush = { .sadb_msg_version = PF_KEY_V2, .sadb_msg_type = SADB_FLUSH, .sadb_msg_len = 2,
+		.sadb_msg_seq = 9, .sadb_msg_pid = (unsigned)getpid() }, other = flush;
+	uint64_t stray[3] = { 0, 0, 1 };
+
+	CHECK(pfkey_send(so, NULL, 16) == -1 && errno == EFAULT && __ipsec_errcode == 26);
+	CHECK(pfkey_send(so, &flush, -1) == -1 && errno == EMSGSIZE && __ipsec_errcode == 26);
+	CHECK(pfkey_send(-1, NULL, 16) == -1 && errno == EBADF && __ipsec_errcode == 26);
+	CHECK(pfkey_send(999, &flush, -1) == -1 && errno == EBADF && __ipsec_errcode == 26);
+	CHECK(pfkey_batch_begin(so) == 0);
+	CHECK(add(0x1000) > 0);
+	/* What is behind it is no part of it. */
+	memcpy(stray, &flush, sizeof flush);
+	CHECK(pfkey_send(so, (struct sadb_msg *)stray, 20) == 20);
+	CHECK(add(0x1000) > 0);
+	CHECK(waiting() == 0);
+	/* No message: refused now, and the batch goes on. */
+	other.sadb_msg_len = 3;
+	CHECK(pfkey_send(so, &other, sizeof other) == -1 && errno == EMSGSIZE);
+	CHECK(pfkey_batch_end(NULL, NULL) == 0);
+	CHECK(listed() == 1);
+}
+
 static const struct test {
 	const char *name;
 	void (*run)(void);
@@ -250,6 +275,7 @@ static const struct test {
 	{ "non-blocking", non_blocking },
 	{ "closed-batch", closed_batch },
 	{ "ended", ended },
+	{ "raw", raw_messages },
 };
 
 int main(int argc, char **argv)

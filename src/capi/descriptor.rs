@@ -171,7 +171,8 @@ unsafe fn borrow(so: c_int) -> Option<std::os::fd::BorrowedFd<'static>> {
     (so >= 0).then(|| unsafe { std::os::fd::BorrowedFd::borrow_raw(so) })
 }
 
-/// Sends a message as it is.
+/// Sends a message as it is. In a batch (pfkey_batch_begin) what is a whole message is kept, as those of the other functions
+/// are; what is none is sent at once.
 ///
 /// On a descriptor that AF_KEY or a pfkeyd serves, its answers can be read when this returns.
 ///
@@ -179,9 +180,15 @@ unsafe fn borrow(so: c_int) -> Option<std::os::fd::BorrowedFd<'static>> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_send(so: c_int, msg: *mut sadb_msg, len: c_int) -> c_int {
     cancellation_point(|| {
-        let len = usize::try_from(len).map_err(|_| Code::InvalidArgument)?;
+        // What `send` itself would say.
+        let refused = |errno| match crate::socket::file_behind(so) {
+            Some(_) => Failure::Errno(errno),
+            None => Failure::Errno(libc::EBADF),
+        };
+        let len = usize::try_from(len).map_err(|_| refused(libc::EMSGSIZE))?;
         // SAFETY: the caller gives `len` bytes.
-        let message = unsafe { argument::bytes(msg.cast::<c_void>(), len) }?;
-        Ok(crate::socket::send(so, message)? as c_int)
+        let message = unsafe { argument::bytes(msg.cast::<c_void>(), len) }.map_err(|_| refused(libc::EFAULT))?;
+        let kept = if crate::socket::check_framing(message).is_ok() { super::batch::keep(so, message) } else { None };
+        kept.unwrap_or_else(|| Ok(crate::socket::send(so, message)? as c_int))
     })
 }

@@ -62,6 +62,8 @@ struct Requests {
 impl Requests {
     fn push(&mut self, message: &[u8]) -> Result<(), Errno> {
         Header::check(message, Profile::Linux).map_err(|error| error.rule.errno())?;
+        // Stray bytes behind it are no part of it, and none of the next.
+        let message = message.get(..message.len() / 8 * 8).unwrap_or_default();
         self.ends.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         if self.bytes.capacity() - self.bytes.len() < message.len() {
             // Growing in place would leave copies of keys behind.
