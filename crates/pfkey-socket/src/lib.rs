@@ -94,9 +94,15 @@ pub fn is_service(fd: BorrowedFd<'_>) -> bool {
 /// # Errors
 /// That of `send`; EMSGSIZE or EINVAL for a message with broken framing on a served descriptor.
 pub fn send(fd: RawFd, message: &[u8]) -> io::Result<usize> {
-    let served = opened::is_served(fd) || is_served(fd);
+    let mut served = opened::is_served(fd) || is_served(fd);
     if served {
-        check_framing(message)?;
+        if let Err(error) = check_framing(message) {
+            // A number that is remembered may be another's since its descriptor was closed.
+            if is_served(fd) {
+                return Err(error);
+            }
+            served = false;
+        }
     }
     let sent = sys::send(fd, message)?;
     if served {
