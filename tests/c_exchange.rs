@@ -50,3 +50,8 @@ fn at_the_end_of_file_errno_says_so_and_an_attempt_leaves_none() {
 fn a_message_that_the_program_wrote_is_kept_in_a_batch_too() {
     goes_well("raw");
 }
+
+#[test]
+fn a_received_key_is_in_its_message_only() {
+    goes_well("received-keys");
+}

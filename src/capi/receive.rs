@@ -44,10 +44,7 @@ pub unsafe extern "C-unwind" fn pfkey_recv(so: c_int) -> *mut sadb_msg {
                 block.bytes().zeroize();
                 Attempt::Done(whole.into_c())
             }
-            Some((len, None)) => {
-                block.shrink(len);
-                Attempt::Done(block.into_c())
-            }
+            Some((len, None)) => Attempt::Done(block.cut(len).into_c()),
         })
     })
 }
