@@ -55,3 +55,56 @@ fn a_message_that_the_program_wrote_is_kept_in_a_batch_too() {
 fn a_received_key_is_in_its_message_only() {
     goes_well("received-keys");
 }
+
+/// Descriptors that are open before the library is loaded, and after it was unloaded; and that what has the number of one of the
+/// library's is not closed.
+#[test]
+fn a_library_that_is_unloaded_leaves_no_descriptor() {
+    if cfg!(not(target_env = "gnu")) {
+        return println!("skipped: musl unloads nothing");
+    }
+    let dir = c::scratch("unloaded");
+    let source = dir.join("unloaded.c");
+    std::fs::write(
+        &source,
+        r#"
+        #include <dlfcn.h>
+        #include <fcntl.h>
+        #include <stdio.h>
+        #include <unistd.h>
+        static int open_ones(void)
+        {
+            int n = 0;
+            for (int fd = 3; fd < 300; fd++)
+                n += fcntl(fd, F_GETFD) >= 0;
+            return n;
+        }
+        int main(int argc, char **argv)
+        {
+            int before = open_ones();
+            for (int i = 0; i < 3; i++) {
+                void *library = dlopen(argv[argc - 1], RTLD_NOW);
+                int held, null;
+                if (!library)
+                    return puts(dlerror()), 1;
+                held = open_ones() - before;
+                if (i == 2) {
+                    for (null = 3; null < 300 && fcntl(null, F_GETFD) < 0; null++)
+                        ;
+                    while (fcntl(null, F_GETFD) >= 0 && !(fcntl(null, F_GETFL) & O_PATH))
+                        null++;
+                    dup2(0, null);
+                }
+                if (dlclose(library) != 0 || dlopen(argv[argc - 1], RTLD_NOW | RTLD_NOLOAD))
+                    return puts("not unloaded"), 1;
+                printf("%d held, %d left\n", held, open_ones() - before);
+            }
+            return 0;
+        }"#,
+    )
+    .expect("a source file");
+    let program = c::compile_plain(&dir, "unloaded", &[source], &["-D_GNU_SOURCE", "-ldl"]);
+    let mut command = Command::new(program);
+    command.arg(dir.join("libpfkey_rs.so")).env("PFKEYD", c::program("pfkeyd"));
+    assert_eq!(c::text(c::run(&mut command)), "1 held, 0 left\n1 held, 0 left\n1 held, 1 left\n");
+}

@@ -33,6 +33,17 @@ extern "C" fn at_load() {
     }
 }
 
+/// Runs when the library is unloaded, and at the process's end.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static AT_UNLOAD: extern "C" fn() = at_unload;
+
+extern "C" fn at_unload() {
+    if cfg!(not(miri)) {
+        crate::socket::forget_pfkeyd();
+    }
+}
+
 /// Opens a PF_KEY socket and enlarges its buffers.
 ///
 /// Which backend serves it is chosen by the environment variable PFKEY_BACKEND: auto (the default: the kernel's

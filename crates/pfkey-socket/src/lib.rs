@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 pub use choose::{Backend, extras, goes_beyond_af_key, kernel_serves, open, open_with, open_with_cloexec, set_extras};
 pub use error::{OpenError, Step, lacks_xfrm};
 pub use place::find_pfkeyd;
-pub use remembered::remember_pfkeyd;
+pub use remembered::{forget_pfkeyd, remember_pfkeyd};
 pub use service::{SERVICE_PATH, ask};
 pub use settings::{XfrmText, set_xfrm, xfrm};
 pub use sys::cancel;
