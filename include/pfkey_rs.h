@@ -213,7 +213,7 @@ int pfkey_check(char **mhp);
 
 /*
  Begins a batch: what this thread sends on `so` from now on with any of the pfkey_send functions is kept, in order,
- until pfkey_batch_end sends it. Those functions return as if it had been sent.
+ until pfkey_batch_end sends it. Those functions return as if it had been sent. pfkey_close(so) throws the batch away.
 
  Returns 0; -1 with a code otherwise (2 if this thread has begun a batch already).
  */
@@ -225,11 +225,13 @@ int pfkey_batch_begin(int so);
  says meanwhile why, where the session is shown that (pfkey_show_xfrm). The others are done all the same. The batch is
  over then, however it ended; keys in it are wiped.
 
- What else arrives on the descriptor meanwhile is read and lost, so use one that is registered for nothing. It must not be
- promiscuous (pfkey_send_promisc_toggle): copies of the requests would be taken for their answers.
+ What waits on the descriptor before is dropped, and what else arrives there meanwhile is read and lost, so use one that is
+ registered for nothing. It must not be promiscuous (pfkey_send_promisc_toggle): copies of the requests would be taken for
+ their answers. `failed` must not use it, nor leave by longjmp or an exception.
 
  Returns the number of requests that failed; -1 with a code if there is no batch (2), no memory (21: nothing was sent) or
- sending or receiving failed (26): how many requests were done is not known then.
+ sending or receiving failed (26): how many requests were done is not known then, but for EBADF, where the descriptor was
+ closed after pfkey_batch_begin, and may be another's by now: nothing was sent.
  */
 int pfkey_batch_end(void (*failed)(size_t place, int errno_of_it, void *arg),
                     void *arg);
@@ -287,7 +289,7 @@ int pfkey_set_algorithms(const char *list);
 int pfkey_set_xfrm(const char *list);
 
 /*
- Closes a PF_KEY descriptor.
+ Closes a PF_KEY descriptor. A batch that this thread has begun on it (pfkey_batch_begin) is thrown away.
  */
 void pfkey_close(int so);
 
@@ -301,13 +303,16 @@ int pfkey_set_buffer_size(int so,
                           int size_kb);
 
 /*
- Sends a message as it is.
+ Sends a message as it is. In a batch (pfkey_batch_begin) what is a whole message is kept, as those of the other functions
+ are; what is none is sent at once.
 
  On a descriptor that AF_KEY or a pfkeyd serves, its answers can be read when this returns.
 
  Returns the number of bytes sent; -1 with errno and code 26 otherwise.
  */
-int pfkey_send(int so, struct sadb_msg *msg, int len);
+int pfkey_send(int so,
+               struct sadb_msg *msg,
+               int len);
 
 /*
  Prints an SA on stdout, as `setkey -D` shows it, keys included.
@@ -505,8 +510,10 @@ int pfkey_engine_new_mapping(struct pfkey_engine *engine,
 
  Behind XFRM and AF_KEY the SAs come straight from the kernel by netlink, without a PF_KEY message each; DYING is then
  judged from limits and counters. Where the program may not (no CAP_NET_ADMIN), or another engine is behind `so`, it
- is a DUMP over `so`: what else arrives there meanwhile is read and lost, so use a descriptor that is registered for
- nothing. The callback must not use `so`, nor leave by longjmp or an exception.
+ is a DUMP over `so`: what waits there before is dropped, the rest of another dump among it, and what else arrives there
+ meanwhile is read and lost, so use a descriptor that is registered for nothing. Its entries are waited for on a
+ non-blocking descriptor, too, 30 seconds each; SO_RCVTIMEO holds as for pfkey_recv. The callback must not use `so`, nor
+ leave by longjmp or an exception.
 
  The thread cannot be cancelled meanwhile.
 
@@ -536,7 +543,7 @@ char *ipsec_dump_policy_withports(void *policy, const char *delimiter);
  caller frees it with `free`. Returns NULL, with the message consumed, if it is not one:
  - code 26: the system call failed (EAGAIN on a non-blocking descriptor or after SO_RCVTIMEO; EINTR is tried
    again); the message is shorter than its header says or longer than any message can be (EMSGSIZE); or the
-   pfkeyd behind the descriptor has ended;
+   pfkeyd behind the descriptor has ended (EPIPE);
  - code 30: fewer than 16 bytes, or end of file on another descriptor;
  - code 3: the header says less than 16 bytes;
  - code 21: there is no memory. A message of up to 4096 bytes still waits then.

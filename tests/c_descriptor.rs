@@ -274,11 +274,11 @@ fn with_private_helper(name: &str, body: impl FnOnce(&[i32], i32) -> bool) {
     let link = dir.join("pfkeyd");
     std::os::unix::fs::symlink(c::program("pfkeyd"), &link).unwrap();
     // The program keeps the descriptor open until its input ends.
-    let source = "#include <unistd.h>\n#include <stdio.h>\n#include <libpfkey.h>\n\
+    let source = "#include <errno.h>\n#include <unistd.h>\n#include <stdio.h>\n#include <libpfkey.h>\n\
         int main(void)\n{\n\tchar c;\n\tint s = pfkey_open();\n\tint reads;\n\tstruct sadb_msg *m;\n\
         \tif (s < 0)\n\t\treturn 1;\n\tprintf(\"open\\n\");\n\tfflush(stdout);\n\treads = (int)read(0, &c, 1);\n\
         \tif (reads == 0)\n\t\treturn 0;\n\tm = pfkey_recv(s);\n\
-        \tprintf(\"%s, %s, \", m ? \"a message\" : \"none\", ipsec_strerror());\n\tprintf(\"%d\\n\", pfkey_send_flush(s, 0));\n\treturn 0;\n}\n";
+        \tprintf(\"%s, %s, %s, \", m ? \"a message\" : \"none\", ipsec_strerror(), errno == EPIPE ? \"EPIPE\" : \"another errno\");\n\tprintf(\"%d\\n\", pfkey_send_flush(s, 0));\n\treturn 0;\n}\n";
     let program = c::compile_text(&dir, "holder", source, &[]);
     let mut child = Command::new(program)
         .env("PFKEY_BACKEND", "embedded")
@@ -311,7 +311,7 @@ fn with_private_helper(name: &str, body: impl FnOnce(&[i32], i32) -> bool) {
         io::Write::write_all(&mut input, b"x").unwrap();
         line.clear();
         io::BufRead::read_line(&mut output, &mut line).unwrap();
-        assert_eq!(line, "none, The pfkeyd behind the descriptor has ended, -1\n");
+        assert_eq!(line, "none, The pfkeyd behind the descriptor has ended, EPIPE, -1\n");
     }
     drop(input);
     child.wait().unwrap();

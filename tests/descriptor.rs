@@ -228,6 +228,18 @@ fn nobody_is_waited_for_behind_another_descriptor_of_the_same_number() {
     drop(theirs);
 }
 
+/// As the one before, for what is no message.
+#[test]
+fn another_descriptor_of_the_same_number_is_sent_anything() {
+    let mut fd = embedded();
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).expect("a pair");
+    nix::unistd::dup2(&ours, &mut fd).expect("its number");
+    assert_eq!(send(fd.as_raw_fd(), b"anything").expect("a plain send"), 8);
+    let mut bytes = [0; 16];
+    assert_eq!(recv(theirs.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT), Ok(8));
+    assert_eq!(&bytes[..8], b"anything");
+}
+
 #[test]
 fn every_answer_is_there_and_a_dump_larger_than_the_socket_is_complete() {
     const SAS: u32 = 20_000;

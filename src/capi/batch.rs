@@ -14,6 +14,8 @@ use crate::wire::xfrm::Words;
 /// The batch that a thread gathers, and its descriptor.
 struct Gathered {
     so: c_int,
+    /// What `so` was when the batch was begun: the number may be given to another.
+    file: Option<(u64, u64)>,
     batch: RefCell<Batch>,
 }
 
@@ -74,12 +76,11 @@ mod own {
         })
     }
 
-    /// Takes this thread's batch out of its place.
+    /// Takes this thread's batch out of its place; `None` if there is none, or it is in use: a signal handler has come upon it.
     pub(super) fn take() -> Option<Gathered> {
         let place = get();
-        if place.is_null() {
-            return None;
-        }
+        // SAFETY: NULL, or what this thread has put there, and nobody takes out meanwhile.
+        unsafe { place.as_ref() }?.batch.try_borrow_mut().ok()?;
         // SAFETY: there is a batch, so its key was made. NULL is stored without a block of memory.
         unsafe { libc::pthread_setspecific(known()?, std::ptr::null()) };
         // SAFETY: what `put` made, which nobody finds any more.
@@ -121,8 +122,16 @@ pub(super) fn keep(so: c_int, message: &[u8]) -> Option<Result<c_int, Failure>> 
     Some(kept.map(|()| message.len() as c_int).map_err(Failure::errno))
 }
 
+/// Wipes this thread's batch if it is for this descriptor, which will be closed: the next with its number could be anybody's.
+pub(super) fn closing(so: c_int) {
+    // SAFETY: NULL, or what this thread has put there; it is not taken out while it is looked at.
+    if unsafe { own::get().as_ref() }.is_some_and(|gathered| gathered.so == so) {
+        drop(own::take());
+    }
+}
+
 /// Begins a batch: what this thread sends on `so` from now on with any of the pfkey_send functions is kept, in order,
-/// until pfkey_batch_end sends it. Those functions return as if it had been sent.
+/// until pfkey_batch_end sends it. Those functions return as if it had been sent. pfkey_close(so) throws the batch away.
 ///
 /// Returns 0; -1 with a code otherwise (2 if this thread has begun a batch already).
 #[unsafe(no_mangle)]
@@ -134,7 +143,7 @@ pub unsafe extern "C-unwind" fn pfkey_batch_begin(so: c_int) -> c_int {
         if !own::get().is_null() {
             return Err(Code::InvalidArgument.into());
         }
-        own::put(Gathered { so, batch: RefCell::default() })?;
+        own::put(Gathered { so, file: crate::socket::file_behind(so), batch: RefCell::default() })?;
         Ok(0)
     })
 }
@@ -144,18 +153,23 @@ pub unsafe extern "C-unwind" fn pfkey_batch_begin(so: c_int) -> c_int {
 /// says meanwhile why, where the session is shown that (pfkey_show_xfrm). The others are done all the same. The batch is
 /// over then, however it ended; keys in it are wiped.
 ///
-/// What else arrives on the descriptor meanwhile is read and lost, so use one that is registered for nothing. It must not be
-/// promiscuous (pfkey_send_promisc_toggle): copies of the requests would be taken for their answers.
+/// What waits on the descriptor before is dropped, and what else arrives there meanwhile is read and lost, so use one that is
+/// registered for nothing. It must not be promiscuous (pfkey_send_promisc_toggle): copies of the requests would be taken for
+/// their answers. `failed` must not use it, nor leave by longjmp or an exception.
 ///
 /// Returns the number of requests that failed; -1 with a code if there is no batch (2), no memory (21: nothing was sent) or
-/// sending or receiving failed (26): how many requests were done is not known then.
+/// sending or receiving failed (26): how many requests were done is not known then, but for EBADF, where the descriptor was
+/// closed after pfkey_batch_begin, and may be another's by now: nothing was sent.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_batch_end(
     failed: Option<extern "C" fn(place: usize, errno_of_it: c_int, arg: *mut c_void)>,
     arg: *mut c_void,
 ) -> c_int {
     cancellation_point(|| {
-        let Some(Gathered { so, batch }) = own::take() else { return Err(Code::InvalidArgument.into()) };
+        let Some(Gathered { so, file, batch }) = own::take() else { return Err(Code::InvalidArgument.into()) };
+        if file.is_none() || crate::socket::file_behind(so) != file {
+            return Err(Failure::Errno(libc::EBADF));
+        }
         // SAFETY: not negative; the caller keeps it open during this call.
         let fd = unsafe { BorrowedFd::borrow_raw(so) };
         let failures = batch.into_inner().send(fd, |place, errno, why| {

@@ -33,6 +33,17 @@ extern "C" fn at_load() {
     }
 }
 
+/// Runs when the library is unloaded, and at the process's end.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static AT_UNLOAD: extern "C" fn() = at_unload;
+
+extern "C" fn at_unload() {
+    if cfg!(not(miri)) {
+        crate::socket::forget_pfkeyd();
+    }
+}
+
 /// Opens a PF_KEY socket and enlarges its buffers.
 ///
 /// Which backend serves it is chosen by the environment variable PFKEY_BACKEND: auto (the default: the kernel's
@@ -130,10 +141,11 @@ fn unknown(word: &dyn std::fmt::Display) -> Failure {
     Failure::text(format_args!("\"{word}\": expected aead or sha256-128"))
 }
 
-/// Closes a PF_KEY descriptor.
+/// Closes a PF_KEY descriptor. A batch that this thread has begun on it (pfkey_batch_begin) is thrown away.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_close(so: c_int) {
     guard(|| {
+        super::batch::closing(so);
         // SAFETY: the caller gives up what it calls its descriptor.
         unsafe { crate::socket::close(so) };
         Ok(())
@@ -170,7 +182,8 @@ unsafe fn borrow(so: c_int) -> Option<std::os::fd::BorrowedFd<'static>> {
     (so >= 0).then(|| unsafe { std::os::fd::BorrowedFd::borrow_raw(so) })
 }
 
-/// Sends a message as it is.
+/// Sends a message as it is. In a batch (pfkey_batch_begin) what is a whole message is kept, as those of the other functions
+/// are; what is none is sent at once.
 ///
 /// On a descriptor that AF_KEY or a pfkeyd serves, its answers can be read when this returns.
 ///
@@ -178,9 +191,15 @@ unsafe fn borrow(so: c_int) -> Option<std::os::fd::BorrowedFd<'static>> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_send(so: c_int, msg: *mut sadb_msg, len: c_int) -> c_int {
     cancellation_point(|| {
-        let len = usize::try_from(len).map_err(|_| Code::InvalidArgument)?;
+        // What `send` itself would say.
+        let refused = |errno| match crate::socket::file_behind(so) {
+            Some(_) => Failure::Errno(errno),
+            None => Failure::Errno(libc::EBADF),
+        };
+        let len = usize::try_from(len).map_err(|_| refused(libc::EMSGSIZE))?;
         // SAFETY: the caller gives `len` bytes.
-        let message = unsafe { argument::bytes(msg.cast::<c_void>(), len) }?;
-        Ok(crate::socket::send(so, message)? as c_int)
+        let message = unsafe { argument::bytes(msg.cast::<c_void>(), len) }.map_err(|_| refused(libc::EFAULT))?;
+        let kept = if crate::socket::check_framing(message).is_ok() { super::batch::keep(so, message) } else { None };
+        kept.unwrap_or_else(|| Ok(crate::socket::send(so, message)? as c_int))
     })
 }

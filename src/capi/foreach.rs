@@ -136,8 +136,10 @@ fn show<R>(sa: &SaView<'_>, callback: impl FnOnce(&pfkey_sa_view) -> R) -> R {
 ///
 /// Behind XFRM and AF_KEY the SAs come straight from the kernel by netlink, without a PF_KEY message each; DYING is then
 /// judged from limits and counters. Where the program may not (no CAP_NET_ADMIN), or another engine is behind `so`, it
-/// is a DUMP over `so`: what else arrives there meanwhile is read and lost, so use a descriptor that is registered for
-/// nothing. The callback must not use `so`, nor leave by longjmp or an exception.
+/// is a DUMP over `so`: what waits there before is dropped, the rest of another dump among it, and what else arrives there
+/// meanwhile is read and lost, so use a descriptor that is registered for nothing. Its entries are waited for on a
+/// non-blocking descriptor, too, 30 seconds each; SO_RCVTIMEO holds as for pfkey_recv. The callback must not use `so`, nor
+/// leave by longjmp or an exception.
 ///
 /// The thread cannot be cancelled meanwhile.
 ///

@@ -38,15 +38,19 @@ impl Block {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
-    /// Makes the block smaller. One that cannot be stays as it is.
-    pub(super) fn shrink(&mut self, len: usize) {
-        let len = len.min(self.len);
-        // SAFETY: the block is malloc's; not 0 bytes, which would free it.
-        let block = unsafe { libc::realloc(self.start.as_ptr().cast(), len.max(1)) };
-        if let Some(start) = NonNull::new(block.cast()) {
-            self.start = start;
-        }
-        self.len = len;
+    /// The beginning of the block, in one of its own, and nothing is left in this. One that there is no memory for stays as it is.
+    pub(super) fn cut(mut self, len: usize) -> Self {
+        let first = self.bytes().get(..len).unwrap_or_default();
+        // Not `realloc`, which leaves keys behind where it moves what it makes smaller.
+        let Ok(cut) = Self::joined(first, &[]) else { return self };
+        self.wipe();
+        cut
+    }
+
+    /// Sets all of it to zeros, faster than byte for byte.
+    fn wipe(&mut self) {
+        // SAFETY: the block is this long.
+        unsafe { libc::explicit_bzero(self.start.as_ptr().cast(), self.len) };
     }
 
     /// The block, which the caller frees with `free`.

@@ -26,7 +26,7 @@ const REST: usize = MAX_MESSAGE_LEN - USUAL + 8;
 /// caller frees it with `free`. Returns NULL, with the message consumed, if it is not one:
 /// - code 26: the system call failed (EAGAIN on a non-blocking descriptor or after SO_RCVTIMEO; EINTR is tried
 ///   again); the message is shorter than its header says or longer than any message can be (EMSGSIZE); or the
-///   pfkeyd behind the descriptor has ended;
+///   pfkeyd behind the descriptor has ended (EPIPE);
 /// - code 30: fewer than 16 bytes, or end of file on another descriptor;
 /// - code 3: the header says less than 16 bytes;
 /// - code 21: there is no memory. A message of up to 4096 bytes still waits then.
@@ -44,10 +44,7 @@ pub unsafe extern "C-unwind" fn pfkey_recv(so: c_int) -> *mut sadb_msg {
                 block.bytes().zeroize();
                 Attempt::Done(whole.into_c())
             }
-            Some((len, None)) => {
-                block.shrink(len);
-                Attempt::Done(block.into_c())
-            }
+            Some((len, None)) => Attempt::Done(block.cut(len).into_c()),
         })
     })
 }
@@ -68,6 +65,7 @@ pub(super) enum Attempt<T> {
 #[inline(always)]
 pub(super) fn waiting<T: FailureValue>(so: c_int, once: impl FnMut() -> Result<Attempt<T>, Failure>) -> T {
     let mut once = ManuallyDrop::new(once);
+    let errno = Errno::last_raw();
     loop {
         let outcome = attempt(|| {
             let outcome = once()?;
@@ -81,7 +79,8 @@ pub(super) fn waiting<T: FailureValue>(so: c_int, once: impl FnMut() -> Result<A
             Some(Attempt::Done(value)) => return value,
             Some(Attempt::Other) => {}
             Some(Attempt::Nothing) => match wait(so) {
-                0 | libc::EINTR => {}
+                // That nothing was there yet is nobody's business.
+                0 | libc::EINTR => Errno::set_raw(errno),
                 errno => {
                     attempt(|| Err::<(), _>(Failure::Errno(errno)));
                     return T::failed();
@@ -207,6 +206,7 @@ fn whole<T>(
     take: impl FnOnce(&[u8], &[u8]) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     if received == 0 && crate::socket::is_served(so) {
+        Errno::set_raw(libc::EPIPE);
         return Err(Failure::text(format_args!("The pfkeyd behind the descriptor has ended")));
     }
     let Some(header) = first.get(..received.min(first.len())).and_then(Header::read) else {

@@ -38,14 +38,14 @@ use std::time::{Duration, Instant};
 pub use choose::{Backend, extras, goes_beyond_af_key, kernel_serves, open, open_with, open_with_cloexec, set_extras};
 pub use error::{OpenError, Step, lacks_xfrm};
 pub use place::find_pfkeyd;
-pub use remembered::remember_pfkeyd;
+pub use remembered::{forget_pfkeyd, remember_pfkeyd};
 pub use service::{SERVICE_PATH, ask};
 pub use settings::{XfrmText, set_xfrm, xfrm};
 pub use sys::cancel;
 pub use sys::meet::{Seen, peek_with_descriptors};
 pub use sys::{
-    Headers, INTERFACE_NAME, REPORT_LEN, accept, become_unprivileged, close, drop_capabilities, has_file_capabilities,
-    inherited, interface_name, same_namespace, thread_has_net_admin, try_af_key, try_xfrm,
+    Headers, INTERFACE_NAME, REPORT_LEN, accept, become_unprivileged, close, drop_capabilities, file_behind,
+    has_file_capabilities, inherited, interface_name, same_namespace, thread_has_net_admin, try_af_key, try_xfrm,
 };
 
 use pfkey_wire::{Header, Profile};
@@ -94,9 +94,15 @@ pub fn is_service(fd: BorrowedFd<'_>) -> bool {
 /// # Errors
 /// That of `send`; EMSGSIZE or EINVAL for a message with broken framing on a served descriptor.
 pub fn send(fd: RawFd, message: &[u8]) -> io::Result<usize> {
-    let served = opened::is_served(fd) || is_served(fd);
+    let mut served = opened::is_served(fd) || is_served(fd);
     if served {
-        check_framing(message)?;
+        if let Err(error) = check_framing(message) {
+            // A number that is remembered may be another's since its descriptor was closed.
+            if is_served(fd) {
+                return Err(error);
+            }
+            served = false;
+        }
     }
     let sent = sys::send(fd, message)?;
     if served {

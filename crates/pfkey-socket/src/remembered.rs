@@ -45,6 +45,16 @@ pub fn remember_pfkeyd() {
     }
 }
 
+/// Closes that descriptor, if the program has not closed it and given its number to another file: what is loaded again would
+/// hold one more. For who is unloaded; nothing is remembered any more.
+pub fn forget_pfkeyd() {
+    if let Some(known) = REMEMBERED.get() {
+        if sys::file_behind(known.fd) == Some(known.file) {
+            let _ = nix::unistd::close(known.fd);
+        }
+    }
+}
+
 /// What was remembered, if it is still open and was looked for as now: by the same name in `PFKEYD`, or by none.
 pub(super) fn program(named: Option<&PathBuffer>) -> Option<Program> {
     let known = REMEMBERED.get()?;

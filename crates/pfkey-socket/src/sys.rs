@@ -58,8 +58,9 @@ pub(super) fn status(fd: RawFd) -> io::Result<libc::stat64> {
     }
 }
 
-/// Device and inode of whatever has this number.
-pub(super) fn file_behind(fd: RawFd) -> Option<(u64, u64)> {
+/// Device and inode of whatever has this number; `None` if nothing has. A socket's is its own.
+#[must_use]
+pub fn file_behind(fd: RawFd) -> Option<(u64, u64)> {
     status(fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 

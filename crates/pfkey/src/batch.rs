@@ -62,6 +62,8 @@ struct Requests {
 impl Requests {
     fn push(&mut self, message: &[u8]) -> Result<(), Errno> {
         Header::check(message, Profile::Linux).map_err(|error| error.rule.errno())?;
+        // Stray bytes behind it are no part of it, and none of the next.
+        let message = message.get(..message.len() / 8 * 8).unwrap_or_default();
         self.ends.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
         if self.bytes.capacity() - self.bytes.len() < message.len() {
             // Growing in place would leave copies of keys behind.
@@ -182,7 +184,8 @@ impl Batch {
         self.requests.push(message)
     }
 
-    /// Does all requests in order and reads their answers, on a descriptor without a client. `failed` receives the place of
+    /// Does all requests in order and reads their answers, on a descriptor without a client. What waits on it before is read and
+    /// lost: it could be taken for answers. `failed`, which must not use the descriptor, receives the place of
     /// each that the key engine refused, and why; the others are done all the same. Returns the number of those that failed.
     ///
     /// A request's answer is the first message with its type, sequence number and process id: the descriptor must not be
@@ -200,6 +203,9 @@ impl Batch {
         let (mut place, mut failures) = (0, 0);
         if self.is_beyond_pf_key && socket::is_af_key(fd.as_raw_fd()) {
             return Err(Errno::EOPNOTSUPP);
+        }
+        if !self.is_empty() {
+            transport::empty(fd, |_| {})?;
         }
         let mut answers = Answers { fd, waiting: Headers::default(), message: Zeroizing::new([0; REPORT_LEN]), len: 0 };
         self.run(&mut answers, socket::takes_batches(fd), |_, reply, message| {

@@ -1,5 +1,6 @@
 //! Requests and which message answers which, without I/O.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::{Error, Invalid};
@@ -8,12 +9,22 @@ use crate::request::Request;
 use crate::wire::{Errno, HEADER_LEN, Header, MessageType};
 
 /// The next sequence number, of all clients of this process: another's answer is broadcast to this one, too, and has the
-/// same pid. 0 ends a dump.
-static NEXT: AtomicU32 = AtomicU32::new(1);
+/// same pid. The first is a random one: processes of two pid namespaces can have the same pid, and the answers to each are
+/// broadcast to both. 0, which ends a dump: there was none yet.
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 fn next_seq() -> u32 {
+    next_of(&NEXT)
+}
+
+fn next_of(next: &AtomicU32) -> u32 {
     loop {
-        match NEXT.fetch_add(1, Ordering::Relaxed) {
+        if next.load(Ordering::Relaxed) == 0 {
+            // The keys of the standard library's hasher are random in each process. Whoever comes second takes the first's.
+            let first = RandomState::new().hash_one(()) as u32;
+            let _ = next.compare_exchange(0, first, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        match next.fetch_add(1, Ordering::Relaxed) {
             0 => {}
             seq => return seq,
         }
@@ -143,4 +154,21 @@ impl Call {
 /// Whether the answer has many messages, with sequence numbers of their own.
 const fn is_dump(msg_type: MessageType) -> bool {
     matches!(msg_type, MessageType::DUMP | MessageType::X_SPDDUMP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequence_numbers_begin_anywhere_and_are_never_0() {
+        let starts = [(); 4].map(|()| next_of(&AtomicU32::new(0)));
+        // That three are the first's happens once in 2^96 times.
+        assert!(starts.iter().any(|start| *start != starts[0]), "{starts:x?}");
+        let next = AtomicU32::new(u32::MAX - 1);
+        assert_eq!((next_of(&next), next_of(&next)), (u32::MAX - 1, u32::MAX));
+        assert_ne!(next_of(&next), 0);
+        let first = next_of(&next);
+        assert_eq!(next_of(&next), first.wrapping_add(1));
+    }
 }

@@ -3,8 +3,10 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use nix::errno::Errno;
+
 use crate::calls::{Call, Reply};
-use crate::socket;
+use crate::socket::{self, Headers};
 use crate::wire::{BATCH, Header};
 
 /// A descriptor, and the message that it received last.
@@ -36,6 +38,40 @@ pub(crate) fn reply_to<T: Transport>(call: &Call, transport: &mut T) -> Result<R
         match Header::read(transport.message()).and_then(|header| call.reply(&header)) {
             None => transport.set_aside(),
             Some(reply) => return Ok(reply),
+        }
+    }
+}
+
+/// What was read and forgotten.
+#[derive(Clone, Copy)]
+pub(crate) enum Forgotten {
+    /// A message.
+    Message(Header),
+    /// There is no telling what: messages were lost.
+    Unknown,
+}
+
+/// Reads and forgets what waits on a descriptor: an answer that a program has left unread could be taken for one to a request with
+/// the same name.
+#[inline(never)]
+pub(crate) fn empty(fd: BorrowedFd<'_>, mut forgotten: impl FnMut(Forgotten)) -> io::Result<()> {
+    let mut waiting = Headers::default();
+    loop {
+        match waiting.receive(fd) {
+            Ok(()) => {
+                while let Some(bytes) = waiting.take() {
+                    if bytes.is_empty() {
+                        // The end of file, which who sends next is told.
+                        return Ok(());
+                    }
+                    forgotten(Header::read(bytes).map_or(Forgotten::Unknown, Forgotten::Message));
+                }
+            }
+            Err(Errno::EAGAIN) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            // Said once: the descriptor was full (AF_KEY), or the peer has left before it had read everything.
+            Err(Errno::ENOBUFS | Errno::ECONNRESET) => forgotten(Forgotten::Unknown),
+            Err(errno) => return Err(errno.into()),
         }
     }
 }
