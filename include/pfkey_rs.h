@@ -245,7 +245,8 @@ void pfkey_batch_drop(void);
  Opens a PF_KEY socket and enlarges its buffers.
 
  Which backend serves it is chosen by the environment variable PFKEY_BACKEND: auto (the default: the kernel's
- AF_KEY, or XFRM where the kernel has none), afkey, xfrm, embedded, or unix:PATH for a running pfkeyd.
+ AF_KEY, or XFRM where the kernel has none), afkey, service (XFRM by the machine's pfkeyd), private or xfrm (by one of the
+ descriptor's own), embedded, or unix:PATH for a running pfkeyd.
 
  The thread cannot be cancelled in it, nor in `pfkey_close`.
 
