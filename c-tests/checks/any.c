@@ -405,32 +405,50 @@ static void *write_one(void *socket)
 	return NULL;
 }
 
-/* Who waits for a pfkeyd that is stopped keeps no other from sending, not even the second time. */
+static int queued(int s)
+{
+	int bytes;
+
+	if (ioctl(s, SIOCOUTQ, &bytes) < 0)
+		die("SIOCOUTQ: %s", strerror(errno));
+	return bytes;
+}
+
+/* Who waits for a pfkeyd that is stopped keeps no other from sending, not even the second time, and is not refused for being one
+ * of many: a queue of AF_UNIX holds ten or so. */
 static void stopped(void)
 {
-	int a = open_pfkey(), b = open_pfkey(), queued;
+	int a = open_pfkey(), b = open_pfkey(), before;
 	struct ucred peer;
+	struct sadb_msg m;
 	socklen_t len = sizeof peer;
-	pthread_t thread;
+	pthread_t threads[40];
 
 	/* AF_KEY has nobody who could be stopped. */
-	if (getsockopt(a, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+	if (getsockopt(a, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 || peer.pid == 0)
 		return;
 	alarm(20);
 	for (int round = 0; round < 3; round++) {
+		int count = round == 2 ? 40 : 1;
 		signal_all(peer.pid, SIGSTOP);
-		if (pthread_create(&thread, NULL, write_one, &a))
-			die("pthread_create");
-		do {
-			if (ioctl(a, SIOCOUTQ, &queued) < 0)
-				die("SIOCOUTQ: %s", strerror(errno));
+		for (int i = 0; i < count; i++)
+			if (pthread_create(&threads[i], NULL, write_one, &a))
+				die("pthread_create");
+		while (queued(a) == 0)
 			sched_yield();
-		} while (queued == 0);
-		for (uint32_t seq = 0; seq < 10; seq++)
-			exchange(b, seq);
+		do {
+			before = queued(a);
+			for (uint32_t seq = 0; seq < 10; seq++)
+				exchange(b, seq);
+		} while (queued(a) != before);
 		signal_all(peer.pid, SIGCONT);
-		pthread_join(thread, NULL);
-		answered(a, 7);
+		for (int i = 0; i < count; i++)
+			pthread_join(threads[i], NULL);
+		for (int i = 0; i < count; i++)
+			if (recv(a, &m, sizeof m, MSG_DONTWAIT) != sizeof m || m.sadb_msg_seq != 7 || m.sadb_msg_errno)
+				die("answer %d of %d", i, count);
+		if (recv(a, &m, sizeof m, MSG_DONTWAIT) >= 0)
+			die("one more");
 	}
 	alarm(0);
 }

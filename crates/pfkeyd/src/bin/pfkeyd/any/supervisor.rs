@@ -11,11 +11,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use pfkey_socket::{SETTLE_LIMIT, SPIN, check_framing, is_served, is_settled, settle};
+use pfkey_socket::{SETTLE_LIMIT, SPIN, check_framing, file_behind, is_served, is_settled, settle};
 
 use super::super::child::{close_all_but, fork_with};
 use super::super::link::{Heard, Kind, Link};
@@ -44,6 +45,9 @@ struct Waiting {
 enum What {
     /// For pfkeyd, on this socket; then this is the call's result.
     Consumed(OwnedFd, i64),
+    /// For room on a socket, which is this file: others have sent, and pfkeyd has not consumed it yet. One of those that wait for
+    /// the same watches it.
+    Room { file: (u64, u64), call: Notification, watched: Option<OwnedFd> },
     /// For a process that opens a descriptor.
     Opening(Link, Notification, i32),
     /// For a process that answers by itself, or ends.
@@ -124,6 +128,7 @@ impl Supervisor {
         let Ok(socket) = program.socket(fd) else { return self.listener.go_on(n.id) };
         match send_one(&self.listener, n.id, program, &socket, message, flags) {
             Some(Ok(Sent { len, waits: true })) => self.settle(n.id, socket, len),
+            Some(Err(Errno::EAGAIN)) => self.wait_for_room(n, socket),
             other => {
                 drop(socket);
                 finish(&self.listener, n.id, other.map(|sent| sent.map(|sent| sent.len)));
@@ -151,6 +156,42 @@ impl Supervisor {
         }
         let what = What::Consumed(socket, len);
         self.waiting.insert(id, Waiting { until: Instant::now() + SETTLE_LIMIT, child: None, what });
+    }
+
+    /// Tries a call again when there is room: net.unix.max_dgram_qlen messages of all who send on a socket may wait.
+    fn wait_for_room(&mut self, call: &Notification, socket: OwnedFd) {
+        let Some(file) = file_behind(socket.as_raw_fd()) else {
+            return self.listener.respond(call.id, Err(Errno::ENOBUFS));
+        };
+        let watches = |waiting: &Waiting| matches!(&waiting.what, What::Room { file: other, watched: Some(_), .. } if *other == file);
+        let mut watched = None;
+        if !self.waiting.values().any(watches) {
+            let event = EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLET, call.id);
+            if self.epoll.add(&socket, event).is_err() {
+                drop(socket);
+                return self.listener.respond(call.id, Err(Errno::ENOBUFS));
+            }
+            watched = Some(socket);
+        }
+        let what = What::Room { file, call: *call, watched };
+        self.waiting.insert(call.id, Waiting { until: Instant::now() + SETTLE_LIMIT, child: None, what });
+    }
+
+    /// There may be room: whoever waits for it tries again, in the order of their coming, until there is none.
+    fn try_again(&mut self, file: (u64, u64)) {
+        let same = |(id, waiting): (&u64, &Waiting)| {
+            matches!(&waiting.what, What::Room { file: other, .. } if *other == file).then_some(*id)
+        };
+        let ids: Vec<u64> = self.waiting.iter().filter_map(same).collect();
+        for id in ids {
+            let Some(Waiting { until, what: What::Room { call, watched, .. }, .. }) = self.forget(id) else { continue };
+            drop(watched);
+            self.answer(&call);
+            if let Some(waiting @ Waiting { what: What::Room { .. }, .. }) = self.waiting.get_mut(&id) {
+                waiting.until = until;
+                return;
+            }
+        }
     }
 
     fn open(&mut self, n: &Notification, kind: i32, protocol: i32) {
@@ -213,6 +254,7 @@ impl Supervisor {
                 }
                 self.listener.respond(id, Ok(*len));
             }
+            What::Room { file, .. } => return self.try_again(*file),
             What::Opening(link, notification, flags) => match link.hear(false) {
                 Err(Errno::EAGAIN) => return,
                 Ok(Some(Heard { kind: Kind::Opened, value, fds })) => match (fds.first(), value) {
@@ -231,7 +273,7 @@ impl Supervisor {
     /// Nothing is waited for any more for this call.
     fn forget(&mut self, id: u64) -> Option<Waiting> {
         let waiting = self.waiting.remove(&id)?;
-        if let What::Consumed(socket, _) = &waiting.what {
+        if let What::Consumed(socket, _) | What::Room { watched: Some(socket), .. } = &waiting.what {
             // The program has the socket, too: it would stay among what epoll watches, under a number that the next copy gets.
             let _ = self.epoll.delete(socket);
         }
@@ -282,6 +324,12 @@ impl Supervisor {
                     drop(socket);
                     self.listener.respond(id, Ok(len));
                 }
+                What::Room { file, watched, .. } => {
+                    drop(watched);
+                    self.listener.respond(id, Err(Errno::ENOBUFS));
+                    // Another has to watch.
+                    self.try_again(file);
+                }
                 What::Opening(..) => self.listener.respond(id, Err(Errno::EAFNOSUPPORT)),
                 What::Forked { .. } => self.listener.respond(id, Err(Errno::ENOBUFS)),
             }
@@ -304,7 +352,7 @@ struct Sent {
     waits: bool,
 }
 
-/// Sends a program's message. None if that is between the program and the kernel.
+/// Sends a program's message. None if that is between the program and the kernel; EAGAIN if there is no room now.
 fn send_one(
     listener: &Listener,
     id: u64,
@@ -334,10 +382,15 @@ fn send_one(
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     Some(match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes)], sender.as_slice(), flags, None) {
         Ok(len) => Ok(Sent { len: len as i64, waits: true }),
-        // A pfkeyd that is stopped, and whose queue is full.
-        Err(Errno::EAGAIN) => Err(Errno::ENOBUFS),
         Err(errno) => Err(errno),
     })
+}
+
+/// Waits until there may be room; false if there is none in time.
+fn has_room(socket: &OwnedFd, until: Instant) -> bool {
+    let left = until.saturating_duration_since(Instant::now());
+    let left = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+    !matches!(poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)], left), Ok(0)) && Instant::now() < until
 }
 
 /// `sendmmsg`, in a process of its own.
@@ -362,7 +415,18 @@ fn send_all(
     // UIO_MAXIOV.
     for index in 0..u64::from(count.min(1024)) {
         let header = at.saturating_add(index * program.header_len());
-        match send_one(listener, id, program, socket, Message::Header { at: header }, flags) {
+        let message = Message::Header { at: header };
+        let mut sent = send_one(listener, id, program, socket, message, flags);
+        let until = Instant::now() + SETTLE_LIMIT;
+        while matches!(sent, Some(Err(Errno::EAGAIN))) {
+            // A pfkeyd that is stopped, and whose queue is full.
+            if !has_room(socket, until) {
+                sent = Some(Err(Errno::ENOBUFS));
+                break;
+            }
+            sent = send_one(listener, id, program, socket, message, flags);
+        }
+        match sent {
             None if done == 0 => return None,
             None => break,
             Some(Err(errno)) => {
