@@ -39,9 +39,7 @@ impl SecurityLabel {
         bytes.push(0);
         Ok(Some(Self { text: bytes.into() }))
     }
-}
 
-impl SecurityLabel {
     fn name(&self) -> &[u8] {
         self.text.split(|byte| *byte == 0).next().unwrap_or_default()
     }

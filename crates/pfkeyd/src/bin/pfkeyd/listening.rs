@@ -39,9 +39,7 @@ impl Listening {
         }
         Ok((listening, fd))
     }
-}
 
-impl Listening {
     fn is_there(&self) -> bool {
         identity(&self.path).is_ok_and(|file| file == self.file)
     }
