@@ -10,6 +10,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::fd::AsFd as _;
 use std::process::Stdio;
 
+use c::scratch;
 use daemon::{Daemon, start, write};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
@@ -245,6 +246,54 @@ fn what_cannot_be_replaced_changes_nothing() {
     let (lines, status) = told(&daemon, &["--replace"], &write(&directory, "d.conf", aead));
     assert_eq!((lines.last().map(String::as_str), status), (Some(": everything was undone"), 1), "{lines:?}");
     assert_eq!(saved(&daemon), before);
+}
+
+/// Offload, and what only newer kernels have; in an order of its own and without the bits of set-mark.
+const KERNELS: &str = "\
+add 192.0.2.1 198.51.100.2 esp 0x1001 -m tunnel -X if_id=4 -X mark=0x1/0xff -X set-mark=4 -X replay-thresh=3 -E null;
+add 192.0.2.1 198.51.100.2 esp 0x1002 -m tunnel -X mode=iptfs -X iptfs-pkt-size=1400 -X dir=out -E null;
+add 192.0.2.1 198.51.100.2 esp 0x1003 -X pcpu=0 -X dir=in -X offload=lo -X nat-keepalive=0 -E null;
+spdadd 10.1.0.0/16 10.2.0.0/16 any -X type=sub -P out ipsec esp/tunnel/192.0.2.1-198.51.100.2/require;
+spdadd 10.1.0.0/16 10.2.0.0/16 any -X mode=iptfs -P out ipsec esp/tunnel/192.0.2.1-198.51.100.2/require;
+";
+
+/// As a kernel shows the same (`tests/kernel/attributes`).
+const SHOWN: &str = "\
+add 192.0.2.1 198.51.100.2 esp 0x1001 -m tunnel -X mark=1/255 -X set-mark=4 -X set-mark-mask=0xffffffff -X if_id=4 -E null;
+add 192.0.2.1 198.51.100.2 esp 0x1002 -m tunnel -X dir=out -X iptfs-init-delay=0 -X iptfs-max-qsize=1048576 -X iptfs-pkt-size=1400 -X mode=iptfs -E null;
+add 192.0.2.1 198.51.100.2 esp 0x1003 -X offload=lo -X dir=in -X pcpu=0 -E null;
+spdadd 10.1.0.0/16 10.2.0.0/16 any -X mode=iptfs -P out ipsec esp/tunnel/192.0.2.1-198.51.100.2/require;
+spdadd 10.1.0.0/16 10.2.0.0/16 any -X type=sub -P out ipsec esp/tunnel/192.0.2.1-198.51.100.2/require;
+";
+
+/// An engine that stands for a kernel's takes what those in memory refuse, and a file is compared by such a one.
+#[test]
+fn what_only_a_kernel_does_is_compared() {
+    let directory = scratch("pfkey_load_kernels");
+    let daemon = Daemon::start_with(&directory, &["--engine", "copy"]);
+    let path = write(&directory, "a.conf", KERNELS);
+    assert_eq!(told(&daemon, &["--replace"], &write(&directory, "shown.conf", SHOWN)).1, 0);
+    assert_eq!(daemon.ok(&["load", "--diff", &path]), "");
+    let heard = heard(&daemon, || assert_eq!(told(&daemon, &["--replace"], &path).1, 0));
+    assert_eq!(heard, Vec::<String>::new(), "nothing was to be done");
+    // A policy of each type has the same selector.
+    let main_only = KERNELS.lines().filter(|line| !line.contains("type=sub")).collect::<Vec<_>>().join("\n");
+    let other = write(&directory, "b.conf", &main_only.replace("iptfs-pkt-size=1400", "iptfs-pkt-size=1300"));
+    let changes = daemon.ok(&["load", "--diff", &other]);
+    let [sa, policy] = changes.lines().collect::<Vec<_>>()[..] else { panic!("{changes}") };
+    assert!(sa.contains("spi 0x00001002") && sa.contains("iptfs-pkt-size=1300"), "{sa}");
+    assert!(policy.starts_with("change=remove "), "{policy}");
+    assert_eq!(told(&daemon, &["--replace"], &other).1, 0);
+    let spd = daemon.ok(&["spd"]);
+    assert!(spd.lines().count() == 1 && spd.contains("mode=iptfs"), "{spd}");
+    let flow = daemon.ok(&["explain", "--file", &path, "10.1.0.1", "10.2.0.1"]);
+    assert!(flow.contains("policy out (sub) id "), "{flow}");
+    // One that protects packets, or whose owner does, cannot do it, and says so.
+    let (daemon, directory) = start("pfkey_load_no_kernel");
+    let path = write(&directory, "a.conf", KERNELS);
+    let (lines, status) = told(&daemon, &["--replace"], &path);
+    assert_eq!((lines.last().map(String::as_str), status), (Some(": everything was undone"), 1), "{lines:?}");
+    assert!(lines[0].contains("only a kernel does this"), "{lines:?}");
 }
 
 /// The name of a policy has its selector's network interface.

@@ -40,6 +40,7 @@ fn usage_errors_are_2_and_say_what_is_wrong() {
         &["--profile", "bsd", "--", "true"],
         &["--engine", "xfrm", "--profile", "rfc2367", "--", "true"],
         &["--engine", "xfrm", "--profile", "klips", "--", "true"],
+        &["--engine", "copy", "--profile", "rfc2367", "--", "true"],
         &["--profile", "klips", "--algorithms", "aead", "--", "true"],
         &["--fd", "x"],
         &["--"],

@@ -362,6 +362,46 @@ fn sub_policies_are_for_those_who_are_shown_attributes() {
     assert_eq!(w.drain(shown), Vec::<Vec<u8>>::new());
 }
 
+/// In an engine that stands for a kernel's, policies of both types may have one selector; those of type sub come first.
+#[test]
+fn sub_policies_of_a_copy_are_policies_of_their_own() {
+    let mut w = World::new();
+    w.hub.engine_mut().set_copy();
+    let (shown, plain) = (w.open(true), w.open(false));
+    let sub = attributes(&[(attribute::POLICY_TYPE, &xfrm::POLICY_TYPE_SUB)]);
+    assert_eq!(w.errno(plain, &policy(M::X_SPDADD, 0, 1, &sub)), libc::EOPNOTSUPP, "whom it would not be shown");
+    for (said, again) in [(&[][..], libc::EEXIST), (&sub, libc::EEXIST)] {
+        assert_eq!(w.errno(shown, &policy(M::X_SPDADD, 0, 1, said)), 0);
+        assert_eq!(w.errno(shown, &policy(M::X_SPDADD, 0, 1, said)), again);
+    }
+    assert_eq!(w.drain(plain).len(), 1, "of the one");
+    let dumped = |w: &mut World, id| -> Vec<(u32, bool)> {
+        let all = w.ask(id, &message(M::X_SPDDUMP, 0, |_| ()));
+        let views = all.iter().map(|bytes| parse(bytes)).map(|message| {
+            let view = PolicyView::of_message(&message).unwrap();
+            (message.policy().unwrap().0.id.get(), Policy::from(&view).attached.xfrm.is_sub())
+        });
+        views.collect()
+    };
+    let all = dumped(&mut w, shown);
+    let [(of_sub, true), (of_main, false)] = all[..] else { panic!("{all:?}") };
+    assert_ne!(of_sub, of_main);
+    assert_eq!(dumped(&mut w, plain), [(of_main, false)]);
+    // By number each is found in its type alone; what replaces one keeps its number.
+    for (id, said, errno) in
+        [(of_sub, &sub[..], 0), (of_main, &[][..], 0), (of_sub, &[][..], libc::ENOENT), (of_main, &sub, libc::ENOENT)]
+    {
+        assert_eq!(w.errno(shown, &policy(M::X_SPDGET, id, 0, said)), errno, "{id} {said:?}");
+    }
+    assert_eq!(w.errno(shown, &policy(M::X_SPDUPDATE, 0, 7, &sub)), 0);
+    assert_eq!(dumped(&mut w, shown), all);
+    // A flush is of type main, as AF_KEY's.
+    assert_eq!(w.errno(shown, &message(M::X_SPDFLUSH, 0, |_| ())), 0);
+    assert_eq!(dumped(&mut w, shown), [(of_sub, true)]);
+    assert_eq!(w.errno(shown, &policy(M::X_SPDDELETE2, of_sub, 0, &sub)), 0);
+    assert_eq!(w.errno(shown, &policy(M::X_SPDDELETE, 0, 0, &sub)), libc::ENOENT);
+}
+
 /// The policy's mark and interface are what a key manager has to give the SA.
 #[test]
 fn an_acquire_says_for_whom() {

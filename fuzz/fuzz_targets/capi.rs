@@ -12,8 +12,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use pfkey_fuzz::drawn_message;
 use pfkey_fuzz::splitmix::Random;
-use pfkey_rs::capi::*;
 use pfkey_rs::align;
+use pfkey_rs::capi::*;
 use pfkey_rs::wire::{Header, Profile};
 
 unsafe extern "C" {

@@ -69,6 +69,9 @@ impl World {
         let dialect = if flags & 1 == 0 { &LINUX } else { &RFC2367 };
         let mut engine = Engine::with_seed(dialect, 1);
         engine.set_extras(Extras { aead: flags & 2 != 0, sha256_128: flags & 4 != 0 });
+        if flags & 64 != 0 {
+            engine.set_copy();
+        }
         let mut resolvers = [Resolver::default(), Resolver::without_cache()];
         for resolver in &mut resolvers {
             resolver.set_larval_drop(flags & 8 == 0);

@@ -2,11 +2,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pfkey_rs::wire::{Message, MessageType, Profile};
 use pfkey_cli::explain;
 use pfkey_cli::model::policy::{Policy, PolicyEntry};
 use pfkey_cli::model::sa::{CYCLIC_SEQ, KEPT_FLAGS, Sa, SaEntry};
 use pfkey_cli::setkey::{Action, Lines, parse};
+use pfkey_rs::wire::{Message, MessageType, Profile};
 
 /// In the place of the C library's: no name is known, and nothing goes out to the network.
 #[unsafe(no_mangle)]

@@ -45,7 +45,7 @@ pub fn explain(view: View, options: &Options<'_>) -> Result<(), Failure> {
             // Whatever the file holds can be explained; how long SHA2-256 is, it does not say.
             let asked = extras()?;
             pfkey_socket::set_extras(Some(Extras { aead: true, ..asked }));
-            let mut channel = Channel::open_with(&Backend::Embedded)?;
+            let mut channel = Channel::open_with(&Backend::Copy)?;
             load::into(&mut channel, view, path)?;
             channel
         }

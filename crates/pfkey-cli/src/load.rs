@@ -162,7 +162,7 @@ fn planned(channel: &mut Channel, view: View, script: &Script<'_>) -> Result<Vec
         return Err(Failure::Usage(format!("{}: {text}", script.place(*at))));
     }
     pfkey_socket::set_extras(Some(Extras { aead: true, ..pfkey_socket::extras()? }));
-    let mut copy = Channel::open_with(&Backend::Embedded)?;
+    let mut copy = Channel::open_with(&Backend::Copy)?;
     carry_into(&mut copy, view, script)?;
     let subject = Subject::of(script.commands());
     let mut wanted = Side::of(&mut copy, subject)?;

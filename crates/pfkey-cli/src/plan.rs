@@ -126,6 +126,20 @@ fn differences(old: &Record, new: &Record) -> Vec<String> {
         .collect()
 }
 
+/// Whether a kernel that was told to have one SA shows the other.
+fn is_same_sa(live: &Sa, wanted: &Sa) -> bool {
+    live == wanted
+        || live.attached.is_shown_for(&wanted.attached)
+            && Sa { attached: wanted.attached.clone(), ..live.clone() } == *wanted
+}
+
+/// The same of policies.
+fn is_same_policy(live: &Policy, wanted: &Policy) -> bool {
+    live == wanted
+        || live.attached.is_shown_for(&wanted.attached)
+            && Policy { attached: wanted.attached.clone(), ..live.clone() } == *wanted
+}
+
 /// The steps from what is live to what a file says.
 pub fn steps(live: &Side, wanted: &Side) -> Vec<Step> {
     let live_sas: HashMap<SaId, &SaEntry> = live.sas.iter().map(|entry| (entry.sa.id(), entry)).collect();
@@ -135,12 +149,12 @@ pub fn steps(live: &Side, wanted: &Side) -> Vec<Step> {
         let sa = &entry.sa;
         match live_sas.get(&sa.id()) {
             None => steps.push(Step::new("add", sa.title(), vec![Action::Add(Box::new(sa.clone()))])),
-            Some(old) if old.sa == *sa => {}
+            Some(old) if is_same_sa(&old.sa, sa) => {}
             Some(old) => {
                 let (old_sa, new) = (Box::new(old.sa.clone()), Box::new(sa.clone()));
                 // Limits change in place, and an UPDATE that says none takes them away; whatever else differs is another SA of
                 // the same name.
-                let limits_only = Sa { hard: sa.hard, soft: sa.soft, ..old.sa.clone() } == *sa;
+                let limits_only = is_same_sa(&Sa { hard: sa.hard, soft: sa.soft, ..old.sa.clone() }, sa);
                 let actions = match limits_only {
                     true => vec![Action::Update(new)],
                     false => vec![Action::Delete(old_sa), Action::Add(new)],
@@ -160,7 +174,7 @@ pub fn steps(live: &Side, wanted: &Side) -> Vec<Step> {
         let title = policy.title();
         match live_policies.get(&policy.selector()) {
             None => steps.push(Step::new("add", title, vec![Action::SpdAdd(policy)])),
-            Some(old) if old.policy == *policy => {}
+            Some(old) if is_same_policy(&old.policy, &policy) => {}
             Some(old) => {
                 let fields = differences(&old.record(), &entry.record());
                 steps.push(Step { fields, ..Step::new("change", title, vec![Action::SpdUpdate(policy)]) });

@@ -76,6 +76,8 @@ pub const DEFAULT_ACQ_EXPIRES: u64 = 30;
 pub struct Engine {
     dialect: &'static Dialect,
     extras: Extras,
+    /// Takes what it does nothing about.
+    is_copy: bool,
     sadb: Sadb,
     spd: Spd,
     /// Policies of type SUB, which come before those of the SPD; PF_KEY knows none.
@@ -101,6 +103,8 @@ enum Dumped {
     },
     /// Policies below this position are still to come.
     Policies {
+        /// Those of type SUB are to come; the others follow them.
+        sub: bool,
         position: u64,
     },
 }
@@ -118,6 +122,7 @@ impl Engine {
         Self {
             dialect,
             extras: Extras::default(),
+            is_copy: false,
             sadb: Sadb::default(),
             spd: Spd::default(),
             sub_policies: Spd::default(),
@@ -131,8 +136,8 @@ impl Engine {
 
     /// Who judges requests.
     const fn judge(&mut self) -> EngineJudge<'_> {
-        let Self { extras, spd, counts, why, .. } = self;
-        EngineJudge { extras: *extras, spd, counts, why }
+        let Self { extras, is_copy, spd, counts, why, .. } = self;
+        EngineJudge { extras: *extras, is_copy: *is_copy, spd, counts, why }
     }
 
     /// Sets the seconds that a larval SA lives (`net.core.xfrm_acq_expires`).
@@ -149,6 +154,12 @@ impl Engine {
     #[must_use]
     pub const fn extras(&self) -> Extras {
         self.extras
+    }
+
+    /// Takes from sessions what only a kernel does, too: offload, IP-TFS, SAs of one processor, policies of type sub. It is kept and
+    /// shown; for an engine that stands for a kernel's and has no data plane.
+    pub const fn set_copy(&mut self) {
+        self.is_copy = true;
     }
 
     /// What `SADB_EXT_SUPPORTED_ENCRYPT` lists.
@@ -209,8 +220,8 @@ impl Engine {
             Request::PolicyAdd(policy) => self.spd_add(header, policy, cx),
             Request::PolicyUpdate(policy) => self.spd_update(header, policy, cx),
             Request::PolicyDelete(name) => self.spd_delete(header, &name, cx),
-            Request::PolicyDeleteById(id) => self.spd_delete_by_id(header, id, cx),
-            Request::PolicyGet(id) => self.spd_get(header, id, cx),
+            Request::PolicyDeleteById(id) => self.spd_delete_by_id(header, &id, cx),
+            Request::PolicyGet(id) => self.spd_get(header, &id, cx),
             Request::PolicyFlush => {
                 self.spd_flush(header, cx);
                 Ok(())
@@ -239,7 +250,7 @@ impl KeyEngine for Engine {
     fn dump(&mut self, request: &Message<'_>, _now: Time) -> Result<EngineDump, Errno> {
         refuse_xfrm(request)?;
         if request.header().msg_type == MessageType::X_SPDDUMP {
-            return Ok(EngineDump(Dumped::Policies { position: u64::MAX }));
+            return Ok(EngineDump(Dumped::Policies { sub: true, position: u64::MAX }));
         }
         let proto = request.header().satype.protocol().ok_or(Errno::EINVAL)?;
         let filter = request.filter();
@@ -266,8 +277,12 @@ impl KeyEngine for Engine {
                 let header = Header::new(MessageType::DUMP, sa.satype(), 0, 0);
                 message.write(header, |writer| self.write_sa(writer, sa, message::Part::Whole))?;
             }
-            Dumped::Policies { position } => {
-                let Some(policy) = self.spd.below(*position) else { return Ok(DumpStep::End) };
+            Dumped::Policies { sub, position } => {
+                let of_type_sub = if *sub { self.sub_policies.below(*position) } else { None };
+                if of_type_sub.is_none() && *sub {
+                    (*sub, *position) = (false, u64::MAX);
+                }
+                let Some(policy) = of_type_sub.or_else(|| self.spd.below(*position)) else { return Ok(DumpStep::End) };
                 *position = policy.position;
                 let reserved = spd_request::references(policy, now);
                 let header =
@@ -293,7 +308,7 @@ impl KeyEngine for Engine {
     }
 
     fn attribute(&mut self, number: u16) -> Result<(), Errno> {
-        sa_request::has_attribute(number)
+        sa_request::has_attribute(number, self.is_copy)
     }
 
     fn next_deadline(&self) -> Option<Time> {

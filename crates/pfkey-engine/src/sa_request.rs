@@ -25,21 +25,24 @@ const ENCAP_ESPINUDP: u8 = 2;
 const UPDATED: [u16; 4] = [attribute::IF_ID, attribute::SET_MARK, attribute::SET_MARK_MASK, attribute::MTIMER_THRESH];
 
 /// What concerns packets is kept for the data plane, as algorithms are. Of what decides which SA a packet takes, the mark, the
-/// interfaces and the direction are looked at. Sub policies are their owner's, not those of sessions.
-pub(super) fn has_attribute(number: u16) -> Result<(), Errno> {
-    match number {
-        attribute::OFFLOAD_DEV | attribute::SA_PCPU | attribute::POLICY_TYPE | attribute::MODE => {
-            Err(Errno::EOPNOTSUPP)
-        }
-        attribute::IPTFS_DROP_TIME..=attribute::IPTFS_PKT_SIZE => Err(Errno::EOPNOTSUPP),
-        _ if attribute_info(number).is_none() => Err(Errno::EOPNOTSUPP),
-        _ => Ok(()),
-    }
+/// interfaces and the direction are looked at. What a data plane in userspace cannot do is refused, unless the engine is a copy.
+pub(super) fn has_attribute(number: u16, is_copy: bool) -> Result<(), Errno> {
+    let is_known = attribute_info(number).is_some();
+    let is_a_kernels = matches!(
+        number,
+        attribute::OFFLOAD_DEV
+            | attribute::SA_PCPU
+            | attribute::POLICY_TYPE
+            | attribute::MODE
+            | attribute::IPTFS_DROP_TIME..=attribute::IPTFS_PKT_SIZE
+    );
+    if is_known && (is_copy || !is_a_kernels) { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
 }
 
 /// How this engine judges requests: by its table of algorithms, as SELinux without a policy, and by the reqids of its SPD.
 pub(super) struct EngineJudge<'e> {
     pub(super) extras: Extras,
+    pub(super) is_copy: bool,
     pub(super) spd: &'e mut Spd,
     pub(super) counts: &'e mut SaCounts,
     pub(super) why: &'e mut Option<String>,
@@ -67,7 +70,8 @@ impl Judge for EngineJudge<'_> {
     }
 
     fn attribute(&mut self, number: u16) -> Result<(), Errno> {
-        has_attribute(number).inspect_err(|_| self.explain(&format_args!("{}: only a kernel does this", Name(number))))
+        has_attribute(number, self.is_copy)
+            .inspect_err(|_| self.explain(&format_args!("{}: only a kernel does this", Name(number))))
     }
 
     fn explain(&mut self, why: &dyn fmt::Display) {

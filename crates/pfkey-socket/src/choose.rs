@@ -25,6 +25,9 @@ pub enum Backend {
     Xfrm,
     /// A private pfkeyd with an embedded key engine. It protects no packet.
     Embedded,
+    /// The same, and it takes what only a kernel does (offload, IP-TFS, …), about which it does nothing: to try a configuration.
+    /// `PFKEY_BACKEND` has no value for it.
+    Copy,
     /// The machine's pfkeyd, which listens on this path (`service` alone: [`super::SERVICE_PATH`]).
     Service(PathBuf),
     /// A pfkeyd that listens on this path.
@@ -207,6 +210,7 @@ fn open_backend(backend: &Backend) -> Result<OwnedFd, OpenError> {
         Backend::AfKey => sys::af_key_socket(libc::SOCK_CLOEXEC).map_err(OpenError::System),
         Backend::Xfrm => private(c"xfrm"),
         Backend::Embedded => private(c"embedded"),
+        Backend::Copy => private(c"copy"),
         Backend::Service(path) => service(path, extras, own_name(c"service")),
         Backend::Unix(path) => connect_to(path),
     }?;

@@ -77,7 +77,9 @@ fn chosen(backend: &Backend, served: bool, by_service: bool) -> String {
         (Backend::Auto, true) => "xfrm: the kernel has no AF_KEY; a private pfkeyd speaks XFRM".to_owned(),
         (Backend::AfKey, _) => "afkey: asked for by PFKEY_BACKEND".to_owned(),
         (Backend::Xfrm, _) => "xfrm: asked for by PFKEY_BACKEND".to_owned(),
-        (Backend::Embedded, _) => "embedded: asked for by PFKEY_BACKEND; it protects no packet".to_owned(),
+        (Backend::Embedded | Backend::Copy, _) => {
+            "embedded: asked for by PFKEY_BACKEND; it protects no packet".to_owned()
+        }
         (Backend::Service(path), _) => format!("service: the machine's pfkeyd on {}", path.display()),
         (Backend::Unix(path), _) => format!("the pfkeyd that listens on {}", path.display()),
     }

@@ -24,6 +24,11 @@ impl Attached {
         (Self { context: Context::of(message), xfrm }, report)
     }
 
+    /// Whether a kernel that was told `wanted` shows this.
+    pub fn is_shown_for(&self, wanted: &Self) -> bool {
+        self.context == wanted.context && xfrm::is_shown_for(&self.xfrm, &wanted.xfrm)
+    }
+
     /// Writes the label, which stands in different places of setkey's messages.
     pub fn write_label(&self, w: &mut Writer<'_>) {
         if let Some(context) = &self.context {

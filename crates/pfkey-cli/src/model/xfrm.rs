@@ -68,6 +68,52 @@ pub fn set_icv(settings: &mut Xfrm, bits: u32) {
     settings.set(attribute::ALG_AUTH_TRUNC, truncation.as_bytes());
 }
 
+/// Attributes of which the kernel shows no zeros (`copy_to_user_state_extra`).
+const SHOWN_IF_ANY: [u16; 7] = [
+    attribute::MARK,
+    attribute::TFCPAD,
+    attribute::SA_EXTRA_FLAGS,
+    attribute::IF_ID,
+    attribute::MTIMER_THRESH,
+    attribute::NAT_KEEPALIVE_INTERVAL,
+    attribute::DEV,
+];
+
+/// Whether a kernel that was told `wanted` shows `live`.
+pub fn is_shown_for(live: &Xfrm, wanted: &Xfrm) -> bool {
+    live == wanted || as_shown_for(live, wanted) == as_shown_for(wanted, wanted)
+}
+
+/// In one order, with what a kernel adds, without what it never shows, and without what it shows of its own where `wanted` says nothing.
+fn as_shown_for(settings: &Xfrm, wanted: &Xfrm) -> Xfrm {
+    let said = settings.attributes();
+    let is_shown = |(number, payload): &(u16, &[u8])| match *number {
+        attribute::REPLAY_THRESH | attribute::ETIMER_THRESH => false,
+        attribute::SET_MARK_MASK => said.payload(attribute::SET_MARK).is_some(),
+        // `iptfs_copy_to_user`; the others are sysctls where they are not said.
+        attribute::IPTFS_DONT_FRAG => true,
+        number @ attribute::IPTFS_DROP_TIME..=attribute::IPTFS_PKT_SIZE => {
+            wanted.attributes().payload(number).is_some()
+        }
+        number => !SHOWN_IF_ANY.contains(&number) || payload.iter().any(|byte| *byte != 0),
+    };
+    let mut attributes: Vec<(u16, &[u8])> = said.filter(is_shown).collect();
+    // `xfrm_smark_init`
+    if said.payload(attribute::SET_MARK).is_some() && said.payload(attribute::SET_MARK_MASK).is_none() {
+        attributes.push((attribute::SET_MARK_MASK, &[0xff; 4]));
+    }
+    attributes.sort_unstable();
+    let mut shown = Xfrm::default();
+    attributes.into_iter().for_each(|(number, payload)| shown.set(number, payload));
+    if settings.flags() != 0 {
+        shown.set_flags(settings.flags());
+    }
+    if settings.options() != 0 {
+        shown.set_options(settings.options());
+    }
+    shown
+}
+
 /// The words behind `-X`, in the order of the attributes.
 pub fn words(settings: &Xfrm, carrier: Carrier) -> Vec<String> {
     let flags = if carrier == Carrier::Policy { POLICY_FLAGS } else { SA_FLAGS };

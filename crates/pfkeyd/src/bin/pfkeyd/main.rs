@@ -202,7 +202,7 @@ fn guard(options: &Options, status: &Status, gate: Option<(Gate, Link)>, client:
             engine.set_local(local_addresses());
             start.with_memory(klips::Hub::new(engine))
         }
-        (EngineKind::Embedded, Profile::Linux) => start.with_memory(hub(&LINUX, options)?),
+        (EngineKind::Copy, _) | (EngineKind::Embedded, Profile::Linux) => start.with_memory(hub(&LINUX, options)?),
         (EngineKind::Embedded, Profile::Rfc2367) => start.with_memory(hub(&RFC2367, options)?),
     }
 }
@@ -211,6 +211,9 @@ fn guard(options: &Options, status: &Status, gate: Option<(Gate, Link)>, client:
 fn hub(dialect: &'static Dialect, options: &Options) -> io::Result<Hub<Engine>> {
     let mut engine = Engine::new(dialect);
     engine.set_extras(options.extras);
+    if options.engine == EngineKind::Copy {
+        engine.set_copy();
+    }
     let mut hub = Hub::new(engine);
     set_settings(&mut hub, options.xfrm.as_deref())?;
     Ok(hub)

@@ -20,6 +20,7 @@ for containers whose seccomp profile has PATH as its listenerPath. The fifth is 
 sockets there where the kernel has no AF_KEY.
 
   --engine ENGINE    embedded (default): a key engine in this process; it protects no packet
+                     copy: the same, and it takes what only a kernel does (offload, IP-TFS, ...), to try a configuration
                      xfrm: the kernel's SAs and policies, over XFRM netlink
   --profile DIALECT  of the embedded engine: linux (default), as Linux's AF_KEY; rfc2367, to the letter of the RFC;
                      klips, as Openswan's KLIPS, with its own numbers and eroutes
@@ -48,6 +49,8 @@ argument that it does not understand; 126 or 127 if COMMAND cannot be executed o
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum EngineKind {
     Embedded,
+    /// An embedded one that takes what only a kernel does.
+    Copy,
     Xfrm,
 }
 
@@ -152,7 +155,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Asked, String>
         }
         engine = EngineKind::Xfrm;
     }
-    if engine == EngineKind::Xfrm && !matches!(profile, Profile::Linux) {
+    if engine != EngineKind::Embedded && !matches!(profile, Profile::Linux) {
         return Err("--profile is for the embedded engine".into());
     }
     if matches!(profile, Profile::Klips) && !extras.is_none() {
@@ -188,8 +191,9 @@ fn parse_any(mut arguments: impl Iterator<Item = OsString>) -> Result<Asked, Str
 fn parse_engine(value: &OsStr) -> Result<EngineKind, String> {
     match value.to_string_lossy().as_ref() {
         "embedded" => Ok(EngineKind::Embedded),
+        "copy" => Ok(EngineKind::Copy),
         "xfrm" => Ok(EngineKind::Xfrm),
-        other => Err(format!("--engine {other}: expected embedded or xfrm")),
+        other => Err(format!("--engine {other}: expected embedded, copy or xfrm")),
     }
 }
 
