@@ -79,6 +79,21 @@ fn packages_have_the_documents_that_theirs_name() {
     }
 }
 
+/// `make` says what it can do, and names every word that `make install` takes.
+#[test]
+fn make_names_its_words() {
+    let output = Command::new("make").arg("--no-print-directory").current_dir(root()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let places = read("Makefile");
+    let places =
+        places.lines().take_while(|line| !line.starts_with("KERNEL =")).filter_map(|line| line.split_once(" ="));
+    let words: Vec<&str> =
+        places.map(|(word, _)| word).filter(|word| !word.contains(['#', ' ']) && *word != "SHELL").collect();
+    assert!(words.contains(&"LIBIPSEC_COMPAT") && words.contains(&"SETKEY"), "{words:?}");
+    let missing: Vec<&&str> = words.iter().filter(|word| !said.contains(**word)).collect();
+    assert!(missing.is_empty(), "make does not name {missing:?}: {said}");
+}
+
 /// How many tests a file names, and everything that it names and that is not there.
 fn named(file: &str) -> (usize, Vec<String>) {
     let text = read(file);
