@@ -1,19 +1,20 @@
 # libpfkey_rs: build, try, test, install.
 #
-#   make demo            a short tour: an SA added to an embedded key engine, and dumped
-#   make check           every test; KERNEL=yes: on a real kernel too, which needs root and Debian, and fetches it
-#   make build           the libraries and programs, optimised
-#   make install         PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, MANDIR, DOCDIR, UNITDIR, BASHDIR, ZSHDIR, FISHDIR, DESTDIR;
-#                        LIBIPSEC_COMPAT=DIR for a libipsec.so.0; SETKEY=yes for pfkey's second name
-#   make uninstall       the same; with LIBIPSEC_COMPAT=DIR that libipsec.so.0 too
-#   make bench           what each piece of work takes, beside the least that could do it; BASE=REV: and beside that commit
+#   make demo            adds an SA to an embedded key engine with one C program, and lists it with another
+#   make check           runs every test; KERNEL=yes: in real kernels too, which it downloads; needs root and Debian
+#   make build           builds the libraries and programs, optimised
+#   make install         installs them. Variables for the places: PREFIX, LIBDIR, INCLUDEDIR, BINDIR, SBINDIR, MANDIR, DOCDIR,
+#                        UNITDIR, BASHDIR, ZSHDIR, FISHDIR, DESTDIR. LIBIPSEC_COMPAT=DIR also installs a libipsec.so.0,
+#                        SETKEY=yes pfkey's second name
+#   make uninstall       removes them; takes the same variables
+#   make bench           measures each piece of work, and the least that could do it; BASE=REV: compares with that commit
 #   make check-kernel    scenarios, packets and programs in kernels that run as processes; needs root
 #   make check-sanitize  tests under sanitizers, valgrind and Miri; PARTS="asan valgrind tsan miri"
-#   make check-deny      the licences and sources of the crates, and what is known against them (cargo deny)
-#   make fuzz            every fuzz target for SECONDS (docs/testing.md)
-#   make headers         include/pfkey_rs.h again, from src/
+#   make check-deny      checks licences, sources and known holes of the crates (cargo deny)
+#   make fuzz            runs every fuzz target for SECONDS seconds (docs/testing.md)
+#   make headers         makes include/pfkey_rs.h again, from src/
 #   make dist            the source of HEAD with all crates, which builds without a network: a tar archive in target/dist
-#   make notices         THIRD-PARTY.md again, from the crates that are linked
+#   make notices         makes THIRD-PARTY.md again, from the crates that are linked
 #   make clean           removes what was built
 #
 # For another processor: make build TARGET=aarch64-unknown-linux-gnu CC=aarch64-linux-gnu-gcc STRIP=aarch64-linux-gnu-strip
@@ -71,7 +72,7 @@ PLACES = -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR
 .PHONY: help all build demo check check-deny check-kernel bench headers notices install uninstall clean
 
 help:
-	@sed -n '/^# *make /s/^# *//p' Makefile
+	@sed -n '/^#   make demo/,/^SHELL/s/^# \{0,3\}//p' Makefile
 
 all: build
 

@@ -19,7 +19,9 @@ extern int __ipsec_errcode;
 
 /*
  A key engine with its own SADB and SPD. It does no I/O and reads no clock; every call takes the time in
- nanoseconds since the Unix epoch. One thread at a time may use it. Memory that is missing ends the process.
+ nanoseconds since the Unix epoch. One thread at a time may use it. If there is no memory, the process ends.
+
+ Every function that fails sets errno; for a NULL engine it is EINVAL.
  */
 typedef struct pfkey_engine pfkey_engine;
 
@@ -196,18 +198,21 @@ extern "C" {
 #endif /* __cplusplus */
 
 /*
- Finds the extensions of a message: `mhp[n]` points at the extension of type n, or is NULL; `mhp[0]` at the
- header. `mhp` has SADB_EXT_MAX + 1 = 27 elements.
+ Finds the extensions of a message: `mhp[n]` points at the extension of type n inside the message, or is NULL; `mhp[0]`
+ points at the header. `mhp` is the caller's and has SADB_EXT_MAX + 1 = 27 elements.
 
  Returns 0; -1 with code 2 for NULL, 3 for lengths that do not add up, 12 for an extension that is unknown or
  there twice. What was found before the error stays.
  */
-int pfkey_align(struct sadb_msg *msg, char **mhp);
+int pfkey_align(struct sadb_msg *msg,
+                char **mhp);
 
 /*
  Checks the header and the two addresses of a message whose extensions `pfkey_align` found.
 
- Returns 0; -1 with a code otherwise.
+ Returns 0; -1 with code 2 for NULL, 4 for another version, 11 for an unknown message type, 10 for an SA type that does not go
+ with the message, 1 for an SA type that is not IPsec's, 23 for addresses of two protocols, 24 for two address families, 15
+ for an unknown family.
  */
 int pfkey_check(char **mhp);
 
@@ -245,8 +250,8 @@ void pfkey_batch_drop(void);
  Opens a PF_KEY socket and enlarges its buffers.
 
  Which backend serves it is chosen by the environment variable PFKEY_BACKEND: auto (the default: the kernel's
- AF_KEY, or XFRM where the kernel has none), afkey, service (XFRM by the machine's pfkeyd), private or xfrm (by one of the
- descriptor's own), embedded, or unix:PATH for a running pfkeyd.
+ AF_KEY, or XFRM where the kernel has none), afkey, service (XFRM by the machine's pfkeyd; service:PATH if it listens
+ elsewhere), private or xfrm (XFRM by a pfkeyd of the descriptor's own), embedded, or unix:PATH for a running pfkeyd.
 
  The thread cannot be cancelled in it, nor in `pfkey_close`.
 
@@ -388,7 +393,7 @@ void pfkey_engine_free(struct pfkey_engine *engine);
 /*
  Opens a session, the engine's equivalent of a PF_KEY socket.
 
- Returns its number (0 or more); -1 with errno.
+ Returns its number (0 or more); -1 with errno EMFILE if there are too many.
  */
 int pfkey_engine_open(struct pfkey_engine *engine);
 
@@ -404,8 +409,8 @@ int pfkey_engine_close(struct pfkey_engine *engine, int session, uint64_t now);
  the message causes can be received. The bytes stay the caller's.
 
  Returns 0; an error of the request itself comes as a message with `sadb_msg_errno`. Returns -1 with errno, and
- nothing was done, for what is no message: EBADF without such a session, EMSGSIZE or EINVAL as `send` on a PF_KEY
- socket would say.
+ nothing was done: EBADF if there is no such session; EMSGSIZE or EINVAL if the bytes are no message, as `send` on a PF_KEY
+ socket would say; EFAULT for NULL.
  */
 int pfkey_engine_send(struct pfkey_engine *engine,
                       int session,
@@ -441,26 +446,26 @@ uint64_t pfkey_engine_next_deadline(struct pfkey_engine *engine);
  Does what is due at `now`: EXPIRE messages, the end of SAs and policies. Calls with a time of their own do that
  too.
 
- Returns 0; -1 with errno EINVAL for NULL.
+ Returns 0; -1 with errno.
  */
 int pfkey_engine_advance(struct pfkey_engine *engine,
                          uint64_t now);
 
 /*
- Sets the seconds that an SA lives which is asked for but not made yet (30 at first).
+ Sets how many seconds the engine waits for an SA that it asked key managers for (30 at first).
 
- Returns 0; -1 with errno EINVAL for NULL.
+ Returns 0; -1 with errno.
  */
 int pfkey_engine_set_acq_expires(struct pfkey_engine *engine, uint64_t seconds);
 
 /*
- Which SAs an outbound packet from `src` to `dst` needs. Ports stand in the sockaddrs (for ICMP type and code),
- `proto` is the upper-layer protocol. A missing SA is asked for: registered sessions receive ACQUIRE.
+ Finds the SAs that an outbound packet from `src` to `dst` needs. Ports are in the sockaddrs (for ICMP: type and code),
+ `proto` is the upper-layer protocol. If an SA is missing, registered sessions receive an ACQUIRE for it.
 
  Writes the SAs to `sas`, which has room for `room` of them (no policy needs more than 6), in the order in which
  they are applied. Returns their number; 0 = the packet passes as it is. Returns -1 with errno EAGAIN if an SA is
  missing, EPERM if the policy discards the packet, ENOBUFS if the policy asks for more SAs than can be applied,
- ENOSPC if `room` is too small, EAFNOSUPPORT for addresses of other or different families.
+ ENOSPC if `room` is too small, EAFNOSUPPORT for addresses of other or different families, EFAULT for NULL.
  */
 int pfkey_engine_outbound(struct pfkey_engine *engine,
                           const struct sockaddr *src,
@@ -475,17 +480,18 @@ int pfkey_engine_outbound(struct pfkey_engine *engine,
  `snprintf` would: `room` bytes of `text` at most, a NUL included. `text` is the caller's, and may be NULL where `room` is
  0.
 
- Returns the number of bytes that there are, without the NUL; -1 with errno EFAULT for NULL.
+ Returns the number of bytes that there are, without the NUL; -1 with errno EFAULT if `text` is NULL and `room` is not 0.
  */
 int pfkey_engine_statistics(struct pfkey_engine *engine,
                             char *text,
                             size_t room);
 
 /*
- Counts `packets` of together `bytes` bytes for an SA, inbound or outbound, after its limits were tested; what they
- cause (EXPIRE) is delivered.
+ Tests the limits of an SA, inbound or outbound, and counts `packets` packets of together `bytes` bytes for it; EXPIRE
+ messages that this causes are delivered.
 
- Returns 0; -1 with errno EINVAL if there is no such SA or it is over its hard limit: the packets must not pass.
+ Returns 0; -1 with errno EINVAL if there is no such SA or it is over its hard limit: the packets must not pass. EFAULT for
+ NULL.
  */
 int pfkey_engine_count(struct pfkey_engine *engine,
                        const struct pfkey_engine_sa *sa,
@@ -498,7 +504,7 @@ int pfkey_engine_count(struct pfkey_engine *engine,
  SADB_X_NAT_T_NEW_MAPPING. To be called for every such packet until the SA was updated.
 
  Returns 0; -1 with errno EINVAL if there is no such SA or it is not encapsulated, EAFNOSUPPORT for an address of
- another family.
+ another family, EFAULT for NULL.
  */
 int pfkey_engine_new_mapping(struct pfkey_engine *engine,
                              const struct pfkey_engine_sa *sa,
@@ -552,14 +558,14 @@ char *ipsec_dump_policy_withports(void *policy, const char *delimiter);
 struct sadb_msg *pfkey_recv(int so);
 
 /*
- Tells which policy and SAs an outbound packet from `src` to `dst` would take, and what would be left of its path's
- MTU, `path_mtu` bytes. Ports and `proto` are as for pfkey_engine_outbound; but nobody is asked for an SA, and nothing
- changes.
+ Finds the policy and the SAs that an outbound packet from `src` to `dst` would take, and what would be left of its path's
+ MTU, `path_mtu` bytes. Ports and `proto` are as for pfkey_engine_outbound; but no key manager is asked for an SA, and
+ nothing changes.
 
- Fills in `resolution`, which is the caller's, also where it returns -1 for what is found out about the packet. Returns
+ Fills in `resolution`, which is the caller's, even if it returns -1 with EAGAIN, EPERM or ENOBUFS. Returns
  the number of SAs; 0 = the packet passes as it is. Returns -1 with errno EAGAIN if an SA is missing, EPERM if the
  policy discards the packet, ENOBUFS if the policy asks for more SAs than can be applied, EAFNOSUPPORT for addresses of
- other or different families, EFAULT for NULL.
+ other or different families, EINVAL for a NULL engine, EFAULT for another NULL.
  */
 int pfkey_resolve(struct pfkey_engine *engine,
                   const struct sockaddr *src,

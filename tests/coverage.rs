@@ -47,6 +47,53 @@ fn everything_that_shows_a_statement_about_security_exists() {
     assert!(missing.is_empty(), "named in docs/security.md and not there: {missing:#?}");
 }
 
+/// What the documents of Debian's packages, and of the RPM spec's, name is in a package, too. So is the schema that pfkey(1) names.
+#[test]
+fn packages_have_the_documents_that_theirs_name() {
+    // For those who have the source.
+    let for_contributors = ["docs/coverage.md", "docs/design.md", "docs/releasing.md", "docs/testing.md"];
+    let debian: String = std::fs::read_dir(root().join("debian"))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .filter(|file| file.extension().is_some_and(|kind| kind == "docs"))
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
+    let spec = read("packaging/libpfkey-rs.spec");
+    for (recipe, text) in [("debian/*.docs", debian), ("packaging/libpfkey-rs.spec", spec)] {
+        let has: BTreeSet<&str> = text.split_whitespace().filter(|word| word.starts_with("docs/")).collect();
+        assert!(has.contains("docs/pfkey.schema.json"), "{recipe} lacks what pfkey(1) names");
+        for document in has.iter().filter(|document| document.ends_with(".md")) {
+            let text = read(document);
+            let named = quoted(&text).into_iter().filter(|name| name.starts_with("docs/") && name.ends_with(".md"));
+            let linked = text
+                .split("](")
+                .skip(1)
+                .filter_map(|rest| rest.split(')').next())
+                .filter(|to| !to.contains(['/', '#']));
+            let wanted = named.map(str::to_owned).chain(linked.map(|to| format!("docs/{to}")));
+            let missing: Vec<String> = wanted
+                .filter(|name| !has.contains(name.as_str()) && !for_contributors.contains(&name.as_str()))
+                .collect();
+            assert!(missing.is_empty(), "{document} names what {recipe} lacks: {missing:?}");
+        }
+    }
+}
+
+/// `make` says what it can do, and names every word that `make install` takes.
+#[test]
+fn make_names_its_words() {
+    let output = Command::new("make").arg("--no-print-directory").current_dir(root()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let places = read("Makefile");
+    let places =
+        places.lines().take_while(|line| !line.starts_with("KERNEL =")).filter_map(|line| line.split_once(" ="));
+    let words: Vec<&str> =
+        places.map(|(word, _)| word).filter(|word| !word.contains(['#', ' ']) && *word != "SHELL").collect();
+    assert!(words.contains(&"LIBIPSEC_COMPAT") && words.contains(&"SETKEY"), "{words:?}");
+    let missing: Vec<&&str> = words.iter().filter(|word| !said.contains(**word)).collect();
+    assert!(missing.is_empty(), "make does not name {missing:?}: {said}");
+}
+
 /// How many tests a file names, and everything that it names and that is not there.
 fn named(file: &str) -> (usize, Vec<String>) {
     let text = read(file);

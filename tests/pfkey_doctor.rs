@@ -258,6 +258,8 @@ fn the_way_of_a_program() {
         let pie = compiled(&dir, "static-pie", RAW, &["-static-pie"]);
         assert!(said(&pie)["way"].1.ends_with("it is static"), "{:?}", said(&pie));
     }
+    // The crates are inside; no unit of pfkey's needs a drop-in.
+    assert_eq!(said(Path::new(c::program("pfkey")))["way"].1, "this library is a part of it");
     let script = dir.join("script");
     std::fs::write(&script, "#!/bin/sh\nexec iked\n").unwrap();
     assert!(said(&script)["way"].1.starts_with("a script of /bin/sh"));

@@ -90,7 +90,7 @@ fn only_what_fits_is_removed() {
     daemon.ok(&["flush", "--alg", "null"]);
     assert_eq!(spis(&daemon, &[]), ["0100", "1001"], "nothing fits, and that is no failure of a flush");
     let none = daemon.run(&["delete", "--spi", "0x9999"]);
-    assert_eq!((none.status.code(), none.stderr.as_slice()), (Some(1), &b"pfkey: delete: no SA fits\n"[..]));
+    assert_eq!((none.status.code(), none.stderr.as_slice()), (Some(1), &b"pfkey: delete: no SA matches\n"[..]));
     // Neither everything by mistake, nor two ways to say it.
     for arguments in
         [&["delete"][..], &["delete", "--all"], &["delete", "--spi", "1", "192.0.2.1", "198.51.100.2", "esp", "1"]]

@@ -33,7 +33,7 @@ const FAILING: &[(&str, &str)] = &[
     ("get 10.0.0.1", "arguments:"),
     ("delete 10.0.0.1 10.0.0.2 esp 0x9999", "'pfkey dump' lists them"),
     ("delete", "expected SRC DST"),
-    ("delete --spi 77", "no SA fits"),
+    ("delete --spi 77", "no SA matches"),
     ("flush nope", "ipcomp"),
     ("policy", "a command is missing"),
     ("policy add 1", "arguments:1:8: "),

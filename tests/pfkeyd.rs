@@ -54,6 +54,19 @@ fn usage_errors_are_2_and_say_what_is_wrong() {
     assert_eq!(status(&["--version"]), Some(0));
 }
 
+#[test]
+fn a_path_that_it_cannot_listen_on_is_named() {
+    for option in ["--listen", "--seccomp-agent"] {
+        let output = pfkeyd().args([option, "/nonexistent/socket"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{option}");
+        assert_eq!(
+            String::from_utf8_lossy(&output.stderr),
+            "pfkeyd: /nonexistent/socket: No such file or directory (os error 2)\n",
+            "{option}"
+        );
+    }
+}
+
 /// By RFC 2367 everybody hears of a new SPI; on Linux its asker does.
 #[test]
 fn the_profile_is_that_of_every_session() {

@@ -9,8 +9,8 @@ use crate::align;
 use crate::error::Code;
 use crate::wire::{ExtensionType, HEADER_LEN, Header};
 
-/// Finds the extensions of a message: `mhp[n]` points at the extension of type n, or is NULL; `mhp[0]` at the
-/// header. `mhp` has SADB_EXT_MAX + 1 = 27 elements.
+/// Finds the extensions of a message: `mhp[n]` points at the extension of type n inside the message, or is NULL; `mhp[0]`
+/// points at the header. `mhp` is the caller's and has SADB_EXT_MAX + 1 = 27 elements.
 ///
 /// Returns 0; -1 with code 2 for NULL, 3 for lengths that do not add up, 12 for an extension that is unknown or
 /// there twice. What was found before the error stays.
@@ -36,7 +36,9 @@ pub unsafe extern "C-unwind" fn pfkey_align(msg: *mut sadb_msg, mhp: *mut *mut c
 
 /// Checks the header and the two addresses of a message whose extensions `pfkey_align` found.
 ///
-/// Returns 0; -1 with a code otherwise.
+/// Returns 0; -1 with code 2 for NULL, 4 for another version, 11 for an unknown message type, 10 for an SA type that does not go
+/// with the message, 1 for an SA type that is not IPsec's, 23 for addresses of two protocols, 24 for two address families, 15
+/// for an unknown family.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_check(mhp: *mut *mut c_char) -> c_int {
     guard(|| {

@@ -47,8 +47,8 @@ extern "C" fn at_unload() {
 /// Opens a PF_KEY socket and enlarges its buffers.
 ///
 /// Which backend serves it is chosen by the environment variable PFKEY_BACKEND: auto (the default: the kernel's
-/// AF_KEY, or XFRM where the kernel has none), afkey, service (XFRM by the machine's pfkeyd), private or xfrm (by one of the
-/// descriptor's own), embedded, or unix:PATH for a running pfkeyd.
+/// AF_KEY, or XFRM where the kernel has none), afkey, service (XFRM by the machine's pfkeyd; service:PATH if it listens
+/// elsewhere), private or xfrm (XFRM by a pfkeyd of the descriptor's own), embedded, or unix:PATH for a running pfkeyd.
 ///
 /// The thread cannot be cancelled in it, nor in `pfkey_close`.
 ///

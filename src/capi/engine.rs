@@ -15,7 +15,9 @@ use crate::wire::address::{family, from_xfrm, to_xfrm};
 use crate::wire::{Ends, Errno, Mode, SaType, Sockaddr};
 
 /// A key engine with its own SADB and SPD. It does no I/O and reads no clock; every call takes the time in
-/// nanoseconds since the Unix epoch. One thread at a time may use it. Memory that is missing ends the process.
+/// nanoseconds since the Unix epoch. One thread at a time may use it. If there is no memory, the process ends.
+///
+/// Every function that fails sets errno; for a NULL engine it is EINVAL.
 #[allow(non_camel_case_types)]
 pub struct pfkey_engine {
     hub: Hub<Engine>,
@@ -94,7 +96,7 @@ pub unsafe extern "C-unwind" fn pfkey_engine_free(engine: *mut pfkey_engine) {
 
 /// Opens a session, the engine's equivalent of a PF_KEY socket.
 ///
-/// Returns its number (0 or more); -1 with errno.
+/// Returns its number (0 or more); -1 with errno EMFILE if there are too many.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_engine_open(engine: *mut pfkey_engine) -> c_int {
     // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
@@ -121,8 +123,8 @@ pub unsafe extern "C-unwind" fn pfkey_engine_close(engine: *mut pfkey_engine, se
 /// the message causes can be received. The bytes stay the caller's.
 ///
 /// Returns 0; an error of the request itself comes as a message with `sadb_msg_errno`. Returns -1 with errno, and
-/// nothing was done, for what is no message: EBADF without such a session, EMSGSIZE or EINVAL as `send` on a PF_KEY
-/// socket would say.
+/// nothing was done: EBADF if there is no such session; EMSGSIZE or EINVAL if the bytes are no message, as `send` on a PF_KEY
+/// socket would say; EFAULT for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_engine_send(
     engine: *mut pfkey_engine,
@@ -214,7 +216,7 @@ pub unsafe extern "C-unwind" fn pfkey_engine_next_deadline(engine: *mut pfkey_en
 /// Does what is due at `now`: EXPIRE messages, the end of SAs and policies. Calls with a time of their own do that
 /// too.
 ///
-/// Returns 0; -1 with errno EINVAL for NULL.
+/// Returns 0; -1 with errno.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_engine_advance(engine: *mut pfkey_engine, now: u64) -> c_int {
     // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
@@ -225,9 +227,9 @@ pub unsafe extern "C-unwind" fn pfkey_engine_advance(engine: *mut pfkey_engine, 
     })
 }
 
-/// Sets the seconds that an SA lives which is asked for but not made yet (30 at first).
+/// Sets how many seconds the engine waits for an SA that it asked key managers for (30 at first).
 ///
-/// Returns 0; -1 with errno EINVAL for NULL.
+/// Returns 0; -1 with errno.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_engine_set_acq_expires(engine: *mut pfkey_engine, seconds: u64) -> c_int {
     // SAFETY: NULL, or what pfkey_engine_new gave and nobody else uses now.
@@ -238,13 +240,13 @@ pub unsafe extern "C-unwind" fn pfkey_engine_set_acq_expires(engine: *mut pfkey_
     })
 }
 
-/// Which SAs an outbound packet from `src` to `dst` needs. Ports stand in the sockaddrs (for ICMP type and code),
-/// `proto` is the upper-layer protocol. A missing SA is asked for: registered sessions receive ACQUIRE.
+/// Finds the SAs that an outbound packet from `src` to `dst` needs. Ports are in the sockaddrs (for ICMP: type and code),
+/// `proto` is the upper-layer protocol. If an SA is missing, registered sessions receive an ACQUIRE for it.
 ///
 /// Writes the SAs to `sas`, which has room for `room` of them (no policy needs more than 6), in the order in which
 /// they are applied. Returns their number; 0 = the packet passes as it is. Returns -1 with errno EAGAIN if an SA is
 /// missing, EPERM if the policy discards the packet, ENOBUFS if the policy asks for more SAs than can be applied,
-/// ENOSPC if `room` is too small, EAFNOSUPPORT for addresses of other or different families.
+/// ENOSPC if `room` is too small, EAFNOSUPPORT for addresses of other or different families, EFAULT for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_engine_outbound(
     engine: *mut pfkey_engine,
@@ -291,7 +293,7 @@ pub unsafe extern "C-unwind" fn pfkey_engine_outbound(
 /// `snprintf` would: `room` bytes of `text` at most, a NUL included. `text` is the caller's, and may be NULL where `room` is
 /// 0.
 ///
-/// Returns the number of bytes that there are, without the NUL; -1 with errno EFAULT for NULL.
+/// Returns the number of bytes that there are, without the NUL; -1 with errno EFAULT if `text` is NULL and `room` is not 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_engine_statistics(
     engine: *mut pfkey_engine,
@@ -339,10 +341,11 @@ pub(super) fn flow(src: Sockaddr<'_>, dst: Sockaddr<'_>, proto: u8) -> Result<Fl
     Ok(Flow::new(ends, proto, src.port(), dst.port()))
 }
 
-/// Counts `packets` of together `bytes` bytes for an SA, inbound or outbound, after its limits were tested; what they
-/// cause (EXPIRE) is delivered.
+/// Tests the limits of an SA, inbound or outbound, and counts `packets` packets of together `bytes` bytes for it; EXPIRE
+/// messages that this causes are delivered.
 ///
-/// Returns 0; -1 with errno EINVAL if there is no such SA or it is over its hard limit: the packets must not pass.
+/// Returns 0; -1 with errno EINVAL if there is no such SA or it is over its hard limit: the packets must not pass. EFAULT for
+/// NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_engine_count(
     engine: *mut pfkey_engine,
@@ -369,7 +372,7 @@ pub unsafe extern "C-unwind" fn pfkey_engine_count(
 /// SADB_X_NAT_T_NEW_MAPPING. To be called for every such packet until the SA was updated.
 ///
 /// Returns 0; -1 with errno EINVAL if there is no such SA or it is not encapsulated, EAFNOSUPPORT for an address of
-/// another family.
+/// another family, EFAULT for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_engine_new_mapping(
     engine: *mut pfkey_engine,

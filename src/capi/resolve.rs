@@ -28,14 +28,14 @@ pub struct pfkey_resolution {
     pub sa: [pfkey_engine_sa; 6],
 }
 
-/// Tells which policy and SAs an outbound packet from `src` to `dst` would take, and what would be left of its path's
-/// MTU, `path_mtu` bytes. Ports and `proto` are as for pfkey_engine_outbound; but nobody is asked for an SA, and nothing
-/// changes.
+/// Finds the policy and the SAs that an outbound packet from `src` to `dst` would take, and what would be left of its path's
+/// MTU, `path_mtu` bytes. Ports and `proto` are as for pfkey_engine_outbound; but no key manager is asked for an SA, and
+/// nothing changes.
 ///
-/// Fills in `resolution`, which is the caller's, also where it returns -1 for what is found out about the packet. Returns
+/// Fills in `resolution`, which is the caller's, even if it returns -1 with EAGAIN, EPERM or ENOBUFS. Returns
 /// the number of SAs; 0 = the packet passes as it is. Returns -1 with errno EAGAIN if an SA is missing, EPERM if the
 /// policy discards the packet, ENOBUFS if the policy asks for more SAs than can be applied, EAFNOSUPPORT for addresses of
-/// other or different families, EFAULT for NULL.
+/// other or different families, EINVAL for a NULL engine, EFAULT for another NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pfkey_resolve(
     engine: *mut pfkey_engine,

@@ -12,7 +12,7 @@ use crate::model::{names, xfrm};
 
 /// Every option that is given has to fit.
 #[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq)]
-#[command(next_help_heading = "Only what fits")]
+#[command(next_help_heading = "Filters: only SAs and policies that match all of them")]
 pub struct Filter {
     /// From this address, or from one of this prefix
     #[arg(long, value_name = "ADDRESS[/N]")]
@@ -20,19 +20,19 @@ pub struct Filter {
     /// To this address, or to one of this prefix
     #[arg(long, value_name = "ADDRESS[/N]")]
     pub dst: Option<Prefix>,
-    /// With this SPI (of SAs)
+    /// With this SPI (SAs only)
     #[arg(long, value_name = "N", value_parser = number)]
     pub spi: Option<u32>,
-    /// With this request id; of policies, one that demands it
+    /// With this request id; a policy that asks for it
     #[arg(long, value_name = "N", value_parser = number)]
     pub reqid: Option<u32>,
-    /// In this mode; of policies, one that demands it: transport, tunnel, beet
+    /// In this mode; a policy that asks for it: transport, tunnel, beet
     #[arg(long, value_parser = mode)]
     pub mode: Option<u8>,
-    /// In this state (of SAs): larval, mature, dying, dead
+    /// In this state (SAs only): larval, mature, dying, dead
     #[arg(long, value_parser = state)]
     pub state: Option<u8>,
-    /// With this algorithm (of SAs)
+    /// With this algorithm (SAs only)
     #[arg(long, value_name = "NAME", value_parser = algorithm)]
     pub alg: Option<String>,
     /// Of this XFRM interface
@@ -41,7 +41,7 @@ pub struct Filter {
     /// With this mark
     #[arg(long, value_name = "VALUE[/MASK]", value_parser = mark)]
     pub mark: Option<(u32, Option<u32>)>,
-    /// At least so old, or with - in front at most: seconds, or a number and s, m, h or d
+    /// At least this old, or with - before it at most this old: seconds, or a number and s, m, h or d
     #[arg(long, allow_hyphen_values = true, value_parser = age)]
     pub age: Option<Age>,
 }

@@ -67,19 +67,20 @@ use filter::Filter;
 use output::{Out, View};
 
 const AFTER_HELP: &str = "\
-Environment: PFKEY_BACKEND chooses what serves PF_KEY: auto, afkey, service, private, embedded or unix:PATH.
+Environment: PFKEY_BACKEND chooses what serves PF_KEY: auto, afkey, service, private, embedded or unix:PATH. See pfkey(1) for
+PFKEY_ALGORITHMS, PFKEY_XFRM and PFKEYD.
 
 Exit status: 0 done; 1 refused by the key engine, or a system call failed; 2 wrong arguments or a file with errors,
 nothing was sent; 3 no PF_KEY backend.";
 
-/// Look at and change IPsec's SAs and policies over PF_KEY
+/// Show and change IPsec SAs and policies over PF_KEY
 #[derive(Parser)]
 #[command(name = "pfkey", version, after_help = AFTER_HELP, max_term_width = 110)]
 struct Cli {
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
-    /// Show keys, which are hidden otherwise
+    /// Show keys, which are otherwise hidden
     #[arg(long, global = true)]
     show_keys: bool,
     #[command(subcommand)]
@@ -122,7 +123,7 @@ enum Command {
     },
     /// Add an SA: what 'add' takes in a file, e.g. SRC DST esp 0x1000 -m tunnel -E aes-cbc 0x…
     Add {
-        /// SRC DST PROTOCOL SPI, options and algorithms; others may glimpse keys here: prefer 'load -'
+        /// SRC DST PROTOCOL SPI, options and algorithms; other users may see keys here for a moment: prefer 'load -'
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
@@ -132,7 +133,7 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
-    /// Remove an SA, or those that fit
+    /// Remove an SA, or those that match
     Delete {
         /// Every SA between the two addresses: SRC DST PROTOCOL
         #[arg(long)]
@@ -143,7 +144,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
-    /// Remove all SAs, or those that fit
+    /// Remove all SAs, or those that match
     Flush {
         /// Only those of this protocol
         protocol: Option<Protocol>,
@@ -161,50 +162,50 @@ enum Command {
         #[command(flatten)]
         filter: Filter,
     },
-    /// Watch SAs in groups of one peer and policy: rates, limits, failures, and what happens
+    /// Watch SAs, grouped by peer and policy: rates, limits, failures and events
     Top {
-        /// Print one frame; with --json a line for each group and SA
+        /// Print one frame and end; with --json a line for each group and SA
         #[arg(long)]
         once: bool,
-        /// Time between two refreshes, at least; many SAs take more
+        /// Time between two refreshes; with many SAs it is longer
         #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = seconds)]
         interval: std::time::Duration,
     },
     /// Print numbers about SAs and policies as OpenMetrics text
     Metrics {
-        /// Answer to HTTP there, until interrupted: PORT (of 127.0.0.1), ADDRESS:PORT or [ADDRESS]:PORT
+        /// Serve them over HTTP until interrupted, on PORT (of 127.0.0.1), ADDRESS:PORT or [ADDRESS]:PORT
         #[arg(long, value_name = "ADDRESS", value_parser = metrics::address, conflicts_with = "output")]
         listen: Option<std::net::SocketAddr>,
-        /// To this file, which is whole whenever it is read, instead of standard output
+        /// Write to this file, which is replaced as a whole, instead of standard output
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
-        /// Numbers of single SAs, too
+        /// Also print numbers of single SAs
         #[arg(long)]
         per_sa: bool,
-        /// So many policies (and SAs, with --per-sa) have numbers of their own, at most
+        /// At most this many policies (and SAs, with --per-sa) have numbers of their own
         #[arg(long, default_value_t = 1000, value_name = "N")]
         most: usize,
     },
     /// Show who talks to whom: gateways, networks, the SAs between them, and policies whose SAs are missing
     Graph {
-        /// As a tree, also where standard output is no terminal
+        /// As a tree, even if standard output is no terminal
         #[arg(long, conflicts_with_all = ["dot", "svg"])]
         text: bool,
-        /// In Graphviz's language, also on a terminal
+        /// In Graphviz's language, even on a terminal
         #[arg(long, conflicts_with = "svg")]
         dot: bool,
         /// As a picture, in this file or on standard output; needs no Graphviz
         #[arg(long, value_name = "FILE")]
         svg: Option<Option<PathBuf>>,
-        /// So many lines between addresses, at most: what lacks an SA first, then the busiest
+        /// At most this many lines between addresses: first those that lack an SA, then the busiest
         #[arg(long, default_value_t = 100, value_name = "N")]
         most: usize,
     },
     /// Carry out the commands of a file in setkey's language
     Load {
-        /// The file, or a directory, of which its *.conf in the order of their names; - is standard input
+        /// A file, or a directory, whose *.conf are loaded in the order of their names; - is standard input
         file: PathBuf,
-        /// Only parse it
+        /// Only read it and print errors and warnings
         #[arg(short = 'n', long, group = "way")]
         check: bool,
         /// If the engine refuses a command, undo those before it
@@ -213,7 +214,7 @@ enum Command {
         /// Show what would change if SAs and policies became those of the file
         #[arg(long, group = "way")]
         diff: bool,
-        /// Make SAs and policies those of the file, with no moment without policy; all or nothing
+        /// Make SAs and policies those of the file, never leaving a gap between policies; all or nothing
         #[arg(long, group = "way")]
         replace: bool,
         /// Make no copies of inbound policies for forwarded packets
@@ -222,19 +223,19 @@ enum Command {
     },
     /// Print SAs (with their keys) and policies as a file for 'load'
     Save {
-        /// To this file, which only its owner can read, instead of standard output
+        /// Write to this file, which only its owner can read, instead of standard output
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
-        /// What PF_KEY cannot say is no failure
+        /// Exit status 0 even if the file cannot express everything
         #[arg(long)]
         lossy: bool,
     },
-    /// Tell which policy and SAs an outbound packet takes and what MTU is left, or why it is dropped
+    /// Say which policy and SAs an outbound packet takes and what MTU is left, or why it is dropped
     Explain {
-        /// SRC → DST [PROTOCOL] [sport N] [dport N] [mark N] [if_id N] [dev NAME] [cpu N] [uid N]; the arrow may be "to", or be left out
+        /// SRC to DST [PROTOCOL] [sport N] [dport N] [mark N] [if_id N] [dev NAME] [cpu N] [uid N]; "to" may be an arrow (→), or be left out
         #[arg(required = true)]
         words: Vec<String>,
-        /// Ask a file that 'save' made or 'load' reads, not what is live
+        /// Ask a file that 'save' made or 'load' reads, instead of the live SAs and policies
         #[arg(short, long)]
         file: Option<PathBuf>,
         /// MTU of the path in bytes
@@ -246,13 +247,13 @@ enum Command {
         /// Whose numbers
         #[arg(long, default_value = "linux")]
         profile: types::Dialect,
-        /// KLIPS's beside them (beside Linux's, for klips)
+        /// Show those of KLIPS beside them (for klips those of Linux)
         #[arg(long)]
         diff: bool,
     },
     /// List the key engine's algorithms
     Algorithms,
-    /// Try what works here, for which daemon, and tell what the kernel lacks
+    /// Test what works on this machine, for which daemons, and what the kernel lacks
     Doctor(doctor::Options),
     /// Print a completion script
     Completion {
@@ -286,7 +287,7 @@ enum PolicyCommand {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
-    /// Remove all policies, or those that fit
+    /// Remove all policies, or those that match
     Flush {
         #[command(flatten)]
         filter: Filter,
@@ -361,7 +362,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Delete { all, filter, words } => match (words.is_empty(), filter.is_empty()) {
             (false, true) => load::words(view, if all { "deleteall" } else { "delete" }, words, false),
             (true, false) if !all => match execute::delete_some(&mut Channel::open()?, SaType::UNSPEC, &filter)? {
-                0 => Err(Failure::Told("delete: no SA fits".to_owned())),
+                0 => Err(Failure::Told("delete: no SA matches".to_owned())),
                 _ => Ok(()),
             },
             _ => Err(Failure::Usage(

@@ -40,6 +40,8 @@ pub struct Binary {
     pub calls_socket: bool,
     /// It calls functions of the libipsec that this library is: strongSwan has another of that name.
     pub calls_libipsec: bool,
+    /// This library's code is inside: the archive, or the Rust crates.
+    pub has_this_library: bool,
 }
 
 impl Binary {
@@ -64,6 +66,9 @@ impl Binary {
         }
         let (data, whole) = start(&mut file).map_err(|error| error.to_string())?;
         let mut binary = Self::parse(&data, whole)?;
+        // What opens a descriptor knows where the machine's pfkeyd listens, and nobody else has a reason to.
+        let place = pfkey_socket::SERVICE_PATH.as_bytes();
+        binary.has_this_library = data.windows(place.len()).any(|bytes| bytes == place);
         binary.is_set_id = stat.permissions().mode() & (libc::S_ISUID | libc::S_ISGID) != 0;
         binary.has_capabilities = pfkey_socket::has_file_capabilities(file.as_fd());
         Ok(binary)

@@ -29,10 +29,10 @@ use crate::output::{Format, Out, Record, Value, View, printable, show};
 /// What is asked for.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Tell how this program reaches PF_KEY instead: by which library or command, and by which drop-in of its unit
+    /// Say how this program gets PF_KEY: with which library or command, and with which drop-in for its unit
     #[arg(conflicts_with = "adopt")]
     binary: Option<PathBuf>,
-    /// Show the drop-in that brings this unit of systemd's to PF_KEY, and write it if asked
+    /// Show the drop-in for this systemd unit, ask, and write it
     #[arg(long, value_name = "UNIT")]
     adopt: Option<String>,
     /// Write it without asking

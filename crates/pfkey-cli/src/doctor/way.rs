@@ -37,6 +37,9 @@ pub fn of(binary: &Binary) -> (Way, String) {
     if needs("libpfkey_rs.so") || needs("libpfkey_preload.so") {
         return (Way::Nothing, "it is linked with this library".to_owned());
     }
+    if binary.has_this_library {
+        return (Way::Nothing, "this library is a part of it".to_owned());
+    }
     let reasons = [
         (binary.is_go, "written in Go, which asks the kernel without the C library"),
         (binary.is_static, "static"),
@@ -122,6 +125,8 @@ mod tests {
             (Binary { is_go: true, ..iked }, Way::Any),
             (Binary { is_static: true, ..Binary::default() }, Way::Any),
             (linked(&["libpfkey_rs.so.0", "libipsec.so.0"]), Way::Nothing),
+            (Binary { is_static: true, has_this_library: true, ..Binary::default() }, Way::Nothing),
+            (Binary { is_library: true, has_this_library: true, ..Binary::default() }, Way::Unknown),
             (Binary { is_library: true, ..linked(&["libc.so.6"]) }, Way::Unknown),
             (Binary { script_of: Some("/bin/sh".to_owned()), ..Binary::default() }, Way::Unknown),
         ] {

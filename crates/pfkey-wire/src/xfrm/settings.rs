@@ -89,7 +89,7 @@ pub enum Why {
     Value,
     /// There is no such network interface.
     Interface,
-    /// A mark and an XFRM interface are for everything.
+    /// A mark, an XFRM interface and a network interface are for everything.
     World,
     /// It is said before.
     Twice,
@@ -106,7 +106,7 @@ impl fmt::Display for Why {
             Self::Name => f.write_str("unknown name"),
             Self::Value => f.write_str("it cannot have this value"),
             Self::Interface => f.write_str("no such network interface"),
-            Self::World => f.write_str("mark and if_id are for everything: nothing stands before them"),
+            Self::World => f.write_str("mark, if_id and dev are for everything, and take no prefix"),
             Self::Twice => f.write_str("said before"),
             Self::TooLong => write!(f, "more than {MAX_TEXT} bytes"),
         }
@@ -383,7 +383,8 @@ mod tests {
             ("lastused=1", "word 1, \"lastused=1\": unknown name"),
             ("1=0x00", "word 1, \"1=0x00\": unknown name"),
             ("31=0x00000001", "word 1, \"31=0x00000001\": unknown name"),
-            ("out:if_id=1", "word 1, \"out:if_id=1\": mark and if_id are for everything: nothing stands before them"),
+            ("out:if_id=1", "word 1, \"out:if_id=1\": mark, if_id and dev are for everything, and take no prefix"),
+            ("out:dev=eth1", "word 1, \"out:dev=eth1\": mark, if_id and dev are for everything, and take no prefix"),
             ("in:set-mark=1,out:set-mark=2,esp:set-mark=3", "word 3, \"esp:set-mark=3\": said before"),
             ("replay-window=4097", "word 1, \"replay-window=4097\": it cannot have this value"),
         ] {

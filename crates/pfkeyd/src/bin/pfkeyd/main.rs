@@ -66,7 +66,10 @@ fn main() -> ExitCode {
     let options = match options::parse(std::env::args_os().skip(1)) {
         Ok(Asked::Serve(options)) => options,
         Ok(Asked::Any(command)) => return any(any::run(&command)),
-        Ok(Asked::Agent(path)) => return any(any::agent::run(&path)),
+        Ok(Asked::Agent(path)) => {
+            let named = |error| io::Error::other(format!("{}: {error}", path.display()));
+            return any(any::agent::run(&path).map_err(named));
+        }
         Ok(Asked::Help) => return print(options::USAGE),
         Ok(Asked::Version) => return print(&format!("pfkeyd {}\n", env!("CARGO_PKG_VERSION"))),
         Err(message) => {

@@ -14,36 +14,36 @@ usage: pfkeyd [options] --listen PATH
        pfkeyd --service [PATH]
 
 Serves PF_KEY sockets from userspace. The first form listens on a socket; programs reach it with
-PFKEY_BACKEND=unix:PATH. The second form runs COMMAND with such a daemon around it and ends it afterwards. The third
+PFKEY_BACKEND=unix:PATH. The second form starts such a daemon, runs COMMAND with it, and ends it afterwards. The third
 becomes COMMAND, whose PF_KEY system calls are answered by a process beside it: see pfkey-run(1). The fourth does that
-for containers whose seccomp profile has PATH as its listenerPath. The fifth is the machine's: every program opens its
-sockets there where the kernel has no AF_KEY.
+for containers whose seccomp profile has PATH as its listenerPath. The fifth is the service of the whole machine: if the
+kernel has no AF_KEY, every program opens its sockets there.
 
   --engine ENGINE    embedded (default): a key engine in this process; it protects no packet
-                     copy: the same, and it takes what only a kernel does (offload, IP-TFS, ...), to try a configuration
+                     copy: the same, and accepts what only a kernel can do (offload, IP-TFS, ...), to try a configuration
                      xfrm: the kernel's SAs and policies, over XFRM netlink
   --profile DIALECT  of the embedded engine: linux (default), as Linux's AF_KEY; rfc2367, to the letter of the RFC;
                      klips, as Openswan's KLIPS, with its own numbers and eroutes
   --algorithms LIST  offer more than AF_KEY: aead (AES-CCM, AES-GCM, AES-GMAC, ChaCha20-Poly1305), sha256-128
                      (SHA2-256 with 128 bits, RFC 4868), or both with a comma between
-  --xfrm LIST        attributes of XFRM's for every SA and policy that does not say them itself, such as
-                     if_id=42,out:set-mark=0x10 (see pfkeyd(8)). With if_id or mark clients see and touch nothing else.
-                     A client's own PFKEY_XFRM goes before
+  --xfrm LIST        XFRM attributes for the SAs and policies of all clients, such as if_id=42,out:set-mark=0x10 (see
+                     pfkeyd(8)). With if_id or mark clients see and change no others. A client's own PFKEY_XFRM
+                     replaces LIST
   --mode OCTAL       with --listen: the mode of the socket's file. Without it the mode is 0600, and only root and the
-                     user who started pfkeyd are served; with it whoever may connect is
+                     user who started pfkeyd are served; with it everybody who can connect
   --service [PATH]   serve the kernel's SAs and policies to every program that may open an AF_KEY socket, in its own
                      network namespace; on the socket that systemd passes, or on PATH (/run/pfkeyd/pfkeyd.sock)
-  --unconfined       without the filter of system calls, as a debugger or a sanitizer needs it
+  --unconfined       do not install the filter of system calls: for debuggers and sanitizers
   --fd N             serve the connected socket N, and end when it is closed
   --status N         write 0, or the errno of a failed start, to the pipe or socket N as a native 32-bit number
   -h, --help         this text
   -V, --version      the version
 
-SIGUSR1 prints what each session received and lost on stderr. SIGTERM, SIGINT and SIGHUP end a daemon that listens, and go
-to COMMAND. With --fd no signal ends it but SIGKILL.
+SIGUSR1 prints statistics of each session on stderr. SIGTERM, SIGINT and SIGHUP end a daemon that listens; with -- COMMAND
+they are passed to COMMAND. With --fd only SIGKILL ends it.
 
-exit status: 0; that of COMMAND, or 128+N if signal N killed it; 1 if the daemon could not do its work; 2 for an
-argument that it does not understand; 126 or 127 if COMMAND cannot be executed or found.
+exit status: 0; that of COMMAND, or 128+N if signal N killed it; 1 if the daemon could not do its work; 2 for wrong
+arguments; 126 or 127 if COMMAND cannot be executed or found.
 ";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
