@@ -1,7 +1,9 @@
 //! What follows a sending call: on a descriptor that a pfkeyd serves, the answers have to be there when it returns.
 //!
 //! The message is looked at after the kernel has read it, so a bad pointer gives EFAULT as ever. A socket reads what it
-//! sends; a file may not (/dev/null), so what was written is looked at only once the descriptor is known to be served.
+//! sends; a file may not (/dev/null), so what was written is looked at only once the descriptor is known to be served. A
+//! packet socket with a ring (PACKET_TX_RING) sends what is there, and says so: whoever sends there has no bytes, or none
+//! at NULL.
 
 use libc::{c_int, c_void, iovec, size_t, ssize_t};
 
@@ -13,11 +15,11 @@ use crate::wire::{HEADER_LEN, MAX_MESSAGE_LEN, PF_KEY_V2};
 /// begin with PF_KEY's version lead to a look at the descriptor.
 ///
 /// # Safety
-/// If `sent` is positive and at most `len`, that many bytes of `buffer` are readable.
+/// If `sent` is positive and at most `len`, and `buffer` is not null, that many bytes of it are readable.
 #[inline]
 pub(super) unsafe fn after_send(fd: c_int, sent: ssize_t, buffer: *const c_void, len: size_t) -> ssize_t {
-    // A packet socket with a ring gives the bytes of the ring, and has no buffer.
-    if sent <= 0 || sent as usize > len {
+    // The last two: a ring's bytes.
+    if sent <= 0 || sent as usize > len || buffer.is_null() {
         return sent;
     }
     // SAFETY: at least one byte is readable.
@@ -44,7 +46,7 @@ pub(super) unsafe fn after_write(fd: c_int, sent: ssize_t, buffer: *const c_void
 /// As [`after_send`], for `count` parts.
 ///
 /// # Safety
-/// If `sent` is positive, the parts are readable, and so are their first `sent` bytes.
+/// If `sent` is positive, the parts are readable, and so are their first `sent` bytes, but for parts at NULL.
 pub(super) unsafe fn after_send_parts(fd: c_int, sent: ssize_t, parts: *const iovec, count: usize) -> ssize_t {
     if sent <= 0 {
         return sent;
@@ -86,7 +88,7 @@ unsafe fn start_of<'a>(buffer: *const c_void, len: usize) -> &'a [u8] {
 /// Copies the header, or what there is of it, out of parts; gives its length.
 ///
 /// # Safety
-/// The parts are readable, and so are their first `sent` bytes.
+/// The parts are readable, and so are their first `sent` bytes, but for parts at NULL.
 unsafe fn gather(start: &mut [u8; HEADER_LEN], sent: usize, parts: *const iovec, count: usize) -> usize {
     let wanted = HEADER_LEN.min(sent);
     let mut have = 0;
@@ -100,6 +102,10 @@ unsafe fn gather(start: &mut [u8; HEADER_LEN], sent: usize, parts: *const iovec,
         if len == 0 {
             // Such a part may have any pointer.
             continue;
+        }
+        if part.iov_base.is_null() {
+            // A ring's bytes.
+            break;
         }
         // SAFETY: have + len <= wanted <= the array's length, and these bytes are readable.
         unsafe { std::ptr::copy_nonoverlapping(part.iov_base.cast::<u8>(), start[have..].as_mut_ptr(), len) };
