@@ -29,6 +29,7 @@ static void through(const char *what, int in, int out, int is_socket)
 	struct builder b;
 	struct iovec parts[2] = { { b.bytes, 8 }, { b.bytes + 8, 8 } };
 	struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
+	struct mmsghdr messages[2] = { { .msg_hdr = message }, { .msg_hdr = message } };
 
 	begin_message(&b, SADB_FLUSH, SADB_SATYPE_UNSPEC, 1);
 	end_message(&b);
@@ -49,6 +50,8 @@ static void through(const char *what, int in, int out, int is_socket)
 		must(sendto(in, b.bytes, 16, 0, NULL, 0) == 16 && read(out, back, sizeof back) == 16, what);
 		must(sendmsg(in, &message, 0) == 16 && read(out, back, sizeof back) == 16, what);
 		must(memcmp(back, b.bytes, 16) == 0, what);
+		must(sendmmsg(in, messages, 2, 0) == 2 && messages[1].msg_len == 16, what);
+		must(recv(out, back, 16, 0) == 16 && recv(out, back, 16, 0) == 16, what);
 	}
 }
 
@@ -67,6 +70,7 @@ static void bad_arguments(int s)
 	must(sendmsg(s, &message, 0) == -1 && errno == EFAULT, "sendmsg of a bad pointer");
 	must(writev(s, nowhere, 1) == -1 && errno == EFAULT, "writev of bad parts");
 	must(sendmsg(s, nowhere, 0) == -1 && errno == EFAULT, "sendmsg of a bad message");
+	must(sendmmsg(s, nowhere, 1, 0) == -1 && errno == EFAULT, "sendmmsg of a bad message");
 	must(writev(s, &part, minus_one) == -1 && errno == EINVAL, "writev of -1 parts");
 	must(write(-1, "x", 1) == -1 && errno == EBADF, "write to no descriptor");
 	must(write(s, NULL, 0) == 0, "write of nothing");

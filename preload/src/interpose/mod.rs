@@ -2,8 +2,8 @@
 //!
 //! Each calls the next function of its name; what is added is added for PF_KEY alone:
 //! - `socket(PF_KEY, ...)` opens a descriptor as `pfkey_open` does;
-//! - `send`, `sendto`, `sendmsg`, `write` and `writev` return, on a descriptor that a pfkeyd serves, when the answers
-//!   wait there, as AF_KEY's do;
+//! - `send`, `sendto`, `sendmsg`, `sendmmsg`, `write` and `writev` return, on a descriptor that a pfkeyd serves, when the
+//!   answers wait there, as AF_KEY's do;
 //! - `setsockopt` of IP_IPSEC_POLICY and IPV6_IPSEC_POLICY is translated for a kernel without AF_KEY.
 //!
 //! Nothing is remembered: a descriptor is known by its name (`getsockname`), in whatever process it ended up. Nothing
@@ -19,7 +19,7 @@ mod open;
 mod quiet;
 mod socket_policy;
 
-use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t};
+use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
 /// `AF_KEY`.
 const AF_KEY: c_int = 15;
@@ -69,16 +69,15 @@ pub unsafe extern "C-unwind" fn write(fd: c_int, buffer: *const c_void, len: siz
 pub unsafe extern "C-unwind" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller's arguments, unchanged.
     let sent = unsafe { next::sendmsg(fd, message, flags) };
-    if sent <= 0 {
-        return sent;
-    }
-    // SAFETY: the kernel has read the header.
-    let (parts, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen) };
-    // The count is an int on musl.
-    #[allow(clippy::unnecessary_cast)]
-    let count = count as usize;
-    // SAFETY: the kernel has read the parts, and `sent` bytes in them.
-    unsafe { answer::after_send_parts(fd, sent, parts, count) }
+    // SAFETY: the kernel has read the header if it sent something.
+    unsafe { answer::after_sendmsg(fd, sent, message) }
+}
+
+/// `sendmmsg(2)`; on a served descriptor each message is sent, and its answers waited for, before the next one is.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
+    // SAFETY: the caller's arguments, unchanged.
+    unsafe { answer::send_each(next::sendmmsg, fd, messages, count, flags) }
 }
 
 /// `writev(2)`; on a served descriptor it returns when the answers wait there.
