@@ -6,6 +6,9 @@
 //!   answers wait there, as AF_KEY's do;
 //! - `setsockopt` of IP_IPSEC_POLICY and IPV6_IPSEC_POLICY is translated for a kernel without AF_KEY.
 //!
+//! Where glibc has times of 32 bits, its headers give some of these other names in a program that is built with times of
+//! 64 bits (`time64`); all of Debian 13's armhf is.
+//!
 //! Nothing is remembered: a descriptor is known by its name (`getsockname`), in whatever process it ended up. Nothing
 //! is allocated but in opening. No Rust value with a destructor lives while a next function runs, and the functions
 //! are "C-unwind": a thread may be cancelled in them, as in the C library's.
@@ -18,6 +21,8 @@ mod next;
 mod open;
 mod quiet;
 mod socket_policy;
+#[cfg(all(target_env = "gnu", target_pointer_width = "32"))]
+mod time64;
 
 use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
