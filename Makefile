@@ -189,9 +189,11 @@ install-libipsec: build
 	$(RELEASE) $(CARGO) build --locked $(FOR_RELEASE) --package pfkey_preload --example pfkey_compat
 	$(MAKE) install-libipsec-files
 
+# Not everywhere are the names with time64, and some linkers refuse to export what is not there, but no pattern.
 .PHONY: install-libipsec-files
 install-libipsec-files:
-	{ echo '{ global:'; sed 's/$$/;/' exports.txt preload/exports.txt; echo 'local: *; };'; } > $(T)/libipsec.map
+	{ echo '{ global:'; sed 's/$$/;/' exports.txt preload/exports.txt; \
+	  sed 's/4$$/[4];/' preload/exports-time64.txt; echo 'local: *; };'; } > $(T)/libipsec.map
 	$(CC) -shared -o $(T)/libipsec.so.0 -Wl,-soname,libipsec.so.0 -Wl,--version-script=$(T)/libipsec.map -Wl,-z,relro,-z,now \
 	  -Wl,--whole-archive $(T)/examples/libpfkey_compat.a -Wl,--no-whole-archive -Wl,--gc-sections -Wl,--strip-debug \
 	  -lutil -lrt -lpthread -lm -ldl -lc

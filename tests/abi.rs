@@ -206,8 +206,7 @@ fn a_program_linked_with_libipsec_runs_unchanged() {
     c::run(c::cc().arg("-o").arg(&program).arg(dir.join("p.c")).arg(&theirs));
     // As the Makefile makes it.
     let mut symbols = exported();
-    let interposers = std::fs::read_to_string(c::root().join("preload/exports.txt")).expect("the list");
-    symbols.extend(interposers.lines().map(str::to_owned));
+    symbols.extend(c::interposers());
     symbols.sort();
     let map = format!("{{ global: {};\nlocal: *; }};\n", symbols.join(";\n"));
     std::fs::write(dir.join("libipsec.map"), map).expect("a version script");

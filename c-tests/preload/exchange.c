@@ -1,4 +1,4 @@
-/* Opens PF_KEY by itself and sends by each of the five calls; reads at once, without waiting, as racoon does. */
+/* Opens PF_KEY by itself and sends by each of the six calls; reads at once, without waiting, as racoon does. */
 #include "../common.h"
 
 #include <errno.h>
@@ -8,13 +8,14 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static const char *const ways[] = { "send", "sendto", "sendmsg", "write", "writev" };
+static const char *const ways[] = { "send", "sendto", "sendmsg", "write", "writev", "sendmmsg" };
 
 static ssize_t send_by(const char *way, int s, unsigned char *bytes, size_t len)
 {
 	/* iked's writev has the header in a part of its own; an empty part, and a header in pieces, are allowed too. */
 	struct iovec parts[] = { { bytes, 0 }, { bytes, 3 }, { bytes + 3, 13 }, { bytes + 16, len - 16 } };
 	struct msghdr message = { .msg_iov = parts, .msg_iovlen = 4 };
+	struct mmsghdr one = { .msg_hdr = message };
 
 	if (strcmp(way, "send") == 0)
 		return send(s, bytes, len, 0);
@@ -24,6 +25,8 @@ static ssize_t send_by(const char *way, int s, unsigned char *bytes, size_t len)
 		return sendmsg(s, &message, 0);
 	if (strcmp(way, "write") == 0)
 		return write(s, bytes, len);
+	if (strcmp(way, "sendmmsg") == 0)
+		return sendmmsg(s, &one, 1, 0) == 1 ? (ssize_t)one.msg_len : -1;
 	return writev(s, parts, 4);
 }
 

@@ -3,12 +3,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_packet.h>
+#include <net/ethernet.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -25,6 +29,7 @@ static void through(const char *what, int in, int out, int is_socket)
 	struct builder b;
 	struct iovec parts[2] = { { b.bytes, 8 }, { b.bytes + 8, 8 } };
 	struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
+	struct mmsghdr messages[2] = { { .msg_hdr = message }, { .msg_hdr = message } };
 
 	begin_message(&b, SADB_FLUSH, SADB_SATYPE_UNSPEC, 1);
 	end_message(&b);
@@ -45,6 +50,8 @@ static void through(const char *what, int in, int out, int is_socket)
 		must(sendto(in, b.bytes, 16, 0, NULL, 0) == 16 && read(out, back, sizeof back) == 16, what);
 		must(sendmsg(in, &message, 0) == 16 && read(out, back, sizeof back) == 16, what);
 		must(memcmp(back, b.bytes, 16) == 0, what);
+		must(sendmmsg(in, messages, 2, 0) == 2 && messages[1].msg_len == 16, what);
+		must(recv(out, back, 16, 0) == 16 && recv(out, back, 16, 0) == 16, what);
 	}
 }
 
@@ -63,6 +70,7 @@ static void bad_arguments(int s)
 	must(sendmsg(s, &message, 0) == -1 && errno == EFAULT, "sendmsg of a bad pointer");
 	must(writev(s, nowhere, 1) == -1 && errno == EFAULT, "writev of bad parts");
 	must(sendmsg(s, nowhere, 0) == -1 && errno == EFAULT, "sendmsg of a bad message");
+	must(sendmmsg(s, nowhere, 1, 0) == -1 && errno == EFAULT, "sendmmsg of a bad message");
 	must(writev(s, &part, minus_one) == -1 && errno == EINVAL, "writev of -1 parts");
 	must(write(-1, "x", 1) == -1 && errno == EBADF, "write to no descriptor");
 	must(write(s, NULL, 0) == 0, "write of nothing");
@@ -80,6 +88,41 @@ static void unread(void)
 	must(null >= 0 && write(null, nowhere, 16) == 16, "write to /dev/null");
 	must(writev(null, &part, 1) == 16, "writev to /dev/null");
 	close(null);
+}
+
+/* A packet socket sends what is in its ring, and looks at no buffer. */
+static void ring(void)
+{
+	unsigned page = (unsigned)sysconf(_SC_PAGESIZE);
+	struct tpacket_req request = { .tp_block_size = page, .tp_block_nr = 1, .tp_frame_size = page / 2, .tp_frame_nr = 2 };
+	struct sockaddr_ll to = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_802_EX1), .sll_halen = 6 };
+	/* The compiler is not to know. */
+	void *volatile nowhere = NULL;
+	struct iovec part = { nowhere, 100 };
+	struct msghdr message = { .msg_name = &to, .msg_namelen = sizeof to, .msg_iov = &part, .msg_iovlen = 1 };
+	char *frames;
+	/* The first version is another in programs of 32 bits. */
+	int version = TPACKET_V2, s = socket(AF_PACKET, SOCK_RAW, 0);
+
+	/* Needs CAP_NET_RAW. */
+	if (s < 0)
+		return;
+	to.sll_ifindex = (int)if_nametoindex("lo");
+	must(setsockopt(s, SOL_PACKET, PACKET_VERSION, &version, sizeof version) == 0, "PACKET_VERSION");
+	must(setsockopt(s, SOL_PACKET, PACKET_TX_RING, &request, sizeof request) == 0, "PACKET_TX_RING");
+	frames = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, s, 0);
+	must(frames != MAP_FAILED, "mmap");
+	for (int way = 0; way < 2; way++) {
+		struct tpacket2_hdr *frame = (struct tpacket2_hdr *)(frames + page / 2 * (unsigned)way);
+		ssize_t sent;
+
+		frame->tp_len = 60;
+		frame->tp_status = TP_STATUS_SEND_REQUEST;
+		sent = way ? sendmsg(s, &message, 0) : sendto(s, nowhere, 100, 0, (struct sockaddr *)&to, sizeof to);
+		must(sent == 60 || (sent == -1 && errno == ENETDOWN), "a ring's frame");
+	}
+	munmap(frames, page);
+	close(s);
 }
 
 static void *fill(void *pipe_end)
@@ -109,6 +152,7 @@ int main(void)
 	through("seqpacket", ends[0], ends[1], 1);
 
 	unread();
+	ring();
 
 	/* Other sockets, and other options. */
 	ends[0] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);

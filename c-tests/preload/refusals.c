@@ -38,9 +38,33 @@ static void refuse(int s, const char *what, const void *bytes, size_t len)
 	printf("; %s\n", recv(s, &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN ? "no answer" : "an answer");
 }
 
+/* The first is good, and so is the third. */
+static void refuse_the_second(int s, void *good, void *bad)
+{
+	struct iovec parts[3] = { { good, 16 }, { bad, 16 }, { good, 16 } };
+	struct mmsghdr messages[3];
+	char answer[16];
+	int sent, answers = 0;
+
+	memset(messages, 0, sizeof messages);
+	for (int i = 0; i < 3; i++) {
+		messages[i].msg_hdr.msg_iov = &parts[i];
+		messages[i].msg_hdr.msg_iovlen = 1;
+	}
+	sent = sendmmsg(s, messages, 3, 0);
+	while (recv(s, answer, sizeof answer, MSG_DONTWAIT) > 0)
+		answers++;
+	printf("sendmmsg, the second of three is bad: %d sent, %d answers\n", sent, answers);
+	sent = sendmmsg(s, messages + 1, 2, 0);
+	printf("sendmmsg, the first of two is bad: %s", sent < 0 ? strerror(errno) : "sent");
+	printf("; %s\n", recv(s, answer, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN ? "no answer" : "an answer");
+	sent = sendmmsg(s, messages, 0, 0);
+	printf("sendmmsg of none: %d\n", sent);
+}
+
 int main(int argc, char **argv)
 {
-	struct builder b;
+	struct builder b, good;
 	struct sadb_msg *message = (struct sadb_msg *)b.bytes;
 	int s;
 
@@ -85,5 +109,8 @@ int main(int argc, char **argv)
 	refuse(s, "type 0", b.bytes, b.len);
 	message->sadb_msg_type = 25;
 	refuse(s, "type 25", b.bytes, b.len);
+	begin_message(&good, SADB_FLUSH, SADB_SATYPE_UNSPEC, 2);
+	end_message(&good);
+	refuse_the_second(s, good.bytes, b.bytes);
 	return 0;
 }

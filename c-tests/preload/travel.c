@@ -1,9 +1,11 @@
-/* A PF_KEY socket in other processes than the one that opened it, under other rights, and as descriptor 0.
+/* A PF_KEY socket in other processes than the one that opened it, under other rights, as descriptor 0, and in a thread with a small
+ * stack.
  * travel TEST [DIRECTORY]; exit status 77: it cannot be tried here. */
 #include "../common.h"
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +34,13 @@ static void use(int s)
 		die("read: %s", strerror(errno));
 	if (answer.sadb_msg_type != SADB_FLUSH || answer.sadb_msg_seq != 7 || answer.sadb_msg_errno)
 		die("another answer");
+}
+
+static void *open_and_use(void *unused)
+{
+	(void)unused;
+	use(open_pfkey());
+	return NULL;
 }
 
 static void wait_for(pid_t child)
@@ -121,6 +130,15 @@ int main(int argc, char **argv)
 		if (s != 0)
 			die("descriptor %d", s);
 		use(s);
+	} else if (strcmp(test, "small") == 0) {
+		pthread_attr_t attributes;
+		pthread_t thread;
+
+		/* The least that a thread has needs much of itself. */
+		pthread_attr_init(&attributes);
+		if (pthread_attr_setstacksize(&attributes, (size_t)sysconf(_SC_THREAD_STACK_MIN) + 16384) ||
+			pthread_create(&thread, &attributes, open_and_use, NULL) || pthread_join(thread, NULL))
+			die("no thread");
 	} else if (strcmp(test, "rights") == 0) {
 		if (!root)
 			return 77;

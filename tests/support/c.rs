@@ -27,6 +27,19 @@ pub fn scratch(name: &str) -> PathBuf {
     dir
 }
 
+/// What the preload object exports, in order.
+pub fn interposers() -> Vec<String> {
+    let listed = |name| std::fs::read_to_string(root().join("preload").join(name)).expect("a list of exports");
+    let mut names = listed("exports.txt");
+    // Where glibc has times of 32 bits.
+    if cfg!(all(target_env = "gnu", target_pointer_width = "32")) {
+        names.push_str(&listed("exports-time64.txt"));
+    }
+    let mut names: Vec<String> = names.lines().map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
 /// Whether the library finds the pfkeyd beside it: root does not start what another user can have written.
 pub fn tree_is_anothers() -> bool {
     use std::os::unix::fs::MetadataExt as _;

@@ -1,4 +1,5 @@
-//! Where pfkeyd's program is, and whether it may be executed. Nothing here allocates unless an error is told.
+//! Where pfkeyd's program is, and whether it may be executed. Nothing here allocates unless an error is told; and a path, which
+//! is a page of the caller's stack, is filled where it is: a thread may have few.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
@@ -33,14 +34,13 @@ const BESIDE: [(usize, &str); 6] = [
 ];
 
 /// A path that was put together without allocating.
-#[derive(Clone)]
 pub(super) struct PathBuffer {
     bytes: [u8; PATH_LEN],
     len: usize,
 }
 
 impl PathBuffer {
-    fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self { bytes: [0; PATH_LEN], len: 0 }
     }
 
@@ -64,6 +64,12 @@ impl PathBuffer {
         whole
     }
 
+    /// Becomes a copy of another.
+    pub(super) fn copy_from(&mut self, other: &Self) {
+        self.bytes.copy_from_slice(&other.bytes);
+        self.len = other.len;
+    }
+
     pub(super) fn path(&self) -> &Path {
         Path::new(OsStr::from_bytes(self.bytes.get(..self.len).unwrap_or_default()))
     }
@@ -74,37 +80,32 @@ impl PathBuffer {
     }
 }
 
-/// pfkeyd's program, looked at and open: what is executed is what was looked at.
-pub(super) struct Program {
-    pub(super) fd: OwnedFd,
-    pub(super) path: PathBuffer,
-}
-
-/// Finds pfkeyd: the file that `PFKEYD` names; otherwise where it was installed; otherwise beside the library. A program
+/// Finds pfkeyd, looked at and open, so that what is executed is what was looked at; `path` becomes its name. It is the file that `PFKEYD` names; otherwise where it was installed; otherwise beside the library. A program
 /// that runs with more rights than its caller takes the installed one only: neither the environment nor the name that
 /// it was started by may choose. Where there is none any more, the one that was there when the library was loaded.
 ///
 /// # Errors
 /// [`OpenError::NoPfkeyd`]; [`OpenError::Unfit`] for a file that somebody else may have written.
-pub(super) fn find() -> Result<Program, OpenError> {
-    look_up().map(|(program, _)| program).or_else(|error| {
-        let mut path = PathBuffer::new();
-        let named = name_in_environment(&mut path).then_some(&path);
-        let remembered = matches!(error, OpenError::NoPfkeyd { .. }).then(|| remembered::program(named)).flatten();
-        remembered.ok_or(error)
-    })
+pub(super) fn find(path: &mut PathBuffer) -> Result<OwnedFd, OpenError> {
+    match look_up(path) {
+        Ok((program, _)) => Ok(program),
+        Err(error @ OpenError::NoPfkeyd { .. }) => {
+            let named = name_in_environment(path);
+            remembered::program(named, path).ok_or(error)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// As [`find`], by names only. Says whether `PFKEYD` named it.
-pub(super) fn look_up() -> Result<(Program, bool), OpenError> {
-    let mut path = PathBuffer::new();
-    if name_in_environment(&mut path) {
+pub(super) fn look_up(path: &mut PathBuffer) -> Result<(OwnedFd, bool), OpenError> {
+    if name_in_environment(path) {
         return match open(AT_FDCWD, path.path(), false)? {
-            Some(fd) => Ok((Program { fd, path }, true)),
+            Some(fd) => Ok((fd, true)),
             None => Err(no_pfkeyd(Some(path.path()), None)),
         };
     }
-    installed_or_beside(INSTALLED, own_object).map(|program| (program, false))
+    installed_or_beside(INSTALLED, own_object, path).map(|program| (program, false))
 }
 
 /// Whether the environment names one, which `path` becomes.
@@ -116,11 +117,11 @@ fn name_in_environment(path: &mut PathBuffer) -> bool {
 fn installed_or_beside(
     installed: Option<&str>,
     library: impl FnOnce(&mut PathBuffer) -> bool,
-) -> Result<Program, OpenError> {
-    let mut path = PathBuffer::new();
+    path: &mut PathBuffer,
+) -> Result<OwnedFd, OpenError> {
     if installed.is_some_and(|installed| path.set(&[installed.as_bytes()])) {
         if let Some(fd) = open(AT_FDCWD, path.path(), false)? {
-            return Ok(Program { fd, path });
+            return Ok(fd);
         }
     }
     let mut object = PathBuffer::new();
@@ -146,17 +147,16 @@ fn installed_or_beside(
             *end = 0;
         }
         if let Some(fd) = open(opened.as_fd(), Path::new(file), true)? {
-            return Ok(Program { fd, path });
+            return Ok(fd);
         }
     }
     Err(no_pfkeyd(installed.map(Path::new), Some(object.path())))
 }
 
 #[cfg(test)]
-pub(super) fn program_at(file: &Path) -> Option<Program> {
-    let mut path = PathBuffer::new();
+pub(super) fn program_at(file: &Path, path: &mut PathBuffer) -> Option<OwnedFd> {
     path.set(&[file.as_os_str().as_bytes()]).then_some(())?;
-    open(AT_FDCWD, file, false).ok()?.map(|fd| Program { fd, path })
+    open(AT_FDCWD, file, false).ok()?
 }
 
 /// The pfkeyd that would be started.
@@ -164,7 +164,9 @@ pub(super) fn program_at(file: &Path) -> Option<Program> {
 /// # Errors
 /// Why there is none: see [`OpenError`].
 pub fn find_pfkeyd() -> Result<PathBuf, OpenError> {
-    Ok(find()?.path.path().to_owned())
+    let mut path = PathBuffer::new();
+    find(&mut path)?;
+    Ok(path.path().to_owned())
 }
 
 fn no_pfkeyd(installed: Option<&Path>, beside: Option<&Path>) -> OpenError {
@@ -212,6 +214,9 @@ fn is_ours(stat: &libc::stat64, directory: bool) -> bool {
 
 /// The file that contains this code, the shared object or the program it is linked into, as the kernel knows it: what
 /// `dladdr` says of a program is its argv[0], which is whatever its caller likes.
+///
+/// Not inlined: its buffer is nobody else's.
+#[inline(never)]
 fn own_object(object: &mut PathBuffer) -> bool {
     let here = own_object as *const () as u64;
     let Ok(mut maps) = File::open("/proc/self/maps") else { return false };
@@ -278,7 +283,11 @@ mod tests {
         let (installed, beside) = (directory.join("installed"), lib.join("pfkeyd"));
         std::fs::copy("/bin/true", &beside).unwrap();
         let library = |object: &mut PathBuffer| object.set(&[lib.join("library.so").as_os_str().as_bytes()]);
-        let found = |installed| installed_or_beside(installed, library).unwrap().path.path().to_owned();
+        let found = |installed| {
+            let mut path = PathBuffer::new();
+            installed_or_beside(installed, library, &mut path).unwrap();
+            path.path().to_owned()
+        };
         let name = installed.to_str().unwrap();
         assert_eq!(found(None), beside);
         assert_eq!(found(Some(name)), beside, "nothing is installed yet");

@@ -2,13 +2,13 @@
 //! same.
 
 use std::fs;
-use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::OnceLock;
 
 use nix::sys::resource::{Resource, getrlimit, rlim_t};
 
-use super::place::{self, PathBuffer, Program};
+use super::place::{self, PathBuffer};
 use super::sys;
 
 /// Above the descriptors that a program counts on, and low enough that the kernel's table of them hardly grows for it.
@@ -32,7 +32,8 @@ pub fn remember_pfkeyd() {
     if getrlimit(Resource::RLIMIT_NOFILE).map_or(true, |(soft, _)| soft <= 2 * NUMBER as rlim_t) {
         return;
     }
-    let Ok((Program { fd, path }, named)) = place::look_up() else { return };
+    let mut path = PathBuffer::new();
+    let Ok((fd, named)) = place::look_up(&mut path) else { return };
     let Some(file) = sys::file_behind(fd.as_raw_fd()) else { return };
     // pfkeyd itself, which contains this too, starts none.
     if fs::metadata("/proc/self/exe").is_ok_and(|this| (this.dev(), this.ino()) == file) {
@@ -55,14 +56,16 @@ pub fn forget_pfkeyd() {
     }
 }
 
-/// What was remembered, if it is still open and was looked for as now: by the same name in `PFKEYD`, or by none.
-pub(super) fn program(named: Option<&PathBuffer>) -> Option<Program> {
+/// What was remembered, if it is still open and was looked for as now: by the same name in `PFKEYD`, which `path` is if it is
+/// `named` there, or by none. `path` becomes its name.
+pub(super) fn program(named: bool, path: &mut PathBuffer) -> Option<OwnedFd> {
     let known = REMEMBERED.get()?;
-    if named.is_some() != known.named || named.is_some_and(|named| named.path() != known.path.path()) {
+    if named != known.named || (named && path.path() != known.path.path()) {
         return None;
     }
     // Looked at before it is duplicated: closing a copy of another file gives up the program's POSIX locks on that file.
     (sys::file_behind(known.fd)? == known.file).then_some(())?;
     let fd = sys::duplicate(known.fd).ok()?;
-    (sys::file_behind(fd.as_raw_fd())? == known.file).then(|| Program { fd, path: known.path.clone() })
+    path.copy_from(&known.path);
+    (sys::file_behind(fd.as_raw_fd())? == known.file).then_some(fd)
 }

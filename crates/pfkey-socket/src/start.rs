@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socketpair};
 
 use super::error::{OpenError, Step};
-use super::place::{self, Program};
+use super::place::{self, PathBuffer};
 use super::sys;
 use super::sys::spawn::{Handed, receive_handed, spawn_detached};
 
@@ -44,6 +44,9 @@ pub(super) fn name(fd: &OwnedFd, kind: &CStr, count: &AtomicU32) -> io::Result<(
 
 /// Starts a pfkeyd that serves one descriptor, and gives that descriptor. It ends when the last copy of the
 /// descriptor is closed.
+///
+/// Not inlined: who opens otherwise has no use for a path's page of stack.
+#[inline(never)]
 pub(super) fn open(
     engine: &'static CStr,
     algorithms: Option<&'static CStr>,
@@ -52,11 +55,14 @@ pub(super) fn open(
     if sys::next_child_is_init() {
         return Err(OpenError::NewPidNamespace);
     }
-    start(place::find()?, engine, algorithms, kind)
+    let mut path = PathBuffer::new();
+    let program = place::find(&mut path)?;
+    start(program, &path, engine, algorithms, kind)
 }
 
 fn start(
-    program: Program,
+    program: OwnedFd,
+    path: &PathBuffer,
     engine: &'static CStr,
     algorithms: Option<&'static CStr>,
     kind: &CStr,
@@ -66,11 +72,10 @@ fn start(
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(system)?;
     let extra = algorithms.map(|list| [c"--algorithms", list]);
-    let arguments = [program.path.c_str(), c"--fd", c"3", c"--status", c"4", c"--engine", engine];
+    let arguments = [path.c_str(), c"--fd", c"3", c"--status", c"4", c"--engine", engine];
     let arguments = arguments.iter().copied().chain(extra.iter().flatten().copied());
-    let spawned = spawn_detached(program.fd.as_fd(), arguments, theirs.as_fd());
+    let spawned = spawn_detached(program.as_fd(), arguments, theirs.as_fd());
     drop(theirs);
-    let Program { fd: program, path } = program;
     let failed = |step, source: io::Error| match place::try_owned(path.path()) {
         Ok(program) => OpenError::Start { program, step, source },
         Err(no_memory) => no_memory,
@@ -133,10 +138,11 @@ mod tests {
         std::fs::create_dir(&directory).unwrap();
         let path = directory.join("pfkeyd");
         std::fs::copy("/bin/true", &path).unwrap();
-        let program = place::program_at(&path).unwrap();
+        let mut name = PathBuffer::new();
+        let program = place::program_at(&path, &mut name).unwrap();
         std::fs::rename(&path, directory.join("before")).unwrap();
         std::fs::write(&path, "no program").unwrap();
-        match start(program, c"embedded", None, c"embedded") {
+        match start(program, &name, c"embedded", None, c"embedded") {
             Err(OpenError::Start { step: Step::Ended, .. }) => {}
             other => panic!("true ends at once, and this is no program: {other:?}"),
         }

@@ -1,9 +1,12 @@
 //! What follows a sending call: on a descriptor that a pfkeyd serves, the answers have to be there when it returns.
 //!
 //! The message is looked at after the kernel has read it, so a bad pointer gives EFAULT as ever. A socket reads what it
-//! sends; a file may not (/dev/null), so what was written is looked at only once the descriptor is known to be served.
+//! sends; a file may not (/dev/null), so what was written is looked at only once the descriptor is known to be served. A
+//! packet socket with a ring (PACKET_TX_RING) sends what is there, and says so: whoever sends there has no bytes, or none
+//! at NULL.
 
-use libc::{c_int, c_void, iovec, size_t, ssize_t};
+use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, ssize_t};
+use nix::errno::Errno;
 
 use super::quiet::quiet;
 use crate::socket::{check_framing_start, is_served, settle};
@@ -13,11 +16,11 @@ use crate::wire::{HEADER_LEN, MAX_MESSAGE_LEN, PF_KEY_V2};
 /// begin with PF_KEY's version lead to a look at the descriptor.
 ///
 /// # Safety
-/// If `sent` is positive and at most `len`, that many bytes of `buffer` are readable.
+/// If `sent` is positive and at most `len`, and `buffer` is not null, that many bytes of it are readable.
 #[inline]
 pub(super) unsafe fn after_send(fd: c_int, sent: ssize_t, buffer: *const c_void, len: size_t) -> ssize_t {
-    // A packet socket with a ring gives the bytes of the ring, and has no buffer.
-    if sent <= 0 || sent as usize > len {
+    // The last two: a ring's bytes.
+    if sent <= 0 || sent as usize > len || buffer.is_null() {
         return sent;
     }
     // SAFETY: at least one byte is readable.
@@ -41,18 +44,65 @@ pub(super) unsafe fn after_write(fd: c_int, sent: ssize_t, buffer: *const c_void
     finish(fd, sent, unsafe { start_of(buffer, sent as usize) })
 }
 
-/// As [`after_send`], for `count` parts.
+/// After `sendmsg`.
 ///
 /// # Safety
-/// If `sent` is positive, the parts are readable, and so are their first `sent` bytes.
-pub(super) unsafe fn after_send_parts(fd: c_int, sent: ssize_t, parts: *const iovec, count: usize) -> ssize_t {
+/// If `sent` is positive, the header and its parts are readable, and so are their first `sent` bytes, but for parts at NULL.
+pub(super) unsafe fn after_sendmsg(fd: c_int, sent: ssize_t, message: *const msghdr) -> ssize_t {
     if sent <= 0 {
         return sent;
     }
     let mut start = [0; HEADER_LEN];
     // SAFETY: as this function's.
-    let have = unsafe { gather(&mut start, sent as usize, parts, count) };
+    let have = unsafe { gather_message(&mut start, sent as usize, message) };
     if start[0] != PF_KEY_V2 || !is_served(fd) { sent } else { finish(fd, sent, &start[..have]) }
+}
+
+/// `UIO_MAXIOV`: so many messages are sent by one `sendmmsg` at most.
+const MOST_MESSAGES: c_uint = 1024;
+
+/// `sendmmsg`, by the next function of that name. On a served descriptor message by message: AF_KEY has done one when it
+/// comes to the next, and does not come to those behind one that it refuses.
+///
+/// # Safety
+/// As `sendmmsg`, which `next` is.
+pub(super) unsafe fn send_each(
+    next: unsafe fn(c_int, *mut mmsghdr, c_uint, c_int) -> c_int,
+    fd: c_int,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+) -> c_int {
+    if !is_served(fd) {
+        // SAFETY: the caller's arguments, unchanged.
+        return unsafe { next(fd, messages, count, flags) };
+    }
+    let errno = Errno::last_raw();
+    let count = count.min(MOST_MESSAGES);
+    for done in 0..count {
+        let message = messages.wrapping_add(done as usize);
+        // SAFETY: one of the caller's messages.
+        let sent = match unsafe { next(fd, message, 1, flags) } {
+            1 => {
+                let mut start = [0; HEADER_LEN];
+                // SAFETY: the kernel has read the header and the bytes, and written how many.
+                let (len, have) = unsafe {
+                    let len = (*message).msg_len;
+                    (len, gather_message(&mut start, len as usize, &raw const (*message).msg_hdr))
+                };
+                finish(fd, len as ssize_t, &start[..have])
+            }
+            _ => -1,
+        };
+        if sent < 0 {
+            if done == 0 {
+                return -1;
+            }
+            Errno::set_raw(errno);
+            return done as c_int;
+        }
+    }
+    count as c_int
 }
 
 /// As [`after_write`], for `count` parts.
@@ -83,10 +133,24 @@ unsafe fn start_of<'a>(buffer: *const c_void, len: usize) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(buffer.cast(), len.min(HEADER_LEN)) }
 }
 
+/// As [`gather`], out of a message's parts.
+///
+/// # Safety
+/// As [`gather`], and the message's header is readable.
+unsafe fn gather_message(start: &mut [u8; HEADER_LEN], sent: usize, message: *const msghdr) -> usize {
+    // SAFETY: the header is readable.
+    let (parts, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen) };
+    // The count is an int on musl.
+    #[allow(clippy::unnecessary_cast)]
+    let count = count as usize;
+    // SAFETY: as this function's.
+    unsafe { gather(start, sent, parts, count) }
+}
+
 /// Copies the header, or what there is of it, out of parts; gives its length.
 ///
 /// # Safety
-/// The parts are readable, and so are their first `sent` bytes.
+/// The parts are readable, and so are their first `sent` bytes, but for parts at NULL.
 unsafe fn gather(start: &mut [u8; HEADER_LEN], sent: usize, parts: *const iovec, count: usize) -> usize {
     let wanted = HEADER_LEN.min(sent);
     let mut have = 0;
@@ -100,6 +164,10 @@ unsafe fn gather(start: &mut [u8; HEADER_LEN], sent: usize, parts: *const iovec,
         if len == 0 {
             // Such a part may have any pointer.
             continue;
+        }
+        if part.iov_base.is_null() {
+            // A ring's bytes.
+            break;
         }
         // SAFETY: have + len <= wanted <= the array's length, and these bytes are readable.
         unsafe { std::ptr::copy_nonoverlapping(part.iov_base.cast::<u8>(), start[have..].as_mut_ptr(), len) };
@@ -120,7 +188,7 @@ fn finish(fd: c_int, sent: ssize_t, start: &[u8]) -> ssize_t {
     });
     match refused.flatten() {
         Some(errno) => {
-            nix::errno::Errno::set_raw(errno);
+            Errno::set_raw(errno);
             -1
         }
         None => sent,

@@ -2,9 +2,12 @@
 //!
 //! Each calls the next function of its name; what is added is added for PF_KEY alone:
 //! - `socket(PF_KEY, ...)` opens a descriptor as `pfkey_open` does;
-//! - `send`, `sendto`, `sendmsg`, `write` and `writev` return, on a descriptor that a pfkeyd serves, when the answers
-//!   wait there, as AF_KEY's do;
+//! - `send`, `sendto`, `sendmsg`, `sendmmsg`, `write` and `writev` return, on a descriptor that a pfkeyd serves, when the
+//!   answers wait there, as AF_KEY's do;
 //! - `setsockopt` of IP_IPSEC_POLICY and IPV6_IPSEC_POLICY is translated for a kernel without AF_KEY.
+//!
+//! Where glibc has times of 32 bits, its headers give some of these other names in a program that is built with times of
+//! 64 bits (`time64`); all of Debian 13's armhf is.
 //!
 //! Nothing is remembered: a descriptor is known by its name (`getsockname`), in whatever process it ended up. Nothing
 //! is allocated but in opening. No Rust value with a destructor lives while a next function runs, and the functions
@@ -18,8 +21,10 @@ mod next;
 mod open;
 mod quiet;
 mod socket_policy;
+#[cfg(all(target_env = "gnu", target_pointer_width = "32"))]
+mod time64;
 
-use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t};
+use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
 /// `AF_KEY`.
 const AF_KEY: c_int = 15;
@@ -69,16 +74,15 @@ pub unsafe extern "C-unwind" fn write(fd: c_int, buffer: *const c_void, len: siz
 pub unsafe extern "C-unwind" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller's arguments, unchanged.
     let sent = unsafe { next::sendmsg(fd, message, flags) };
-    if sent <= 0 {
-        return sent;
-    }
-    // SAFETY: the kernel has read the header.
-    let (parts, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen) };
-    // The count is an int on musl.
-    #[allow(clippy::unnecessary_cast)]
-    let count = count as usize;
-    // SAFETY: the kernel has read the parts, and `sent` bytes in them.
-    unsafe { answer::after_send_parts(fd, sent, parts, count) }
+    // SAFETY: the kernel has read the header if it sent something.
+    unsafe { answer::after_sendmsg(fd, sent, message) }
+}
+
+/// `sendmmsg(2)`; on a served descriptor each message is sent, and its answers waited for, before the next one is.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
+    // SAFETY: the caller's arguments, unchanged.
+    unsafe { answer::send_each(next::sendmmsg, fd, messages, count, flags) }
 }
 
 /// `writev(2)`; on a served descriptor it returns when the answers wait there.

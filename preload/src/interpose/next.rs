@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t};
+use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
 /// One function, looked up once.
 struct Next {
@@ -27,6 +27,11 @@ impl Next {
     fn look_up(&self) -> *mut c_void {
         // SAFETY: a NUL-terminated name. The call is in this object, after which RTLD_NEXT goes on.
         let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+        if found.is_null() {
+            // An old C library has not all of them. That is no answer to what the program asks next.
+            // SAFETY: no pointers; what it gives is not looked at.
+            unsafe { libc::dlerror() };
+        }
         self.address.store(found, Ordering::Release);
         found
     }
@@ -34,7 +39,11 @@ impl Next {
 
 /// Runs with this object's constructors: signal handlers must not be the first to call dlsym.
 extern "C" fn look_up_all() {
-    for next in [&SOCKET, &SEND, &SENDTO, &SENDMSG, &WRITE, &WRITEV, &SETSOCKOPT] {
+    for next in [&SOCKET, &SEND, &SENDTO, &SENDMSG, &SENDMMSG, &WRITE, &WRITEV, &SETSOCKOPT] {
+        next.look_up();
+    }
+    #[cfg(all(target_env = "gnu", target_pointer_width = "32"))]
+    for next in [&SENDMSG64, &SENDMMSG64, &SETSOCKOPT64] {
         next.look_up();
     }
 }
@@ -69,8 +78,18 @@ next! {
     sendto = SENDTO, c"sendto", (fd: c_int, buffer: *const c_void, len: size_t, flags: c_int,
         address: *const sockaddr, address_len: socklen_t) -> ssize_t, unsafe;
     sendmsg = SENDMSG, c"sendmsg", (fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t, unsafe;
+    sendmmsg = SENDMMSG, c"sendmmsg", (fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int, unsafe;
     write = WRITE, c"write", (fd: c_int, buffer: *const c_void, len: size_t) -> ssize_t, unsafe;
     writev = WRITEV, c"writev", (fd: c_int, parts: *const iovec, count: c_int) -> ssize_t, unsafe;
     setsockopt = SETSOCKOPT, c"setsockopt", (fd: c_int, level: c_int, name: c_int, value: *const c_void,
+        len: socklen_t) -> c_int, unsafe;
+}
+
+#[cfg(all(target_env = "gnu", target_pointer_width = "32"))]
+next! {
+    sendmsg64 = SENDMSG64, c"__sendmsg64", (fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t, unsafe;
+    sendmmsg64 = SENDMMSG64, c"__sendmmsg64", (fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int,
+        unsafe;
+    setsockopt64 = SETSOCKOPT64, c"__setsockopt64", (fd: c_int, level: c_int, name: c_int, value: *const c_void,
         len: socklen_t) -> c_int, unsafe;
 }
