@@ -26,7 +26,12 @@ const SEC_CTX_LEN: usize = 8;
 /// `struct xfrm_user_tmpl`.
 const INFO_LEN: usize = if cfg!(target_arch = "x86") { 164 } else { 168 };
 const TEMPLATE_LEN: usize = 64;
-const VALUE_LEN: usize = INFO_LEN + MAX_TEMPLATES * TEMPLATE_LEN;
+/// Behind the value, for a 64-bit kernel that takes it from a 32-bit program (XFRM_USER_COMPAT): it makes the structure its own
+/// (`xfrm_user_policy_compat`), four bytes longer, and goes on with the length of before. Without these four a policy
+/// has one template less, and one that asks for ESP asks for nothing; or is EINVAL where it has none. A 32-bit kernel passes
+/// over what is no whole template.
+const SPARE_LEN: usize = if cfg!(target_arch = "x86") { 4 } else { 0 };
+const VALUE_LEN: usize = INFO_LEN + MAX_TEMPLATES * TEMPLATE_LEN + SPARE_LEN;
 /// Where the structure has the selector's family, the limits of bytes and packets, and the direction; the action follows.
 const FAMILY_AT: usize = 40;
 const LIMITS_AT: usize = 56;
@@ -45,7 +50,7 @@ impl SocketPolicy {
     /// As the kernel takes it.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
+        self.bytes.get(..self.len + SPARE_LEN).unwrap_or_default()
     }
 
     fn put(&mut self, at: usize, bytes: &[u8]) {
@@ -111,4 +116,32 @@ pub fn translate(value: &[u8], v6: bool, mut new_reqid: impl FnMut() -> Option<u
     let action = if kind == PolicyType::DISCARD { BLOCK } else { 0 };
     policy.put(DIRECTION_AT, &[fixed.dir - 1, action]);
     Ok(policy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `struct sadb_x_policy`, outbound, and a request for ESP in transport mode.
+    fn value(kind: u8) -> Vec<u8> {
+        let words = if kind == 2 { 4 } else { 2 };
+        let mut value = vec![0; words * 8];
+        value[..2].copy_from_slice(&(words as u16).to_ne_bytes());
+        value[4..6].copy_from_slice(&u16::from(kind).to_ne_bytes());
+        value[6] = 2;
+        if kind == 2 {
+            value[16..18].copy_from_slice(&16_u16.to_ne_bytes());
+            value[18..20].copy_from_slice(&50_u16.to_ne_bytes());
+            value[20..22].copy_from_slice(&[1, 2]);
+        }
+        value
+    }
+
+    /// Those of 64 bits, everywhere: a 64-bit kernel counts a 32-bit program's so.
+    #[test]
+    fn a_policy_has_the_bytes_that_a_64_bit_kernel_counts() {
+        let len = |kind| translate(&value(kind), false, || None).unwrap().as_bytes().len();
+        assert_eq!(len(4), 168);
+        assert_eq!(len(2), 168 + 64);
+    }
 }
