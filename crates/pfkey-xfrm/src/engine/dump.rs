@@ -16,6 +16,8 @@ use pfkey_hub::Context;
 use pfkey_hub::{DumpMessage, DumpStep, Errno, Time};
 use pfkey_model::message::{Part, write_policy, write_sa};
 use pfkey_model::request::refuse_xfrm;
+use pfkey_model::sa::SaId;
+use pfkey_wire::address::{family, to_xfrm, width};
 use pfkey_wire::layout::SadbXFilter;
 use pfkey_wire::{Header, IpsecProtocol, Message, MessageType, SaType};
 
@@ -203,6 +205,27 @@ impl XfrmEngine {
         };
         self.end_dump(dump);
         outcome
+    }
+
+    /// Looks among all SAs for the answer to a question for one, whose keys are too long for a page.
+    pub(super) fn find(&mut self, id: &SaId) -> Result<(), Errno> {
+        let width = width(id.dst);
+        let filter = SadbXFilter {
+            daddr: to_xfrm(id.dst),
+            family: family(id.dst).into(),
+            dplen: width,
+            ..SadbXFilter::default()
+        };
+        let dump = self.open_sa_dump(id.proto, Some(&filter))?;
+        let mut found = false;
+        self.walk(dump, |engine, received| {
+            let read = |(info, attributes)| sa::read(info, attributes, engine.extras);
+            if !found && received.fixed::<UsersaInfo>().and_then(read).is_some_and(|sa| sa.is_named(id)) {
+                engine.requests.take_answer(received);
+                found = true;
+            }
+        })?;
+        if found { Ok(()) } else { Err(Errno::ESRCH) }
     }
 
     /// The reqids of policies and SAs.

@@ -8,9 +8,11 @@
 
 use std::collections::BTreeMap;
 
+use zerocopy::IntoBytes as _;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::attribute::{Acknowledgement, Name, Received, Writer, split};
+use crate::layout::Header;
 use crate::netlink::{Netlink, RECEIVE_BUFFER};
 use pfkey_hub::Errno;
 
@@ -92,6 +94,17 @@ impl Requests {
     /// The message that answered the last question.
     pub fn answer(&self) -> Option<Received<'_>> {
         split(&self.answer).map(|(received, _)| received)
+    }
+
+    /// Takes a message of a dump for the answer to the last question.
+    pub fn take_answer(&mut self, received: &Received<'_>) {
+        self.answer.zeroize();
+        let Name { msg_type, seq, pid } = received.name();
+        let len = (size_of::<Header>() + received.body.len()) as u32;
+        let header =
+            Header { len: len.into(), msg_type: msg_type.into(), flags: 0.into(), seq: seq.into(), pid: pid.into() };
+        self.answer.extend_from_slice(header.as_bytes());
+        self.answer.extend_from_slice(received.body);
     }
 
     /// Sends a change without `NLM_F_ACK`: an error is the only answer.
