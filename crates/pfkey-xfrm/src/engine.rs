@@ -289,7 +289,7 @@ impl KeyEngine for XfrmEngine {
             return Ok(());
         }
         events.join(Group::Acquire)?;
-        events.join(Group::Mapping)?;
+        events.join(Group::Mapping).inspect_err(|_| events.leave(Group::Acquire))?;
         // If that fails, it is repeated with the next events. The registration stays.
         if !self.complete && self.as_itself(Self::reconcile).is_err() {
             self.behind = true;

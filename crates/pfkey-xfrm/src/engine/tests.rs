@@ -5,8 +5,8 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 use zerocopy::IntoBytes as _;
 
-use super::XfrmEngine;
 use super::reqid::Reqids;
+use super::{Events, XfrmEngine};
 use crate::netlink::Netlink;
 use pfkey_hub::{Errno, Hub, Queues, Service as _, SessionId};
 use pfkey_wire::layout::{SadbXIpsecrequest, SadbXPolicy};
@@ -185,4 +185,40 @@ fn a_unique_reqid_is_neither_a_policys_nor_an_sas() {
     world.hub.event(NOW, &mut world.queues);
     while world.queues.pop(world.session).is_some() {}
     assert_eq!(reqid(&world.add_policy(4, 3)), 20_005);
+}
+
+/// The sockets of this namespace that listen to NETLINK_XFRM's ACQUIREs: the kernel wants SAs.
+fn listeners() -> usize {
+    let sockets = std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
+    let columns = sockets.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let groups = columns.filter(|row| row[1] == "6").map(|row| u32::from_str_radix(row[3], 16).unwrap());
+    groups.filter(|groups| groups & 1 != 0).count()
+}
+
+#[test]
+fn a_registration_that_fails_leaves_no_listener_behind() {
+    let Some(mut world) = World::new() else { return };
+    assert_eq!(world.policy(id(0)), Err(Errno::ENOENT));
+    world.fail(3, Errno::ENOBUFS);
+    assert_eq!(world.ask(M::REGISTER, 1, |_| ())[0][2], libc::ENOBUFS as u8);
+    assert_eq!(listeners(), 0, "the kernel wants no SAs of nobody");
+    world.fail(0, Errno::ENOBUFS);
+    assert_eq!(world.ask(M::REGISTER, 1, |_| ())[0][2], 0);
+    assert_eq!(listeners(), 1);
+}
+
+#[test]
+fn a_worker_does_not_listen_for_a_session_that_went_with_another() {
+    let Some(_world) = World::new() else { return };
+    let events = Events::open().unwrap();
+    let mut before = World::of(XfrmEngine::with_events(Events(events.0.try_clone().unwrap())).unwrap());
+    before.ask(M::REGISTER, 1, |_| ());
+    drop(before);
+    let mut next = World::of(XfrmEngine::with_events(events).unwrap());
+    assert_eq!(listeners(), 1);
+    next.hub.all_are_restored(NOW);
+    assert_eq!(listeners(), 0);
+    next.ask(M::REGISTER, 1, |_| ());
+    next.hub.all_are_restored(NOW);
+    assert_eq!(listeners(), 1);
 }
