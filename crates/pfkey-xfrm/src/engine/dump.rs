@@ -64,22 +64,21 @@ impl XfrmEngine {
 
     /// A session's; of the engine's own the last that was used, or a new one.
     fn dump_socket(&mut self) -> Result<Netlink, Errno> {
-        match self.spare.take() {
-            Some(netlink) if self.lent.is_some() || self.elsewhere => {
-                // A dump may have broken off, here, or in the worker before this one.
-                let mut stale = Zeroizing::new(vec![0; RECEIVE_BUFFER]);
-                let drained = netlink.drain(&mut stale);
-                if let Err(errno) = drained {
-                    self.spare = Some(netlink);
-                    return Err(errno);
-                }
-                Ok(netlink)
+        let netlink = match self.spare.take() {
+            Some(netlink) => netlink,
+            None if self.lent.is_some() => return Err(Errno::ENOBUFS),
+            None if self.elsewhere => self.requests.netlink.try_clone()?,
+            None => return Netlink::open(),
+        };
+        if self.lent.is_some() || self.elsewhere {
+            // A dump may have broken off, here, or in the worker before this one.
+            let mut stale = Zeroizing::new(vec![0; RECEIVE_BUFFER]);
+            if let Err(errno) = netlink.drain(&mut stale) {
+                self.spare = Some(netlink);
+                return Err(errno);
             }
-            Some(netlink) => Ok(netlink),
-            None if self.lent.is_some() => Err(Errno::ENOBUFS),
-            None if self.elsewhere => self.requests.netlink.try_clone(),
-            None => Netlink::open(),
         }
+        Ok(netlink)
     }
 
     fn open_sa_dump(&mut self, proto: IpsecProtocol, filter: Option<&SadbXFilter>) -> Result<XfrmDump, Errno> {
@@ -253,7 +252,7 @@ impl XfrmEngine {
         let outcome = self.walk(dump, |engine, received| {
             let read = |(info, attributes)| sa::read(info, attributes, engine.extras);
             if let Some(sa) = received.fixed::<UsersaInfo>().and_then(read) {
-                engine.shadow.carry_over(&mut before, &sa);
+                engine.shadow.carry_over(before.take(&sa.id()), &sa);
             }
         });
         match outcome {

@@ -35,7 +35,7 @@ impl XfrmEngine {
     }
 
     /// Asks for one SA.
-    fn ask(&mut self, id: &SaId) -> Result<(), Errno> {
+    pub(super) fn ask(&mut self, id: &SaId) -> Result<(), Errno> {
         self.writer.message(message::GETSA, REQUEST, self.requests.number(), 0, &usersa_id(id));
         write_mark(mark_of(id), &mut self.writer);
         match self.requests.ask(&mut self.writer) {
