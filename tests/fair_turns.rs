@@ -232,6 +232,39 @@ fn dumps_that_nobody_reads_cost_others_nothing() {
     });
 }
 
+/// What a peer has not consumed of what was sent to it.
+fn unread(fd: &OwnedFd) -> libc::c_int {
+    let mut unread = 0;
+    // SAFETY: TIOCOUTQ writes one int.
+    unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
+    unread
+}
+
+/// As with AF_KEY, where a dump takes two thirds of the queue.
+#[test]
+fn a_dump_that_nobody_reads_leaves_room_for_an_answer() {
+    const ANSWER: u32 = 0x7777_7777;
+    let mut world = World::new();
+    let (reader, other) = (world.client(), world.client());
+    world.serve(|_| {
+        for request in [bytes(MessageType::DUMP, 9), bytes(MessageType::GET, ANSWER)] {
+            ask(&reader, &request);
+            while unread(&reader) > 0 {
+                ask(&other, &bytes(MessageType::GET, 1));
+                answer(&other, 1);
+            }
+        }
+        // The dump goes on meanwhile, and has no end. Twice as many as wait at most.
+        let mut received = (0..20_000).map(|_| {
+            let mut buffer = [0; 64];
+            let len = recv(reader.as_raw_fd(), &mut buffer, MsgFlags::empty()).expect("a message");
+            Header::read(&buffer[..len]).expect("a message").seq
+        });
+        assert!(received.any(|seq| seq == ANSWER), "the answer is lost");
+        drop((reader, other));
+    });
+}
+
 /// `send` of a DUMP returns when the dump waits, as far as the queue takes it: a reader that never waits gets it whole.
 #[test]
 fn a_dump_is_consumed_when_it_is_there() {
@@ -241,13 +274,7 @@ fn a_dump_is_consumed_when_it_is_there() {
     world.serve(|_| {
         // The first request after it is done when the DUMP is consumed.
         ask(&reader, &bytes(MessageType::X_SPDDUMP, 9));
-        let unread = || {
-            let mut unread = 0;
-            // SAFETY: TIOCOUTQ writes one int.
-            unsafe { libc::ioctl(reader.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
-            unread
-        };
-        while unread() > 0 {
+        while unread(&reader) > 0 {
             ask(&other, &bytes(MessageType::GET, 1));
             answer(&other, 1);
         }

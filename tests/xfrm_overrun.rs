@@ -6,7 +6,7 @@ use std::time::Duration;
 use pfkey_rs::hub::{Hub, Queues, Service as _, SessionId};
 use pfkey_rs::model::sa::SaId;
 use pfkey_rs::wire::{ExtensionType as Ext, Header, IpsecProtocol, Message, MessageType, Profile, SaType, Writer};
-use pfkey_rs::xfrm::XfrmEngine;
+use pfkey_rs::xfrm::{Netlink, XfrmEngine};
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);
 const SAS: u32 = 100_000;
@@ -74,6 +74,8 @@ fn what_is_remembered_is_what_the_kernel_has() {
     let mut queues = Queues::new();
     let listener = hub.open();
     request(&mut hub, &mut queues, listener, MessageType::REGISTER);
+    // It is told of no EXPIRE, and needs to remember nothing.
+    let mut unregistered = Hub::new(XfrmEngine::new().expect("XFRM netlink"));
 
     // Nobody takes events while these happen.
     let add = |n: u32| format!("xfrm state add {} mode transport enc cipher_null ''", name(n));
@@ -81,6 +83,9 @@ fn what_is_remembered_is_what_the_kernel_has() {
     hub.event(NOW, &mut queues);
     assert!(hub.engine().overruns() > 0, "so many events fit: no overrun was made");
     assert_equal(&mut hub, &mut queues, SAS);
+    unregistered.event(NOW, &mut queues);
+    assert!(unregistered.engine().overruns() > 0);
+    assert_eq!(unregistered.engine().remembered(), 0, "what went unseen would be remembered for ever");
 
     // What goes, and what else comes, while nobody looks.
     let before = hub.engine().overruns();
@@ -94,4 +99,48 @@ fn what_is_remembered_is_what_the_kernel_has() {
     let statistics = hub.statistics(listener).unwrap();
     println!("the listener: {} delivered, {} dropped", statistics.delivered, statistics.dropped);
     assert!(statistics.dropped > 0);
+}
+
+/// `XFRM_MSG_MIGRATE_STATE`: the SA moves to 10.255.0.1. False: this kernel does not have it.
+fn move_alone(spi: u32) -> bool {
+    let address = |bytes: [u8; 4]| [&bytes[..], &[0; 12]].concat();
+    let named = [&address([10, 0, 0, 1])[..], &spi.to_be_bytes(), &2_u16.to_ne_bytes(), &[50, 0]].concat();
+    let ends = [address([10, 255, 0, 1]), address([192, 0, 2, 1])].concat();
+    // No mark. A selector without addresses.
+    let selector = [&[0; 8 + 40][..], &2_u16.to_ne_bytes(), &[0; 14]].concat();
+    let rest = [&7_u32.to_ne_bytes()[..], &[0; 4], &2_u16.to_ne_bytes(), &[0; 2]].concat();
+    let body = [named, ends, selector, rest].concat();
+    let len = (16 + body.len()) as u32;
+    let head = [&len.to_ne_bytes()[..], &0x29_u16.to_ne_bytes(), &5_u16.to_ne_bytes(), &[0; 8]].concat();
+    let socket = Netlink::open().expect("XFRM netlink");
+    socket.send(&[head, body].concat()).expect("a request");
+    let mut answer = [0; 4096];
+    let answer = socket.receive(&mut answer).expect("an answer").expect("an answer");
+    let errno = i32::from_ne_bytes(*answer[16..].first_chunk().expect("an errno"));
+    assert!([0, -libc::EINVAL].contains(&errno), "{errno}");
+    errno == 0
+}
+
+#[test]
+fn an_sa_that_moves_alone_is_remembered_by_its_new_name() {
+    if std::env::var_os("PFKEY_OVERRUN").is_none() {
+        return eprintln!("skipped: SAs are made by tests/kernel/overrun, inside real kernels");
+    }
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
+    let mut hub = Hub::new(XfrmEngine::new().expect("XFRM netlink"));
+    let mut queues = Queues::new();
+    let listener = hub.open();
+    request(&mut hub, &mut queues, listener, MessageType::REGISTER);
+    let (old, new) = ([10, 0, 0, 1], [10, 255, 0, 1]);
+    let id = |dst: [u8; 4]| SaId::new(dst.into(), 0x1001, IpsecProtocol::ESP);
+    ip_batch(std::iter::once(format!("xfrm state add {} mode transport enc cipher_null ''", name(1))));
+    hub.event(NOW, &mut queues);
+    assert!(hub.engine().remembers(&id(old)));
+    while queues.pop(listener).is_some() {}
+    if !move_alone(0x1001) {
+        return eprintln!("skipped: this kernel has no XFRM_MSG_MIGRATE_STATE");
+    }
+    hub.event(NOW, &mut queues);
+    assert_eq!([old, new].map(|dst| hub.engine().remembers(&id(dst))), [false, true]);
+    assert_eq!(queues.pop(listener), None, "af_key says nothing of it");
 }

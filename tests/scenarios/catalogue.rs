@@ -293,6 +293,17 @@ fn adding(all: &mut Vec<Scenario>) {
             .send(Msg::new(M::ADD, S::X_IPCOMP, 1).sa(0x300, 0, calg).pair(A, B))
             .done(all);
     }
+    // Its key, which netlink says twice, takes more than a page.
+    let long = |msg_type| Msg::new(msg_type, S::AH, 1).sa(0x300, 3, 0).pair(A, B).key(Ext::KEY_AUTH, 2000);
+    Build::new("add/longer-than-a-page")
+        .send(esp(M::ADD, 0x100))
+        .send(long(M::ADD))
+        .send(bare(M::DUMP, 0))
+        .send(named(M::GET, S::AH, 0x300))
+        .send(long(M::UPDATE))
+        .send(named(M::GET, S::AH, 0x301))
+        .send(named(M::DELETE, S::AH, 0x300))
+        .done(all);
     for mode in 0..=5 {
         Build::new(format!("add/mode-{mode}")).send(esp(M::ADD, 0x300).sa2(mode, 9)).done(all);
         Build::new(format!("add/ipcomp-mode-{mode}")).send(ipcomp(M::ADD, 0x300).sa2(mode, 9)).done(all);

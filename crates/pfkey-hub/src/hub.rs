@@ -210,6 +210,15 @@ impl<E: KeyEngine> Hub<E> {
         self.note_pid(id, state.pid);
     }
 
+    /// All sessions that another process had are what they were. An engine that goes on with what another left may still listen for
+    /// one that was registered and has gone.
+    pub fn all_are_restored(&mut self, now: Time) {
+        if !self.sockets.is_registered() {
+            // Nobody is there to tell of an error.
+            let _ = self.engine.set_registered(false, now);
+        }
+    }
+
     /// The engine.
     pub const fn engine(&self) -> &E {
         &self.engine
@@ -343,10 +352,16 @@ impl<E: KeyEngine> Hub<E> {
         if socket.registered & bit != 0 && !dialect.register_again {
             return Err(Errno::EEXIST);
         }
-        if bit != 0 && !self.sockets.is_registered() {
+        let is_first = bit != 0 && !self.sockets.is_registered();
+        if is_first {
             self.engine.set_registered(true, now)?;
         }
-        let supported = self.engine.supported()?;
+        let supported = self.engine.supported().inspect_err(|_| {
+            if is_first {
+                // Nobody is registered, and nobody answers an ACQUIRE.
+                let _ = self.engine.set_registered(false, now);
+            }
+        })?;
         self.sockets.register(id, bit);
         // It receives what the engine reports from now on, as `pfkey_register` sets the bit before it makes the answer.
         self.event(now, sink);

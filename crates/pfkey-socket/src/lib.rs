@@ -46,6 +46,7 @@ pub use sys::meet::{Seen, peek_with_descriptors};
 pub use sys::{
     Headers, INTERFACE_NAME, REPORT_LEN, accept, become_unprivileged, close, drop_capabilities, file_behind,
     has_file_capabilities, inherited, interface_name, same_namespace, thread_has_net_admin, try_af_key, try_xfrm,
+    unread_output,
 };
 
 use pfkey_wire::{Header, Profile};

@@ -239,17 +239,28 @@ pub(super) fn become_in_this_thread(uid: libc::uid_t) {
     assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }, 0);
 }
 
-/// Whether something that was sent has not been consumed by the peer (`SIOCOUTQ`); false when that cannot be
-/// asked. errno is kept.
-pub(super) fn has_unread_output(fd: RawFd) -> bool {
+/// What is charged for that which was sent and not yet consumed by the peer (`SIOCOUTQ`); 0 when that cannot be asked. errno
+/// is kept.
+fn unread_output_of(fd: RawFd) -> usize {
     let mut unread: libc::c_int = 0;
     let errno = nix::errno::Errno::last_raw();
     // SAFETY: TIOCOUTQ (the same number as SIOCOUTQ) writes one int.
     let status = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut unread) };
     nix::errno::Errno::set_raw(errno);
+    if status == 0 { usize::try_from(unread).unwrap_or(0) } else { 0 }
+}
+
+/// What is charged (`SO_SNDBUF` is the most) for messages that the peer has not received; 0 when that cannot be asked.
+#[must_use]
+pub fn unread_output(fd: BorrowedFd<'_>) -> usize {
+    unread_output_of(fd.as_raw_fd())
+}
+
+/// Whether something that was sent has not been consumed by the peer; false when that cannot be asked. errno is kept.
+pub(super) fn has_unread_output(fd: RawFd) -> bool {
     // A buffer is charged hundreds of bytes. While the peer frees one, the kernel wakes its sender with one byte of the
     // charge left (`sock_wfree`), and wakes nobody when that goes.
-    status == 0 && unread > 1
+    unread_output_of(fd) > 1
 }
 
 /// Sleeps until the peer has consumed everything or is gone, `limit` at most. errno is kept.

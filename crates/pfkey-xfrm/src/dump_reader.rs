@@ -3,10 +3,11 @@
 
 use zeroize::Zeroizing;
 
-use super::attribute::{Received, split};
+use super::attribute::{Acknowledgement, Received, split};
 use super::layout::message;
 use super::netlink::{Netlink, RECEIVE_BUFFER};
 use pfkey_wire::Errno;
+use pfkey_wire::hello::{PRIMER, PRIMER_SEQ};
 
 /// Datagrams without a message of the dump, after which it is given up.
 const MOST_REFILLS: usize = 256;
@@ -24,11 +25,26 @@ pub struct DumpReader {
     ended: bool,
 }
 
+/// Has the kernel write datagrams of a dump as large as the buffer: as large as the largest that was asked for when something was
+/// received. Otherwise the first is a page, and an SA or a policy that finds no place in an empty one ends the dump without an
+/// error (`xfrm_dump_sa`), whatever follows.
+fn make_room(netlink: &Netlink, buffer: &mut [u8]) -> Result<(), Errno> {
+    netlink.send(&PRIMER)?;
+    for _ in 0..MOST_REFILLS {
+        let received = netlink.receive(buffer)?.ok_or(Errno::ENOBUFS)?;
+        // Whether it may ask at all, the dump is told.
+        if Acknowledgement::read(received).is_some_and(|answer| answer.of.seq == PRIMER_SEQ) {
+            return Ok(());
+        }
+    }
+    Err(Errno::ENOBUFS)
+}
+
 impl DumpReader {
     /// Sends the request of a dump.
     ///
     /// # Errors
-    /// ENOMEM; that of `send`; and the socket. The kernel's own error comes with the first message.
+    /// ENOMEM; that of `send`; ENOBUFS where no answer comes; and the socket. The kernel's own error comes with the first message.
     pub fn start(netlink: Netlink, request: &[u8]) -> Result<Self, (Errno, Netlink)> {
         let seq = split(request).map_or(0, |(one, _)| one.seq);
         let mut buffer = Zeroizing::new(Vec::new());
@@ -36,7 +52,7 @@ impl DumpReader {
             return Err((Errno::ENOMEM, netlink));
         }
         buffer.resize(RECEIVE_BUFFER, 0);
-        if let Err(errno) = netlink.send(request) {
+        if let Err(errno) = make_room(&netlink, &mut buffer).and_then(|()| netlink.send(request)) {
             return Err((errno, netlink));
         }
         Ok(Self { netlink, seq, buffer, filled: 0, read: 0, ended: false })

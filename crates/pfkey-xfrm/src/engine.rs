@@ -69,6 +69,8 @@ pub struct XfrmEngine {
     complete: bool,
     /// Events were lost and the shadow is not yet reconciled.
     behind: bool,
+    /// When events were taken last; `None`: that was before something that may have taken long.
+    looked: Option<Time>,
     changes: Changes,
     /// Security labels were seen. Notifications of policies lack them, so that each policy has to be asked for.
     labelled: bool,
@@ -149,6 +151,7 @@ impl XfrmEngine {
             given_up: None,
             complete: false,
             behind: false,
+            looked: None,
             changes: Changes::default(),
             labelled: false,
             probed: probe::Probed::default(),
@@ -250,7 +253,9 @@ impl KeyEngine for XfrmEngine {
         if read.is_err() || !is_one_change(request.header().msg_type) {
             self.take_events(cx);
         }
-        self.handle(request, read?, cx)
+        let outcome = read.and_then(|read| self.handle(request, read, cx));
+        self.requests.forget();
+        outcome
     }
 
     fn why(&mut self) -> Option<String> {
@@ -259,6 +264,7 @@ impl KeyEngine for XfrmEngine {
 
     fn request_all(&mut self, requests: &[Message<'_>], cx: &mut Context<'_>) {
         self.apply_batch(requests, cx);
+        self.requests.forget();
     }
 
     fn dump(&mut self, request: &Message<'_>, now: Time) -> Result<XfrmDump, Errno> {
@@ -289,10 +295,10 @@ impl KeyEngine for XfrmEngine {
             return Ok(());
         }
         events.join(Group::Acquire)?;
-        events.join(Group::Mapping)?;
+        events.join(Group::Mapping).inspect_err(|_| events.leave(Group::Acquire))?;
         // If that fails, it is repeated with the next events. The registration stays.
-        if !self.complete && self.as_itself(Self::reconcile).is_err() {
-            self.behind = true;
+        if !self.complete {
+            self.catch_up();
         }
         Ok(())
     }
@@ -303,5 +309,6 @@ impl KeyEngine for XfrmEngine {
 
     fn event(&mut self, cx: &mut Context<'_>) {
         self.take_events(cx);
+        self.requests.forget();
     }
 }

@@ -86,6 +86,11 @@ layouts! {
         old_daddr: Address, old_saddr: Address, new_daddr: Address, new_saddr: Address, proto: u8, mode: u8,
         reserved: U16, reqid: U32, old_family: U16, new_family: U16,
     }
+    /// `struct xfrm_user_migrate_state`.
+    UserMigrateState: 132 => {
+        id: UsersaId, new_daddr: Address, new_saddr: Address, old_mark: [U32; 2], new_sel: Selector, new_reqid: U32,
+        flags: U32, new_family: U16, reserved: U16,
+    }
     /// `struct xfrm_user_kmaddress`.
     UserKmaddress: 40 => { local: Address, remote: Address, reserved: U32, family: U16, pad: U16, }
     /// `struct xfrm_encap_tmpl`.
@@ -121,6 +126,7 @@ pub mod message {
     pub const FLUSHPOLICY: u16 = 0x1d;
     pub const MIGRATE: u16 = 0x21;
     pub const MAPPING: u16 = 0x26;
+    pub const MIGRATE_STATE: u16 = 0x29;
 }
 
 /// `XFRMA_*`: those that PF_KEY says in another place. The others are in [`pfkey_wire::xfrm`].

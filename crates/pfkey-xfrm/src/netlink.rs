@@ -30,6 +30,10 @@ const SHORTEST: usize = 36;
 /// Datagrams that are thrown away before something is asked: of a dump of 300 000 SAs.
 const MOST_STALE: usize = 4096;
 
+/// Datagrams of other senders than the kernel that are passed over for one of its. Who has a copy of a session's socket may add to
+/// them as fast as they are taken, and all others wait.
+const MOST_FOREIGN: usize = 64;
+
 /// Multicast groups of NETLINK_XFRM (`XFRMNLGRP_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
@@ -244,7 +248,7 @@ impl Netlink {
     /// EBUSY.
     pub fn drain(&self, buffer: &mut [u8]) -> Result<(), Errno> {
         for _ in 0..MOST_STALE {
-            if let Ok(None) = self.receive(buffer) {
+            if let Ok(None) = self.receive_one(buffer) {
                 return Ok(());
             }
         }
@@ -366,19 +370,61 @@ impl Netlink {
     /// Receives the next datagram of the kernel's into the buffer; `None` if none waits.
     ///
     /// # Errors
-    /// ENOBUFS once after messages were lost.
+    /// ENOBUFS once after messages were lost, and where too many of others wait.
     pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> Result<Option<&'b mut [u8]>, Errno> {
         self.injected()?;
-        for _ in 0..MOST_STALE {
+        for _ in 0..MOST_FOREIGN {
+            match self.receive_one(buffer)? {
+                Some((len, true)) => return Ok(buffer.get_mut(..len)),
+                Some((_, false)) => {}
+                None => return Ok(None),
+            }
+        }
+        Err(Errno::ENOBUFS)
+    }
+
+    /// Receives the next datagram: its length, and whether it is the kernel's.
+    fn receive_one(&self, buffer: &mut [u8]) -> Result<Option<(usize, bool)>, Errno> {
+        for _ in 0..MOST_FOREIGN {
             let mut parts = [IoSliceMut::new(buffer)];
             let received = recvmsg::<NetlinkAddr>(self.fd.as_raw_fd(), &mut parts, None, MsgFlags::MSG_DONTWAIT);
             match received.map(|received| (received.bytes, received.address)) {
-                Ok((len, from)) if from.is_some_and(|from| from.pid() == 0) => return Ok(buffer.get_mut(..len)),
-                Ok(_) | Err(System::EINTR) => {}
+                Ok((len, from)) => return Ok(Some((len, from.is_some_and(|from| from.pid() == 0)))),
+                Err(System::EINTR) => {}
                 Err(System::EAGAIN) => return Ok(None),
                 Err(errno) => return Err(from_system(errno)),
             }
         }
-        Ok(None)
+        Err(Errno::EINTR)
+    }
+}
+
+#[cfg(all(test, feature = "engine"))]
+mod tests {
+    use super::*;
+    use nix::sched::{CloneFlags, unshare};
+    use nix::sys::socket::{getsockname, sendto};
+
+    #[test]
+    fn what_others_send_without_end_is_not_taken_without_end() {
+        if unshare(CloneFlags::CLONE_NEWNET).is_err() {
+            return eprintln!("skipped: a network namespace needs root");
+        }
+        let (Ok(netlink), Ok(other)) = (Netlink::open(), Netlink::open()) else {
+            return eprintln!("skipped: this kernel has no XFRM");
+        };
+        netlink.set_receive_buffer(64 << 20);
+        let to: NetlinkAddr = getsockname(netlink.fd.as_raw_fd()).unwrap();
+        for _ in 0..MOST_STALE + 2 * MOST_FOREIGN {
+            sendto(other.fd.as_raw_fd(), b"foreign", &to, MsgFlags::empty()).unwrap();
+        }
+        let mut buffer = [0; 64];
+        assert_eq!(netlink.receive(&mut buffer), Err(Errno::ENOBUFS));
+        netlink.send(&PRIMER).unwrap();
+        assert_eq!(netlink.drain(&mut buffer), Err(Errno::EBUSY), "more than these wait");
+        assert_eq!(netlink.drain(&mut buffer), Ok(()));
+        netlink.send(&PRIMER).unwrap();
+        assert!(netlink.receive(&mut buffer).unwrap().is_some());
+        assert_eq!(netlink.receive(&mut buffer), Ok(None));
     }
 }

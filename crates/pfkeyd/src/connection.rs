@@ -44,6 +44,21 @@ pub(super) struct Connection {
     pub interrupted: u64,
     /// What the kernel may charge for its buffer, if that counts towards [`ALL_SEND_BUFFERS`].
     reserved: usize,
+    /// The same, whether it counts or not.
+    buffer: usize,
+    /// A dump has filled so much of it that the rest is for answers and news.
+    crowded: bool,
+}
+
+impl Connection {
+    /// Whether a dump has to wait: as with AF_KEY a third of the buffer is for what cannot. Looked at when a part of the dump was
+    /// sent.
+    fn is_crowded(&mut self) -> bool {
+        if self.outgoing.is_empty() {
+            self.crowded = pfkey_socket::unread_output(self.fd.as_fd()) > self.buffer / 3 * 2;
+        }
+        self.crowded
+    }
 }
 
 /// Whose request is acted on.
@@ -96,7 +111,7 @@ impl<K: Keeper> Sink for Connections<K> {
     }
 
     fn may_dump(&mut self, to: SessionId) -> bool {
-        self.left > 0 && self.has_room(to)
+        self.left > 0 && self.has_room(to) && !self.by_session.get_mut(&to).is_some_and(Connection::is_crowded)
     }
 
     fn deliver_dumped(&mut self, to: SessionId, message: &[u8]) -> bool {
@@ -187,6 +202,8 @@ impl<K> Connections<K> {
             dump: None,
             interrupted: 0,
             reserved: 0,
+            buffer: usize::MAX,
+            crowded: false,
         };
         self.by_session.insert(id, connection);
     }
@@ -201,7 +218,8 @@ impl<K> Connections<K> {
         if setsockopt(fd, sockopt::SndBufForce, &size).is_err() {
             let _ = setsockopt(fd, sockopt::SndBuf, &size);
         }
-        connection.reserved = if large { getsockopt(fd, sockopt::SndBuf).unwrap_or(2 * SEND_BUFFER) } else { 0 };
+        connection.buffer = getsockopt(fd, sockopt::SndBuf).unwrap_or(2 * size);
+        connection.reserved = if large { connection.buffer } else { 0 };
         self.reserved += connection.reserved;
     }
 

@@ -251,10 +251,11 @@ impl Sources for Machine {
         }
     }
 
-    fn all_are_back(&mut self) {
+    fn all_are_back(&mut self, now: Time) {
         for left in self.left.drain(..) {
             (self.keep)(left.number, &[]);
         }
+        self.namespaces.values_mut().for_each(|namespace| namespace.hub.all_are_restored(now));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use pfkey_engine::Engine;
-use pfkey_hub::{Hub, KeyEngine, SessionId};
+use pfkey_hub::{Hub, KeyEngine, SessionId, Time};
 use pfkey_wire::Extras;
 use pfkey_wire::hello::{PROTOCOL, Welcome};
 use pfkey_xfrm::XfrmEngine;
@@ -34,12 +34,18 @@ pub trait Sources {
     }
 
     /// All sessions that another server had have come back.
-    fn all_are_back(&mut self) {}
+    fn all_are_back(&mut self, now: Time) {
+        let _ = now;
+    }
 }
 
 impl<E: KeyEngine + Sources> Sources for Hub<E> {
     fn event_sources(&self) -> Vec<BorrowedFd<'_>> {
         self.engine().event_sources()
+    }
+
+    fn all_are_back(&mut self, now: Time) {
+        self.all_are_restored(now);
     }
 }
 

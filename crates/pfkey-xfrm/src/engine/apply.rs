@@ -1,19 +1,26 @@
 //! The kernel's events: applied to what the engine remembers, and sent to clients as af_key's notifications.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use super::event::{Event, Mapping, Origin};
 use super::{EVENT_BUFFER, XfrmEngine};
+use crate::layout::UsersaInfo;
+use crate::sa::read;
 use pfkey_hub::{Audience, Context, Errno};
 use pfkey_model::message::{Part, write_host, write_policy, write_sa};
-use pfkey_model::migrate::{Migration, migration_header, write_migration};
+use pfkey_model::migrate::{migration_header, write_migration};
 use pfkey_model::policy::Policy;
 use pfkey_model::request::PolicyId;
-use pfkey_model::sa::{Sa, State};
+use pfkey_model::sa::{Sa, SaId, State};
 use pfkey_wire::layout::SadbSa;
 use pfkey_wire::{ExtensionType as Ext, Header, MessageType, SaType};
 
 /// More events than the socket can hold: it is charged 768 bytes at least for each, and Linux doubles its size.
 const MOST_EVENTS: usize = 2 * EVENT_BUFFER / 512;
+
+/// Events of so long a time find room in the socket, whoever causes them.
+const FRESH: Duration = Duration::from_millis(5);
 
 /// The header of a notification.
 const fn notice(origin: Origin, msg_type: MessageType, satype: SaType) -> Header {
@@ -27,7 +34,16 @@ fn spd_notice(origin: Origin, msg_type: MessageType, references: u16) -> Header 
 impl XfrmEngine {
     /// Takes all events that wait.
     pub(super) fn take_events(&mut self, cx: &mut Context<'_>) {
+        self.looked = Some(cx.now);
         self.take_events_until(None, cx);
+    }
+
+    /// Makes room for the notification of a change that is about to be made. Into a socket that is full the kernel puts none, and
+    /// whoever asked for the change would wait for it in vain.
+    pub(super) fn make_room(&mut self, cx: &mut Context<'_>) {
+        if !self.looked.is_some_and(|at| (at..at + FRESH).contains(&cx.now)) {
+            self.take_events(cx);
+        }
     }
 
     /// Takes events up to one with this origin; without it, or if there is none, all that wait.
@@ -62,12 +78,23 @@ impl XfrmEngine {
         if lost {
             self.overruns += 1;
             self.reqids.forget();
-            self.behind = self.complete;
+            self.shadow.doubt();
+            if self.complete {
+                self.behind = true;
+            } else {
+                // SAs that went unseen would be remembered for ever, and nobody is told of an EXPIRE.
+                self.shadow.forget_all();
+            }
         }
         // Until that succeeds, EXPIREs of unknown SAs lack their algorithms.
-        if self.behind && self.as_itself(Self::reconcile).is_ok() {
-            self.behind = false;
+        if self.behind {
+            self.catch_up();
         }
+    }
+
+    /// Makes the shadow what the kernel has; if that fails, it is repeated with the next events.
+    pub(super) fn catch_up(&mut self) {
+        self.behind = self.as_itself(Self::reconcile).is_err();
     }
 
     /// Applies an event and notifies clients.
@@ -105,7 +132,20 @@ impl XfrmEngine {
                 cx.send_header(Audience::All, notice(origin, MessageType::X_SPDFLUSH, SaType::UNSPEC));
                 Ok(())
             }
-            Event::Migrated(migration) => self.migrated(&migration, cx),
+            Event::Migrated(migration) => {
+                self.sas_moved();
+                cx.send(Audience::All, migration_header(&migration), |writer| write_migration(writer, &migration))
+            }
+            Event::MigratedUnshowable => {
+                self.sas_moved();
+                Ok(())
+            }
+            Event::SaMoved { old, new, reqid } => {
+                // af_key sends no message.
+                self.reqids.saw(reqid);
+                self.sa_moved(&old, &new);
+                Ok(())
+            }
             Event::Unshowable(reqids) => {
                 reqids.into_iter().for_each(|reqid| self.reqids.saw(reqid));
                 Ok(())
@@ -167,7 +207,7 @@ impl XfrmEngine {
         if hard {
             self.shadow.remove(&sa.id());
             self.removals.note_sa(&sa.id());
-            self.shadow.give_up(sa.seq);
+            self.shadow.larval_ended(&sa);
             sa.state = State::Dead;
         } else {
             self.shadow.set_dying(&sa.id(), Some(true));
@@ -212,13 +252,32 @@ impl XfrmEngine {
         self.tell_policy(spd_notice(origin, msg_type, 1), &policy, cx)
     }
 
-    fn migrated(&mut self, migration: &Migration, cx: &mut Context<'_>) -> Result<(), Errno> {
+    /// SAs have other names now, which the event does not contain.
+    fn sas_moved(&mut self) {
         self.reqids.forget();
-        // SAs have other names now, which the event does not contain.
         if self.complete {
-            let _ = self.as_itself(Self::reconcile);
+            self.catch_up();
+        } else {
+            self.shadow.forget_all();
         }
-        cx.send(Audience::All, migration_header(migration), |writer| write_migration(writer, migration))
+    }
+
+    /// The event has little of the SA, and the kernel is asked for it.
+    fn sa_moved(&mut self, old: &SaId, new: &SaId) {
+        self.removals.note_sa(old);
+        let known = self.shadow.take(old);
+        if !self.complete && known.is_none() {
+            return;
+        }
+        let extras = self.extras;
+        let moved = self.as_itself(|engine| {
+            engine.ask(new).ok()?;
+            let (info, attributes) = engine.requests.answer()?.fixed::<UsersaInfo>()?;
+            read(info, attributes, extras)
+        });
+        if let Some(sa) = moved {
+            self.shadow.carry_over(known, &sa);
+        }
     }
 
     /// `pfkey_send_new_mapping`.

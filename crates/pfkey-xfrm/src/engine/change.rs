@@ -111,6 +111,7 @@ impl XfrmEngine {
         request: &Request,
         cx: &mut Context<'_>,
     ) -> Result<(), Errno> {
+        self.make_room(cx);
         let own = self.write_change(message, request, REQUEST, cx.now)?;
         self.requests.change(&mut self.writer)?;
         self.changes.push(message.header(), Ok(own), None);
@@ -122,6 +123,7 @@ impl XfrmEngine {
 
     /// Sends the changes of a batch, and reports the outcome of each in order.
     pub(super) fn settle_changes(&mut self, cx: &mut Context<'_>) {
+        self.make_room(cx);
         let outcomes = match self.gathered.bytes() {
             [] => Ok(Vec::new()),
             _ => self.requests.change_all(&mut self.gathered),

@@ -16,6 +16,8 @@ use pfkey_hub::Context;
 use pfkey_hub::{DumpMessage, DumpStep, Errno, Time};
 use pfkey_model::message::{Part, write_policy, write_sa};
 use pfkey_model::request::refuse_xfrm;
+use pfkey_model::sa::SaId;
+use pfkey_wire::address::{family, to_xfrm, width};
 use pfkey_wire::layout::SadbXFilter;
 use pfkey_wire::{Header, IpsecProtocol, Message, MessageType, SaType};
 
@@ -62,22 +64,21 @@ impl XfrmEngine {
 
     /// A session's; of the engine's own the last that was used, or a new one.
     fn dump_socket(&mut self) -> Result<Netlink, Errno> {
-        match self.spare.take() {
-            Some(netlink) if self.lent.is_some() || self.elsewhere => {
-                // A dump may have broken off, here, or in the worker before this one.
-                let mut stale = Zeroizing::new(vec![0; RECEIVE_BUFFER]);
-                let drained = netlink.drain(&mut stale);
-                if let Err(errno) = drained {
-                    self.spare = Some(netlink);
-                    return Err(errno);
-                }
-                Ok(netlink)
+        let netlink = match self.spare.take() {
+            Some(netlink) => netlink,
+            None if self.lent.is_some() => return Err(Errno::ENOBUFS),
+            None if self.elsewhere => self.requests.netlink.try_clone()?,
+            None => return Netlink::open(),
+        };
+        if self.lent.is_some() || self.elsewhere {
+            // A dump may have broken off, here, or in the worker before this one.
+            let mut stale = Zeroizing::new(vec![0; RECEIVE_BUFFER]);
+            if let Err(errno) = netlink.drain(&mut stale) {
+                self.spare = Some(netlink);
+                return Err(errno);
             }
-            Some(netlink) => Ok(netlink),
-            None if self.lent.is_some() => Err(Errno::ENOBUFS),
-            None if self.elsewhere => self.requests.netlink.try_clone(),
-            None => Netlink::open(),
         }
+        Ok(netlink)
     }
 
     fn open_sa_dump(&mut self, proto: IpsecProtocol, filter: Option<&SadbXFilter>) -> Result<XfrmDump, Errno> {
@@ -205,6 +206,27 @@ impl XfrmEngine {
         outcome
     }
 
+    /// Looks among all SAs for the answer to a question for one, whose keys are too long for a page.
+    pub(super) fn find(&mut self, id: &SaId) -> Result<(), Errno> {
+        let width = width(id.dst);
+        let filter = SadbXFilter {
+            daddr: to_xfrm(id.dst),
+            family: family(id.dst).into(),
+            dplen: width,
+            ..SadbXFilter::default()
+        };
+        let dump = self.open_sa_dump(id.proto, Some(&filter))?;
+        let mut found = false;
+        self.walk(dump, |engine, received| {
+            let read = |(info, attributes)| sa::read(info, attributes, engine.extras);
+            if !found && received.fixed::<UsersaInfo>().and_then(read).is_some_and(|sa| sa.is_named(id)) {
+                engine.requests.take_answer(received);
+                found = true;
+            }
+        })?;
+        if found { Ok(()) } else { Err(Errno::ESRCH) }
+    }
+
     /// The reqids of policies and SAs.
     pub(super) fn reqids_in_use(&mut self) -> Result<InUse, Errno> {
         let mut in_use = InUse::default();
@@ -230,7 +252,7 @@ impl XfrmEngine {
         let outcome = self.walk(dump, |engine, received| {
             let read = |(info, attributes)| sa::read(info, attributes, engine.extras);
             if let Some(sa) = received.fixed::<UsersaInfo>().and_then(read) {
-                engine.shadow.carry_over(&mut before, &sa);
+                engine.shadow.carry_over(before.take(&sa.id()), &sa);
             }
         });
         match outcome {

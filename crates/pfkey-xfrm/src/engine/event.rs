@@ -4,7 +4,8 @@
 use super::acquire::Acquire;
 use crate::attribute::{Attributes, Received};
 use crate::layout::{
-    UserExpire, UserMapping, UserPolexpire, UserpolicyId, UserpolicyInfo, UsersaId, UsersaInfo, attribute, message,
+    UserExpire, UserMapping, UserMigrateState, UserPolexpire, UserpolicyId, UserpolicyInfo, UsersaId, UsersaInfo,
+    attribute, message,
 };
 use crate::policy;
 use crate::sa::read;
@@ -12,7 +13,9 @@ use crate::value::ends_from_xfrm;
 use pfkey_model::migrate::Migration;
 use pfkey_model::policy::Policy;
 use pfkey_model::sa::{Sa, SaId};
+use pfkey_model::xfrm::XfrmView;
 use pfkey_wire::address::from_xfrm;
+use pfkey_wire::xfrm::{Mark, attribute::MARK};
 use pfkey_wire::{Ends, Extras, IpsecProtocol};
 
 /// The request that caused an event, of whatever process: PF_KEY's sequence number and process id.
@@ -73,6 +76,10 @@ pub enum Event {
     PoliciesFlushed,
     /// Policies and their SAs moved.
     Migrated(Migration),
+    /// The same where PF_KEY cannot show it: policies of type sub, an unknown mode.
+    MigratedUnshowable,
+    /// One SA moved (`XFRM_MSG_MIGRATE_STATE`, since Linux 7.2): it has another name, and perhaps another reqid.
+    SaMoved { old: SaId, new: SaId, reqid: u32 },
     /// An SA or a policy was added that PF_KEY cannot show. These reqids are in use now.
     Unshowable(Vec<u32>),
 }
@@ -111,8 +118,9 @@ impl Event {
             message::FLUSHPOLICY => policy::is_main(Attributes(received.body)).then_some(Self::PoliciesFlushed),
             message::MIGRATE => {
                 let (id, attributes) = received.fixed::<UserpolicyId>()?;
-                policy::read_migration(id, attributes).map(Self::Migrated)
+                Some(policy::read_migration(id, attributes).map_or(Self::MigratedUnshowable, Self::Migrated))
             }
+            message::MIGRATE_STATE => moved_sa(received),
             _ => None,
         }
     }
@@ -133,6 +141,24 @@ fn deleted_sa(received: &Received<'_>, extras: Extras) -> Option<Sa> {
             Some(Sa::new(ends, id.spi.get(), IpsecProtocol(id.proto), 0))
         }
     }
+}
+
+fn moved_sa(received: &Received<'_>) -> Option<Event> {
+    let (moved, attributes) = received.fixed::<UserMigrateState>()?;
+    let UserMigrateState { id, new_daddr, new_family, new_reqid, .. } = moved;
+    let [value, mask] = moved.old_mark.map(|part| part.get());
+    let before = Mark { value, mask };
+    let after =
+        if attributes.payload(MARK).is_some() { XfrmView { attributes, ..XfrmView::default() }.mark() } else { before };
+    let name = |daddr, family, mark: Mark| {
+        let named = SaId::new(from_xfrm(daddr, family)?, id.spi.get(), IpsecProtocol(id.proto));
+        Some(SaId { mark: mark.masked(), ..named })
+    };
+    Some(Event::SaMoved {
+        old: name(&id.daddr, id.family.get(), before)?,
+        new: name(new_daddr, new_family.get(), after)?,
+        reqid: new_reqid.get(),
+    })
 }
 
 fn policy(received: &Received<'_>, event: fn(Policy) -> Event) -> Option<Event> {
@@ -309,6 +335,35 @@ mod tests {
         assert_eq!(id, SaId::new(ip("192.0.2.2"), 0x1001, IpsecProtocol::ESP));
         assert_eq!((moved, old_port, new_port), (ends("192.0.2.1", "198.51.100.7"), 4500, 60_000));
         assert!(mapping(51).is_none());
+    }
+
+    /// As Linux 7.2 told it: SPI 0x300 of AH, from 10.0.0.2 to 10.0.0.9, with reqid 55.
+    #[test]
+    #[cfg_attr(target_endian = "big", ignore = "recorded on a little-endian machine")]
+    fn an_sa_that_moves_alone_has_another_name() {
+        let mut bytes = [0; 132];
+        bytes[..4].copy_from_slice(&[10, 0, 0, 2]);
+        bytes[16..24].copy_from_slice(&[0, 0, 3, 0, 2, 0, 0x33, 0]);
+        bytes[24..28].copy_from_slice(&[10, 0, 0, 9]);
+        bytes[40..44].copy_from_slice(&[10, 0, 0, 1]);
+        bytes[104] = 2;
+        bytes[120] = 0x37;
+        bytes[128] = 2;
+        let moved = |bytes: &[u8; 132], mark: Option<[u8; 8]>| {
+            let mut writer = Writer::default();
+            writer.message(message::MIGRATE_STATE, 0, 1, 77, bytes);
+            mark.map(|mark| writer.attribute(MARK, &[&mark]).bytes().len());
+            let event = decode(writer.bytes(), Extras::default());
+            let Some(Event::SaMoved { old, new, reqid }) = event else { panic!("{event:?}") };
+            (old, new, reqid)
+        };
+        let [old, new] = ["10.0.0.2", "10.0.0.9"].map(|dst| SaId::new(ip(dst), 0x300, IpsecProtocol::AH));
+        assert_eq!(moved(&bytes, None), (old, new, 55));
+        bytes[56..64].copy_from_slice(&[5, 0, 0, 0, 0xff, 0, 0, 0]);
+        let marked = |id, mark| SaId { mark, ..id };
+        assert_eq!(moved(&bytes, None), (marked(old, 5), marked(new, 5), 55), "it keeps its mark");
+        assert_eq!(moved(&bytes, Some([6, 0, 0, 0, 7, 0, 0, 0])), (marked(old, 5), marked(new, 6), 55));
+        assert_eq!(moved(&bytes, Some([0; 8])), (marked(old, 5), new, 55));
     }
 
     #[test]

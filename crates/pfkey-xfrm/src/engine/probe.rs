@@ -84,6 +84,10 @@ impl XfrmEngine {
             write_attribute_probe(number, payload, self.requests.number(), &mut self.writer);
         }
         let outcomes = self.as_itself(|engine| engine.requests.change_all(&mut engine.writer))?;
+        // An answer that was lost is none.
+        if let Some(Err(errno)) = outcomes.iter().find(|one| matches!(one, Err(Errno::ENOBUFS | Errno::ENOMEM))) {
+            return Err(*errno);
+        }
         let known = outcomes.iter().any(|outcome| Some(outcome) != outcomes.first());
         self.probed.attributes.insert(number, known);
         Ok(known)

@@ -97,7 +97,9 @@ impl Removals {
 
     /// Whether a policy in a dump was removed after the removal `since`.
     pub fn has_policy(&self, since: u64, id: u32) -> bool {
-        self.policies_flushed > since || self.policies.get(&id).is_some_and(|n| *n > since)
+        // A socket's own policy, whose direction is above the SPD's three, is not flushed.
+        let flushed = self.policies_flushed > since && id & 7 < 3;
+        flushed || self.policies.get(&id).is_some_and(|n| *n > since)
     }
 }
 
@@ -119,6 +121,9 @@ mod tests {
         assert!(removals.has_sa(second, &id));
         removals.note_policy(9);
         assert!(removals.has_policy(second, 9) && !removals.has_policy(second, 8));
+        removals.note_policy_flush();
+        assert!(removals.has_policy(second, 8) && removals.has_policy(second, 10));
+        assert!(!removals.has_policy(second, 11) && !removals.has_policy(second, 12), "two sockets' own");
         removals.end();
         removals.end();
         let third = removals.begin();

@@ -8,9 +8,11 @@
 
 use std::collections::BTreeMap;
 
+use zerocopy::IntoBytes as _;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::attribute::{Acknowledgement, Name, Received, Writer, split};
+use crate::layout::Header;
 use crate::netlink::{Netlink, RECEIVE_BUFFER};
 use pfkey_hub::Errno;
 
@@ -42,8 +44,9 @@ impl Requests {
             buffer: Zeroizing::new(vec![0; RECEIVE_BUFFER].into()),
             filled: 0,
             answer: Zeroizing::default(),
-            number: 0,
-            unsettled: false,
+            // Of a worker before this one answers may wait in a socket that it left, whose questions had other numbers.
+            number: std::process::id().rotate_left(16),
+            unsettled: true,
             said: BTreeMap::new(),
         }
     }
@@ -77,7 +80,7 @@ impl Requests {
     }
 
     fn ask_for(&mut self, question: &Writer) -> Result<(), Errno> {
-        let name = self.send(question)?;
+        let name = self.send(question.bytes())?;
         for _ in 0..MOST_WAITING {
             if !self.receive()? {
                 break;
@@ -94,6 +97,24 @@ impl Requests {
         split(&self.answer).map(|(received, _)| received)
     }
 
+    /// Takes a message of a dump for the answer to the last question.
+    pub fn take_answer(&mut self, received: &Received<'_>) {
+        self.answer.zeroize();
+        let Name { msg_type, seq, pid } = received.name();
+        let len = (size_of::<Header>() + received.body.len()) as u32;
+        let header =
+            Header { len: len.into(), msg_type: msg_type.into(), flags: 0.into(), seq: seq.into(), pid: pid.into() };
+        self.answer.extend_from_slice(header.as_bytes());
+        self.answer.extend_from_slice(received.body);
+    }
+
+    /// Wipes the answer to the last question, which may hold keys.
+    pub fn forget(&mut self) {
+        if !self.answer.is_empty() {
+            self.answer.zeroize();
+        }
+    }
+
     /// Sends a change without `NLM_F_ACK`: an error is the only answer.
     ///
     /// # Errors
@@ -105,7 +126,7 @@ impl Requests {
     }
 
     fn change_one(&mut self, change: &Writer) -> Result<(), Errno> {
-        let name = self.send(change)?;
+        let name = self.send(change.bytes())?;
         for _ in 0..MOST_WAITING {
             if !self.receive()? {
                 break;
@@ -127,20 +148,24 @@ impl Requests {
     /// # Errors
     /// Those of `send`; none was carried out.
     pub fn change_all(&mut self, changes: &mut Writer) -> Result<Vec<Result<(), Errno>>, Errno> {
-        let changed = self.change_each(changes);
+        let changed = self.change_each(changes.bytes());
         changes.clear();
         changed
     }
 
-    fn change_each(&mut self, changes: &Writer) -> Result<Vec<Result<(), Errno>>, Errno> {
-        let mut rest = changes.bytes();
+    fn change_each(&mut self, changes: &[u8]) -> Result<Vec<Result<(), Errno>>, Errno> {
+        let mut rest = changes;
         let (mut names, mut messages) = (Vec::new(), Vec::new());
         while let Some((one, next)) = split(rest) {
             names.push(one.name());
             messages.push(rest.get(..rest.len() - next.len()).unwrap_or_default());
             rest = next;
         }
-        self.send(changes)?;
+        match self.send(changes) {
+            // More than the socket takes at once (SO_SNDBUF), and nothing of it was done.
+            Err(Errno::EMSGSIZE) if names.len() > 1 => return Ok(self.change_singly(&messages)),
+            sent => sent?,
+        };
         let mut received: Vec<Acknowledgement> = Vec::with_capacity(names.len());
         let (mut tries, mut rounds) = (TRIES, MOST_WAITING);
         while received.len() < names.len() && tries > 0 && rounds > 0 {
@@ -168,6 +193,18 @@ impl Requests {
             .collect())
     }
 
+    fn change_singly(&mut self, changes: &[&[u8]]) -> Vec<Result<(), Errno>> {
+        let mut said = BTreeMap::new();
+        let outcomes = changes.iter().enumerate().map(|(place, change)| {
+            let outcome = self.change_each(change);
+            said.extend(self.said.remove(&0).map(|words| (place, words)));
+            outcome?.pop().unwrap_or(Err(Errno::ENOBUFS))
+        });
+        let outcomes = outcomes.collect();
+        self.said = said;
+        outcomes
+    }
+
     /// Sends one change with `NLM_F_ACK`.
     ///
     /// # Errors
@@ -177,11 +214,11 @@ impl Requests {
     }
 
     /// Throws away what waits, sends, and returns the name of the first message. Who wrote the messages wipes them.
-    fn send(&mut self, messages: &Writer) -> Result<Name, Errno> {
+    fn send(&mut self, messages: &[u8]) -> Result<Name, Errno> {
         self.answer.zeroize();
         self.said.clear();
-        let name = split(messages.bytes()).map(|(one, _)| one.name()).unwrap_or_default();
-        self.settle().and_then(|()| self.netlink.send(messages.bytes())).map(|()| name)
+        let name = split(messages).map(|(one, _)| one.name()).unwrap_or_default();
+        self.settle().and_then(|()| self.netlink.send(messages)).map(|()| name)
     }
 
     /// Keeps what the kernel says of an error.

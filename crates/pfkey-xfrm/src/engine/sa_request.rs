@@ -35,10 +35,14 @@ impl XfrmEngine {
     }
 
     /// Asks for one SA.
-    fn ask(&mut self, id: &SaId) -> Result<(), Errno> {
+    pub(super) fn ask(&mut self, id: &SaId) -> Result<(), Errno> {
         self.writer.message(message::GETSA, REQUEST, self.requests.number(), 0, &usersa_id(id));
         write_mark(mark_of(id), &mut self.writer);
-        self.requests.ask(&mut self.writer)
+        match self.requests.ask(&mut self.writer) {
+            // The kernel's answer has room for less than a page. It has looked at the right to ask.
+            Err(Errno::EMSGSIZE) => self.as_itself(|engine| engine.find(id)),
+            outcome => outcome,
+        }
     }
 
     /// The sequence number under which the kernel stored an SA, 0 if it is gone; its mark and its XFRM interface.

@@ -48,6 +48,8 @@ impl XfrmEngine {
     pub(super) fn as_itself<R>(&mut self, act: impl FnOnce(&mut Self) -> R) -> R {
         let session = self.give_back();
         let done = act(self);
+        // A dump of all SAs takes seconds, an algorithm's module as long as it likes.
+        self.looked = None;
         if let Some(session) = session {
             self.lend(session);
         }

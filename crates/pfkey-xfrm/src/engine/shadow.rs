@@ -73,7 +73,7 @@ impl Unused {
 
 /// What is remembered of an SA.
 #[derive(Debug)]
-struct Known {
+pub struct Known {
     auth: AuthAlgorithm,
     encrypt: EncryptAlgorithm,
     encap: Option<Encap>,
@@ -85,6 +85,13 @@ struct Known {
 
 /// What was known of SAs before a reconciliation.
 pub struct Before(HashMap<SaId, Known, foldhash::fast::RandomState>);
+
+impl Before {
+    /// What was known of an SA.
+    pub fn take(&mut self, id: &SaId) -> Option<Known> {
+        self.0.remove(id)
+    }
+}
 
 /// Everything that is remembered.
 #[derive(Debug, Default)]
@@ -156,6 +163,17 @@ impl Shadow {
         self.sas.retain(|id, _| !proto.includes(id.proto));
     }
 
+    /// Events were lost: any SA may have reached a soft limit, or been added anew or updated.
+    pub fn doubt(&mut self) {
+        self.sas.values_mut().for_each(|known| known.dying = None);
+    }
+
+    /// Forgets all SAs, some of which are gone or have other names, but those of which XFRM was not told everything.
+    pub fn forget_all(&mut self) {
+        self.sas.retain(|_, known| known.unused.is_some());
+        self.sas.shrink_to_fit();
+    }
+
     /// Completes an SA that the kernel reported with its attributes.
     pub fn complete(&self, sa: &mut Sa, now: Time) {
         if sa.state == State::Larval {
@@ -185,10 +203,16 @@ impl Shadow {
         Before(std::mem::take(&mut self.sas))
     }
 
+    /// What is known of an SA, which is remembered no more.
+    pub fn take(&mut self, id: &SaId) -> Option<Known> {
+        self.sas.remove(id)
+    }
+
     /// Remembers an SA of the kernel's, with what was known of it before.
-    pub fn carry_over(&mut self, before: &mut Before, sa: &Sa) {
+    pub fn carry_over(&mut self, before: Option<Known>, sa: &Sa) {
         if sa.state != State::Larval {
-            let known = before.0.remove(&sa.id());
+            // Another SA may have the name now.
+            let known = before.filter(|known| (known.auth, known.encrypt) == (sa.auth, sa.encrypt));
             let (unused, dying) = known.map_or((None, None), |known| (known.unused, known.dying));
             self.remember(sa, unused, dying);
         }
@@ -215,11 +239,15 @@ impl Shadow {
         self.wanted.remove(at)
     }
 
+    /// An SA is gone. If it was a larval that an ACQUIRE made, that is wanted no more; numbers alone may be equal.
+    pub fn larval_ended(&mut self, sa: &Sa) {
+        self.wanted.retain(|larval| (larval.seq, larval.ends, larval.proto) != (sa.seq, sa.ends, sa.proto));
+    }
+
     /// A policy was inserted.
     pub fn policy_inserted(&mut self, id: u32, now: Time) {
-        let second = Duration::from_secs(1);
         while let Some(id) = self.order.front() {
-            if self.young.get(id).is_some_and(|at| now < *at + second) {
+            if self.is_young(*id, now) {
                 break;
             }
             self.young.remove(id);
@@ -231,7 +259,8 @@ impl Shadow {
 
     /// Whether a policy is in its first second, during which the kernel's timer refers to it.
     pub fn is_young(&self, id: u32, now: Time) -> bool {
-        self.young.get(&id).is_some_and(|at| now < *at + Duration::from_secs(1))
+        // A clock that was put back says nothing of what was before.
+        self.young.get(&id).is_some_and(|at| (*at..*at + Duration::from_secs(1)).contains(&now))
     }
 
     /// Remembers the label of a policy, for the notification of its removal.
@@ -252,5 +281,87 @@ impl Shadow {
         self.labels.clear();
         self.young.clear();
         self.order.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pfkey_model::xfrm::Xfrm;
+
+    const NOW: Time = Duration::from_secs(1000);
+
+    fn sa(spi: u32) -> Sa {
+        Sa::new(Ends::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into()).unwrap(), spi, IpsecProtocol::AH, NOW.as_secs())
+    }
+
+    /// What an SA is shown as.
+    fn shown(shadow: &Shadow, spi: u32) -> (State, EncryptAlgorithm) {
+        let mut sa = sa(spi);
+        shadow.complete(&mut sa, NOW);
+        (sa.state, sa.encrypt)
+    }
+
+    #[test]
+    fn of_events_that_were_lost_nothing_is_taken_for_known() {
+        let mut shadow = Shadow::default();
+        let limited = Sa { soft: pfkey_model::sa::Limits { bytes: 5, ..<_>::default() }, ..sa(1) };
+        shadow.add(&sa(1), None);
+        shadow.add(&sa(2), None);
+        shadow.set_dying(&sa(2).id(), Some(true));
+        shadow.doubt();
+        let mut before = shadow.start_over();
+        for spi in [1, 2] {
+            shadow.carry_over(before.take(&sa(spi).id()), &sa(spi));
+        }
+        // The first reached its limit, the second was updated since.
+        let mut used = limited;
+        used.usage.bytes = 5;
+        shadow.complete(&mut used, NOW);
+        assert_eq!((used.state, shown(&shadow, 2).0), (State::Dying, State::Mature));
+    }
+
+    #[test]
+    fn an_unused_algorithm_is_not_another_sas() {
+        let with = |spi| Sa { encrypt: EncryptAlgorithm::X_AESCBC, ..sa(spi) };
+        let mut shadow = Shadow::default();
+        for spi in [1, 2] {
+            shadow.add(&sa(spi), Unused::of(&with(spi)));
+        }
+        shadow.add(&sa(3), None);
+        let mut before = shadow.start_over();
+        let other = Sa { auth: AuthAlgorithm::SHA1HMAC, ..sa(2) };
+        for one in [sa(1), other] {
+            shadow.carry_over(before.take(&one.id()), &one);
+        }
+        assert_eq!(shown(&shadow, 1).1, EncryptAlgorithm::X_AESCBC);
+        assert_eq!(shown(&shadow, 2).1, EncryptAlgorithm::NONE);
+        shadow.add(&sa(3), None);
+        shadow.forget_all();
+        assert!(shadow.has(&sa(1).id()) && shadow.len() == 1, "XFRM cannot say that again");
+    }
+
+    #[test]
+    fn an_sa_that_ends_takes_no_larval_of_the_same_number_with_it() {
+        let mut shadow = Shadow::default();
+        let there = Ends::new([10, 0, 0, 1].into(), [10, 0, 0, 9].into()).unwrap();
+        for seq in [7, 8] {
+            shadow.want(Larval { seq, ends: there, proto: IpsecProtocol::AH, xfrm: Xfrm::default() });
+        }
+        shadow.larval_ended(&Sa { seq: 7, ..sa(1) });
+        assert!(shadow.give_up(7).is_some());
+        shadow.larval_ended(&Sa { seq: 8, ends: there, ..sa(0) });
+        assert!(shadow.give_up(8).is_none());
+    }
+
+    #[test]
+    fn a_clock_that_is_put_back_keeps_no_policy_young() {
+        let mut shadow = Shadow::default();
+        (0..100).for_each(|id| shadow.policy_inserted(id, NOW));
+        assert!(shadow.is_young(5, NOW) && !shadow.is_young(5, NOW + Duration::from_secs(1)));
+        let back = NOW - Duration::from_secs(500);
+        shadow.policy_inserted(100, back);
+        assert!(!shadow.is_young(5, back) && shadow.is_young(100, back));
+        assert_eq!((shadow.order.len(), shadow.young.len()), (1, 1));
     }
 }

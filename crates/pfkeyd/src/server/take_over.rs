@@ -56,7 +56,7 @@ impl<H: Service + Sources, K: Keeper> Server<H, K> {
             Word::All => {
                 self.complete = true;
                 self.connections.keeper.go_on();
-                self.hub.all_are_back();
+                self.hub.all_are_back(now());
             }
             Word::Statistics => log(&self.statistics()),
             Word::Checkpoint => self.hub.checkpoint(),
