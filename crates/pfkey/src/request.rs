@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use crate::error::Invalid;
-use crate::model::migrate::{Migration, write_migration};
+use crate::model::migrate::{Migration, write_migration_request};
 use crate::model::sa::SaId;
 use crate::model::xfrm::Xfrm;
 use crate::policy::Policy;
@@ -223,7 +223,7 @@ impl Request<'_> {
                 writer.policy(SadbXPolicy { id: (*id).into(), ..SadbXPolicy::default() }, &[]);
                 xfrm.write(writer);
             }
-            Self::Migrate(migration) => write_migration(writer, migration),
+            Self::Migrate(migration) => write_migration_request(writer, migration),
             Self::Raw(_, extensions) => {
                 writer.copied(extensions);
             }

@@ -137,6 +137,21 @@ fn an_sa_and_its_policy_move() {
     assert_eq!(moved.collect::<Vec<_>>(), [new]);
 }
 
+/// Its ports are a part of a policy's name.
+#[test]
+fn a_policy_with_ports_moves() {
+    let mut keys = client();
+    let policy = tunnel_policy().protocol(17).ports(500, 53);
+    let id = keys.add_policy(&policy).expect("X_SPDADD");
+    let selector = keys.policy(id).expect("X_SPDGET").expect("it is there").selector;
+    let new = Ends::new([198, 51, 100, 1].into(), DST.into()).expect("one family");
+    let one = Move { proto: IpsecProtocol::ESP, mode: Mode::TUNNEL, reqid: 7, old: ends(), new };
+    let migration = Migration { dir: Direction::OUTBOUND, selector, managers: None, moves: vec![one] };
+    keys.migrate(&migration).expect("X_MIGRATE");
+    let moved = keys.policies().expect("X_SPDDUMP").map(|policy| policy.expect("a policy").templates[0].ends);
+    assert_eq!(moved.collect::<Vec<_>>(), [new]);
+}
+
 #[test]
 fn a_request_that_makes_no_sense_is_not_sent() {
     let v6: IpAddr = "2001:db8::1".parse().expect("an address");
