@@ -73,6 +73,16 @@ fn an_error_ends_a_file_with_its_line() {
     assert_eq!(daemon.ok(&["dump"]), "");
 }
 
+/// As ipsec-tools' setkey says it.
+#[test]
+fn each_address_of_a_policy_that_is_wrong_is_told() {
+    let (daemon, directory) = start("setkey_addresses");
+    let path = file(&directory, "spdadd -6 10.0.0.1[70] 10.0.0.2 any -P out none;\n");
+    let wrong = format!("setkey: {path},1: Address family for hostname not supported at ` out none;'\n");
+    let told = format!("{wrong}{wrong}setkey: {path},1: parse failed\n");
+    assert_eq!(said(&setkey(&daemon, &directory, &["-f", &path]).output().unwrap()), (String::new(), told, 1));
+}
+
 #[test]
 fn an_error_ends_its_command_only_where_commands_are_typed() {
     let (daemon, directory) = start("setkey_typed");

@@ -104,6 +104,20 @@ pub fn all(all: &mut Vec<Scenario>) {
         ),
         all,
     );
+    // A policy of ports is found by a request that names them.
+    let of_ports = |msg_type, sport, dport| {
+        let source = Msg::new(msg_type, S::UNSPEC, 21).address(Ext::ADDRESS_SRC, "10.0.0.0", sport, 17, 24);
+        source.address(Ext::ADDRESS_DST, "10.1.0.0", dport, 17, 24)
+    };
+    for (name, sport, dport) in [("ports", 500, 53), ("other-ports", 500, 54), ("no-ports", 0, 0)] {
+        after(
+            Build::new(format!("migrate/{name}"))
+                .send(of_ports(M::X_SPDADD, 500, 53).policy(2, 2, 0, 0, &request(50, 2, 3, 5, Some(OLD))))
+                .send(esp(0x300, 2, 5, OLD).lifetimes(100, 80))
+                .send(of_ports(M::X_MIGRATE, sport, dport).policy(2, 2, 0, 0, &pair(2, 5, OLD, NEW))),
+            all,
+        );
+    }
     let managers = [sockaddr("192.0.2.1", 500), sockaddr("198.51.100.2", 500)].concat();
     after(tunnel("kmaddress").send(migrate(&pair(2, 5, OLD, NEW)).native(kmaddress(managers.clone(), 5))), all);
     after(

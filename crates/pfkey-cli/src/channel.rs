@@ -8,7 +8,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 pub use pfkey::Received;
 use pfkey::listing::{self, SaView};
-use pfkey::{Backend, Batch, Client, Errno, Error, Request};
+use pfkey::{Backend, Batch, Client, Errno, Error, Outcomes, Request};
 use pfkey_wire::{
     ExtensionType, Extras, HEADER_LEN, Header, MAX_MESSAGE_LEN, Message, MessageType, Profile, SaType, Writer,
 };
@@ -132,7 +132,7 @@ impl Channel {
     ///
     /// # Errors
     /// How many of them were done is not known then.
-    pub fn run(&mut self, batch: &Batch) -> Result<Vec<Result<(), Error>>, Error> {
+    pub fn run(&mut self, batch: &Batch) -> Result<Outcomes, Error> {
         self.client.run(batch)
     }
 

@@ -92,7 +92,7 @@ fn live(channel: &mut Channel) -> Result<Engine, Failure> {
 /// What follows the addresses.
 const MORE: &str = "[PROTOCOL] [sport N] [dport N] [mark N] [if_id N] [dev NAME] [cpu N] [uid N]";
 
-/// Reads `SRC [→] DST` and [`MORE`], as arguments or as one.
+/// Reads `SRC [→] DST` and `MORE`, as arguments or as one.
 pub fn flow(words: &[String]) -> Result<Flow, String> {
     let arrow = |word: &&str| !matches!(*word, "→" | "to");
     let mut words = words.iter().flat_map(|word| word.split_whitespace()).filter(arrow);

@@ -54,7 +54,7 @@ impl Engine {
         }
         let selector = &migration.selector;
         let ends = Ends::new(selector.src.address, selector.dst.address).ok_or(Errno::EINVAL)?;
-        let flow = Flow::new(ends, selector.proto, 0, 0);
+        let flow = Flow::new(ends, selector.proto, selector.sport, selector.dport);
         let policy = self.spd.lookup(migration.dir, &flow).map(|p| p.id).ok_or(Errno::ENOENT)?;
 
         let moved = self.moved_sas(moves)?;

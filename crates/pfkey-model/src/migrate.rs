@@ -93,8 +93,17 @@ pub fn migration_header(migration: &Migration) -> Header {
     Header::new(MessageType::X_MIGRATE, satype, 0, 0)
 }
 
-/// Writes the notification behind its header.
+/// Writes the notification behind its header: the kernel tells no ports.
 pub fn write_migration(writer: &mut Writer<'_>, migration: &Migration) {
+    write(writer, migration, (0, 0));
+}
+
+/// Writes the request behind its header.
+pub fn write_migration_request(writer: &mut Writer<'_>, migration: &Migration) {
+    write(writer, migration, (migration.selector.sport, migration.selector.dport));
+}
+
+fn write(writer: &mut Writer<'_>, migration: &Migration, (sport, dport): (u16, u16)) {
     let Migration { dir, selector, managers, moves } = migration;
     let mut requests = Vec::new();
     for one in moves {
@@ -119,7 +128,7 @@ pub fn write_migration(writer: &mut Writer<'_>, migration: &Migration) {
         let (local, remote) = (SockaddrBytes::new(ends.src(), 0), SockaddrBytes::new(ends.dst(), 0));
         writer.kmaddress(local.as_bytes(), remote.as_bytes());
     }
-    write_prefix(writer, Ext::ADDRESS_SRC, selector.proto, selector.src, 0);
-    write_prefix(writer, Ext::ADDRESS_DST, selector.proto, selector.dst, 0);
+    write_prefix(writer, Ext::ADDRESS_SRC, selector.proto, selector.src, sport);
+    write_prefix(writer, Ext::ADDRESS_DST, selector.proto, selector.dst, dport);
     writer.policy(policy, &requests);
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// An answer to [`pfkey_wire::hello::Question`]: a text, so that newer versions can say more.
+/// An answer to [`pfkey_wire::hello::QUESTION`]: a text, so that newer versions can say more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Its version.

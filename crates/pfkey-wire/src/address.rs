@@ -133,7 +133,8 @@ impl std::str::FromStr for Prefix {
         let (address, len) = text.split_once('/').map_or((text, None), |(address, len)| (address, Some(len)));
         let read = || {
             let address: IpAddr = address.parse().ok()?;
-            let len = len.map_or(Some(width(address)), |len| len.parse().ok())?;
+            let number = |len: &str| len.bytes().all(|byte| byte.is_ascii_digit()).then(|| len.parse().ok())?;
+            let len = len.map_or(Some(width(address)), number)?;
             (len <= width(address)).then_some(Self { address, len })
         };
         read().ok_or_else(|| NoPrefix { text: text.to_owned() })
@@ -236,6 +237,26 @@ mod tests {
             ("32.1.13.184/8", "2001:db8::1", false),
         ] {
             assert_eq!(prefix(text).covers(address.parse().unwrap()), covered, "{text} {address}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_prefix() {
+        let text = |text: &str| text.parse::<Prefix>().map(|prefix| prefix.to_string()).ok();
+        assert_eq!(text("10.0.0.1").as_deref(), Some("10.0.0.1/32"));
+        assert_eq!(text("2001:db8::/0").as_deref(), Some("2001:db8::/0"));
+        for wrong in [
+            "",
+            "/8",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/+8",
+            "10.0.0.0/-1",
+            "10.0.0.0/8/8",
+            "10.0.0.0/256",
+        ] {
+            assert_eq!(text(wrong), None, "{wrong}");
         }
     }
 

@@ -16,13 +16,20 @@ use super::{ExtensionType, HEADER_LEN, Header, MAX_MESSAGE_LEN, Profile, Rule, W
 /// let writer = Writer::new(&mut buffer, Header::new(MessageType::FLUSH, SaType::ESP, 7, 4242), Profile::Linux);
 /// assert_eq!(writer.finish().unwrap().len(), 16);
 /// ```
-#[derive(Debug)]
+///
+/// `Debug` shows no contents: there may be keys.
 pub struct Writer<'b> {
     buffer: &'b mut [u8],
     len: usize,
     profile: Profile,
     overflow: Option<usize>,
     omitted: Option<ExtensionType>,
+}
+
+impl core::fmt::Debug for Writer<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Writer({} bytes written)", self.len)
+    }
 }
 
 impl<'b> Writer<'b> {

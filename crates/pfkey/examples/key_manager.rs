@@ -13,7 +13,7 @@ const SOFT: Limits = Limits { add_seconds: 3000, ..Limits::NONE };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seconds = std::env::args().nth(1).map(|text| text.parse()).transpose()?;
-    let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let deadline = seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     let mut manager = KeyManager::register(SaType::ESP)?;
     if !manager.algorithms().has_cipher(Cipher::AesCbc) || !manager.algorithms().has_hmac(Hmac::Sha256) {
         return Err("the key engine lacks AES-CBC or HMAC-SHA256".into());

@@ -6,7 +6,7 @@ use pfkey::{Client, SaType};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seconds = std::env::args().nth(1).map(|text| text.parse()).transpose()?;
-    let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let deadline = seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     let mut keys = Client::open()?;
     for satype in [SaType::AH, SaType::ESP, SaType::X_IPCOMP] {
         keys.register(satype)?;

@@ -11,14 +11,14 @@ async fn monitor() -> Result<(), Box<dyn std::error::Error>> {
     let mut manager = AsyncFd::new(KeyManager::register(SaType::ESP)?)?;
     println!("registered");
     loop {
-        let mut ready = manager.readable_mut().await?;
-        // All that waits, and then the runtime is told that no more does.
-        while let Some(event) = ready.get_inner_mut().try_next()? {
+        // All that waits, at first what came while it registered, for which it is not readable.
+        while let Some(event) = manager.get_mut().try_next()? {
             println!("{event:?}");
             if matches!(event, Event::SasFlushed(_)) {
                 return Ok(());
             }
         }
-        ready.clear_ready();
+        // Readable once more: what arrives from here on is told by the runtime again.
+        manager.readable_mut().await?.clear_ready();
     }
 }

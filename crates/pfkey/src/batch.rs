@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
+use zerocopy::IntoBytes as _;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::calls::{Call, Calls, Reply};
+use crate::calls::{Call, Calls, Reply, next_seq};
 use crate::error::Error;
 use crate::model::sa::SaId;
 use crate::policy::Policy;
@@ -15,14 +17,15 @@ use crate::sa::Sa;
 use crate::socket::{self, Headers, REPORT_LEN};
 use crate::transport::{self, Transport, reply_to};
 use crate::wire::xfrm::{Said, Words};
-use crate::wire::{BATCH, Errno, ExtensionType, Header, MAX_MESSAGE_LEN, Profile, SaType, extensions};
+use crate::wire::{BATCH, Errno, ExtensionType, HEADER_LEN, Header, MAX_MESSAGE_LEN, Profile, SaType, extensions};
 
 /// Messages that travel together.
 const MESSAGES: usize = 64;
 /// Bytes after which no more are added.
 const BYTES: usize = 48 * 1024;
 
-/// Requests in order. They may hold keys, and are wiped.
+/// Requests in order. They may hold keys, and are wiped. A batch may be done again, and by several clients: each time its requests
+/// get sequence numbers of their own, but for those that answer an ACQUIRE or were written elsewhere.
 ///
 /// ```no_run
 /// use pfkey::{Batch, Cipher, Client, Hmac, Sa};
@@ -31,9 +34,7 @@ const BYTES: usize = 48 * 1024;
 ///     let sa = Sa::esp([192, 0, 2, 1], [192, 0, 2, 2], spi);
 ///     batch.add(&sa.encrypt(Cipher::AesCbc, &[1; 16]).authenticate(Hmac::Sha256, &[2; 32]))?;
 /// }
-/// for outcome in Client::open()?.run(&batch)? {
-///     outcome?;
-/// }
+/// Client::open()?.run(&batch)?.all()?;
 /// # Ok::<(), pfkey::Error>(())
 /// ```
 #[derive(Default)]
@@ -55,12 +56,80 @@ impl std::fmt::Debug for Batch {
 #[derive(Default)]
 struct Requests {
     bytes: Zeroizing<Vec<u8>>,
-    /// Where each ends.
-    ends: Vec<usize>,
+    ends: Vec<End>,
+}
+
+/// Where a message ends.
+struct End {
+    at: usize,
+    /// Its sequence number and its pid are those that it has.
+    is_named: bool,
+}
+
+/// A message, and whether it keeps its sequence number and its pid.
+struct Kept<'b> {
+    bytes: &'b [u8],
+    is_named: bool,
+}
+
+impl Kept<'_> {
+    /// Puts it behind others, for which there is room, and gives its call.
+    fn append_to(&self, datagram: &mut Vec<u8>) -> Option<Call> {
+        let mut header = Header::read(self.bytes)?;
+        let start = datagram.len();
+        datagram.extend_from_slice(self.bytes);
+        if !self.is_named {
+            // Asked each time: the process may have forked.
+            (header.seq, header.pid) = (next_seq(), std::process::id());
+            datagram.get_mut(start..start + HEADER_LEN)?.copy_from_slice(header.to_layout().as_bytes());
+        }
+        Some(Call::of(header))
+    }
+}
+
+/// What became of each request of a batch, in order.
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// # fn main() -> Result<(), pfkey::Error> {
+/// # let (mut keys, batch) = (pfkey::Client::open()?, pfkey::Batch::default());
+/// keys.run(&batch)?; // refused or not?
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "each of the requests may have been refused"]
+pub struct Outcomes(pub(crate) Vec<Result<(), Error>>);
+
+impl Outcomes {
+    /// Whether all of them were done.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub fn all(self) -> Result<(), Error> {
+        self.0.into_iter().collect()
+    }
+}
+
+impl Deref for Outcomes {
+    type Target = [Result<(), Error>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl IntoIterator for Outcomes {
+    type Item = Result<(), Error>;
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
 }
 
 impl Requests {
-    fn push(&mut self, message: &[u8]) -> Result<(), Errno> {
+    fn push(&mut self, message: &[u8], is_named: bool) -> Result<(), Errno> {
         Header::check(message, Profile::Linux).map_err(|error| error.rule.errno())?;
         // Stray bytes behind it are no part of it, and none of the next.
         let message = message.get(..message.len() / 8 * 8).unwrap_or_default();
@@ -72,13 +141,15 @@ impl Requests {
             self.bytes = Zeroizing::new(bytes);
         }
         self.bytes.extend_from_slice(message);
-        self.ends.push(self.bytes.len());
+        self.ends.push(End { at: self.bytes.len(), is_named });
         Ok(())
     }
 
-    fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).filter_map(|(start, end)| self.bytes.get(start..*end))
+    fn iter(&self) -> impl Iterator<Item = Kept<'_>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|end| end.at));
+        let message =
+            |(start, end): (usize, &End)| Some(Kept { bytes: self.bytes.get(start..end.at)?, is_named: end.is_named });
+        starts.zip(&self.ends).filter_map(message)
     }
 }
 
@@ -169,7 +240,7 @@ impl Batch {
 
     fn request(&mut self, request: &Request<'_>) -> Result<&mut Self, Error> {
         let (_, message) = Calls::new().begin(request, &mut self.buffer)?;
-        let pushed = self.requests.push(message);
+        let pushed = self.requests.push(message, request.is_named());
         message.zeroize();
         pushed.map_err(|errno| io::Error::from_raw_os_error(errno.to_raw()))?;
         self.is_beyond_pf_key |= request.is_beyond_pf_key();
@@ -181,7 +252,7 @@ impl Batch {
     /// # Errors
     /// What AF_KEY's `send` would refuse: EINVAL or EMSGSIZE. ENOMEM; the batch is as before then.
     pub fn push(&mut self, message: &[u8]) -> Result<(), Errno> {
-        self.requests.push(message)
+        self.requests.push(message, true)
     }
 
     /// Does all requests in order and reads their answers, on a descriptor without a client. What waits on it before is read and
@@ -227,24 +298,24 @@ impl Batch {
         are_together: bool,
         mut answered: impl FnMut(&Call, Reply, &mut [u8]),
     ) -> Result<(), T::Error> {
-        let requests = self.requests.iter().filter_map(|bytes| Some((Call::of(Header::read(bytes)?), bytes)));
+        let mut requests = self.requests.iter().peekable();
+        let mut datagram = Zeroizing::new(with_room(BATCH.len() + BYTES + MAX_MESSAGE_LEN)?);
         if !are_together {
-            for (call, bytes) in requests {
-                transport.send(bytes, &[call])?;
+            for request in requests {
+                datagram.clear();
+                let Some(call) = request.append_to(&mut datagram) else { continue };
+                transport.send(&datagram, &[call])?;
                 let reply = last_reply_to(&call, transport)?;
                 answered(&call, reply, transport.message());
             }
             return Ok(());
         }
-        let mut datagram = Zeroizing::new(with_room(BATCH.len() + BYTES + MAX_MESSAGE_LEN)?);
         let mut calls = with_room(MESSAGES)?;
-        let mut requests = requests.peekable();
-        while let Some((call, bytes)) = requests.next() {
+        while let Some(request) = requests.next() {
             if datagram.is_empty() {
                 datagram.extend_from_slice(&BATCH);
             }
-            datagram.extend_from_slice(bytes);
-            calls.push(call);
+            calls.extend(request.append_to(&mut datagram));
             if calls.len() == MESSAGES || datagram.len() > BYTES || requests.peek().is_none() {
                 transport.send(&datagram, &calls)?;
                 datagram.clear();

@@ -13,7 +13,7 @@ use crate::wire::{Errno, HEADER_LEN, Header, MessageType};
 /// broadcast to both. 0, which ends a dump: there was none yet.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-fn next_seq() -> u32 {
+pub(crate) fn next_seq() -> u32 {
     next_of(&NEXT)
 }
 
@@ -106,6 +106,11 @@ impl Call {
         self.header.msg_type
     }
 
+    /// Whether many messages answer it.
+    pub(crate) const fn is_dump(&self) -> bool {
+        is_dump(self.request())
+    }
+
     /// Whether a message answers it. Of a dump each entry does; the last has the sequence number 0, or an errno.
     #[must_use]
     pub fn is_answered_by(&self, received: &Received<'_>) -> bool {
@@ -152,7 +157,7 @@ impl Call {
 }
 
 /// Whether the answer has many messages, with sequence numbers of their own.
-const fn is_dump(msg_type: MessageType) -> bool {
+pub(crate) const fn is_dump(msg_type: MessageType) -> bool {
     matches!(msg_type, MessageType::DUMP | MessageType::X_SPDDUMP)
 }
 

@@ -3,21 +3,22 @@
 mod exchange;
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use zeroize::{Zeroize, Zeroizing};
 
 use self::exchange::{Moving, transmit};
-use crate::batch::Batch;
-use crate::calls::{Call, Calls, Reply};
+use crate::batch::{Batch, Outcomes};
+use crate::calls::{Call, Calls, Reply, is_dump};
 use crate::dump::{Policies, Sas};
 use crate::error::{Error, Invalid};
 use crate::event::{Algorithms, Event};
 use crate::model::migrate::Migration;
 use crate::model::policy::Policy as PolicyInfo;
 use crate::model::sa::{Sa as SaInfo, SaId};
-use crate::model::view::{PolicyView, SaView};
 use crate::model::xfrm::Xfrm;
 use crate::policy::Policy;
 use crate::received::Received;
@@ -25,14 +26,13 @@ use crate::request::{Request, SpiRange};
 use crate::sa::Sa;
 use crate::socket::{self, Backend, OpenError};
 use crate::transport::{Transport as _, reply_to};
-use crate::wire::{Errno, SaType};
+use crate::wire::{Errno, Header, SaType};
 
 /// How long an answer may take. AF_KEY and a pfkeyd have it ready when `send` returns.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// A PF_KEY descriptor. A request waits for its answer; what else arrives meanwhile is kept for
-/// [`Client::next_event`].
-#[derive(Debug)]
+/// [`Client::next_event`]: every descriptor hears what others change.
 pub struct Client {
     fd: OwnedFd,
     calls: Calls,
@@ -41,6 +41,8 @@ pub struct Client {
     /// Bytes of that message; 0: it was read and wiped.
     len: usize,
     kept: VecDeque<Zeroizing<Vec<u8>>>,
+    /// Messages were lost, which nobody was told.
+    has_lost: bool,
     limit: Duration,
     /// When the answer that is awaited has to be there.
     deadline: Option<Instant>,
@@ -49,8 +51,17 @@ pub struct Client {
     promiscuous: bool,
     /// Requests of which copies will come, because this descriptor is promiscuous.
     copied: Vec<Call>,
+    /// The entry of a dump that was read last, of which a copy will come for the same reason.
+    dumped: Option<Header>,
     /// Batches are taken: it has answered to X_XFRM, which no pfkeyd did before there were batches.
     takes_batches: bool,
+}
+
+/// Without its buffer and without messages that are kept: there may be keys.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client(descriptor {}, {} messages kept)", self.fd.as_raw_fd(), self.kept.len())
+    }
 }
 
 impl AsFd for Client {
@@ -74,11 +85,13 @@ impl From<OwnedFd> for Client {
             buffer: Zeroizing::default(),
             len: 0,
             kept: VecDeque::new(),
+            has_lost: false,
             limit: LIMIT,
             deadline: None,
             unread: None,
             promiscuous: false,
             copied: Vec::new(),
+            dumped: None,
             takes_batches: false,
         }
     }
@@ -107,7 +120,8 @@ impl Client {
         socket::open_with_cloexec(backend).map(Self::from)
     }
 
-    /// Changes how long an answer, or an entry of a dump, may take: 5 seconds.
+    /// Changes how long an answer, or an entry of a dump, may take once the request was sent: 5 seconds. Sending alone takes up to 30 seconds
+    /// where a pfkeyd is stopped.
     pub const fn set_limit(&mut self, limit: Duration) {
         self.limit = limit;
     }
@@ -140,9 +154,7 @@ impl Client {
     /// [`Error`].
     pub fn get(&mut self, id: SaId) -> Result<Option<SaInfo>, Error> {
         let request = Request::Get(id);
-        let found =
-            self.call(&request, |answer| answer.message.as_ref().and_then(SaView::of_message).map(|sa| (&sa).into()));
-        match found {
+        match self.call(&request, |answer| answer.sa()) {
             Ok(None) => Err(Error::Incomplete { request: request.msg_type(), missing: "SA" }),
             other => unless(other, Errno::ESRCH, None),
         }
@@ -162,9 +174,8 @@ impl Client {
     /// [`Error::Invalid`]; ENOENT if none is free.
     pub fn allocate_spi(&mut self, wanted: &SpiRange) -> Result<u32, Error> {
         let request = Request::GetSpi(wanted);
-        let spi =
-            self.call(&request, |answer| answer.message.and_then(|message| message.sa()).map(|sa| sa.spi.get()))?;
-        spi.ok_or(Error::Incomplete { request: request.msg_type(), missing: "SPI" })
+        self.call(&request, |answer| answer.spi())?
+            .ok_or(Error::Incomplete { request: request.msg_type(), missing: "SPI" })
     }
 
     /// Deletes all SAs of a type; of every type for UNSPEC.
@@ -213,9 +224,8 @@ impl Client {
     }
 
     fn policy_id(&mut self, request: &Request<'_>) -> Result<u32, Error> {
-        let id = self
-            .call(request, |answer| answer.message.and_then(|message| message.policy()).map(|(ext, _)| ext.id.get()))?;
-        id.ok_or(Error::Incomplete { request: request.msg_type(), missing: "policy" })
+        self.call(request, |answer| answer.policy_id())?
+            .ok_or(Error::Incomplete { request: request.msg_type(), missing: "policy" })
     }
 
     /// The policy with an id, if there is one.
@@ -227,9 +237,7 @@ impl Client {
     }
 
     fn get_policy(&mut self, request: &Request<'_>) -> Result<Option<PolicyInfo>, Error> {
-        let read =
-            |answer: &Received<'_>| answer.message.as_ref().and_then(PolicyView::of_message).map(|p| (&p).into());
-        match self.call(request, read) {
+        match self.call(request, |answer| answer.policy()) {
             Ok(None) => Err(Error::Incomplete { request: request.msg_type(), missing: "policy" }),
             other => unless(other, Errno::ENOENT, None),
         }
@@ -317,17 +325,16 @@ impl Client {
     /// # Errors
     /// [`Error::Invalid`]; EEXIST if it is registered already.
     pub fn register(&mut self, satype: SaType) -> Result<Algorithms, Error> {
-        self.call(&Request::Register(satype), |answer| answer.message.as_ref().map(Algorithms::of).unwrap_or_default())
+        self.call(&Request::Register(satype), |answer| answer.algorithms())
     }
 
-    /// Receives a copy of every message of every socket from now on, or not any more.
+    /// Receives a copy of every message of every socket from now on, or not any more: of requests, too, done or not. Linux's
+    /// copies look as what they are copies of: an [`Event::SaAdded`] may be of a request that is refused.
     ///
     /// # Errors
     /// [`Error`].
     pub fn set_promiscuous(&mut self, promiscuous: bool) -> Result<(), Error> {
-        self.call(&Request::Promiscuous(promiscuous), |_| ())?;
-        self.promiscuous = promiscuous;
-        Ok(())
+        self.call(&Request::Promiscuous(promiscuous), |_| ())
     }
 
     /// Tells the kernel that no SA will come for its ACQUIRE with this sequence number. There is no answer.
@@ -341,8 +348,11 @@ impl Client {
     /// Sends a request, waits for its answer and reads it.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`]; [`Error::Invalid`] for a dump, which has many answers: [`Client::for_each`].
     pub fn call<T>(&mut self, request: &Request<'_>, read: impl FnOnce(&Received<'_>) -> T) -> Result<T, Error> {
+        if is_dump(request.msg_type()) {
+            return Err(Invalid::new("request", "a dump has many answers").into());
+        }
         let call = self.send(request)?;
         self.answer(call, read).map(|(_, read)| read)
     }
@@ -353,7 +363,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`]: how many requests were done is not known then. Answers that come later are told as events.
-    pub fn run(&mut self, batch: &Batch) -> Result<Vec<Result<(), Error>>, Error> {
+    pub fn run(&mut self, batch: &Batch) -> Result<Outcomes, Error> {
         self.check_beyond(batch.is_beyond_pf_key)?;
         let mut outcomes = Vec::with_capacity(batch.len());
         let are_together = self.takes_batches || socket::takes_batches(self.fd.as_fd());
@@ -366,7 +376,7 @@ impl Client {
             });
         })?;
         self.wipe();
-        Ok(outcomes)
+        Ok(Outcomes(outcomes))
     }
 
     /// AF_KEY would pass over what XFRM has beyond PF_KEY.
@@ -383,11 +393,14 @@ impl Client {
     /// [`Error::Invalid`], [`Error::Refused`] for what `send` refuses, [`Error::Closed`], [`Error::Io`].
     pub fn send(&mut self, request: &Request<'_>) -> Result<Call, Error> {
         self.check_beyond(request.is_beyond_pf_key())?;
+        self.make_room()?;
         let (call, message) = self.calls.begin(request, &mut self.buffer)?;
         let sent = transmit(self.fd.as_fd(), message, call.request());
         message.zeroize();
         sent?;
         self.expect_copies(&[call]);
+        // However it was asked for: who does not know it takes copies for answers.
+        self.promiscuous = request.promiscuous().unwrap_or(self.promiscuous);
         Ok(call)
     }
 
@@ -395,7 +408,7 @@ impl Client {
     /// has passed.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::Io`].
+    /// [`Error::Closed`], [`Error::Io`]. ENOBUFS says that messages were lost: others come.
     pub fn next_event(&mut self, deadline: Option<Instant>) -> Result<Option<Event>, Error> {
         self.next_received(deadline, Event::of)
     }
@@ -409,10 +422,16 @@ impl Client {
         deadline: Option<Instant>,
         read: impl FnOnce(&Received<'_>) -> T,
     ) -> Result<Option<T>, Error> {
+        if std::mem::take(&mut self.has_lost) {
+            return Err(io::Error::from_raw_os_error(libc::ENOBUFS).into());
+        }
         loop {
             if let Some(kept) = self.kept.pop_front() {
                 self.hold(&kept);
-            } else if !self.receive_until(deadline)? {
+            } else if self.receive_until(deadline)? {
+                // It is an event as any other, and is not awaited any more.
+                self.is_own_copy();
+            } else {
                 return Ok(None);
             }
             if self.is_unread() {
@@ -426,8 +445,20 @@ impl Client {
         }
     }
 
+    /// Forgets every event that is there. Whoever reads none does this now and then: what arrives before answers is kept.
+    ///
+    /// # Errors
+    /// As [`Client::next_event`].
+    pub fn forget_events(&mut self) -> Result<(), Error> {
+        let room = self.make_room();
+        self.kept.clear();
+        self.has_lost = false;
+        room
+    }
+
     /// The next event, if one waits: after poll, epoll or a runtime said that the descriptor is readable, until this
-    /// returns `None`.
+    /// returns `None`; and after each request, before the descriptor is waited for, because what arrived before its answer was
+    /// read with it, and makes nothing readable any more.
     ///
     /// # Errors
     /// As [`Client::next_event`].

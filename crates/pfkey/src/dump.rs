@@ -52,6 +52,7 @@ impl Entry for PolicyInfo {
 /// A dump that runs. It ends after the last entry, or with an error if it is incomplete. What was not read of it when it is
 /// dropped is read and forgotten.
 #[derive(Debug)]
+#[must_use = "what is not read of a dump is forgotten"]
 pub struct Dump<'c, T: Entry> {
     client: &'c mut Client,
     call: Option<Call>,
@@ -73,7 +74,10 @@ impl<'c, T: Entry> Dump<'c, T> {
 fn begin(client: &mut Client, request: &Request<'_>) -> Result<Call, Error> {
     // Entries of two dumps cannot be told from each other.
     skip_unread(client)?;
-    client.send(request)
+    let call = client.send(request)?;
+    // Said at once: whoever reads it may fail, panic or be forgotten.
+    client.unread = Some(call).filter(Call::is_dump);
+    Ok(call)
 }
 
 /// Reads one message of a dump, and says whether it is the last; `None`: there is nothing to dump, which Linux says with an
@@ -81,13 +85,8 @@ fn begin(client: &mut Client, request: &Request<'_>) -> Result<Call, Error> {
 fn step<T>(client: &mut Client, call: Call, read: impl FnOnce(&Received<'_>) -> T) -> Result<Option<(bool, T)>, Error> {
     match client.answer(call, read) {
         Ok((reply, value)) => Ok(Some((reply == Reply::Last, value))),
-        Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
-        Err(error) => {
-            if matches!(error, Error::NoAnswer { .. }) {
-                client.unread = Some(call);
-            }
-            Err(error)
-        }
+        Err(error) if call.is_dump() && error.errno() == Some(Errno::ENOENT) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -111,9 +110,6 @@ pub(crate) fn for_each<E: From<Error>>(
 ) -> Result<(), E> {
     let call = begin(client, request)?;
     while let Some((last, outcome)) = step(client, call, &mut each)? {
-        if !last && outcome.is_err() {
-            client.unread = Some(call);
-        }
         if last || outcome.is_err() {
             return outcome;
         }
@@ -147,7 +143,6 @@ impl<T: Entry> Iterator for Dump<'_, T> {
 impl<T: Entry> Drop for Dump<'_, T> {
     fn drop(&mut self) {
         if self.call.is_some() {
-            self.client.unread = self.call;
             // What cannot be read now is recognised when it comes.
             let _ = skip_unread(self.client);
         }

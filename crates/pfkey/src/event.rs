@@ -1,6 +1,8 @@
 //! What a key engine tells unasked.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::ops::Deref;
 
 use zeroize::Zeroizing;
 
@@ -152,17 +154,34 @@ pub enum Event {
     /// SAs and a policy's tunnels have moved.
     Migrated(Migration),
     /// Any other message, whole: an answer that nobody waits for any more, what others said to each other, or what this
-    /// library has no variant for. It may hold keys.
-    Other(Header, Zeroizing<Vec<u8>>),
+    /// library has no variant for.
+    Other(Header, Bytes),
+}
+
+/// A message's bytes, which may hold keys: wiped when dropped, not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bytes(Zeroizing<Vec<u8>>);
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.len())
+    }
 }
 
 impl Event {
     /// Reads a message. What a type needs and the message does not have makes it [`Event::Other`].
     #[must_use]
     pub fn of(received: &Received<'_>) -> Self {
-        let bytes = || received.message.as_ref().map_or_else(Vec::new, |message| message.bytes().to_vec());
         let known = received.message.as_ref().filter(|_| !received.is_copy).and_then(|m| known(&received.header, m));
-        known.unwrap_or_else(|| Self::Other(received.header, Zeroizing::new(bytes())))
+        known.unwrap_or_else(|| Self::Other(received.header, Bytes(Zeroizing::new(received.bytes.to_vec()))))
     }
 }
 
@@ -174,7 +193,8 @@ fn known(header: &Header, message: &Message<'_>) -> Option<Event> {
     let sa = || SaView::of_message(message).map(|view| Box::new(SaInfo { seq: header.seq, ..(&view).into() }));
     let name = || {
         let dst = ends(message).ok()?.dst();
-        Some(SaId::new(dst, message.sa()?.spi.get(), header.satype.protocol()?))
+        let id = SaId::new(dst, message.sa()?.spi.get(), header.satype.protocol()?);
+        Some(SaId { mark: XfrmView::of_message(message).mark().masked(), ..id })
     };
     let policy = || PolicyView::of_message(message).map(|view| Box::new((&view).into()));
     Some(match header.msg_type {

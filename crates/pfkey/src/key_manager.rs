@@ -14,7 +14,9 @@ use crate::wire::{Errno, Mode, SaType};
 /// A key manager: a registered descriptor, whose events it takes, and a [`Client`] for what it does about them. Were they one,
 /// a full queue would lose answers together with events.
 ///
-/// [`AsFd`] is that of the registered one: poll, epoll or a runtime says when [`KeyManager::try_next`] has something.
+/// [`AsFd`] is that of the registered one: poll, epoll or a runtime says when [`KeyManager::try_next`] has something. What
+/// arrives while it registers, or in [`KeyManager::show_xfrm`], is read with the answer, and makes it readable no more: after
+/// either, `try_next` comes first, until it returns `None`.
 #[derive(Debug)]
 pub struct KeyManager {
     client: Client,
@@ -46,8 +48,11 @@ impl KeyManager {
     /// Registers for types of SA on a backend.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`]; [`Error::Invalid`] for none, which would never hear anything.
     pub fn register_with(backend: &Backend, satypes: &[SaType]) -> Result<Self, Error> {
+        if satypes.is_empty() {
+            return Err(Invalid::new("SA types", "there are none").into());
+        }
         let mut listener = Client::open_with(backend)?;
         let mut algorithms = Algorithms::default();
         for satype in satypes {
@@ -67,8 +72,9 @@ impl KeyManager {
     /// The next event; `None` if the deadline passes first. Without a deadline it waits.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::Io`].
+    /// As [`Client::next_event`].
     pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<Event>, Error> {
+        self.forget_others();
         self.listener.next_event(deadline)
     }
 
@@ -77,7 +83,14 @@ impl KeyManager {
     /// # Errors
     /// As [`KeyManager::next`].
     pub fn try_next(&mut self) -> Result<Option<Event>, Error> {
+        self.forget_others();
         self.listener.try_event()
+    }
+
+    /// What others did the client hears too, and nobody reads it there.
+    fn forget_others(&mut self) {
+        // That the pfkeyd is gone, the next request says.
+        let _ = self.client.forget_events();
     }
 
     /// Is shown the mark and the XFRM interface for which an SA is asked for ([`Acquire::xfrm`]), and what else XFRM has beyond
@@ -104,15 +117,20 @@ impl KeyManager {
     /// which the packet waits for. Both have the mark and the XFRM interface of the ACQUIRE where they say none.
     ///
     /// # Errors
-    /// [`Error`]. If it is about the second, the first is there.
+    /// [`Error::Invalid`] of either: nothing was sent. Of an [`Error`] of the UPDATE or the ADD: if it is of the latter, the inbound
+    /// one is there.
     pub fn install(&mut self, acquire: &Acquire, inbound: &Sa, outbound: &Sa) -> Result<(), Error> {
         for sa in [inbound, outbound] {
             if sa.satype() != acquire.satype {
                 return Err(Invalid::new("SA type", "another than the ACQUIRE's").into());
             }
         }
-        self.client.update(&inbound.clone().or_scope(&acquire.xfrm))?;
-        self.client.add(&outbound.clone().or_scope(&acquire.xfrm).answering(acquire.seq))
+        let inbound = inbound.clone().or_scope(&acquire.xfrm);
+        let outbound = outbound.clone().or_scope(&acquire.xfrm).answering(acquire.seq);
+        inbound.check()?;
+        outbound.check()?;
+        self.client.update(&inbound)?;
+        self.client.add(&outbound)
     }
 
     /// Answers an ACQUIRE with an error: no SA will come.
@@ -123,7 +141,7 @@ impl KeyManager {
         self.client.give_up(acquire.satype, acquire.seq, errno)
     }
 
-    /// The client, for all else.
+    /// The client, for all else. The manager reads events from the other descriptor, and forgets what this one hears.
     pub const fn client(&mut self) -> &mut Client {
         &mut self.client
     }

@@ -43,12 +43,12 @@ pub use pfkey_wire as wire;
 use pfkey_xfrm as xfrm;
 
 pub use algorithm::{Cipher, Compression, Hmac};
-pub use batch::Batch;
+pub use batch::{Batch, Outcomes};
 pub use calls::{Call, Calls, Reply};
 pub use client::Client;
 pub use dump::{Policies, Sas};
 pub use error::{Error, Invalid};
-pub use event::{Acquire, Algorithms, Event, Mapping};
+pub use event::{Acquire, Algorithms, Bytes, Event, Mapping, Offer};
 pub use key_manager::KeyManager;
 pub use model::migrate::{Migration, Move};
 pub use model::policy::Policy as PolicyInfo;

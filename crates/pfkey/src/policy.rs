@@ -24,14 +24,15 @@ const MOST_RULES: usize = 6;
 pub struct Rule {
     proto: IpsecProtocol,
     mode: Mode,
-    level: PolicyLevel,
-    reqid: u32,
+    is_optional: bool,
+    /// The request id, where it is unique.
+    unique: Option<u32>,
     ends: Option<(IpAddr, IpAddr)>,
 }
 
 impl Rule {
     const fn new(proto: IpsecProtocol) -> Self {
-        Self { proto, mode: Mode::TRANSPORT, level: PolicyLevel::REQUIRE, reqid: 0, ends: None }
+        Self { proto, mode: Mode::TRANSPORT, is_optional: false, unique: None, ends: None }
     }
 
     /// ESP, required, in transport mode.
@@ -63,24 +64,36 @@ impl Rule {
     /// If there is an SA; without one the packet goes as it is.
     #[must_use]
     pub const fn optional(mut self) -> Self {
-        self.level = PolicyLevel::USE;
+        self.is_optional = true;
         self
     }
 
-    /// By SAs of this policy alone, with a request id of 1 to 16383 or, for 0, one that the engine chooses.
+    /// By SAs of this policy alone, which then is not optional, with a request id of 1 to 16383 or, for 0, one that the engine chooses.
     #[must_use]
     pub const fn unique(mut self, reqid: u32) -> Self {
-        self.level = PolicyLevel::UNIQUE;
-        self.reqid = reqid;
+        self.unique = Some(reqid);
         self
+    }
+
+    const fn level(&self) -> PolicyLevel {
+        match self.unique {
+            Some(_) => PolicyLevel::UNIQUE,
+            None if self.is_optional => PolicyLevel::USE,
+            None => PolicyLevel::REQUIRE,
+        }
+    }
+
+    fn reqid(&self) -> u32 {
+        self.unique.unwrap_or(0)
     }
 
     fn check(&self, dir: PolicyDirection) -> Result<(), Invalid> {
-        if self.reqid > MANUAL_REQID_MAX {
-            return Err(Invalid::new(
-                "request id",
-                format_args!("{}: 1 to {MANUAL_REQID_MAX} may be chosen", self.reqid),
-            ));
+        let reqid = self.reqid();
+        if reqid > MANUAL_REQID_MAX {
+            return Err(Invalid::new("request id", format_args!("{reqid}: 1 to {MANUAL_REQID_MAX} may be chosen")));
+        }
+        if self.is_optional && self.unique.is_some() {
+            return Err(Invalid::new("level", "optional and unique are two"));
         }
         match self.ends {
             Some((src, dst)) if Ends::new(src, dst).is_none() => {
@@ -88,7 +101,7 @@ impl Rule {
             }
             _ => {}
         }
-        if dir == PolicyDirection::OUTBOUND && self.level == PolicyLevel::USE && self.mode != Mode::TRANSPORT {
+        if dir == PolicyDirection::OUTBOUND && self.is_optional && self.mode != Mode::TRANSPORT {
             return Err(Invalid::new("tunnel", "an optional one cannot be outbound"));
         }
         Ok(())
@@ -102,8 +115,8 @@ impl Rule {
             len: ((size_of::<SadbXIpsecrequest>() + len) as u16).into(),
             proto: u16::from(self.proto.0).into(),
             mode: self.mode.0,
-            level: self.level.0,
-            reqid: self.reqid.into(),
+            level: self.level().0,
+            reqid: self.reqid().into(),
             ..SadbXIpsecrequest::default()
         };
         to.extend_from_slice(fixed.as_bytes());

@@ -1,9 +1,10 @@
 //! Requests, one variant each, and as messages.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::error::Invalid;
-use crate::model::migrate::{Migration, write_migration};
+use crate::model::migrate::{Migration, write_migration_request};
 use crate::model::sa::SaId;
 use crate::model::xfrm::Xfrm;
 use crate::policy::Policy;
@@ -24,7 +25,7 @@ pub struct SpiRange {
     pub mode: Mode,
     /// Its request id.
     pub reqid: u32,
-    /// The lowest and the highest, of 256 and more; `None` = any.
+    /// The lowest and the highest, of 256 and more, for IPComp up to 65535; `None` = any.
     pub range: Option<(u32, u32)>,
     /// The sequence number of the ACQUIRE that is answered.
     pub seq: Option<u32>,
@@ -47,8 +48,8 @@ impl SpiRange {
     }
 }
 
-/// A request of PF_KEY's.
-#[derive(Clone, Copy, Debug)]
+/// A request of PF_KEY's. `Debug` shows its type alone: there may be keys.
+#[derive(Clone, Copy)]
 #[non_exhaustive]
 pub enum Request<'a> {
     /// GETSPI: a larval SA and its SPI.
@@ -93,8 +94,14 @@ pub enum Request<'a> {
     DumpPolicies,
     /// X_MIGRATE.
     Migrate(&'a Migration),
-    /// Whatever else: a header, whose sequence number and pid are filled in, and extensions.
+    /// Whatever else: a header, of which type, SA type and errno count, and extensions.
     Raw(Header, &'a [u8]),
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Request({})", self.msg_type())
+    }
 }
 
 impl Request<'_> {
@@ -147,6 +154,22 @@ impl Request<'_> {
         }
     }
 
+    /// Whether its descriptor is promiscuous from then on; `None`: it says nothing about that.
+    pub(crate) const fn promiscuous(&self) -> Option<bool> {
+        match self {
+            Self::Promiscuous(on) => Some(*on),
+            Self::Raw(Header { msg_type: MessageType::X_PROMISC, satype: SaType(on @ 0..=1), .. }, []) => {
+                Some(*on == 1)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it has to have the sequence number that it has.
+    pub(crate) fn is_named(&self) -> bool {
+        self.seq().is_some()
+    }
+
     /// Whether it says what XFRM has beyond PF_KEY: AF_KEY would pass over it.
     pub(crate) fn is_beyond_pf_key(&self) -> bool {
         match self {
@@ -165,8 +188,11 @@ impl Request<'_> {
         match self {
             Self::Add(sa) | Self::Update(sa) => sa.check(),
             Self::AddPolicy(policy) | Self::UpdatePolicy(policy) | Self::DeletePolicy(policy) => policy.check(),
-            Self::GetSpi(SpiRange { range: Some((min, max)), .. }) if *min < 256 || min > max => {
-                Err(Invalid::new("SPI range", format_args!("{min:#x} to {max:#x}: 0x100 to 0xffffffff")))
+            Self::GetSpi(SpiRange { range: Some((min, max)), satype, .. })
+                if *min < 256 || min > max || *max > highest_spi(*satype) =>
+            {
+                let highest = highest_spi(*satype);
+                Err(Invalid::new("SPI range", format_args!("{min:#x} to {max:#x}: 0x100 to {highest:#x}")))
             }
             Self::GetSpi(SpiRange { satype, .. }) | Self::Register(satype)
                 if !matches!(*satype, SaType::AH | SaType::ESP | SaType::X_IPCOMP) =>
@@ -175,6 +201,9 @@ impl Request<'_> {
             }
             Self::GetSpi(spi) => check_xfrm(&spi.xfrm, Carrier::Sa, 0),
             Self::PolicyOf(_, xfrm) | Self::DeletePolicyOf(_, xfrm) => check_xfrm(xfrm, Carrier::PolicyName, 0),
+            // The kernel would pass over it in silence.
+            Self::GiveUp(_, 0, _) => Err(Invalid::new("sequence number", "an ACQUIRE has another than 0")),
+            Self::GiveUp(.., errno) if errno.to_wire() == 0 => Err(Invalid::new("errno", "0 is none")),
             Self::Migrate(Migration { moves, .. }) if moves.is_empty() => Err(Invalid::new("moves", "there are none")),
             Self::Raw(_, extensions) if extensions.len() % 8 != 0 => {
                 Err(Invalid::new("extensions", "not a multiple of 8 bytes"))
@@ -188,9 +217,11 @@ impl Request<'_> {
         self.check()?;
         buffer.resize(MAX_MESSAGE_LEN, 0);
         let mut header = Header::new(self.msg_type(), self.satype(), self.seq().unwrap_or(seq), pid);
-        if let Self::GiveUp(_, _, errno) = self {
-            header.errno = errno.to_wire();
-        }
+        header.errno = match self {
+            Self::GiveUp(_, _, errno) => errno.to_wire(),
+            Self::Raw(raw, _) => raw.errno,
+            _ => 0,
+        };
         let mut writer = Writer::new(buffer, header, Profile::Linux);
         self.write_extensions(&mut writer);
         let len = writer.finish().map_err(|_| Invalid::new("message", "longer than 512 KiB"))?.len();
@@ -202,7 +233,9 @@ impl Request<'_> {
             Self::GetSpi(spi) => {
                 writer.sa2(spi.mode.0, spi.reqid);
                 write_ends(writer, spi.ends.src(), spi.ends.dst());
-                if let Some((min, max)) = spi.range {
+                // Of IPComp the kernel takes no request without a range: its own goes beyond what a CPI can be.
+                let is_cpi = spi.satype == SaType::X_IPCOMP;
+                if let Some((min, max)) = spi.range.or(is_cpi.then_some((0x100, highest_spi(spi.satype)))) {
                     writer.spirange(min, max);
                 }
                 spi.xfrm.write(writer);
@@ -223,7 +256,7 @@ impl Request<'_> {
                 writer.policy(SadbXPolicy { id: (*id).into(), ..SadbXPolicy::default() }, &[]);
                 xfrm.write(writer);
             }
-            Self::Migrate(migration) => write_migration(writer, migration),
+            Self::Migrate(migration) => write_migration_request(writer, migration),
             Self::Raw(_, extensions) => {
                 writer.copied(extensions);
             }
@@ -237,6 +270,11 @@ impl Request<'_> {
             | Self::DumpPolicies => {}
         }
     }
+}
+
+/// The highest SPI that there is: IPComp's is a CPI of 16 bits (RFC 3173).
+const fn highest_spi(satype: SaType) -> u32 {
+    if matches!(satype, SaType::X_IPCOMP) { u16::MAX as u32 } else { u32::MAX }
 }
 
 /// What names an SA beside its addresses and its SPI.

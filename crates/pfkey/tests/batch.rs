@@ -121,6 +121,19 @@ fn what_others_did_before_is_kept() {
     assert!(matches!(keys.try_event(), Ok(None)));
 }
 
+/// The answers to one are told to the other, too.
+#[test]
+fn each_client_has_the_outcomes_of_its_own() {
+    let daemon = Daemon::start();
+    let mut clients = [(); 2].map(|()| Client::open_with(&daemon.backend()).expect("a client"));
+    let mut batch = Batch::default();
+    batch.add(&esp(0x1000)).expect("it makes sense").add(&esp(0x1001)).expect("it makes sense");
+    clients[0].run(&batch).expect("it is done").all().expect("both are added");
+    let outcomes = clients[1].run(&batch).expect("it is done");
+    assert_eq!(errnos(&outcomes), [Some(Errno::EEXIST); 2]);
+    assert_eq!(outcomes.all().expect_err("it is there").errno(), Some(Errno::EEXIST));
+}
+
 /// A promiscuous descriptor receives a copy of each of its own requests before the answer.
 #[test]
 fn copies_of_requests_are_not_taken_for_their_answers() {

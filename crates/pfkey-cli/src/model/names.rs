@@ -113,7 +113,12 @@ const UPPER: &[(&str, u8)] = &[
 
 /// `/etc/protocols` or `/etc/services` as (name, number, rest of the number's word).
 fn read_table(path: &str) -> Vec<(String, u16, String)> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let text = std::fs::read(path).unwrap_or_default();
+    table_of(&String::from_utf8_lossy(&text))
+}
+
+/// The same of its text, of which comments may be in any encoding.
+fn table_of(text: &str) -> Vec<(String, u16, String)> {
     let mut table = Vec::new();
     for line in text.lines() {
         let mut words = line.split('#').next().unwrap_or_default().split_ascii_whitespace();
@@ -171,6 +176,16 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_comment_in_any_encoding_hides_no_name() {
+        let path = std::env::temp_dir().join(format!("pfkey-names-{}", std::process::id()));
+        std::fs::write(&path, b"# caf\xe9\nexample 4242/udp also # \xff\n").unwrap();
+        let table = read_table(path.to_str().unwrap());
+        std::fs::remove_file(&path).unwrap();
+        let named = |name: &str| (name.to_owned(), 4242, "udp".to_owned());
+        assert_eq!(table, [named("example"), named("also")]);
+    }
 
     #[test]
     fn the_nearest_name() {

@@ -303,7 +303,7 @@ impl<'a> Parser<'a> {
         loop {
             let token = self.peek()?;
             match token.bytes {
-                [b'-', word @ ..] => {
+                [b'-', word @ ..] if token.kind == Kind::Word => {
                     let len = word.iter().position(|b| !b"46nk".contains(b)).unwrap_or(word.len());
                     let (letters, rest) = word.split_at(len);
                     // An address may be glued to them.
@@ -456,7 +456,8 @@ impl<'a> Parser<'a> {
             // The peer's original address may follow; an SPI is no address.
             let next = self.peek()?;
             let original = address::resolve(&next.text(), None).ok();
-            let original = original.filter(|_| next.bytes.iter().any(|b| matches!(b, b'.' | b':')));
+            let is_one = next.kind == Kind::Word && next.bytes.iter().any(|b| matches!(b, b'.' | b':'));
+            let original = original.filter(|_| is_one);
             if original.is_some() {
                 self.take()?;
             }

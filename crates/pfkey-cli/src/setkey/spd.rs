@@ -63,8 +63,11 @@ impl Parser<'_> {
         let spec = loop {
             self.unglue(OPTIONS)?;
             let token = self.peek()?;
+            if token.kind != Kind::Word {
+                return self.expected("-P and a policy");
+            }
             match token.text().as_ref() {
-                "-ctx" if token.kind == Kind::Word => {
+                "-ctx" => {
                     self.take()?;
                     attached.context = Some(self.context()?);
                 }

@@ -114,6 +114,17 @@ fn errors_say_where_and_what() {
         ("spdadd 1.0.0.0/8 2.0.0.0/8 any -P out;", "1:38: discard, none or ipsec expected"),
         ("spdadd 1.0.0.0/8 2.0.0.0/8 any\n-P out ipsec\n  esp/tunnel//require;", "3:3: tunnel without addresses"),
         ("spdadd 1.0.0.0/8 2.0.0.0/8 any -P out \"none\";", "1:39: '\"' has no place in a policy"),
+        // What stands in quotes is no option.
+        ("spdadd 1.0.0.0/8 2.0.0.0/8 any \"-P\" out none;", "1:32: -P and a policy expected, not a quoted string"),
+        (
+            "spdadd 1.0.0.0/8 2.0.0.0/8 any \"-lh\" 5 -P out none;",
+            "1:32: -P and a policy expected, not a quoted string",
+        ),
+        ("add \"-4n\" 1.2.3.4 1.2.3.5 esp 4096 -E null;", "1:5: an address expected, not a quoted string"),
+        (
+            "add 1.2.3.4 1.2.3.5 esp-udp \"9.9.9.9\" 4096 -E null;",
+            "1:29: an SPI (a decimal number, or 0x and hexadecimal digits) expected, not a quoted string",
+        ),
     ] {
         assert_eq!(complaints(text), [complaint], "{text}");
     }

@@ -70,8 +70,10 @@ impl Parser<'_, '_> {
             };
             (src_port, dst_port) = (Some(high.to_string()), Some(low.to_string()));
         }
-        let srcs = self.resolve(&src_name, Some(src_port.as_deref().unwrap_or("0")), flags)?;
-        let dsts = self.resolve(&dst_name, Some(dst_port.as_deref().unwrap_or("0")), flags)?;
+        // Both are looked at, and told of, before either ends it.
+        let srcs = self.resolve(&src_name, Some(src_port.as_deref().unwrap_or("0")), flags);
+        let dsts = self.resolve(&dst_name, Some(dst_port.as_deref().unwrap_or("0")), flags);
+        let (srcs, dsts) = (srcs?, dsts?);
         let ([src], [dst]) = (srcs.as_slice(), dsts.as_slice()) else {
             return self.error("multiple address specified");
         };

@@ -19,13 +19,13 @@ pub enum Layout {
     Hex,
     /// `__u64`: Unix time in seconds.
     Time,
-    /// [`Mark`].
+    /// [`Mark`](super::Mark).
     Mark,
     /// [`ReplayEsn`] and its bitmap.
     ReplayEsn,
     /// `struct xfrm_replay_state`.
     Replay,
-    /// [`Offload`].
+    /// [`Offload`](super::Offload).
     Offload,
     /// `xfrm_address_t`.
     Address,

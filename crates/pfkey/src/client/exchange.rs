@@ -16,10 +16,21 @@ use crate::received::Received;
 use crate::transport::{self, Transport, reply_to};
 use crate::wire::{Errno, Header, MAX_MESSAGE_LEN, MessageType};
 
+/// More messages than wait on a descriptor, whatever its queue's size is; they may arrive as fast as they are read.
+const MOST_WAITING: usize = 1 << 20;
+
 impl Client {
     /// Reads the next answer to a call, and says which it is; keeps what else arrives.
     pub(crate) fn answer<T>(&mut self, call: Call, read: impl FnOnce(&Received<'_>) -> T) -> Result<(Reply, T), Error> {
         let reply = reply_to(&call, self)?;
+        // Before it is read, which may panic.
+        if reply != Reply::Entry && self.unread == Some(call) {
+            self.unread = None;
+        }
+        self.copied.retain(|other| *other != call);
+        if self.promiscuous {
+            self.dumped = Header::read(self.message()).filter(|_| call.is_dump());
+        }
         let outcome = match (reply, Received::read(self.message())) {
             (Reply::Refused(errno), answer) => Err(call.refused(errno, answer.and_then(|answer| answer.why()))),
             (reply, Some(answer)) => Ok((reply, read(&answer))),
@@ -38,20 +49,24 @@ impl Client {
         reply.is_some()
     }
 
-    /// Receives the next message that is no copy of this client's own request. False: the deadline passed first.
-    pub(super) fn receive_until(&mut self, deadline: Option<Instant>) -> Result<bool, Error> {
-        loop {
-            if !self.receive_any(deadline)? {
-                return Ok(false);
-            }
-            let bytes = self.buffer.get(..self.len).unwrap_or_default();
-            let Some(place) = self.copied.iter().position(|call| call.is_copied_by(bytes)) else { return Ok(true) };
+    /// Whether the message received last is a copy that this descriptor receives because it is promiscuous: of its own request,
+    /// or of the entry of a dump that it has read. Each comes once.
+    pub(super) fn is_own_copy(&mut self) -> bool {
+        let bytes = self.buffer.get(..self.len).unwrap_or_default();
+        if let Some(place) = self.copied.iter().position(|call| call.is_copied_by(bytes)) {
             self.copied.swap_remove(place);
-            self.keep();
+            return true;
         }
+        // An entry has a number of its own, and its copy comes before the next.
+        let again = self.dumped.is_some() && self.dumped == Header::read(bytes);
+        if again {
+            self.dumped = None;
+        }
+        again
     }
 
-    fn receive_any(&mut self, deadline: Option<Instant>) -> Result<bool, Error> {
+    /// Receives a message that waits. False: none does.
+    fn receive_waiting(&mut self) -> Result<bool, Error> {
         self.wipe();
         self.buffer.resize(MAX_MESSAGE_LEN, 0);
         loop {
@@ -61,9 +76,34 @@ impl Client {
                     self.len = len;
                     return Ok(true);
                 }
-                Err(System::EAGAIN) => {}
-                Err(System::EINTR) => continue,
+                Err(System::EAGAIN) => return Ok(false),
+                Err(System::EINTR) => {}
                 Err(errno) => return Err(io::Error::from(errno).into()),
+            }
+        }
+    }
+
+    /// Reads what waits before something is asked for: in a queue that is full there is no room for its answer, and what was told
+    /// before is no answer to it, whatever its numbers are.
+    pub(super) fn make_room(&mut self) -> Result<(), Error> {
+        for _ in 0..MOST_WAITING {
+            match self.receive_waiting() {
+                Ok(true) if self.is_own_copy() => self.keep(),
+                Ok(true) => self.set_aside(),
+                Ok(false) => break,
+                // For whoever wants events.
+                Err(Error::Io(error)) if error.raw_os_error() == Some(libc::ENOBUFS) => self.has_lost = true,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives the next message. False: the deadline passed first.
+    pub(super) fn receive_until(&mut self, deadline: Option<Instant>) -> Result<bool, Error> {
+        loop {
+            if self.receive_waiting()? {
+                return Ok(true);
             }
             let timeout = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
                 None => PollTimeout::NONE,
@@ -81,7 +121,7 @@ impl Client {
     /// Requests were sent: a promiscuous descriptor receives copies of them.
     pub(super) fn expect_copies(&mut self, calls: &[Call]) {
         if self.promiscuous {
-            self.copied = calls.to_vec();
+            self.copied.extend_from_slice(calls);
         }
     }
 
@@ -111,6 +151,7 @@ impl Transport for Client {
     type Error = Error;
 
     fn send(&mut self, bytes: &[u8], calls: &[Call]) -> Result<(), Error> {
+        self.make_room()?;
         let request = calls.first().map_or(MessageType::default(), Call::request);
         transmit(self.fd.as_fd(), bytes, request)?;
         self.expect_copies(calls);
@@ -122,11 +163,13 @@ impl Transport for Client {
     }
 
     fn receive(&mut self, call: &Call) -> Result<(), Error> {
-        if self.receive_until(self.deadline)? {
-            Ok(())
-        } else {
-            Err(Error::NoAnswer { request: call.request(), limit: self.limit })
+        while self.receive_until(self.deadline)? {
+            if !self.is_own_copy() {
+                return Ok(());
+            }
+            self.keep();
         }
+        Err(Error::NoAnswer { request: call.request(), limit: self.limit })
     }
 
     fn message(&mut self) -> &mut [u8] {
@@ -136,6 +179,8 @@ impl Transport for Client {
     fn set_aside(&mut self) {
         if !self.is_unread() {
             self.keep();
+        } else if self.promiscuous {
+            self.dumped = Header::read(self.message());
         }
     }
 }
