@@ -2,6 +2,7 @@
 //! registered or stored is lost.
 
 use std::collections::HashSet;
+use std::io::{BufRead as _, BufReader};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -339,6 +340,52 @@ fn every_client_receives_what_the_kernel_reported_while_no_worker_lived() {
     let worker = children(guardian)[0];
     a_policy_is_added_meanwhile(&clients, guardian, worker);
     drop(daemon);
+    std::fs::remove_dir_all(directory).expect("it is ours");
+}
+
+/// Refuses to wait for events, as a filter of a program's own may that a pfkeyd inherits, and becomes another program.
+const NO_EPOLL: &str = r#"
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#ifndef SYS_epoll_wait
+#define SYS_epoll_wait SYS_epoll_pwait
+#endif
+#define IF(number, skip) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, skip, 0)
+int main(int argc, char **argv) {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        IF(SYS_epoll_wait, 2),
+        IF(SYS_epoll_pwait, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+    };
+    struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+    if (argc < 2 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+        return 77;
+    execv(argv[1], argv + 1);
+    return 99;
+}
+"#;
+
+/// A worker that dies of what will be so for the next one, too, would keep a processor busy for ever.
+#[test]
+fn workers_that_die_at_once_are_started_once_in_a_second() {
+    let directory = c::scratch("guardian_hasty");
+    let filter = c::compile_text(&directory, "no_epoll", NO_EPOLL, &[]);
+    let mut pfkeyd = std::process::Command::new(filter);
+    let pfkeyd = pfkeyd.arg(c::program("pfkeyd")).args(["--unconfined", "--listen"]).arg(directory.join("socket"));
+    let mut pfkeyd = pfkeyd.stderr(std::process::Stdio::piped()).spawn().expect("it starts");
+    let said = BufReader::new(pfkeyd.stderr.take().expect("its stderr"));
+    let waits =
+        said.lines().any(|line| line.is_ok_and(|line| line.ends_with(" died one after another; the next in 1s")));
+    kill(Pid::from_raw(pfkeyd.id() as i32), Signal::SIGTERM).expect("it lives");
+    pfkeyd.wait().expect("its end");
+    assert!(waits, "it ended");
     std::fs::remove_dir_all(directory).expect("it is ours");
 }
 

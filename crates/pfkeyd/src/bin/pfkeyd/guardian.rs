@@ -90,6 +90,11 @@ pub struct Guardian<W: FnMut(Link) -> u8> {
     standby: Option<(Link, Pid)>,
     /// A worker has served.
     served: bool,
+    /// When this one began to.
+    serving_since: Option<Instant>,
+    /// Somebody killed it.
+    killed: bool,
+    /// Workers that died one after another, without reason.
     deaths: u32,
     memory: Rc<Memory>,
     /// Where somebody can ask for them.
@@ -140,6 +145,8 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             pid: Some(pid),
             standby: None,
             served: false,
+            serving_since: None,
+            killed: false,
             deaths: 0,
             memory,
             counters,

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -17,8 +17,11 @@ use super::super::link::{Heard, Kind, Link};
 use super::super::watchdog::Watchdog;
 use super::Guardian;
 
-/// Deaths in a row, without a word that it serves, after which the next start waits.
+/// Deaths in a row after which the next start waits. Who dies of something that lasts, such as a system call that a filter does not
+/// allow it, says that it serves, too, and dies at once.
 const HASTY: u32 = 3;
+/// Who has served so long did not die of that.
+const STEADY: Duration = Duration::from_secs(1);
 /// How long it waits at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
@@ -43,7 +46,8 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
             match self.worker.hear(false) {
                 Ok(Some(Heard { kind: Kind::Serving, value, .. })) => {
                     self.pid = Some(Pid::from_raw(value as i32));
-                    (self.served, self.deaths) = (true, 0);
+                    self.served = true;
+                    self.serving_since = Some(Instant::now());
                 }
                 Ok(Some(Heard { kind: Kind::Released, value, .. })) => self.release(value),
                 Ok(Some(Heard { kind: Kind::Alive, .. })) => {
@@ -110,7 +114,10 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
 
     /// The worker is dead: the standby, or a new process, goes on with its clients.
     pub(super) fn replace_worker(&mut self) {
-        self.deaths += 1;
+        let served = self.serving_since.take();
+        let killed = std::mem::take(&mut self.killed);
+        let was_steady = served.is_some_and(|since| killed || since.elapsed() >= STEADY);
+        self.deaths = if was_steady { 0 } else { self.deaths + 1 };
         if self.deaths > HASTY {
             let wait = Duration::from_millis(10 << (self.deaths - HASTY).min(7)).min(LONGEST_WAIT);
             log(&format!("pfkeyd: {} workers died one after another; the next in {wait:?}", self.deaths));
@@ -195,6 +202,7 @@ impl<W: FnMut(Link) -> u8> Guardian<W> {
         }
         self.pid = None;
         if let WaitStatus::Signaled(_, signal, _) = status {
+            self.killed = signal == Signal::SIGKILL;
             log(&format!("pfkeyd: the worker was killed by {signal}; another goes on with its clients"));
         }
     }
