@@ -144,6 +144,10 @@ fn hint(what: &str, errno: i32) -> Option<&'static str> {
 /// What the errno for which nothing could be opened means, where the error does not say it.
 fn unopened(error: &OpenError) -> &'static str {
     match (error, error.errno()) {
+        // A socket's file is not the kernel's to give: its mode decides, or a profile.
+        (OpenError::Connect { .. }, libc::EACCES) => {
+            ": this user may not connect there, or an AppArmor profile forbids it"
+        }
         (_, libc::EPERM | libc::EACCES) => ": it needs CAP_NET_ADMIN",
         (OpenError::System(_), libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT) => ": this kernel has no AF_KEY",
         (OpenError::Connect { .. }, libc::ENOENT | libc::ECONNREFUSED) => ": no pfkeyd listens there",
@@ -170,5 +174,24 @@ pub enum Unwritable {
 impl From<pfkey::policy_text::TooLong> for Unwritable {
     fn from(_: pfkey::policy_text::TooLong) -> Self {
         Self::TooLong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_cannot_be_reached_is_no_lack_of_a_capability() {
+        let refused = |errno| OpenError::Connect {
+            path: "/run/pfkeyd/pfkeyd.sock".into(),
+            source: std::io::Error::from_raw_os_error(errno),
+        };
+        assert!(unopened(&refused(libc::EACCES)).contains("AppArmor"));
+        assert_eq!(unopened(&refused(libc::EPERM)), ": it needs CAP_NET_ADMIN");
+        assert_eq!(
+            unopened(&OpenError::System(std::io::Error::from_raw_os_error(libc::EACCES))),
+            ": it needs CAP_NET_ADMIN"
+        );
     }
 }
