@@ -201,14 +201,13 @@ impl Mock {
 
     fn pump(&mut self, id: SessionId, sink: &mut impl Sink) {
         let entry = header(MessageType::DUMP, 1).to_layout();
-        while sink.may_dump(id) {
-            assert!(sink.deliver_dumped(id, entry.as_bytes()));
-        }
-        if self.dump_ends && sink.deliver_dumped(id, entry.as_bytes()) {
-            return;
-        }
         if self.dump_ends {
+            // Others' news, which ask for no leave, may fill it, too.
+            while sink.deliver_dumped(id, entry.as_bytes()) {}
             self.state.entry(id).or_default().dump = None;
+        }
+        while !self.dump_ends && sink.may_dump(id) {
+            assert!(sink.deliver_dumped(id, entry.as_bytes()));
         }
         self.poison();
     }
